@@ -1,0 +1,104 @@
+"""Names of things and actions, and the ids of commands and executions.
+
+Ids are UUIDv7 (RFC 9562 section 5.7): their text sorts by the time of creation,
+which keeps indexes and SQLite pages dense.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from thingctl_protocol.errors import ProtocolError
+from thingctl_protocol.limits import ACTION_MAX, ID_MAX, THING_MAX
+
+_THING: Final = re.compile(rf"[A-Za-z0-9:_.-]{{1,{THING_MAX}}}")
+_ACTION: Final = re.compile(rf"[A-Za-z0-9:_./-]{{1,{ACTION_MAX}}}")
+_ID: Final = re.compile(rf"[A-Za-z0-9:_.-]{{1,{ID_MAX}}}")
+_RANDOM_BITS: Final = 62
+_SEQUENCE_BITS: Final = 12
+
+
+def is_thing_name(text: str) -> bool:
+    """Whether ``text`` can name a thing: ``[A-Za-z0-9:_.-]{1,128}``."""
+    return _THING.fullmatch(text) is not None
+
+
+def check_thing_name(text: str, pointer: str = "") -> str:
+    """Return ``text`` if it can name a thing; else raise :class:`ProtocolError`."""
+    if not is_thing_name(text):
+        raise ProtocolError(
+            f"{_shown(text)} can't name a thing: 1 to {THING_MAX} of the characters A-Z a-z 0-9 : _ . -",
+            pointer,
+        )
+    return text
+
+
+def is_action_name(text: str) -> bool:
+    """Whether ``text`` can name an action: ``[A-Za-z0-9:_./-]{1,128}``."""
+    return _ACTION.fullmatch(text) is not None
+
+
+def check_action_name(text: str, pointer: str = "") -> str:
+    """Return ``text`` if it can name an action; else raise :class:`ProtocolError`."""
+    if not is_action_name(text):
+        raise ProtocolError(
+            f"{_shown(text)} can't name an action: 1 to {ACTION_MAX} of the characters A-Z a-z 0-9 : _ . - /",
+            pointer,
+        )
+    return text
+
+
+def is_id(text: str) -> bool:
+    """Whether ``text`` can stand as an id in a topic.
+
+    Wider than UUIDs, because an agent of ours may serve a broker that is not.
+    """
+    return _ID.fullmatch(text) is not None
+
+
+class IdSource:
+    """Makes UUIDv7s that strictly increase, however often it is asked.
+
+    Pure: the caller brings the time and the randomness. Within one millisecond, and
+    when the wall clock steps back, a 12-bit sequence counts on (RFC 9562 section 6.2,
+    method 1); when it is full, the id's millisecond moves ahead of the clock.
+    """
+
+    __slots__ = ("_last",)
+
+    def __init__(self) -> None:
+        self._last = 0  # the millisecond and the sequence, as one number
+
+    def make(self, unix_ms: int, entropy: int) -> str:
+        """Return the next id, e.g. ``0193448f-5d1c-7000-9b3c-0a1b2c3d4e5f``.
+
+        ``unix_ms``: milliseconds since 1970. ``entropy``: at least 62 random bits.
+        """
+        self._last = stamp = max(self._last + 1, unix_ms << _SEQUENCE_BITS)
+        millisecond = stamp >> _SEQUENCE_BITS
+        sequence = stamp & 0xFFF
+        digits = (
+            f"{millisecond & 0xFFFFFFFFFFFF:012x}7{sequence:03x}"
+            f"{0x8000000000000000 | (entropy & ((1 << _RANDOM_BITS) - 1)):016x}"
+        )
+        return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+    def continue_after(self, last_id: str) -> None:
+        """Make no id that sorts before ``last_id`` (read back from a store at start).
+
+        Raises :class:`ProtocolError` when it is no UUIDv7.
+        """
+        digits = last_id.replace("-", "")
+        try:
+            stamp = int(digits[:12], 16) << _SEQUENCE_BITS | int(digits[13:16], 16)
+        except ValueError:
+            raise ProtocolError(f"{_shown(last_id)} is not a UUIDv7") from None
+        if len(digits) != 32 or digits[12] != "7":
+            raise ProtocolError(f"{_shown(last_id)} is not a UUIDv7")
+        self._last = max(self._last, stamp)
+
+
+def _shown(text: str) -> str:
+    """``text`` as it may stand in a message to people: quoted, escaped, cut."""
+    return ascii(text if len(text) <= 80 else text[:80] + "…")

@@ -1,0 +1,274 @@
+"""The payloads, and the only place that encodes and decodes them.
+
+All are JSON objects in UTF-8. Unknown fields are ignored, so that either side may
+be newer than the other. Whatever is wrong with a payload, :class:`ProtocolError`
+says it, and nothing else leaves this module.
+
+``params`` and ``result`` pass through as the bytes they arrived in: the broker has
+no reason to understand them, and encoded bytes cost the garbage collector nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import accumulate
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from thingctl_protocol.errors import ProtocolError
+from thingctl_protocol.limits import (
+    ANNOUNCEMENT_MAX,
+    DEPTH_MAX,
+    PAYLOAD_MAX,
+    PROGRESS_MESSAGE_MAX,
+    REASON_CODE_MAX,
+    REASON_DESCRIPTION_MAX,
+)
+from thingctl_protocol.statuses import DEVICE_STATUSES, Status
+
+EMPTY_OBJECT: Final = b"{}"
+
+
+_NOTHING: Final = msgspec.Raw()
+
+
+class Request(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """What the broker asks of a device: Fleets' five fields.
+
+    ``timestamp``: Unix seconds of the command's creation. ``ttl``: seconds from then.
+    ``params`` is always a JSON object, still encoded.
+    """
+
+    command_id: str
+    action: str
+    timestamp: float
+    ttl: float
+    params: msgspec.Raw = msgspec.Raw(EMPTY_OBJECT)
+
+
+class StatusReason(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
+    """Why an execution ended as it did, in a word for programs and a sentence for people."""
+
+    reason_code: str = ""
+    reason_description: str = ""
+
+
+class Progress(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """How far an execution in progress has come. ``percent``: 0 to 100."""
+
+    percent: float | None = None
+    message: str | None = None
+
+
+class Response(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
+    """What a device says of an execution.
+
+    ``result`` is any JSON value, still encoded; without bytes in it: none was given.
+    """
+
+    status: Status
+    result: msgspec.Raw = _NOTHING
+    status_reason: StatusReason | None = None
+    progress: Progress | None = None
+
+
+class ActionDescription(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """One action as the agent announces it. The schemas are JSON Schema 2020-12 objects."""
+
+    name: str
+    description: str = ""
+    params_schema: dict[str, Any] | None = None
+    result_schema: dict[str, Any] | None = None
+    policy: dict[str, Any] = {}
+
+
+class Announcement(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What an agent can do, published retained on ``actions``."""
+
+    agent_version: str = ""
+    actions: tuple[ActionDescription, ...] = ()
+
+
+class BrokerTime(msgspec.Struct, frozen=True, gc=False):
+    """The broker's wall clock, Unix seconds."""
+
+    timestamp: float
+
+
+_M = TypeVar("_M")
+_encode: Final = msgspec.json.encode
+_requests: Final = msgspec.json.Decoder(Request)
+_responses: Final = msgspec.json.Decoder(Response)
+_announcements: Final = msgspec.json.Decoder(Announcement)
+_times: Final = msgspec.json.Decoder(BrokerTime)
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_STEP: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(_STEP))
+
+
+def encode_request(*, command_id: str, action: str, params: bytes, timestamp: int, ttl: int) -> bytes:
+    """Encode a request, its fields in Fleets' order.
+
+    >>> encode_request(command_id="c", action="unlock", params=b"{}", timestamp=1748390400, ttl=30)
+    b'{"commandId":"c","action":"unlock","params":{},"timestamp":1748390400,"ttl":30}'
+
+    ``params`` is an encoded JSON object; it goes onto the wire as it is.
+    Raises :class:`ProtocolError` when the payload is over ``PAYLOAD_MAX`` bytes.
+    """
+    payload = b'{"commandId":%b,"action":%b,"params":%b,"timestamp":%d,"ttl":%d}' % (
+        _encode(command_id),
+        _encode(action),
+        params,
+        timestamp,
+        ttl,
+    )
+    if len(payload) > PAYLOAD_MAX:
+        raise ProtocolError(
+            f"the request is {len(payload)} bytes long; at most {PAYLOAD_MAX} are allowed", "/params"
+        )
+    return payload
+
+
+def decode_request(payload: bytes) -> Request:
+    """Decode a request as a device receives it; raises :class:`ProtocolError`."""
+    request = _decode(_requests, payload, PAYLOAD_MAX, "request")
+    params = bytes(request.params)
+    if params == b"null":
+        params = EMPTY_OBJECT
+    check_json_object(params, "/params")
+    if not request.ttl > 0:
+        raise ProtocolError("ttl is not above 0", "/ttl")
+    return Request(request.command_id, request.action, request.timestamp, request.ttl, msgspec.Raw(params))
+
+
+def encode_response(
+    status: Status,
+    *,
+    result: bytes | None = None,
+    reason: StatusReason | None = None,
+    progress: Progress | None = None,
+) -> bytes:
+    """Encode what a device says of an execution. ``result`` is an encoded JSON value.
+
+    Raises :class:`ProtocolError` for a status that is not a device's to say, and when
+    the payload is over ``PAYLOAD_MAX`` bytes.
+    """
+    if status not in DEVICE_STATUSES:
+        raise ProtocolError(f"{status} is not a device's to say", "/status")
+    raw = _NOTHING if result is None else msgspec.Raw(result)
+    payload = _encode(Response(status, raw, reason, progress))
+    if len(payload) > PAYLOAD_MAX:
+        raise ProtocolError(
+            f"the response is {len(payload)} bytes long; at most {PAYLOAD_MAX} are allowed", "/result"
+        )
+    return payload
+
+
+def decode_response(payload: bytes) -> Response:
+    """Decode a device's response; raises :class:`ProtocolError`.
+
+    The result is checked to be JSON and copied out, so that it keeps no packet alive.
+    """
+    response = _decode(_responses, payload, PAYLOAD_MAX, "response")
+    if response.status not in DEVICE_STATUSES:
+        raise ProtocolError(f"{response.status} is not a device's to say", "/status")
+    reason, progress = response.status_reason, response.progress
+    if reason is not None:
+        if len(reason.reason_code) > REASON_CODE_MAX:
+            raise ProtocolError(f"more than {REASON_CODE_MAX} characters", "/statusReason/reasonCode")
+        if len(reason.reason_description) > REASON_DESCRIPTION_MAX:
+            raise ProtocolError(
+                f"more than {REASON_DESCRIPTION_MAX} characters", "/statusReason/reasonDescription"
+            )
+    if progress is not None:
+        if progress.percent is not None and not 0 <= progress.percent <= 100:
+            raise ProtocolError("not within 0 and 100", "/progress/percent")
+        if progress.message is not None and len(progress.message) > PROGRESS_MESSAGE_MAX:
+            raise ProtocolError(f"more than {PROGRESS_MESSAGE_MAX} characters", "/progress/message")
+    result = bytes(response.result)
+    if not result:
+        return response
+    check_json(result, "/result")
+    return Response(response.status, msgspec.Raw(result), reason, progress)
+
+
+def encode_announcement(announcement: Announcement) -> bytes:
+    """Encode what an agent announces; raises :class:`ProtocolError` when it is too long."""
+    payload = _encode(announcement)
+    if len(payload) > ANNOUNCEMENT_MAX:
+        raise ProtocolError(
+            f"the announcement is {len(payload)} bytes long; at most {ANNOUNCEMENT_MAX} are allowed"
+        )
+    return payload
+
+
+def decode_announcement(payload: bytes) -> Announcement:
+    """Decode what an agent announces; raises :class:`ProtocolError`."""
+    return _decode(_announcements, payload, ANNOUNCEMENT_MAX, "announcement")
+
+
+def encode_time(timestamp: float) -> bytes:
+    """Encode the broker's time (Unix seconds)."""
+    return _encode(BrokerTime(timestamp))
+
+
+def decode_time(payload: bytes) -> float:
+    """Decode the broker's time (Unix seconds); raises :class:`ProtocolError`."""
+    return _decode(_times, payload, PAYLOAD_MAX, "time").timestamp
+
+
+def check_json(encoded: bytes, pointer: str = "") -> None:
+    """Raise :class:`ProtocolError` unless ``encoded`` is one JSON value of bounded depth."""
+    _check_depth(encoded, pointer)
+    try:
+        msgspec.json.decode(encoded)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError(f"not JSON: {error}", pointer) from None
+
+
+def check_json_object(encoded: bytes, pointer: str = "") -> None:
+    """Raise :class:`ProtocolError` unless ``encoded`` is one JSON object of bounded depth."""
+    check_json(encoded, pointer)
+    if encoded.lstrip(b" \t\r\n")[:1] != b"{":
+        raise ProtocolError("not a JSON object", pointer)
+
+
+def _check_depth(encoded: bytes, pointer: str) -> None:
+    # Brackets in strings count here too, which only sends a rare payload the slow way round.
+    if encoded.count(b"[") + encoded.count(b"{") <= DEPTH_MAX:
+        return
+    brackets = _STRING.sub(b"", encoded).translate(None, _NO_BRACKETS)
+    if max(accumulate(_STEP[bracket] for bracket in brackets), default=0) > DEPTH_MAX:
+        raise ProtocolError(f"nested more than {DEPTH_MAX} deep", pointer)
+
+
+def _decode(decoder: msgspec.json.Decoder[_M], payload: bytes, limit: int, what: str) -> _M:
+    if len(payload) > limit:
+        raise ProtocolError(f"the {what} is {len(payload)} bytes long; at most {limit} are allowed")
+    try:
+        return decoder.decode(payload)
+    except msgspec.ValidationError as error:
+        text, pointer = _located(str(error))
+        raise ProtocolError(text, pointer) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ProtocolError(f"the {what} is not JSON: {error}") from None
+    except RecursionError:
+        raise ProtocolError(f"the {what} is nested too deeply") from None
+
+
+def _located(message: str) -> tuple[str, str]:
+    """Split msgspec's ``… - at `$.a[0]` `` into its text and an RFC 6901 pointer."""
+    text, marker, place = message.partition(" - at `$")
+    if not marker:
+        return message, ""
+    return text, pointer_of(place.rstrip("`"))
+
+
+def pointer_of(path: str) -> str:
+    """Turn msgspec's ``.a.b[0]`` into the JSON pointer ``/a/b/0``.
+
+    >>> pointer_of(".params[0].x")
+    '/params/0/x'
+    """
+    return path.replace("[", ".").replace("]", "").replace(".", "/")
