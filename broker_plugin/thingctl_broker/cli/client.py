@@ -129,9 +129,11 @@ class ApiClient:
             raise Failure(
                 Exit.UNREACHABLE, f"the broker at {self.url} did not answer within {TIMEOUT + wait:g} s"
             ) from None
-        except (OSError, HTTPException) as error:
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        except OSError as error:
+            reason = error.strerror or str(error) or type(error).__name__
             raise Failure(Exit.UNREACHABLE, f"cannot reach the broker at {self.url}: {reason}") from None
+        except HTTPException:
+            raise self._no_broker() from None
         answer = _object(content)
         if answer is None:
             raise self._no_broker()
