@@ -41,7 +41,7 @@ class StoppableApp(Protocol):
 class HttpServer:
     """Serves one application on one listening socket.
 
-    ``sock`` is bound already; the server listens on it and closes it at the end.
+    ``sock`` is a TCP socket, bound already; the server listens on it and closes it at the end.
     """
 
     def __init__(self, app: StoppableApp, sock: socket.socket) -> None:
