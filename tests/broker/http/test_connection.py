@@ -274,7 +274,7 @@ async def connection():
     made.connection_made(FakeTransport())
     made._arriving_since = 0.0
     yield made
-    made.transport.abort()  # or the next in line would begin
+    made.connection_lost(ConnectionAbortedError())
     for task in list(state.tasks):
         task.cancel()
         await asyncio.wait([task])
