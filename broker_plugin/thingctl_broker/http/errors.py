@@ -14,7 +14,6 @@ from thingctl_broker.errors import (
     AlreadyEnded,
     InvalidCommand,
     QueueFull,
-    ServiceError,
     TableFull,
     UnknownExecution,
     UnknownThing,
@@ -139,6 +138,3 @@ def problem_of(error: Exception) -> Problem | None:
             return Problem(NOT_FOUND, "no part of the API has this path")
         case _:
             return None
-
-
-assert issubclass(TableFull, ServiceError)

@@ -55,6 +55,7 @@ class HttpServer:
                 lifespan="off",
                 interface="asgi3",
                 log_config=None,  # logging is the broker's
+                workers=1,  # else $WEB_CONCURRENCY would have a say
                 proxy_headers=False,
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE,
