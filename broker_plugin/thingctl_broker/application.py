@@ -12,7 +12,7 @@ import structlog
 from thingctl_broker.addresses import Address, bind_tcp, bound_to, parse_address
 from thingctl_broker.clock import SystemClock
 from thingctl_broker.config import ConfigurationError, Settings
-from thingctl_broker.credentials import TokenStore, TokenStoreError
+from thingctl_broker.credentials import TokenStore, CredentialsError
 from thingctl_broker.delivery import Deliveries
 from thingctl_broker.http.app import create_app
 from thingctl_broker.http.server import HttpServer
@@ -46,7 +46,7 @@ class Application:
         self.data_dir = Path(settings.data_dir) if settings.data_dir else default_data_dir()
         try:
             self.tokens = TokenStore.open(self.data_dir, os.environ.get("THINGCTL_ADMIN_TOKEN"))
-        except (TokenStoreError, OSError) as error:
+        except (CredentialsError, OSError) as error:
             raise ConfigurationError(f"data directory {self.data_dir}: {error}") from error
         if gatekeeper is None:
             gatekeeper = OpenGatekeeper() if settings.open else ClosedGatekeeper()
