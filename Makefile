@@ -34,7 +34,7 @@ check: $(STAMP) ## lint, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-timing
+	$(BIN)/lint-imports --no-logo
 
 format: $(STAMP) ## format the source
 	$(BIN)/ruff format .
