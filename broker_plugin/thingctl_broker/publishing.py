@@ -1,0 +1,99 @@
+"""Requests on their way out: what ``delivery`` decides is first kept, then written.
+
+That a request is published goes on record *before* it is written to a connection, with
+the same commit as its creation where it can go at once. So the record may say PUBLISHED
+of a request that a crash kept back, but never that a request stayed here which a device
+has seen: ``retrySafe`` can be trusted.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from thingctl_broker.events import Change
+from thingctl_protocol.messages import encode_request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from thingctl_broker.delivery import Deliveries, Publish
+    from thingctl_broker.executions import Execution
+    from thingctl_broker.ports import Clock, Journal, Link
+    from thingctl_broker.table import ExecutionTable
+
+
+class Publisher:
+    """Moves requests from the table to the link."""
+
+    def __init__(
+        self,
+        *,
+        deliveries: Deliveries,
+        table: ExecutionTable,
+        link: Link,
+        journal: Journal,
+        clock: Clock,
+        changed: Callable[[Execution, Change], None],
+    ) -> None:
+        """``changed`` records a change and tells of it."""
+        self.deliveries = deliveries
+        self._table = table
+        self._link = link
+        self._journal = journal
+        self._clock = clock
+        self._changed = changed
+
+    def offer(self, execution: Execution, at: float) -> bool:
+        """Take in a new request, not recorded yet; return whether it is to be written now.
+
+        If so, it is marked as published: record it, and :meth:`write` it when that is kept.
+        """
+        now = self.deliveries.add(execution.thing, execution.execution_id)
+        if now:
+            execution.published(at)
+        return now
+
+    def write(self, execution: Execution, attempt: int, payload: bytes, again: bool) -> None:
+        """Write a request whose ``attempt``-th publishing is on record, unless that has been overtaken.
+
+        By the end of its execution, by its deadline, or by a later attempt: the thing may
+        have reconnected while the record was being kept.
+        """
+        if (
+            execution.is_terminal
+            or self._table.get(execution.execution_id) is not execution  # withdrawn
+            or execution.attempts != attempt
+            or self._clock.monotonic() >= execution.deadline
+        ):
+            return
+        thing, execution_id = execution.thing, execution.execution_id
+        if not self._link.publish_request(thing, execution_id, payload, again=again):
+            self.done(thing, execution_id)
+
+    def reachable(self, thing: str) -> None:
+        """The thing has subscribed: what waits for it goes out, in order."""
+        self._publish(self.deliveries.reachable(thing))
+
+    def done(self, thing: str, execution_id: str) -> None:
+        """A request was acknowledged, or its execution has ended: the next ones may follow."""
+        following = self.deliveries.done(thing, execution_id)
+        if following:
+            self._publish(following)
+
+    def _publish(self, requests: Iterable[Publish]) -> None:
+        now, at = self._clock.monotonic(), self._clock.unix()
+        for execution_id, again in requests:
+            execution = self._table.get(execution_id)
+            if execution is None or execution.is_terminal or now >= execution.deadline:
+                continue  # the sweeper is about to close it: an expired request is never published
+            payload = encode_request(
+                command_id=execution.command_id,
+                action=execution.action,
+                params=execution.params,
+                timestamp=int(execution.created_at),
+                ttl=execution.ttl,
+            )
+            execution.published(at)
+            self._changed(execution, Change.PUBLISHED)
+            self._journal.then(partial(self.write, execution, execution.attempts, payload, again))
