@@ -9,8 +9,10 @@ published, and a response acknowledged, only when its record is kept.
 from __future__ import annotations
 
 import random
+from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import structlog
@@ -38,7 +40,10 @@ if TYPE_CHECKING:
     from thingctl_broker.delivery import Publish
     from thingctl_broker.ports import Clock, Journal, Link
 
-_OUTCOME_COUNTERS = {
+EXPIRE_MAX: Final = 1000
+"""Executions closed, and let go, in one call of ``expire``: the loop has other work too."""
+
+_OUTCOME_COUNTERS: Final = {
     Outcome.REPEATED: "responses.repeated",
     Outcome.LATE: "responses.late",
     Outcome.CONFLICTING: "responses.conflicting",
@@ -184,7 +189,7 @@ class CommandService:
 
     def reachable(self, thing: str) -> None:
         """A thing has subscribed to its requests: what waits for it goes out, in order."""
-        self._publish_all(self._deliveries.reachable(thing))
+        self._publish_all(thing, self._deliveries.reachable(thing))
 
     def unreachable(self, thing: str) -> None:
         """A thing no longer subscribes to its requests."""
@@ -195,7 +200,7 @@ class CommandService:
         execution = self.table.get(execution_id)
         if execution is not None and execution.delivered(self._clock.unix()):
             self._changed(execution, Change.DELIVERED)
-        self._publish_all(self._deliveries.done(thing, execution_id))
+        self._done(thing, execution_id)
 
     def respond(self, thing: str, execution_id: str, payload: bytes, kept: Callable[[], None]) -> None:
         """Take in a thing's response; ``kept`` is called when what it changed is on record.
@@ -222,6 +227,7 @@ class CommandService:
                         self._ended(execution)
                     else:
                         self._changed(execution, Change.PROGRESSED)
+                        self._done(thing, execution_id)  # it has the request: never again
                 else:
                     self._note_outcome(execution, outcome)
                 self.journal.then(kept)
@@ -244,16 +250,19 @@ class CommandService:
     # What time does.
 
     def expire(self) -> int:
-        """Close every execution whose deadline has passed; return how many that were."""
+        """Close the executions whose deadline has passed; return how many that were.
+
+        At most ``EXPIRE_MAX`` at once; ``seconds_to_next_deadline`` is 0 while there are more.
+        """
         now, at = self._clock.monotonic(), self._clock.unix()
         closed = 0
-        for execution in self.table.due(now):
+        for execution in islice(self.table.due(now), EXPIRE_MAX):
             if execution.expire(now, at):
                 closed += 1
                 self._ended(execution)
             else:
                 self.table.reschedule(execution)
-        for execution_id in self.table.evict(at):
+        for execution_id in self.table.evict(at, EXPIRE_MAX):
             self.journal.forget(execution_id)
         return closed
 
@@ -265,15 +274,28 @@ class CommandService:
     # How it is done.
 
     def _dispatch(self, execution: Execution, payload: bytes) -> None:
-        if not execution.is_terminal and self._deliveries.add(execution.thing, execution.execution_id):
-            self._publish(execution, payload, again=False)
+        thing, execution_id = execution.thing, execution.execution_id
+        if execution.is_terminal or not self._deliveries.add(thing, execution_id):
+            return
+        if not self._publish(execution, payload, again=False):
+            self._done(thing, execution_id)
 
-    def _publish_all(self, requests: Iterable[Publish]) -> None:
-        for execution_id, again in requests:
+    def _done(self, thing: str, execution_id: str) -> None:
+        following = self._deliveries.done(thing, execution_id)
+        if following:
+            self._publish_all(thing, following)
+
+    def _publish_all(self, thing: str, requests: Iterable[Publish]) -> None:
+        # A loop, because what follows a request that nobody will acknowledge goes out at once:
+        # called from within, a long queue would nest too deep, and out of order.
+        queue = deque(requests)
+        while queue and self._deliveries.is_reachable(thing):
+            execution_id, again = queue.popleft()
             execution = self.table.get(execution_id)
-            if (
-                execution is None or execution.is_terminal
-            ):  # pragma: no cover - ended ones have left the queue
+            if execution is None or execution.is_terminal:
+                continue
+            if execution.cancel_requested_at is not None:
+                self._link.publish_cancel(thing, execution_id)  # not what it may not have begun yet
                 continue
             payload = encode_request(
                 command_id=execution.command_id,
@@ -282,22 +304,22 @@ class CommandService:
                 timestamp=int(execution.created_at),
                 ttl=execution.ttl,
             )
-            self._publish(execution, payload, again=again)
+            if not self._publish(execution, payload, again=again and execution.published_at is not None):
+                queue.extend(self._deliveries.done(thing, execution_id))
 
-    def _publish(self, execution: Execution, payload: bytes, *, again: bool) -> None:
+    def _publish(self, execution: Execution, payload: bytes, *, again: bool) -> bool:
+        """Publish a request; return False when nothing more is to come of its delivery."""
         if self._clock.monotonic() >= execution.deadline:
-            return  # the sweeper is about to close it: an expired request is never published
-        thing, execution_id = execution.thing, execution.execution_id
+            return True  # the sweeper is about to close it: an expired request is never published
         execution.published(self._clock.unix())
         self._changed(execution, Change.PUBLISHED)
-        if not self._link.publish_request(thing, execution_id, payload, again=again):
-            self._publish_all(self._deliveries.done(thing, execution_id))
+        return self._link.publish_request(execution.thing, execution.execution_id, payload, again=again)
 
     def _ended(self, execution: Execution) -> None:
         self.counters[f"executions.{execution.status}"] += 1
         self.table.ended(execution)
         self._changed(execution, Change.ENDED)
-        self._publish_all(self._deliveries.done(execution.thing, execution.execution_id))
+        self._done(execution.thing, execution.execution_id)
 
     def _changed(self, execution: Execution, change: Change) -> None:
         self.journal.record(execution)

@@ -30,12 +30,12 @@ class EndWaiters:
             async with asyncio.timeout(seconds):
                 await waiter
         except TimeoutError:
-            return execution.is_terminal
+            pass
         finally:
             waiters.remove(waiter)
             if not waiters:
                 self._waiters.pop(execution.execution_id, None)
-        return True
+        return execution.is_terminal
 
     def release(self) -> None:
         """Let everybody go who still waits: the broker is ending."""
