@@ -8,6 +8,7 @@ has seen: ``retrySafe`` can be trusted.
 
 from __future__ import annotations
 
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,8 @@ class Publisher:
         self._journal = journal
         self._clock = clock
         self._changed = changed
+        self._queue: deque[tuple[str, str, bool]] = deque()
+        self._publishing = False
 
     def offer(self, execution: Execution, at: float) -> bool:
         """Take in a new request, not recorded yet; return whether it is to be written now.
@@ -57,13 +60,15 @@ class Publisher:
     def write(self, execution: Execution, attempt: int, payload: bytes, again: bool) -> None:
         """Write a request whose ``attempt``-th publishing is on record, unless that has been overtaken.
 
-        By the end of its execution, by its deadline, or by a later attempt: the thing may
-        have reconnected while the record was being kept.
+        By the end of its execution, its deadline or a cancel, or by the thing: it may have
+        left, or left and come back, while the record was being kept.
         """
         if (
             execution.is_terminal
             or self._table.get(execution.execution_id) is not execution  # withdrawn
+            or execution.cancel_requested_at is not None
             or execution.attempts != attempt
+            or not self.deliveries.is_reachable(execution.thing)
             or self._clock.monotonic() >= execution.deadline
         ):
             return
@@ -73,27 +78,47 @@ class Publisher:
 
     def reachable(self, thing: str) -> None:
         """The thing has subscribed: what waits for it goes out, in order."""
-        self._publish(self.deliveries.reachable(thing))
+        self._publish(thing, self.deliveries.reachable(thing))
 
     def done(self, thing: str, execution_id: str) -> None:
         """A request was acknowledged, or its execution has ended: the next ones may follow."""
         following = self.deliveries.done(thing, execution_id)
         if following:
-            self._publish(following)
+            self._publish(thing, following)
 
-    def _publish(self, requests: Iterable[Publish]) -> None:
-        now, at = self._clock.monotonic(), self._clock.unix()
-        for execution_id, again in requests:
-            execution = self._table.get(execution_id)
-            if execution is None or execution.is_terminal or now >= execution.deadline:
-                continue  # the sweeper is about to close it: an expired request is never published
-            payload = encode_request(
-                command_id=execution.command_id,
-                action=execution.action,
-                params=execution.params,
-                timestamp=int(execution.created_at),
-                ttl=execution.ttl,
-            )
-            execution.published(at)
-            self._changed(execution, Change.PUBLISHED)
-            self._journal.then(partial(self.write, execution, execution.attempts, payload, again))
+    def _publish(self, thing: str, requests: Iterable[Publish]) -> None:
+        # A queue, because what follows a request that nobody will acknowledge goes out at once:
+        # called from within, a long one would nest too deep, and go out of order.
+        self._queue.extend((thing, execution_id, again) for execution_id, again in requests)
+        if self._publishing:
+            return
+        self._publishing = True
+        try:
+            while self._queue:
+                self._publish_one(*self._queue.popleft())
+        finally:
+            self._publishing = False
+
+    def _publish_one(self, thing: str, execution_id: str, again: bool) -> None:
+        execution = self._table.get(execution_id)
+        if (
+            execution is None
+            or execution.is_terminal
+            or not self.deliveries.is_reachable(thing)  # gone meanwhile; it will be asked for again
+            or self._clock.monotonic() >= execution.deadline  # the sweeper is about to close it
+        ):
+            return
+        if execution.cancel_requested_at is not None:
+            self._link.publish_cancel(thing, execution_id)  # and not what it may not have begun yet
+            return
+        payload = encode_request(
+            command_id=execution.command_id,
+            action=execution.action,
+            params=execution.params,
+            timestamp=int(execution.created_at),
+            ttl=execution.ttl,
+        )
+        again = again and execution.attempts > 0
+        execution.published(self._clock.unix())
+        self._changed(execution, Change.PUBLISHED)
+        self._journal.then(partial(self.write, execution, execution.attempts, payload, again))

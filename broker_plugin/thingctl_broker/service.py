@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import random
 from functools import partial
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import structlog
@@ -46,7 +47,10 @@ if TYPE_CHECKING:
 
     from thingctl_broker.ports import Clock, Journal, Link
 
-_OUTCOME_COUNTERS = {
+EXPIRE_MAX: Final = 1000
+"""Executions closed, and let go, in one call of ``expire``: the loop has other work too."""
+
+_OUTCOME_COUNTERS: Final = {
     Outcome.REPEATED: "responses.repeated",
     Outcome.LATE: "responses.late",
     Outcome.CONFLICTING: "responses.conflicting",
@@ -254,6 +258,7 @@ class CommandService:
                         self._ended(execution)
                     else:
                         self._changed(execution, Change.PROGRESSED)
+                        self._publisher.done(thing, execution_id)  # it has the request: never again
                 else:
                     self._note_outcome(execution, outcome)
                 self.journal.then(kept)
@@ -276,16 +281,19 @@ class CommandService:
     # What time does.
 
     def expire(self) -> int:
-        """Close every execution whose deadline has passed; return how many that were."""
+        """Close the executions whose deadline has passed; return how many that were.
+
+        At most ``EXPIRE_MAX`` at once; ``seconds_to_next_deadline`` is 0 while there are more.
+        """
         now, at = self._clock.monotonic(), self._clock.unix()
         closed = 0
-        for execution in self.table.due(now):
+        for execution in islice(self.table.due(now), EXPIRE_MAX):
             if execution.expire(now, at):
                 closed += 1
                 self._ended(execution)
             else:
                 self.table.reschedule(execution)
-        for left in self.table.evict(at):
+        for left in self.table.evict(at, EXPIRE_MAX):
             self._forget(left)
         return closed
 

@@ -136,10 +136,13 @@ class ExecutionTable:
             if execution is not None and not execution.is_terminal:
                 yield execution
 
-    def evict(self, at: float) -> list[Execution]:
-        """Let those go that ended more than ``keep_seconds`` before ``at`` (Unix seconds); return them."""
+    def evict(self, at: float, limit: int) -> list[Execution]:
+        """Let executions go, at most ``limit`` of them, that ended ``keep_seconds`` before ``at``.
+
+        ``at``: Unix seconds. Returns them.
+        """
         left: list[Execution] = []
-        while self._ended:
+        while self._ended and len(left) < limit:
             ended_at = self._executions[self._ended[0]].ended_at
             if ended_at is not None and ended_at > at - self.keep_seconds:
                 break
