@@ -1,0 +1,118 @@
+"""Which request goes to which thing, and when.
+
+Pure. The table is the queue: this holds only ids. For each thing the requests that
+were published and not yet acknowledged (at most ``window`` of them), and behind them
+those that wait, in the order of creation. A request leaves when it is acknowledged or
+when its execution has ended, so an expired one is never published.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+WINDOW: Final = 64
+"""Requests published to one thing and not yet acknowledged, by default."""
+
+QUEUE_MAX: Final = 1000
+"""Requests waiting for one thing, by default."""
+
+
+class Publish(NamedTuple):
+    """Publish this request. ``again``: it was published before, so DUP is set [MQTT-3.3.1-1]."""
+
+    execution_id: str
+    again: bool
+
+
+class _Thing:
+    __slots__ = ("reachable", "unacknowledged", "waiting")
+
+    def __init__(self) -> None:
+        self.reachable = False
+        # Dicts for their order and for leaving from the middle.
+        self.unacknowledged: dict[str, None] = {}
+        self.waiting: dict[str, None] = {}
+
+
+class Deliveries:
+    """The state of delivery to every thing that has any."""
+
+    def __init__(self, window: int = WINDOW, queue_max: int = QUEUE_MAX) -> None:
+        self.window = window
+        self.queue_max = queue_max
+        self._things: dict[str, _Thing] = {}
+
+    def is_reachable(self, thing: str) -> bool:
+        """Whether the thing is connected and subscribed to its requests."""
+        state = self._things.get(thing)
+        return state is not None and state.reachable
+
+    def has_room(self, thing: str) -> bool:
+        """Whether one more request may wait for the thing."""
+        state = self._things.get(thing)
+        return state is None or len(state.waiting) < self.queue_max
+
+    def waiting(self, thing: str) -> int:
+        """How many requests wait for the thing."""
+        state = self._things.get(thing)
+        return 0 if state is None else len(state.waiting)
+
+    def add(self, thing: str, execution_id: str) -> bool:
+        """Take in a new request; return whether to publish it now. False: it waits."""
+        state = self._things.get(thing)
+        if state is None:
+            state = self._things[thing] = _Thing()
+        if state.reachable and not state.waiting and len(state.unacknowledged) < self.window:
+            state.unacknowledged[execution_id] = None
+            return True
+        state.waiting[execution_id] = None
+        return False
+
+    def restore(self, thing: str, execution_id: str, *, published: bool) -> None:
+        """Take in a request read back from a store, in the order of creation."""
+        state = self._things.get(thing)
+        if state is None:
+            state = self._things[thing] = _Thing()
+        (state.unacknowledged if published else state.waiting)[execution_id] = None
+
+    def reachable(self, thing: str) -> list[Publish]:
+        """The thing has subscribed: publish the unacknowledged again, then what waits."""
+        state = self._things.get(thing)
+        if state is None:
+            state = self._things[thing] = _Thing()
+        state.reachable = True
+        again = [Publish(execution_id, again=True) for execution_id in state.unacknowledged]
+        return again + self._fill(state)
+
+    def unreachable(self, thing: str) -> None:
+        """The thing has gone or unsubscribed; everything waits."""
+        state = self._things.get(thing)
+        if state is not None:
+            state.reachable = False
+            self._forget_if_idle(thing, state)
+
+    def done(self, thing: str, execution_id: str) -> list[Publish]:
+        """A request was acknowledged or its execution has ended; return what may follow."""
+        state = self._things.get(thing)
+        if state is None:
+            return []
+        if execution_id in state.unacknowledged:
+            del state.unacknowledged[execution_id]
+        else:
+            state.waiting.pop(execution_id, None)
+        if not state.reachable:
+            self._forget_if_idle(thing, state)
+            return []
+        return self._fill(state) if state.waiting else []
+
+    def _fill(self, state: _Thing) -> list[Publish]:
+        room = max(0, self.window - len(state.unacknowledged))
+        chosen = [execution_id for execution_id, _ in zip(state.waiting, range(room), strict=False)]
+        for execution_id in chosen:
+            del state.waiting[execution_id]
+            state.unacknowledged[execution_id] = None
+        return [Publish(execution_id, again=False) for execution_id in chosen]
+
+    def _forget_if_idle(self, thing: str, state: _Thing) -> None:
+        if not (state.reachable or state.unacknowledged or state.waiting):
+            del self._things[thing]

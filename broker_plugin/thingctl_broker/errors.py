@@ -1,0 +1,43 @@
+"""What the service refuses, and whose fault it is. Adapters turn these into their own words."""
+
+from __future__ import annotations
+
+
+class ServiceError(Exception):
+    """A use case could not be carried out. ``text`` is one sentence for people."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+class InvalidCommand(ServiceError):
+    """The caller's command is wrong. ``pointer``: an RFC 6901 pointer to the fault."""
+
+    def __init__(self, text: str, pointer: str = "") -> None:
+        super().__init__(text)
+        self.pointer = pointer
+
+
+class UnknownThing(ServiceError):
+    """No thing has that name."""
+
+
+class UnknownExecution(ServiceError):
+    """No execution has that id (or it has left the table)."""
+
+
+class AlreadyEnded(ServiceError):
+    """The execution has a terminal status, which never changes."""
+
+
+class QueueFull(ServiceError):
+    """Too many requests wait for one thing. ``retry_after``: seconds until it may be worth trying."""
+
+    def __init__(self, text: str, retry_after: int) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
+
+
+class TableFull(ServiceError):
+    """The table holds as many executions as it may, and all of them are live."""

@@ -1,0 +1,240 @@
+"""One execution and its rules.
+
+Pure: no clock, no loop, no socket, no logger. Every method takes the time:
+``at`` is wall time (Unix seconds) and is only ever shown; ``now`` is monotonic
+time (seconds) and is what deadlines are held against.
+
+Which status may follow which is ``thingctl_protocol.statuses.TRANSITIONS``.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from thingctl_protocol.messages import Progress, StatusReason
+from thingctl_protocol.statuses import TERMINAL, Delivery, Status, advance
+
+if TYPE_CHECKING:
+    from thingctl_protocol.messages import Response
+
+
+class Outcome(Enum):
+    """What a response did to its execution."""
+
+    APPLIED = auto()
+    """It moved the execution, or its progress, on."""
+
+    REPEATED = auto()
+    """It says nothing new: the same verdict again, or progress that arrived behind the verdict."""
+
+    LATE = auto()
+    """It came after TIMED_OUT or CANCELED and is kept beside it."""
+
+    CONFLICTING = auto()
+    """It contradicts the verdict that stands. Counted, never applied."""
+
+
+class Cancel(Enum):
+    """What a wish to cancel did."""
+
+    DONE = auto()
+    """CANCELED: the request had never left."""
+
+    REQUESTED = auto()
+    """The device must be asked; its verdict decides."""
+
+    PENDING = auto()
+    """The device has been asked before."""
+
+    ENDED = auto()
+    """Nothing to cancel: the status is terminal."""
+
+
+class Late(msgspec.Struct, frozen=True, gc=False):
+    """What the device said after the broker had closed the execution. ``at``: Unix seconds."""
+
+    status: Status
+    at: float
+    delay_seconds: float
+    result: bytes | None = None
+    reason: StatusReason | None = None
+
+
+class Execution(msgspec.Struct, gc=False):
+    """One command on one thing.
+
+    ``params`` and ``result`` are encoded JSON. A time that is None has not come.
+    The collector need not look inside (``gc=False``): nothing here can form a cycle.
+    """
+
+    execution_id: str
+    command_id: str
+    thing: str
+    action: str
+    params: bytes
+    ttl: int
+    """Seconds from creation."""
+    created_at: float
+    deadline: float
+    """Monotonic: TTL counts from creation on the broker's own clock."""
+    requested_by: str = ""
+    """The name of the API token that sent it."""
+    status: Status = Status.SENT
+    result: bytes | None = None
+    reason: StatusReason | None = None
+    progress: Progress | None = None
+    late: Late | None = None
+    attempts: int = 0
+    """How often the request was written to a connection."""
+    conflicts: int = 0
+    """Responses that contradicted the verdict."""
+    published_at: float | None = None
+    delivered_at: float | None = None
+    started_at: float | None = None
+    """When the device first answered anything."""
+    cancel_requested_at: float | None = None
+    cancel_deadline: float | None = None
+    """Monotonic: how long the device may take over its verdict on a cancel."""
+    ended_at: float | None = None
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the status can never change again."""
+        return self.status in TERMINAL
+
+    @property
+    def delivery(self) -> Delivery:
+        """How far the request is known to have got."""
+        if self.started_at is not None:
+            return Delivery.STARTED
+        if self.delivered_at is not None:
+            return Delivery.DELIVERED
+        return Delivery.QUEUED if self.published_at is None else Delivery.PUBLISHED
+
+    @property
+    def retry_safe(self) -> bool:
+        """Whether sending the command again cannot make it run twice: it was never published."""
+        return self.published_at is None
+
+    @property
+    def next_deadline(self) -> float:
+        """When, by monotonic time, the execution must be looked at again."""
+        return self.deadline if self.cancel_deadline is None else min(self.deadline, self.cancel_deadline)
+
+    def published(self, at: float) -> None:
+        """Note that the request was written to the thing's connection."""
+        self.attempts += 1
+        if self.published_at is None:
+            self.published_at = at
+
+    def delivered(self, at: float) -> bool:
+        """Note the PUBACK; return whether that was news."""
+        if self.delivered_at is not None:
+            return False
+        self.delivered_at = at
+        return True
+
+    def respond(self, response: Response, at: float) -> Outcome:
+        """Take in what the device says."""
+        result = bytes(response.result) or None
+        if self.is_terminal:
+            return self._respond_after_the_end(response, result, at)
+        self.status = advance(self.status, response.status)
+        if self.started_at is None:
+            self.started_at = at
+        if response.progress is not None:
+            self.progress = response.progress
+        if response.status_reason is not None:
+            self.reason = response.status_reason
+        if response.status in TERMINAL:
+            self.result = result
+            self.ended_at = at
+        return Outcome.APPLIED
+
+    def _respond_after_the_end(self, response: Response, result: bytes | None, at: float) -> Outcome:
+        reason = response.status_reason
+        same = response.status is self.status and result == self.result
+        if same and self.started_at is not None and reason == self.reason:
+            return Outcome.REPEATED
+        if self.status not in _CLOSED_BY_US:
+            if response.status is Status.IN_PROGRESS:
+                return Outcome.REPEATED
+            self.conflicts += 1
+            return Outcome.CONFLICTING
+        late = self.late
+        if late is not None and late.status in TERMINAL:
+            if response.status is Status.IN_PROGRESS or (late.status, late.result, late.reason) == (
+                response.status,
+                result,
+                reason,
+            ):
+                return Outcome.REPEATED
+            self.conflicts += 1
+            return Outcome.CONFLICTING
+        ended_at = self.ended_at if self.ended_at is not None else at
+        self.late = Late(response.status, at, max(0.0, at - ended_at), result, reason)
+        if self.started_at is None:
+            self.started_at = at
+        return Outcome.LATE
+
+    def cancel(self, now: float, at: float, grace: float) -> Cancel:
+        """Withdraw the execution, or note that the device must be asked to stop.
+
+        ``grace``: seconds that the device has for its verdict.
+        """
+        if self.is_terminal:
+            return Cancel.ENDED
+        if self.cancel_requested_at is not None:
+            return Cancel.PENDING
+        self.cancel_requested_at = at
+        if self.published_at is None:
+            self._close(Status.CANCELED, StatusReason("CANCELED", "withdrawn before it was published"), at)
+            return Cancel.DONE
+        self.cancel_deadline = now + grace
+        return Cancel.REQUESTED
+
+    def expire(self, now: float, at: float) -> bool:
+        """Close the execution if a deadline has passed; return whether it was closed."""
+        if self.is_terminal:
+            return False
+        if now >= self.deadline:
+            self._close(Status.TIMED_OUT, _TIMED_OUT[self.delivery], at)
+            return True
+        if self.cancel_deadline is not None and now >= self.cancel_deadline:
+            reason = StatusReason(
+                "NO_VERDICT", "the thing did not answer the cancel; it may still be at work"
+            )
+            self._close(Status.CANCELED, reason, at)
+            return True
+        return False
+
+    def _close(self, status: Status, reason: StatusReason, at: float) -> None:
+        self.status = advance(self.status, status)
+        self.reason = reason
+        self.ended_at = at
+
+
+_CLOSED_BY_US: Final = frozenset({Status.TIMED_OUT, Status.CANCELED})
+
+_TIMED_OUT: Final = {
+    Delivery.QUEUED: StatusReason(
+        "NOT_DELIVERED",
+        "the thing was not connected and subscribed within the TTL; the request was never published",
+    ),
+    Delivery.PUBLISHED: StatusReason(
+        "NOT_ACKNOWLEDGED",
+        "the request was published but not acknowledged; it may have run",
+    ),
+    Delivery.DELIVERED: StatusReason(
+        "NO_RESPONSE",
+        "the thing has the request but did not answer within the TTL; it may have run",
+    ),
+    Delivery.STARTED: StatusReason(
+        "NO_VERDICT",
+        "the thing began but did not say within the TTL how it ended",
+    ),
+}
+"""Why a TIMED_OUT execution timed out, by how far its request had got."""

@@ -1,0 +1,54 @@
+"""What the service needs of the world, as protocols. Adapters and fakes fill them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from thingctl_broker.executions import Execution
+
+
+class Clock(Protocol):
+    """The two times: one for deadlines, one for display."""
+
+    def monotonic(self) -> float:
+        """Seconds that never jump."""
+        ...
+
+    def unix(self) -> float:
+        """Seconds since 1970, as the machine believes."""
+        ...
+
+
+class Link(Protocol):
+    """How the broker side reaches things."""
+
+    def publish_request(self, thing: str, execution_id: str, payload: bytes, *, again: bool) -> bool:
+        """Write a request to the thing's connection; return whether a PUBACK will follow.
+
+        ``again``: set DUP. Does nothing, and returns True, when the connection has just gone:
+        the thing's becoming unreachable is told to the service on its own.
+        """
+        ...
+
+    def publish_cancel(self, thing: str, execution_id: str) -> None:
+        """Ask the thing to stop, if it listens."""
+        ...
+
+
+class Journal(Protocol):
+    """What keeps executions beyond the process."""
+
+    def record(self, execution: Execution) -> None:
+        """Keep the execution as it stands now."""
+        ...
+
+    def forget(self, execution_id: str) -> None:
+        """The execution has left the table."""
+        ...
+
+    def then(self, callback: Callable[[], None]) -> None:
+        """Call back, in the loop, when everything recorded so far is kept; at once if it is."""
+        ...

@@ -1,0 +1,326 @@
+"""The use cases: send, respond, acknowledge, cancel, expire, list.
+
+Synchronous, and the only writer of the table. Whoever speaks MQTT or HTTP calls it
+from the loop; it reaches things through the ``Link``, and what must outlive the
+process goes through the ``Journal`` before anybody outside hears of it: a request is
+published, and a response acknowledged, only when its record is kept.
+"""
+
+from __future__ import annotations
+
+import random
+from functools import partial
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from thingctl_broker.delivery import Deliveries
+from thingctl_broker.errors import AlreadyEnded, InvalidCommand, QueueFull, UnknownExecution, UnknownThing
+from thingctl_broker.events import Change, Counters, Events, RateLimit
+from thingctl_broker.executions import Cancel, Execution, Outcome
+from thingctl_broker.table import ExecutionTable, Page, Query
+from thingctl_broker.things import ThingRegistry
+from thingctl_protocol.errors import ProtocolError
+from thingctl_protocol.identifiers import IdSource, check_action_name, check_thing_name
+from thingctl_protocol.limits import TTL_DEFAULT, TTL_MAX, TTL_MIN
+from thingctl_protocol.messages import (
+    EMPTY_OBJECT,
+    check_json_object,
+    decode_announcement,
+    decode_response,
+    encode_request,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from thingctl_broker.delivery import Publish
+    from thingctl_broker.ports import Clock, Journal, Link
+
+_OUTCOME_COUNTERS = {
+    Outcome.REPEATED: "responses.repeated",
+    Outcome.LATE: "responses.late",
+    Outcome.CONFLICTING: "responses.conflicting",
+}
+
+
+class ServiceSettings(msgspec.Struct, frozen=True):
+    """Times in seconds."""
+
+    ttl_default: int = TTL_DEFAULT
+    ttl_max: int = TTL_MAX
+    cancel_grace: float = 10.0
+    """How long a device may take over its verdict on a cancel."""
+
+
+class CommandService:
+    """Everything one can do with commands, and everything that can happen to them."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        link: Link,
+        journal: Journal,
+        table: ExecutionTable | None = None,
+        deliveries: Deliveries | None = None,
+        things: ThingRegistry | None = None,
+        settings: ServiceSettings | None = None,
+    ) -> None:
+        self.table = ExecutionTable() if table is None else table
+        self.things = ThingRegistry() if things is None else things
+        self.events = Events()
+        self.counters = Counters()
+        self.settings = ServiceSettings() if settings is None else settings
+        self.journal = journal
+        self._deliveries = Deliveries() if deliveries is None else deliveries
+        self._clock = clock
+        self._link = link
+        self._ids = IdSource()
+        self._random = random.SystemRandom()
+        self._entropy = random.Random(self._random.getrandbits(256)).getrandbits  # noqa: S311 ids are no secrets
+        self._log = structlog.get_logger("thingctl.service")
+        self._log_limit = RateLimit(60.0)
+
+    # What operators do.
+
+    def send(
+        self,
+        thing: str,
+        action: str,
+        params: bytes = EMPTY_OBJECT,
+        ttl: int | None = None,
+        *,
+        requested_by: str = "",
+    ) -> Execution:
+        """Accept a command for one thing and see it on its way.
+
+        ``params``: an encoded JSON object. ``ttl``: whole seconds.
+
+        Raises :class:`InvalidCommand`, :class:`UnknownThing`, :class:`QueueFull` or
+        :class:`~thingctl_broker.errors.TableFull`; then nothing has happened.
+        """
+        ttl = self.settings.ttl_default if ttl is None else ttl
+        if not TTL_MIN <= ttl <= self.settings.ttl_max:
+            raise InvalidCommand(f"ttl must be from {TTL_MIN} to {self.settings.ttl_max} seconds", "/ttl")
+        at = self._clock.unix()
+        unix_ms = int(at * 1000)
+        try:
+            check_thing_name(thing, "/thingId")
+            check_action_name(action, "/action")
+            check_json_object(params, "/params")
+            command_id = self._ids.make(unix_ms, self._entropy(62))
+            payload = encode_request(
+                command_id=command_id, action=action, params=params, timestamp=int(at), ttl=ttl
+            )
+        except ProtocolError as error:
+            raise InvalidCommand(error.text, error.pointer) from None
+        if self.things.get(thing) is None:
+            raise UnknownThing(f"no thing is named {thing!r}")
+        if not self._deliveries.has_room(thing):
+            raise QueueFull(
+                f"{self._deliveries.waiting(thing)} requests wait for {thing!r} already",
+                retry_after=1 if self._deliveries.is_reachable(thing) else 30,
+            )
+        execution = Execution(
+            execution_id=self._ids.make(unix_ms, self._entropy(62)),
+            command_id=command_id,
+            thing=thing,
+            action=action,
+            params=params,
+            ttl=ttl,
+            created_at=at,
+            deadline=self._clock.monotonic() + ttl,
+            requested_by=requested_by,
+        )
+        left = self.table.add(execution)
+        if left is not None:
+            self.journal.forget(left)
+        self.counters["executions.created"] += 1
+        self._changed(execution, Change.CREATED)
+        self.journal.then(partial(self._dispatch, execution, payload))
+        return execution
+
+    def get(self, execution_id: str) -> Execution:
+        """The execution with that id; raises :class:`UnknownExecution`."""
+        execution = self.table.get(execution_id)
+        if execution is None:
+            raise UnknownExecution(f"no execution has the id {execution_id!r}, or it ended long ago")
+        return execution
+
+    def list(self, query: Query, limit: int, cursor: str | None = None) -> Page:
+        """Executions, newest first, from behind ``cursor``."""
+        return self.table.select(query, limit, cursor)
+
+    def cancel(self, execution_id: str) -> Execution:
+        """Withdraw an execution, or ask its device to stop.
+
+        Raises :class:`UnknownExecution`, and :class:`AlreadyEnded` for a terminal one.
+        """
+        execution = self.get(execution_id)
+        at = self._clock.unix()
+        outcome = execution.cancel(self._clock.monotonic(), at, self.settings.cancel_grace)
+        if outcome is Cancel.ENDED:
+            raise AlreadyEnded(f"the execution has ended: {execution.status}")
+        if outcome is Cancel.DONE:
+            self._ended(execution)
+        elif outcome is Cancel.REQUESTED:
+            self.table.reschedule(execution)
+            self._changed(execution, Change.CANCEL_REQUESTED)
+            self.journal.then(partial(self._link.publish_cancel, execution.thing, execution_id))
+        return execution
+
+    # What things do.
+
+    def connected(self, thing: str, client_id: str) -> None:
+        """A thing has connected."""
+        self.things.connected(thing, client_id, self._clock.unix())
+
+    def disconnected(self, thing: str) -> None:
+        """A thing's last connection is gone."""
+        self._deliveries.unreachable(thing)
+        self.things.disconnected(thing, self._clock.unix())
+
+    def reachable(self, thing: str) -> None:
+        """A thing has subscribed to its requests: what waits for it goes out, in order."""
+        self._publish_all(self._deliveries.reachable(thing))
+
+    def unreachable(self, thing: str) -> None:
+        """A thing no longer subscribes to its requests."""
+        self._deliveries.unreachable(thing)
+
+    def acknowledged(self, thing: str, execution_id: str) -> None:
+        """A thing's MQTT client has acknowledged a request (PUBACK)."""
+        execution = self.table.get(execution_id)
+        if execution is not None and execution.delivered(self._clock.unix()):
+            self._changed(execution, Change.DELIVERED)
+        self._publish_all(self._deliveries.done(thing, execution_id))
+
+    def respond(self, thing: str, execution_id: str, payload: bytes, kept: Callable[[], None]) -> None:
+        """Take in a thing's response; ``kept`` is called when what it changed is on record.
+
+        A response that means nothing here is dropped, counted, and logged at most once a
+        minute for each thing; ``kept`` is called for it too, so that it is not sent again.
+        """
+        execution = self.table.get(execution_id)
+        if execution is None:
+            self._drop(thing, "unknownExecution", f"no execution {execution_id!r}")
+        elif execution.thing != thing:
+            self._drop(thing, "wrongThing", f"execution {execution_id} belongs to another thing")
+        else:
+            try:
+                response = decode_response(payload)
+            except ProtocolError as error:
+                self._drop(thing, "badPayload", f"{error.text} (at {error.pointer or 'the whole'})")
+            else:
+                at = self._clock.unix()
+                outcome = execution.respond(response, at)
+                if outcome is Outcome.APPLIED:
+                    self.counters["responses.applied"] += 1
+                    if execution.is_terminal:
+                        self._ended(execution)
+                    else:
+                        self._changed(execution, Change.PROGRESSED)
+                else:
+                    self._note_outcome(execution, outcome)
+                self.journal.then(kept)
+                return
+        kept()
+
+    def announce(self, thing: str, payload: bytes) -> None:
+        """Take in what a thing says it can do; an empty payload withdraws it."""
+        try:
+            announcement = decode_announcement(payload) if payload else None
+        except ProtocolError as error:
+            self._drop(thing, "badAnnouncement", f"{error.text} (at {error.pointer or 'the whole'})")
+            return
+        self.things.announced(thing, announcement, self._clock.unix())
+
+    def dropped(self, thing: str, reason: str, text: str) -> None:
+        """A thing sent something that the front had to drop."""
+        self._drop(thing, reason, text)
+
+    # What time does.
+
+    def expire(self) -> int:
+        """Close every execution whose deadline has passed; return how many that were."""
+        now, at = self._clock.monotonic(), self._clock.unix()
+        closed = 0
+        for execution in self.table.due(now):
+            if execution.expire(now, at):
+                closed += 1
+                self._ended(execution)
+            else:
+                self.table.reschedule(execution)
+        for execution_id in self.table.evict(at):
+            self.journal.forget(execution_id)
+        return closed
+
+    def seconds_to_next_deadline(self) -> float | None:
+        """How long until ``expire`` may have something to do; None: nothing is live."""
+        deadline = self.table.next_deadline()
+        return None if deadline is None else max(0.0, deadline - self._clock.monotonic())
+
+    def unix(self) -> float:
+        """Wall time, Unix seconds, as the service sees it."""
+        return self._clock.unix()
+
+    # How it is done.
+
+    def _dispatch(self, execution: Execution, payload: bytes) -> None:
+        if not execution.is_terminal and self._deliveries.add(execution.thing, execution.execution_id):
+            self._publish(execution, payload, again=False)
+
+    def _publish_all(self, requests: Iterable[Publish]) -> None:
+        for execution_id, again in requests:
+            execution = self.table.get(execution_id)
+            if (
+                execution is None or execution.is_terminal
+            ):  # pragma: no cover - ended ones have left the queue
+                continue
+            payload = encode_request(
+                command_id=execution.command_id,
+                action=execution.action,
+                params=execution.params,
+                timestamp=int(execution.created_at),
+                ttl=execution.ttl,
+            )
+            self._publish(execution, payload, again=again)
+
+    def _publish(self, execution: Execution, payload: bytes, *, again: bool) -> None:
+        if self._clock.monotonic() >= execution.deadline:
+            return  # the sweeper is about to close it: an expired request is never published
+        thing, execution_id = execution.thing, execution.execution_id
+        execution.published(self._clock.unix())
+        self._changed(execution, Change.PUBLISHED)
+        if not self._link.publish_request(thing, execution_id, payload, again=again):
+            self._publish_all(self._deliveries.done(thing, execution_id))
+
+    def _ended(self, execution: Execution) -> None:
+        self.counters[f"executions.{execution.status}"] += 1
+        self.table.ended(execution)
+        self._changed(execution, Change.ENDED)
+        self._publish_all(self._deliveries.done(execution.thing, execution.execution_id))
+
+    def _changed(self, execution: Execution, change: Change) -> None:
+        self.journal.record(execution)
+        self.events.emit(execution, change)
+
+    def _note_outcome(self, execution: Execution, outcome: Outcome) -> None:
+        self.counters[_OUTCOME_COUNTERS[outcome]] += 1
+        if outcome is Outcome.LATE:
+            self._changed(execution, Change.LATE)
+        elif outcome is Outcome.CONFLICTING:
+            self.journal.record(execution)
+            self._warn(
+                execution.thing, "response contradicts the verdict", execution_id=execution.execution_id
+            )
+
+    def _drop(self, thing: str, reason: str, text: str) -> None:
+        self.counters[f"dropped.{reason}"] += 1
+        self._warn(thing, "message dropped", reason=reason, fault=text)
+
+    def _warn(self, thing: str, event: str, **details: object) -> None:
+        if self._log_limit.allows(thing, self._clock.monotonic()):
+            self._log.warning(event, thing=thing, **details)

@@ -1,0 +1,21 @@
+"""The one task that expires executions."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from thingctl_broker.service import CommandService
+
+LONGEST_SLEEP: Final = 1.0
+"""Seconds. A command sent during the sleep lives at least this long (``TTL_MIN``), so no
+deadline is ever overslept, and nobody has to wake the sweeper."""
+
+
+async def sweep(service: CommandService) -> None:
+    """Expire executions when they are due, until cancelled."""
+    while True:
+        wait = service.seconds_to_next_deadline()
+        await asyncio.sleep(LONGEST_SLEEP if wait is None else min(LONGEST_SLEEP, wait))
+        service.expire()

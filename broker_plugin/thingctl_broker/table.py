@@ -1,0 +1,200 @@
+"""The table of executions: by id, by thing, by deadline, within bounds.
+
+Pure: the caller brings the time. Ids are UUIDv7, so the order of ids is the order of
+creation; every index leans on that.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left
+from collections import deque
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from thingctl_broker.errors import TableFull
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterator
+
+    from thingctl_broker.executions import Execution
+    from thingctl_protocol.statuses import Status
+
+SCAN_MAX: Final = 20_000
+"""Executions looked at for one page. A rare filter over a large table takes several pages
+rather than the loop's time."""
+
+
+class Page(NamedTuple):
+    """Executions, newest first. ``cursor`` continues behind them; None: there are no more."""
+
+    executions: list[Execution]
+    cursor: str | None
+
+
+class Query(NamedTuple):
+    """What to list. None: any."""
+
+    thing: str | None = None
+    action: str | None = None
+    statuses: Container[Status] | None = None
+    command_id: str | None = None
+
+    def admits(self, execution: Execution) -> bool:
+        """Whether the execution is asked for."""
+        return (
+            (self.thing is None or execution.thing == self.thing)
+            and (self.action is None or execution.action == self.action)
+            and (self.statuses is None or execution.status in self.statuses)
+            and (self.command_id is None or execution.command_id == self.command_id)
+        )
+
+
+class ExecutionTable:
+    """All executions that the broker knows, at most ``capacity`` of them.
+
+    When full, the one that ended longest ago leaves. ``keep_seconds``: how long an
+    ended execution stays at the most.
+    """
+
+    def __init__(self, capacity: int = 200_000, keep_seconds: float = 7 * 24 * 3600.0) -> None:
+        self.capacity = capacity
+        self.keep_seconds = keep_seconds
+        self._executions: dict[str, Execution] = {}
+        self._order = _Order()
+        self._by_thing: dict[str, _Order] = {}
+        self._deadlines: list[tuple[float, str]] = []
+        self._ended: deque[str] = deque()
+
+    def __len__(self) -> int:
+        return len(self._executions)
+
+    def __iter__(self) -> Iterator[Execution]:
+        return iter(self._executions.values())
+
+    @property
+    def live(self) -> int:
+        """How many executions have no terminal status."""
+        return len(self._executions) - len(self._ended)
+
+    def get(self, execution_id: str) -> Execution | None:
+        """The execution with that id, if it is here."""
+        return self._executions.get(execution_id)
+
+    def add(self, execution: Execution) -> str | None:
+        """Take in an execution that is newer than all others.
+
+        Returns the id of the one that had to leave for it, if any. Raises
+        :class:`~thingctl_broker.errors.TableFull` when every execution is live.
+        """
+        left = None
+        if len(self._executions) >= self.capacity:
+            if not self._ended:
+                raise TableFull(f"all {self.capacity} executions in the table are still live")
+            left = self._ended.popleft()
+            self._remove(left)
+        execution_id = execution.execution_id
+        self._executions[execution_id] = execution
+        self._order.append(execution_id)
+        order = self._by_thing.get(execution.thing)
+        if order is None:
+            order = self._by_thing[execution.thing] = _Order()
+        order.append(execution_id)
+        if execution.is_terminal:
+            self._ended.append(execution_id)
+        else:
+            heapq.heappush(self._deadlines, (execution.next_deadline, execution_id))
+        return left
+
+    def ended(self, execution: Execution) -> None:
+        """Note that an execution has just become terminal; call it once for each."""
+        self._ended.append(execution.execution_id)
+        # Deadlines of ended executions go when they are due, or all at once when they are most.
+        if len(self._deadlines) > 1000 and len(self._deadlines) > 2 * self.live:
+            self._deadlines = [
+                (deadline, execution_id)
+                for deadline, execution_id in self._deadlines
+                if (found := self._executions.get(execution_id)) is not None and not found.is_terminal
+            ]
+            heapq.heapify(self._deadlines)
+
+    def reschedule(self, execution: Execution) -> None:
+        """Note that ``next_deadline`` has come nearer."""
+        heapq.heappush(self._deadlines, (execution.next_deadline, execution.execution_id))
+
+    def next_deadline(self) -> float | None:
+        """The next monotonic time at which something may be due."""
+        return self._deadlines[0][0] if self._deadlines else None
+
+    def due(self, now: float) -> Iterator[Execution]:
+        """Yield, and forget the deadline of, every live execution whose deadline has passed."""
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, execution_id = heapq.heappop(self._deadlines)
+            execution = self._executions.get(execution_id)
+            if execution is not None and not execution.is_terminal:
+                yield execution
+
+    def evict(self, at: float) -> list[str]:
+        """Let executions go that ended more than ``keep_seconds`` before ``at`` (Unix seconds)."""
+        left: list[str] = []
+        while self._ended:
+            ended_at = self._executions[self._ended[0]].ended_at
+            if ended_at is not None and ended_at > at - self.keep_seconds:
+                break
+            left.append(self._ended.popleft())
+            self._remove(left[-1])
+        return left
+
+    def select(self, query: Query, limit: int, cursor: str | None = None) -> Page:
+        """List executions, newest first, from behind ``cursor`` (an id).
+
+        A page may hold fewer than ``limit`` and yet have a cursor: see ``SCAN_MAX``.
+        """
+        order = self._order if query.thing is None else self._by_thing.get(query.thing)
+        found: list[Execution] = []
+        if order is None:
+            return Page(found, None)
+        previous = cursor
+        for scanned, execution_id in enumerate(order.newest_first(cursor)):
+            if len(found) == limit or scanned == SCAN_MAX:
+                return Page(found, previous)
+            previous = execution_id
+            execution = self._executions.get(execution_id)
+            if execution is not None and query.admits(execution):
+                found.append(execution)
+        return Page(found, None)
+
+    def _remove(self, execution_id: str) -> None:
+        execution = self._executions.pop(execution_id)
+        self._order.removed(self._executions)
+        order = self._by_thing[execution.thing]
+        order.removed(self._executions)
+        if not order:
+            del self._by_thing[execution.thing]
+
+
+class _Order:
+    """Ids in the order of creation. Removed ones stay until they are half of it."""
+
+    __slots__ = ("_ids", "_removed")
+
+    def __init__(self) -> None:
+        self._ids: list[str] = []
+        self._removed = 0
+
+    def __len__(self) -> int:
+        return len(self._ids) - self._removed
+
+    def append(self, execution_id: str) -> None:
+        self._ids.append(execution_id)
+
+    def removed(self, present: Container[str]) -> None:
+        """Note that one id is no longer ``present``."""
+        self._removed += 1
+        if self._removed * 2 > len(self._ids):
+            self._ids = [execution_id for execution_id in self._ids if execution_id in present]
+            self._removed = 0
+
+    def newest_first(self, before: str | None) -> Iterator[str]:
+        end = len(self._ids) if before is None else bisect_left(self._ids, before)
+        for i in range(end - 1, -1, -1):
+            yield self._ids[i]

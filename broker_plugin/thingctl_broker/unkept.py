@@ -1,0 +1,24 @@
+"""The journal of a broker that keeps nothing beyond its own life (``--in-memory``)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from thingctl_broker.executions import Execution
+
+
+class NoJournal:
+    """Keeps nothing; everything counts as kept at once."""
+
+    def record(self, execution: Execution) -> None:
+        """Do nothing."""
+
+    def forget(self, execution_id: str) -> None:
+        """Do nothing."""
+
+    def then(self, callback: Callable[[], None]) -> None:
+        """Call back at once."""
+        callback()
