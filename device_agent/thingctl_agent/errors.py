@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-class Reject(Exception):  # noqa: N818 - a verdict, not a mishap
+class Reject(Exception):
     """Refuse the command: nothing was done. The execution ends REJECTED.
 
     ``code``: a word for programs (``reasonCode``). ``text``: a sentence for people.
@@ -17,7 +17,7 @@ class Reject(Exception):  # noqa: N818 - a verdict, not a mishap
         self.text = text
 
 
-class CommandFailed(Exception):  # noqa: N818 - a verdict, not a mishap
+class CommandFailed(Exception):
     """The command was tried and could not be done. The execution ends FAILED.
 
     >>> raise CommandFailed("the bolt is jammed", code="JAMMED", position=3)

@@ -175,7 +175,7 @@ class Loop:
     def _survive(self, what: Callable[[], None]) -> None:
         try:
             what()
-        except Exception:  # noqa: BLE001 - whatever it is, the next one must find the agent alive
+        except Exception:
             self._log.exception("not handled")
 
     def _next_due(self) -> float:
@@ -270,7 +270,7 @@ class Loop:
     def _open(self, connection: Connection) -> None:
         try:
             connection.open()
-        except Exception as error:  # noqa: BLE001 - UnicodeError, ValueError: a name or certificate may raise anything
+        except Exception as error:
             reason = str(error) or type(error).__name__
             self.post(lambda: self._dialed(connection, reason))
         else:

@@ -24,7 +24,7 @@ def run(action: Action, params: bytes, context: Context, on_error: OnError) -> o
     """Call a sync handler. ``on_error`` gets each exception that the operator is not shown."""
     try:
         return outcome.succeeded(action.function(**action.arguments(action.decode(params), context)))
-    except BaseException as error:  # noqa: BLE001 - SystemExit too: a handler must not end the agent
+    except BaseException as error:
         return verdict(error, context, on_error)
 
 
@@ -32,7 +32,7 @@ async def run_async(action: Action, params: bytes, context: Context, on_error: O
     """Await an async handler; as :func:`run`."""
     try:
         return outcome.succeeded(await action.function(**action.arguments(action.decode(params), context)))
-    except BaseException as error:  # noqa: BLE001
+    except BaseException as error:
         return verdict(error, context, on_error)
 
 

@@ -31,7 +31,7 @@ def agents_in(file: str) -> list[Agent]:
         raise
     except RegistrationError:
         raise
-    except Exception as error:  # noqa: BLE001 - it is the owner's code
+    except Exception as error:
         trace = "".join(traceback.format_exception(error.with_traceback(error.__traceback__)))
         raise ConfigError(f"{file} cannot be imported:\n{trace}") from None
     agents = list({id(value): value for value in vars(module).values() if isinstance(value, Agent)}.values())
