@@ -405,7 +405,7 @@ def _call(callbacks: Iterator[Callable[[], None]]) -> None:
     for callback in callbacks:
         try:
             callback()
-        except Exception:  # noqa: BLE001 one caller's fault must not keep the others waiting
+        except Exception:
             _log.exception("a callback of the journal failed")
 
 
