@@ -35,7 +35,8 @@ from thingctl_protocol.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    import builtins
+    from collections.abc import Callable
 
     from thingctl_broker.delivery import Publish
     from thingctl_broker.ports import Clock, Journal, Link
@@ -173,7 +174,8 @@ class CommandService:
         elif outcome is Cancel.REQUESTED:
             self.table.reschedule(execution)
             self._changed(execution, Change.CANCEL_REQUESTED)
-            self.journal.then(partial(self._link.publish_cancel, execution.thing, execution_id))
+            self._publish_all(execution.thing, self._deliveries.cancel(execution.thing, execution_id))
+            self.journal.then(partial(self._publish_cancel, execution))
         return execution
 
     # What things do.
@@ -189,6 +191,8 @@ class CommandService:
 
     def reachable(self, thing: str) -> None:
         """A thing has subscribed to its requests: what waits for it goes out, in order."""
+        for execution_id in self._deliveries.canceling(thing):
+            self.journal.then(partial(self._publish_cancel, self.get(execution_id)))
         self._publish_all(thing, self._deliveries.reachable(thing))
 
     def unreachable(self, thing: str) -> None:
@@ -200,7 +204,7 @@ class CommandService:
         execution = self.table.get(execution_id)
         if execution is not None and execution.delivered(self._clock.unix()):
             self._changed(execution, Change.DELIVERED)
-        self._done(thing, execution_id)
+        self._publish_all(thing, self._deliveries.acknowledged(thing, execution_id))
 
     def respond(self, thing: str, execution_id: str, payload: bytes, kept: Callable[[], None]) -> None:
         """Take in a thing's response; ``kept`` is called when what it changed is on record.
@@ -227,7 +231,8 @@ class CommandService:
                         self._ended(execution)
                     else:
                         self._changed(execution, Change.PROGRESSED)
-                        self._done(thing, execution_id)  # it has the request: never again
+                        # It has the request, PUBACK or not: never again.
+                        self._publish_all(thing, self._deliveries.acknowledged(thing, execution_id))
                 else:
                     self._note_outcome(execution, outcome)
                 self.journal.then(kept)
@@ -278,14 +283,11 @@ class CommandService:
         if execution.is_terminal or not self._deliveries.add(thing, execution_id):
             return
         if not self._publish(execution, payload, again=False):
-            self._done(thing, execution_id)
+            self._publish_all(thing, self._deliveries.acknowledged(thing, execution_id))
 
-    def _done(self, thing: str, execution_id: str) -> None:
-        following = self._deliveries.done(thing, execution_id)
-        if following:
-            self._publish_all(thing, following)
-
-    def _publish_all(self, thing: str, requests: Iterable[Publish]) -> None:
+    def _publish_all(self, thing: str, requests: builtins.list[Publish]) -> None:
+        if not requests:
+            return
         # A loop, because what follows a request that nobody will acknowledge goes out at once:
         # called from within, a long queue would nest too deep, and out of order.
         queue = deque(requests)
@@ -293,9 +295,6 @@ class CommandService:
             execution_id, again = queue.popleft()
             execution = self.table.get(execution_id)
             if execution is None or execution.is_terminal:
-                continue
-            if execution.cancel_requested_at is not None:
-                self._link.publish_cancel(thing, execution_id)  # not what it may not have begun yet
                 continue
             payload = encode_request(
                 command_id=execution.command_id,
@@ -305,7 +304,11 @@ class CommandService:
                 ttl=execution.ttl,
             )
             if not self._publish(execution, payload, again=again and execution.published_at is not None):
-                queue.extend(self._deliveries.done(thing, execution_id))
+                queue.extend(self._deliveries.acknowledged(thing, execution_id))
+
+    def _publish_cancel(self, execution: Execution) -> None:
+        if not execution.is_terminal:
+            self._link.publish_cancel(execution.thing, execution.execution_id)
 
     def _publish(self, execution: Execution, payload: bytes, *, again: bool) -> bool:
         """Publish a request; return False when nothing more is to come of its delivery."""
@@ -319,7 +322,7 @@ class CommandService:
         self.counters[f"executions.{execution.status}"] += 1
         self.table.ended(execution)
         self._changed(execution, Change.ENDED)
-        self._done(execution.thing, execution.execution_id)
+        self._publish_all(execution.thing, self._deliveries.ended(execution.thing, execution.execution_id))
 
     def _changed(self, execution: Execution, change: Change) -> None:
         self.journal.record(execution)

@@ -5,6 +5,7 @@ The model keeps one list of records per thing and works everything out anew from
 
 import json
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 from hypothesis import settings
@@ -55,6 +56,7 @@ class Record:
     status: str = "SENT"
     by_device: bool = False
     place: str = "unkept"  # then "waiting", "out" (published, unacknowledged) and "gone"
+    stopping: int = 0  # how many cancels came before this one, and this one
     published: bool = False
     delivered: bool = False
     started: bool = False
@@ -111,11 +113,24 @@ class Model:
     def subscribe(self, thing):
         self.here.add(thing)
         for record in self.of(thing, "out"):
-            if record.cancel_deadline is not None:
-                self.sent.append(("cancel", record.id))
-            else:
-                self.publish(record)
+            self.publish(record)
         self.pump(thing)
+
+    def stopping(self, thing):
+        asked = [
+            record for record in self.records if record.thing == thing and record.live and record.stopping
+        ]
+        return sorted(asked, key=lambda record: record.stopping)
+
+    def cancel(self, record):
+        record.stopping = 1 + max(other.stopping for other in self.records)
+        record.cancel_deadline = self.now + GRACE
+        record.place = "gone"
+        self.pump(record.thing)
+
+    def publish_cancel(self, record):
+        if record.live:
+            self.sent.append(("cancel", record.id))
 
     def end(self, record, status):
         record.status = status
@@ -230,6 +245,9 @@ class ServiceMachine(RuleBasedStateMachine):
         self.pending.append(lambda: self.model_dispatch(record))
         self.settle()
 
+    def pend_cancels(self, records):
+        self.pending += [partial(self.model.publish_cancel, record) for record in records]
+
     def model_dispatch(self, record):
         if record.live:
             record.place = "waiting"
@@ -243,6 +261,7 @@ class ServiceMachine(RuleBasedStateMachine):
     def subscribe(self, thing, puback):
         self.link.acknowledging = self.model.puback = puback
         self.service.reachable(thing)
+        self.pend_cancels(self.model.stopping(thing))
         self.model.subscribe(thing)
         self.settle()
 
@@ -307,8 +326,8 @@ class ServiceMachine(RuleBasedStateMachine):
         if not record.published:
             self.model.end(record, "CANCELED")
         elif record.cancel_deadline is None:
-            record.cancel_deadline = self.model.now + GRACE
-            self.pending.append(lambda: self.model.sent.append(("cancel", record.id)))
+            self.model.cancel(record)
+            self.pend_cancels([record])
         self.settle()
 
     @rule(seconds=st.integers(0, 15), sweep=st.booleans())

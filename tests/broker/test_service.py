@@ -480,15 +480,31 @@ def test_without_a_verdict_the_grace_ends_it_and_anything_after_is_late():
     assert (execution.status, execution.late.status) == (Status.CANCELED, Status.SUCCEEDED)
 
 
-def test_on_reconnect_a_request_being_canceled_is_not_repeated_but_its_cancel_is(online):
+@pytest.mark.parametrize("acknowledged", [False, True])
+def test_on_every_reconnect_a_request_being_canceled_is_not_repeated_but_its_cancel_is(online, acknowledged):
     execution = online.send()
+    if acknowledged:
+        online.service.acknowledged(LAMP, execution.execution_id)
     online.service.disconnected(LAMP)
     online.service.cancel(execution.execution_id)
     online.link.published.clear()
     online.link.canceled.clear()
-    online.service.reachable(LAMP)
+    for _ in range(2):
+        online.service.reachable(LAMP)
+        online.service.unreachable(LAMP)
     assert online.published == []
-    assert online.link.canceled == [(LAMP, execution.execution_id)]
+    assert online.link.canceled == [(LAMP, execution.execution_id)] * 2
+    online.say(execution, b'{"status":"CANCELED"}')
+    online.service.reachable(LAMP)
+    assert len(online.link.canceled) == 2
+
+
+def test_what_is_being_canceled_makes_room_for_what_is_behind():
+    bench = Bench(deliveries=Deliveries(window=1))
+    bench.service.reachable(LAMP)
+    first, second = bench.send(), bench.send()
+    bench.service.cancel(first.execution_id)
+    assert bench.published == [(first.execution_id, False), (second.execution_id, False)]
 
 
 def test_what_has_ended_cannot_be_canceled(online):
@@ -614,6 +630,16 @@ def test_a_cancel_goes_out_only_when_it_is_kept(held):
     assert held.link.canceled == []
     held.journal.commit()
     assert held.link.canceled == [(LAMP, execution.execution_id)]
+
+
+def test_a_cancel_that_lost_the_race_before_it_is_kept_stays_here(held):
+    execution = held.send()
+    held.journal.commit()
+    held.service.cancel(execution.execution_id)
+    held.say(execution)
+    held.journal.commit()
+    assert held.link.canceled == []
+    assert execution.status is Status.SUCCEEDED
 
 
 def test_kept_while_the_thing_is_away_it_waits(held):
