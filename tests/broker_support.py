@@ -32,6 +32,8 @@ def say(status, **fields) -> Response:
 class HeldJournal:
     """A journal whose commits the test makes: ``then`` waits for ``commit``."""
 
+    accepting = True
+
     def __init__(self):
         self.recorded = []
         self.forgotten = []
@@ -45,11 +47,11 @@ class HeldJournal:
     def forget(self, execution_id):
         self.forgotten.append(execution_id)
 
-    def then(self, callback):
+    def then(self, kept, lost=None):
         if self._uncommitted or self._waiting:
-            self._waiting.append(callback)
+            self._waiting.append(kept)
         else:
-            callback()
+            kept()
 
     def commit(self):
         """Keep everything, and tell those who wait for it, in their order."""

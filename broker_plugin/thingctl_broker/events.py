@@ -49,7 +49,7 @@ class Events:
         for listener in tuple(self._listeners):
             try:
                 listener(execution, change)
-            except Exception:  # noqa: BLE001 whatever it is, it is the listener's own fault
+            except Exception:
                 self._log.exception(
                     "listener failed", execution_id=execution.execution_id, change=change.value
                 )

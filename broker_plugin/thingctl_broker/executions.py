@@ -82,6 +82,10 @@ class Execution(msgspec.Struct, gc=False):
     """Monotonic: TTL counts from creation on the broker's own clock."""
     requested_by: str = ""
     """The name of the API token that sent it."""
+    idempotency_key: str = ""
+    """What the caller named the command by, to send it again safely."""
+    fingerprint: str = ""
+    """Of the whole command, when it has a key: the same key must mean the same command."""
     status: Status = Status.SENT
     result: bytes | None = None
     reason: StatusReason | None = None
@@ -96,6 +100,7 @@ class Execution(msgspec.Struct, gc=False):
     started_at: float | None = None
     """When the device first answered anything."""
     cancel_requested_at: float | None = None
+    cancel_grace: float | None = None
     cancel_deadline: float | None = None
     """Monotonic: how long the device may take over its verdict on a cancel."""
     ended_at: float | None = None
@@ -196,6 +201,7 @@ class Execution(msgspec.Struct, gc=False):
         if self.retry_safe:
             self._close(Status.CANCELED, StatusReason("CANCELED", "withdrawn before it was published"), at)
             return Cancel.DONE
+        self.cancel_grace = grace
         self.cancel_deadline = now + grace
         return Cancel.REQUESTED
 

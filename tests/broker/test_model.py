@@ -28,6 +28,8 @@ SAID = ["IN_PROGRESS", "SUCCEEDED", "FAILED", "REJECTED", "CANCELED"]
 class ManualJournal:
     """Calls back at ``commit`` and never before."""
 
+    accepting = True
+
     def __init__(self):
         self.waiting = []
 
@@ -37,8 +39,8 @@ class ManualJournal:
     def forget(self, execution_id):
         pass
 
-    def then(self, callback):
-        self.waiting.append(callback)
+    def then(self, kept, lost=None):
+        self.waiting.append(kept)
 
     def commit(self):
         waiting, self.waiting = self.waiting, []
@@ -55,9 +57,9 @@ class Record:
     deadline: float
     status: str = "SENT"
     by_device: bool = False
-    place: str = "unkept"  # then "waiting", "out" (published, unacknowledged) and "gone"
+    place: str = "waiting"  # then "out" (published, unacknowledged) and "gone"
     stopping: int = 0  # how many cancels came before this one, and this one
-    published: bool = False
+    attempts: int = 0
     delivered: bool = False
     started: bool = False
     cancel_deadline: float | None = None
@@ -67,6 +69,10 @@ class Record:
     @property
     def live(self):
         return self.status not in ENDS
+
+    @property
+    def published(self):
+        return self.attempts > 0
 
     @property
     def due(self):
@@ -92,6 +98,7 @@ class Model:
     here: set = field(default_factory=set)
     puback: bool = True
     sent: list = field(default_factory=list)
+    pending: list = field(default_factory=list)  # what is done at the next commit
 
     def of(self, thing, place):
         return [record for record in self.records if record.thing == thing and record.place == place]
@@ -99,10 +106,19 @@ class Model:
     def publish(self, record):
         if self.now >= record.deadline:
             return
-        self.sent.append(("request", record.id, record.published))
-        record.published = True
-        if not self.puback:
-            record.place = "gone"
+        again = record.published
+        record.attempts += 1
+        attempt = record.attempts
+        self.pending.append(lambda: self.write(record, attempt, again))
+
+    def write(self, record, attempt, again):
+        here = record.thing in self.here
+        wanted = record.live and record.cancel_deadline is None
+        if wanted and record.attempts == attempt and here and self.now < record.deadline:
+            self.sent.append(("request", record.id, again))
+            if not self.puback:
+                record.place = "gone"
+                self.pump(record.thing)
 
     def pump(self, thing):
         while thing in self.here and self.of(thing, "waiting") and len(self.of(thing, "out")) < self.window:
@@ -112,23 +128,22 @@ class Model:
 
     def subscribe(self, thing):
         self.here.add(thing)
+        mine = [record for record in self.records if record.thing == thing and record.live]
+        for record in sorted(mine, key=lambda record: record.stopping):
+            if record.stopping:
+                self.pending.append(partial(self.write_cancel, record))
         for record in self.of(thing, "out"):
             self.publish(record)
         self.pump(thing)
-
-    def stopping(self, thing):
-        asked = [
-            record for record in self.records if record.thing == thing and record.live and record.stopping
-        ]
-        return sorted(asked, key=lambda record: record.stopping)
 
     def cancel(self, record):
         record.stopping = 1 + max(other.stopping for other in self.records)
         record.cancel_deadline = self.now + GRACE
         record.place = "gone"
         self.pump(record.thing)
+        self.pending.append(partial(self.write_cancel, record))
 
-    def publish_cancel(self, record):
+    def write_cancel(self, record):
         if record.live:
             self.sent.append(("cancel", record.id))
 
@@ -199,12 +214,11 @@ class ServiceMachine(RuleBasedStateMachine):
             self.service.connected(thing, thing)
         self.model = Model(window, self.clock.monotonic())
         self.holding = holding
-        self.pending = []  # what the model does at the next commit
         self.owed = self.kept = 0
         self.evicted = []
 
     def settle(self):
-        if not self.holding:
+        while not self.holding and (self.journal.waiting or self.model.pending):
             self.commit()
 
     def pick(self, data, records):
@@ -219,7 +233,7 @@ class ServiceMachine(RuleBasedStateMachine):
     @rule()
     def commit(self):
         self.journal.commit()
-        pending, self.pending = self.pending, []
+        pending, self.model.pending = self.model.pending, []
         for act in pending:
             act()
 
@@ -242,16 +256,8 @@ class ServiceMachine(RuleBasedStateMachine):
         execution = self.service.send(thing, "act", ttl=ttl)
         record = Record(execution.execution_id, thing, self.model.now + ttl)
         records.append(record)
-        self.pending.append(lambda: self.model_dispatch(record))
+        self.model.pump(thing)
         self.settle()
-
-    def pend_cancels(self, records):
-        self.pending += [partial(self.model.publish_cancel, record) for record in records]
-
-    def model_dispatch(self, record):
-        if record.live:
-            record.place = "waiting"
-            self.model.pump(record.thing)
 
     @rule(thing=st.sampled_from(THINGS))
     def connect(self, thing):
@@ -261,7 +267,6 @@ class ServiceMachine(RuleBasedStateMachine):
     def subscribe(self, thing, puback):
         self.link.acknowledging = self.model.puback = puback
         self.service.reachable(thing)
-        self.pend_cancels(self.model.stopping(thing))
         self.model.subscribe(thing)
         self.settle()
 
@@ -285,7 +290,7 @@ class ServiceMachine(RuleBasedStateMachine):
         record = self.pick(data, self.published())
         self.hear(record.thing, record.id, {"status": said})
         self.model.respond(record, said)
-        self.pending.append(self.expect_kept)
+        self.model.pending.append(self.expect_kept)
         self.settle()
 
     @precondition(lambda self: self.evicted or self.model.records)
@@ -327,7 +332,6 @@ class ServiceMachine(RuleBasedStateMachine):
             self.model.end(record, "CANCELED")
         elif record.cancel_deadline is None:
             self.model.cancel(record)
-            self.pend_cancels([record])
         self.settle()
 
     @rule(seconds=st.integers(0, 15), sweep=st.booleans())

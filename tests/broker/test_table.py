@@ -58,8 +58,8 @@ class TableMachine(RuleBasedStateMachine):
             return
         left = self.table.add(execution)
         if len(self.model) == self.table.capacity:
-            assert left == self.ended.pop(0)
-            del self.model[left]
+            assert left.execution_id == self.ended.pop(0)
+            del self.model[left.execution_id]
         else:
             assert left is None
         self.model[execution.execution_id] = execution
@@ -97,7 +97,7 @@ class TableMachine(RuleBasedStateMachine):
     @rule(limit=st.integers(1, 5))
     def evict(self, limit):
         old = [i for i in self.ended if self.model[i].ended_at <= self.at - KEEP][:limit]
-        assert self.table.evict(self.at, limit) == old
+        assert [e.execution_id for e in self.table.evict(self.at, limit)] == old
         for execution_id in old:
             self.ended.remove(execution_id)
             del self.model[execution_id]
@@ -165,16 +165,16 @@ def test_a_full_table_lets_go_what_ended_first_and_refuses_when_all_live():
         table.add(make_execution())
     end(table, second)
     end(table, first)
-    assert table.add(make_execution()) == second.execution_id
+    assert table.add(make_execution()) is second
     assert table.get(second.execution_id) is None
-    assert table.add(make_execution()) == first.execution_id
+    assert table.add(make_execution()) is first
 
 
 def test_an_ended_execution_stays_until_its_time_is_exactly_up():
     table, (execution,) = filled(1, keep_seconds=100.0)
     end(table, execution, AT)
     assert table.evict(AT + 99.9, 10) == []
-    assert table.evict(AT + 100, 10) == [execution.execution_id]
+    assert table.evict(AT + 100, 10) == [execution]
     assert len(table) == 0
 
 
@@ -183,7 +183,7 @@ def test_what_a_store_gives_back_as_ended_counts_as_ended():
     execution = make_execution(status=Status.FAILED, ended_at=AT)
     table.add(execution)
     assert (table.live, table.next_deadline()) == (0, None)
-    assert table.add(make_execution()) == execution.execution_id
+    assert table.add(make_execution()) is execution
 
 
 def test_a_deadline_is_due_at_its_exact_edge_and_once():
