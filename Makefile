@@ -34,6 +34,7 @@ check: $(STAMP) ## lint, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	cd bench && ../$(BIN)/mypy --strict --python-version 3.11 --config-file= *.py
 	$(BIN)/lint-imports --no-timing
 
 format: $(STAMP) ## format the source
