@@ -17,6 +17,7 @@ from typing import Any, Final
 import mqtt_wire
 from figures import latencies
 from fleet_parts import ROOT, thing_name
+from processes import cpu_seconds
 
 LOST_AFTER: Final = 10.0
 """Seconds without any response at the end, after which what is still open is lost."""
@@ -25,7 +26,10 @@ LOST_AFTER: Final = 10.0
 class DirectLoad:
     """The connection and what is in flight on it."""
 
-    def __init__(self, host: str, port: int, things: int, *, root: str = ROOT) -> None:
+    def __init__(
+        self, host: str, port: int, things: int, *, root: str = ROOT, pids: tuple[int, ...] = ()
+    ) -> None:
+        self.pids = pids
         self.sock = socket.create_connection((host, port), timeout=10)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.rest = b""
@@ -59,16 +63,17 @@ class DirectLoad:
         self.sock.sendall(b"".join(self.command() for _ in range(window)))
         sent = window
         before = 0
-        began = 0.0
+        began = cpu = 0.0
         while (now := time.monotonic()) < end:
             if not began and now >= start:
-                before, began = len(self.took), now
+                before, began, cpu = len(self.took), now, cpu_seconds(self.pids)
             ended = self.receive(refill=True)
             if not ended and not self.open:
                 break
             sent += ended
         measured = self.took[before:]
         passed = time.monotonic() - began
+        cpu = cpu_seconds(self.pids) - cpu
         while self.open and self.receive(refill=False) >= 0:
             pass
         lost = len(self.open)
@@ -81,6 +86,8 @@ class DirectLoad:
             "ended": {"SUCCEEDED": len(self.took) - self.failed, "FAILED": self.failed},
             "lost": lost,
             "stray": self.stray,
+            "cpu_us_per_execution": round(cpu * 1e6 / len(measured), 2) if measured and self.pids else None,
+            "server_busy": round(cpu / passed, 3),
             "latency_ms": latencies(measured),
         }
 
@@ -142,8 +149,10 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=64)
     parser.add_argument("--warmup", type=float, default=0.3)
     parser.add_argument("--seconds", type=float, default=1.5)
+    parser.add_argument("--cpu-pids", default="", help="processes whose CPU time counts, by commas")
     options = parser.parse_args()
-    load = DirectLoad(options.host, options.port, options.things, root=options.root)
+    pids = tuple(int(pid) for pid in options.cpu_pids.split(",") if pid)
+    load = DirectLoad(options.host, options.port, options.things, root=options.root, pids=pids)
     result = load.run(options.window, options.warmup, options.seconds)
     load.close()
     print(json.dumps({"event": "result", **result}), flush=True)
