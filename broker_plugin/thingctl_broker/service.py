@@ -262,6 +262,10 @@ class CommandService:
         deadline = self.table.next_deadline()
         return None if deadline is None else max(0.0, deadline - self._clock.monotonic())
 
+    def unix(self) -> float:
+        """Wall time, Unix seconds, as the service sees it."""
+        return self._clock.unix()
+
     # How it is done.
 
     def _dispatch(self, execution: Execution, payload: bytes) -> None:

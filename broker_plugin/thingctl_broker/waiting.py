@@ -17,12 +17,16 @@ class EndWaiters:
 
     def __init__(self, events: Events) -> None:
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
+        self._released = False
         events.subscribe(self._on_change)
 
     async def wait(self, execution: Execution, seconds: float) -> bool:
-        """Wait until the execution has ended, at most ``seconds``; return whether it has."""
-        if execution.is_terminal:
-            return True
+        """Wait until the execution has ended, at most ``seconds``; return whether it has.
+
+        Returns at once when the broker is ending.
+        """
+        if execution.is_terminal or self._released:
+            return execution.is_terminal
         waiter = asyncio.get_running_loop().create_future()
         waiters = self._waiters.setdefault(execution.execution_id, [])
         waiters.append(waiter)
@@ -35,10 +39,11 @@ class EndWaiters:
             waiters.remove(waiter)
             if not waiters:
                 self._waiters.pop(execution.execution_id, None)
-        return True
+        return execution.is_terminal
 
     def release(self) -> None:
-        """Let everybody go who still waits: the broker is ending."""
+        """Let everybody go who still waits, now and from now on: the broker is ending."""
+        self._released = True
         for waiters in self._waiters.values():
             for waiter in waiters:
                 if not waiter.done():

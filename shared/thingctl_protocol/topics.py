@@ -97,6 +97,10 @@ class Topics:
         """
         return topic.startswith(self.root) and (len(topic) == len(self.root) or topic[len(self.root)] == "/")
 
+    def is_within(self, topic_filter: str, thing: str) -> bool:
+        """Whether a filter can match nothing but topics of this thing."""
+        return topic_filter.startswith(f"{self._things}{thing}/")
+
     def parse(self, topic: str) -> Topic | None:
         """Take a topic apart; None when it is not one of ours."""
         if not topic.startswith(self._things):

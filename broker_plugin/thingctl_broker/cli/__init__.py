@@ -1,0 +1,19 @@
+"""The ``thingctl`` command."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line; ends the process with one of :class:`~thingctl_broker.cli.exits.Exit`."""
+    try:
+        from thingctl_broker.cli.app import run  # noqa: PLC0415 it may be missing: said in words
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("thingctl"):
+            raise
+        sys.exit(
+            f"thingctl: the module {error.name} is not installed; "
+            "the thingctl command needs: pip install 'thingctl[broker]'"
+        )
+    sys.exit(run())

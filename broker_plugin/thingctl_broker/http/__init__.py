@@ -1,0 +1,1 @@
+"""The HTTP API: a thin layer that turns requests into calls of the service."""

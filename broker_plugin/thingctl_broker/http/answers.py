@@ -1,0 +1,49 @@
+"""A whole response in memory, with the headers that every answer of the API carries."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+JSON: Final = b"application/json"
+
+SECURITY_HEADERS: Final = (
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"x-content-type-options", b"nosniff"),
+)
+"""Answers are data about devices: not to be cached, run, framed, or taken for a document."""
+
+
+class Answer:
+    """A response: status, body, headers. An ASGI application that always says the same."""
+
+    __slots__ = ("body", "headers", "media_type", "status")
+
+    def __init__(
+        self,
+        status: int,
+        body: bytes,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+        media_type: bytes = JSON,
+    ) -> None:
+        self.status = status
+        self.body = body
+        self.headers = headers
+        self.media_type = media_type
+
+    def all_headers(self) -> list[tuple[bytes, bytes]]:
+        """Every header, names in lower case."""
+        return [
+            (b"content-type", self.media_type),
+            (b"content-length", b"%d" % len(self.body)),
+            *SECURITY_HEADERS,
+            *self.headers,
+        ]
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        """Send it."""
+        await send({"type": "http.response.start", "status": self.status, "headers": self.all_headers()})
+        await send({"type": "http.response.body", "body": self.body})

@@ -1,0 +1,107 @@
+"""The HTTP API as one ASGI application.
+
+Every request goes the same way: who calls, which endpoint, and one place that turns
+whatever went wrong into problem details.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, cast
+
+import structlog
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.routing import Route, Router
+
+from thingctl_broker.http.answers import Answer
+from thingctl_broker.http.auth import authenticate
+from thingctl_broker.http.errors import INTERNAL_ERROR, METHOD_NOT_ALLOWED, Problem, problem_of
+from thingctl_broker.http.routes_commands import COMMANDS, Commands
+from thingctl_broker.http.routes_things import Things
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from thingctl_broker.credentials import TokenStore
+    from thingctl_broker.service import CommandService
+    from thingctl_broker.waiting import EndWaiters
+
+HEALTH: Final = "/healthz"
+
+OPEN_PATHS: Final = frozenset({HEALTH})
+"""Everything else needs a token, also what is not there."""
+
+
+def create_app(service: CommandService, waiters: EndWaiters, tokens: TokenStore) -> Api:
+    """Make the API over ``service``. It runs in the loop that the service lives in."""
+    return Api(Commands(service, waiters), Things(service.things), tokens, waiters)
+
+
+class Api:
+    """The API. Call it with ASGI; ``stop`` ends what waits."""
+
+    def __init__(self, commands: Commands, things: Things, tokens: TokenStore, waiters: EndWaiters) -> None:
+        self._commands = commands
+        self._tokens = tokens
+        self._waiters = waiters
+        self._log = structlog.get_logger("thingctl.http")
+        self._router = Router(
+            [*commands.routes(), *things.routes(), Route(HEALTH, _health, methods=["GET"])],
+            redirect_slashes=False,
+        )
+
+    @property
+    def routes(self) -> list[Route]:
+        """Every endpoint there is."""
+        return cast("list[Route]", self._router.routes)
+
+    def stop(self) -> None:
+        """Let waiting callers go; from now on nobody waits."""
+        self._waiters.release()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":  # pragma: no cover - the server asks for nothing else
+            raise NotImplementedError(f"this application speaks HTTP, not {scope['type']}")
+        scope["app"] = self  # with it, the router raises what it cannot route
+        try:
+            path = scope["path"]
+            if path not in OPEN_PATHS:
+                scope["token"] = authenticate(scope, self._tokens)
+            if path == COMMANDS and scope["method"] == "POST":
+                # Straight to the busiest endpoint: the router costs as much as all the rest.
+                answer = await self._commands.send(scope, receive)
+            else:
+                await self._router(scope, receive, send)
+                return
+        except ClientDisconnect:
+            return
+        except Exception as error:  # noqa: BLE001 the last resort: it is logged, and answered with 500
+            answer = self._problem(scope, error).answer()
+        await answer(scope, receive, send)
+
+    def _problem(self, scope: Scope, error: Exception) -> Problem:
+        problem = problem_of(error)
+        if problem is not None:
+            return problem
+        if isinstance(error, HTTPException) and error.status_code == METHOD_NOT_ALLOWED.status:
+            allowed = ", ".join(self._methods(scope["path"]))
+            return Problem(
+                METHOD_NOT_ALLOWED,
+                f"{scope['method']} is not for this path; {allowed} are",
+                headers=((b"allow", allowed.encode()),),
+            )
+        self._log.error("request failed", method=scope["method"], path=scope["path"], exc_info=error)
+        return Problem(INTERNAL_ERROR, "the broker failed at this request; its log says more")
+
+    def _methods(self, path: str) -> list[str]:
+        methods: set[str] = set()
+        for route in self.routes:
+            if route.path_regex.match(path):
+                methods |= route.methods or set()
+        return sorted(methods)
+
+
+async def _health(_request: Request) -> Answer:
+    """``GET /healthz``: the loop turns."""
+    return Answer(200, b'{"status":"ok"}')

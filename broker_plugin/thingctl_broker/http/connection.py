@@ -1,0 +1,137 @@
+"""One HTTP connection: uvicorn's protocol, with the bounds that it lacks.
+
+uvicorn leaves the size of a request's head, the time that a request may take to arrive,
+the time that an answer may take to leave, and the number of connections unbounded, and
+says what it refuses in plain text.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any, Final
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from thingctl_broker.http.bodies import BODY_MAX, DRAIN_MAX
+from thingctl_broker.http.errors import (
+    HEAD_TOO_LARGE,
+    INVALID_REQUEST,
+    REQUEST_TIMEOUT,
+    TOO_MANY_CONNECTIONS,
+    Kind,
+    Problem,
+)
+
+if TYPE_CHECKING:
+    import asyncio
+
+HEAD_MAX: Final = 32 * 1024
+"""Bytes of a request line and its headers."""
+
+REQUEST_MAX: Final = HEAD_MAX + BODY_MAX + 2 * DRAIN_MAX
+"""Bytes of a whole request, chunk framing and trailers and all. Whoever sends more was told before."""
+
+REQUEST_TIMEOUT_SECONDS: Final = 20.0
+"""Seconds that a request may take to arrive, from the connection's opening or the first byte."""
+
+STALL_TIMEOUT_SECONDS: Final = 30.0
+"""Seconds that an answer may lie unread."""
+
+CONNECTIONS_MAX: Final = 2000
+"""Open connections: each costs a file descriptor that a thing could have had."""
+
+
+class Connection(HttpToolsProtocol):
+    """One connection, bounded in size and time."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.access_log = False
+        self._received = 0
+        """Bytes of the request that is arriving."""
+        self._head_complete = False
+        self._arriving_since: float | None = self.loop.time()
+        self._stalled_since: float | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection in, or refuse it if there are too many."""
+        super().connection_made(transport)
+        sock = transport.get_extra_info("socket")
+        if sock.family in {socket.AF_INET, socket.AF_INET6}:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if len(self.connections) > CONNECTIONS_MAX:
+            self.refuse(TOO_MANY_CONNECTIONS, f"{CONNECTIONS_MAX} are open already")
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, within bounds."""
+        self._unset_keepalive_if_required()
+        self._received += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass  # nothing to upgrade to: the request is answered as if it had not asked
+        except httptools.HttpParserError:
+            self.refuse(INVALID_REQUEST, "what was received is not an HTTP/1.1 request")
+            return
+        if self._received > HEAD_MAX and not self._head_complete:
+            self.refuse(HEAD_TOO_LARGE, f"they are longer than {HEAD_MAX} bytes")
+        elif self._received > REQUEST_MAX:
+            self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        if self._arriving_since is None:
+            self._arriving_since = self.loop.time()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take in one header; trailers, which come behind the body, are dropped."""
+        if not self._head_complete:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is there: the application starts."""
+        self._head_complete = True
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The request is there."""
+        self._received = 0
+        self._head_complete = False
+        self._arriving_since = None
+        super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        """The client does not read as fast as we write."""
+        self._stalled_since = self.loop.time()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        self._stalled_since = None
+        super().resume_writing()
+
+    def close_if_stuck(self, now: float) -> None:
+        """End the connection if a request arrives, or an answer leaves, too slowly."""
+        if self._stalled_since is not None and now - self._stalled_since > STALL_TIMEOUT_SECONDS:
+            self.transport.abort()
+        elif self._arriving_since is None:
+            return
+        elif self.flow.read_paused:
+            self._arriving_since = now  # it is we who do not read
+        elif now - self._arriving_since <= REQUEST_TIMEOUT_SECONDS:
+            return
+        elif self._received == 0:
+            self.transport.close()  # it asked for nothing
+        else:
+            self.refuse(REQUEST_TIMEOUT, f"it took more than {REQUEST_TIMEOUT_SECONDS:g} seconds")
+
+    def refuse(self, kind: Kind, detail: str) -> None:
+        """Answer before any application could, and close."""
+        answer = Problem(kind, detail).answer()
+        head = b"".join(
+            b"%b: %b\r\n" % header for header in (*self.server_state.default_headers, *answer.all_headers())
+        )
+        self.transport.write(STATUS_LINE[kind.status] + head + b"connection: close\r\n\r\n" + answer.body)
+        self.transport.close()

@@ -1,0 +1,144 @@
+"""The one shape of an error: RFC 9457 problem details, for every fault there is.
+
+``KINDS`` is the whole list. A kind's ``type`` is stable: programs may compare it.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import msgspec
+from starlette.exceptions import HTTPException
+
+from thingctl_broker.errors import (
+    AlreadyEnded,
+    InvalidCommand,
+    QueueFull,
+    ServiceError,
+    TableFull,
+    UnknownExecution,
+    UnknownThing,
+)
+from thingctl_broker.http.answers import Answer
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+class Kind(NamedTuple):
+    """A kind of problem: the last part of its ``type``, its HTTP status, its title."""
+
+    name: str
+    status: int
+    title: str
+
+    @property
+    def type(self) -> str:
+        """The problem type, a URN."""
+        return f"urn:thingctl:problem:{self.name}"
+
+
+INVALID_REQUEST: Final = Kind("invalid-request", 400, "The request is not well-formed HTTP")
+INVALID_BODY: Final = Kind("invalid-body", 400, "The body is not what this call takes")
+INVALID_PARAMETER: Final = Kind("invalid-parameter", 400, "A query parameter is wrong")
+UNAUTHORIZED: Final = Kind("unauthorized", 401, "A valid API token is needed")
+NOT_FOUND: Final = Kind("not-found", 404, "There is nothing at this path")
+UNKNOWN_THING: Final = Kind("unknown-thing", 404, "No thing has that name")
+UNKNOWN_EXECUTION: Final = Kind("unknown-execution", 404, "No execution has that id")
+METHOD_NOT_ALLOWED: Final = Kind("method-not-allowed", 405, "This path does not take that method")
+REQUEST_TIMEOUT: Final = Kind("request-timeout", 408, "The request did not arrive in time")
+ALREADY_ENDED: Final = Kind("already-ended", 409, "The execution has ended")
+BODY_TOO_LARGE: Final = Kind("body-too-large", 413, "The body is too large")
+UNSUPPORTED_MEDIA_TYPE: Final = Kind("unsupported-media-type", 415, "The body must be plain JSON")
+QUEUE_FULL: Final = Kind("queue-full", 429, "Too many requests wait for this thing")
+HEAD_TOO_LARGE: Final = Kind("head-too-large", 431, "The request line and headers are too large")
+INTERNAL_ERROR: Final = Kind("internal-error", 500, "The broker failed")
+TABLE_FULL: Final = Kind("table-full", 503, "The broker holds as many live executions as it may")
+TOO_MANY_CONNECTIONS: Final = Kind("too-many-connections", 503, "Too many HTTP connections are open")
+
+KINDS: Final = (
+    INVALID_REQUEST,
+    INVALID_BODY,
+    INVALID_PARAMETER,
+    UNAUTHORIZED,
+    NOT_FOUND,
+    UNKNOWN_THING,
+    UNKNOWN_EXECUTION,
+    METHOD_NOT_ALLOWED,
+    REQUEST_TIMEOUT,
+    ALREADY_ENDED,
+    BODY_TOO_LARGE,
+    UNSUPPORTED_MEDIA_TYPE,
+    QUEUE_FULL,
+    HEAD_TOO_LARGE,
+    INTERNAL_ERROR,
+    TABLE_FULL,
+    TOO_MANY_CONNECTIONS,
+)
+
+
+class ProblemDetails(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The body of every error."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    pointer: str | None = None
+    """RFC 6901 JSON pointer to the fault in the request's body."""
+    parameter: str | None = None
+    """The query parameter at fault."""
+
+
+class Problem(Exception):
+    """A request that cannot be answered as asked. ``detail`` is one sentence for people."""
+
+    def __init__(
+        self,
+        kind: Kind,
+        detail: str,
+        *,
+        pointer: str | None = None,
+        parameter: str | None = None,
+        headers: Headers = (),
+    ) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.details = ProblemDetails(kind.type, kind.title, kind.status, detail, pointer, parameter)
+        self.headers = headers
+
+    def answer(self) -> Answer:
+        """The response that says it."""
+        return Answer(
+            self.kind.status,
+            msgspec.json.encode(self.details),
+            self.headers,
+            media_type=b"application/problem+json",
+        )
+
+
+def problem_of(error: Exception) -> Problem | None:
+    """Return what to tell the caller about ``error``; None when it is no fault of theirs or ours."""
+    match error:
+        case Problem():
+            return error
+        case InvalidCommand():
+            return Problem(INVALID_BODY, error.text, pointer=error.pointer)
+        case UnknownThing():
+            return Problem(UNKNOWN_THING, error.text)
+        case UnknownExecution():
+            return Problem(UNKNOWN_EXECUTION, error.text)
+        case AlreadyEnded():
+            return Problem(ALREADY_ENDED, error.text)
+        case QueueFull():
+            return Problem(
+                QUEUE_FULL, error.text, headers=((b"retry-after", str(error.retry_after).encode()),)
+            )
+        case TableFull():
+            return Problem(TABLE_FULL, error.text, headers=((b"retry-after", b"10"),))
+        case HTTPException(status_code=404):
+            return Problem(NOT_FOUND, "no part of the API has this path")
+        case _:
+            return None
+
+
+assert issubclass(TableFull, ServiceError)

@@ -1,0 +1,95 @@
+"""Query strings: parsed strictly, so that a mistyped filter never lists everything."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qsl
+
+from thingctl_broker.http.errors import INVALID_PARAMETER, Problem
+from thingctl_protocol.identifiers import is_id
+from thingctl_protocol.statuses import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LIMIT_DEFAULT: Final = 50
+LIMIT_MAX: Final = 500
+"""Items of one page."""
+
+WAIT_MAX: Final = 60.0
+"""Seconds that a request may wait for an execution to end."""
+
+
+_SECONDS: Final = re.compile(r"[0-9]{1,2}(\.[0-9]{1,9})?")
+
+
+class Parameters:
+    """The parameters of one request, each of them known to the endpoint."""
+
+    def __init__(self, query: bytes, known: frozenset[str]) -> None:
+        """Parse ``query``; raises :class:`Problem` (400) for a parameter that is not ``known``."""
+        self._values: dict[str, list[str]] = {}
+        if not query:
+            return
+        try:
+            pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict")
+        except UnicodeDecodeError:
+            raise Problem(INVALID_PARAMETER, "the query is not percent-encoded UTF-8") from None
+        for name, value in pairs:
+            if name not in known:
+                raise Problem(
+                    INVALID_PARAMETER,
+                    f"there is no parameter {ascii(name)[:80]} here"
+                    + (f"; there are {', '.join(sorted(known))}" if known else ""),
+                    parameter=name,
+                )
+            self._values.setdefault(name, []).append(value)
+
+    def text(self, name: str, check: Callable[[str], bool], what: str) -> str | None:
+        """The one value of a parameter, None without it.
+
+        Raises :class:`Problem` (400) when it is given twice or ``check`` says no: it is not ``what``.
+        """
+        values = self._values.get(name)
+        if values is None:
+            return None
+        if len(values) > 1:
+            raise Problem(INVALID_PARAMETER, f"{name} may be given once", parameter=name)
+        if not check(values[0]):
+            raise Problem(INVALID_PARAMETER, f"{name} must be {what}", parameter=name)
+        return values[0]
+
+    def wait(self) -> float | None:
+        """``wait``: seconds above 0, at most ``WAIT_MAX``."""
+        text = self.text("wait", _is_wait, f"seconds above 0, at most {WAIT_MAX:g}")
+        return None if text is None else float(text)
+
+    def limit(self) -> int:
+        """``limit``: items of one page, 1 to ``LIMIT_MAX``."""
+        text = self.text("limit", _is_limit, f"a whole number from 1 to {LIMIT_MAX}")
+        return LIMIT_DEFAULT if text is None else int(text)
+
+    def cursor(self) -> str | None:
+        """``cursor``: the ``nextCursor`` of the page before."""
+        return self.text("cursor", is_id, "the nextCursor of an earlier answer")
+
+    def statuses(self) -> frozenset[Status] | None:
+        """``status``: repeated, or several with commas."""
+        values = self._values.get("status")
+        if values is None:
+            return None
+        try:
+            return frozenset(Status(word) for value in values for word in value.split(","))
+        except ValueError:
+            raise Problem(
+                INVALID_PARAMETER, f"status must be of {', '.join(Status)}", parameter="status"
+            ) from None
+
+
+def _is_wait(text: str) -> bool:
+    return _SECONDS.fullmatch(text) is not None and 0 < float(text) <= WAIT_MAX
+
+
+def _is_limit(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= 3 and 1 <= int(text) <= LIMIT_MAX

@@ -1,0 +1,117 @@
+"""``/api/v1/commands``: send, read, list, cancel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from starlette.routing import Route
+
+from thingctl_broker.http.answers import Answer
+from thingctl_broker.http.bodies import decode_body, read_json_body
+from thingctl_broker.http.keeping import until_ended, until_kept
+from thingctl_broker.http.queries import Parameters
+from thingctl_broker.http.schemas import (
+    command_body_decoder,
+    encode_execution,
+    encode_page,
+    execution_resource,
+)
+from thingctl_broker.table import Query
+from thingctl_protocol.identifiers import is_action_name, is_thing_name
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.types import Receive, Scope
+
+    from thingctl_broker.executions import Execution
+    from thingctl_broker.service import CommandService
+    from thingctl_broker.waiting import EndWaiters
+
+COMMANDS: Final = "/api/v1/commands"
+
+_NONE: Final[frozenset[str]] = frozenset()
+_WAIT: Final = frozenset({"wait"})
+_LIST: Final = frozenset({"thingId", "action", "status", "limit", "cursor"})
+
+
+class Commands:
+    """The endpoints of commands, over one service."""
+
+    def __init__(self, service: CommandService, waiters: EndWaiters) -> None:
+        self._service = service
+        self._waiters = waiters
+
+    def routes(self) -> list[Route]:
+        """The endpoints with their paths."""
+        return [
+            Route(COMMANDS, self.list, methods=["GET"]),
+            Route(COMMANDS, self.send_routed, methods=["POST"]),
+            Route(COMMANDS + "/{execution_id}", self.show, methods=["GET"]),
+            Route(COMMANDS + "/{execution_id}/cancel", self.cancel, methods=["POST"]),
+        ]
+
+    async def send(self, scope: Scope, receive: Receive) -> Answer:
+        """``POST /api/v1/commands``: accept a command.
+
+        The busiest call, so it takes the bare ASGI scope; the application comes here
+        without asking the router.
+        """
+        query = scope["query_string"]
+        wait = Parameters(query, _WAIT).wait() if query else None
+        body = decode_body(command_body_decoder, await read_json_body(dict(scope["headers"]), receive))
+        execution = self._service.send(
+            body.thing_id,
+            body.action,
+            body.params_json(),
+            body.ttl,
+            requested_by=scope["token"].name,
+        )
+        if wait is None:
+            return await self._kept(execution, 201, _location(execution))
+        return await self._ended(execution, wait, receive)
+
+    async def send_routed(self, request: Request) -> Answer:
+        """``send`` as a route of the router."""
+        return await self.send(request.scope, request.receive)
+
+    async def show(self, request: Request) -> Answer:
+        """``GET /api/v1/commands/{executionId}``: one execution, on request when it has ended."""
+        wait = Parameters(request.scope["query_string"], _WAIT).wait()
+        execution = self._service.get(request.path_params["execution_id"])
+        if wait is None:
+            return await self._kept(execution, 200)
+        return await self._ended(execution, wait, request.receive)
+
+    async def list(self, request: Request) -> Answer:
+        """``GET /api/v1/commands``: executions, newest first."""
+        asked = Parameters(request.scope["query_string"], _LIST)
+        query = Query(
+            thing=asked.text("thingId", is_thing_name, "the name of a thing"),
+            action=asked.text("action", is_action_name, "the name of an action"),
+            statuses=asked.statuses(),
+        )
+        page = self._service.list(query, asked.limit(), asked.cursor())
+        items = ((execution.execution_id, execution_resource(execution)) for execution in page.executions)
+        body = encode_page("executions", items, page.cursor)
+        await until_kept(self._service.journal)
+        return Answer(200, body)
+
+    async def cancel(self, request: Request) -> Answer:
+        """``POST /api/v1/commands/{executionId}/cancel``: withdraw it, or ask the thing to stop."""
+        Parameters(request.scope["query_string"], _NONE)
+        return await self._kept(self._service.cancel(request.path_params["execution_id"]), 200)
+
+    async def _ended(self, execution: Execution, wait: float, receive: Receive) -> Answer:
+        """The execution when it has ended (200), or as it stands after ``wait`` seconds (202)."""
+        await until_ended(self._waiters, execution, wait, receive)
+        return await self._kept(execution, 200 if execution.is_terminal else 202, _location(execution))
+
+    async def _kept(self, execution: Execution, status: int, *headers: tuple[bytes, bytes]) -> Answer:
+        """The execution as it stands now, told once that is kept."""
+        body = encode_execution(execution)
+        await until_kept(self._service.journal)
+        return Answer(status, body, headers)
+
+
+def _location(execution: Execution) -> tuple[bytes, bytes]:
+    return b"location", f"{COMMANDS}/{execution.execution_id}".encode()

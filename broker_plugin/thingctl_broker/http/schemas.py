@@ -1,0 +1,230 @@
+"""What goes over the wire: request bodies, and executions and things as resources.
+
+``params`` and ``result`` pass through as the JSON they are.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from thingctl_protocol.messages import EMPTY_OBJECT, Announcement, Progress, StatusReason
+from thingctl_protocol.statuses import Delivery, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from thingctl_broker.executions import Execution, Late
+    from thingctl_broker.things import Thing
+
+PAGE_BYTES_MAX: Final = 2 * 1024 * 1024
+"""A page ends early, with a cursor, before its body would outgrow this."""
+
+
+class CommandBody(msgspec.Struct, frozen=True, gc=False, rename="camel", forbid_unknown_fields=True):
+    """What ``POST /api/v1/commands`` takes. ``ttl``: whole seconds."""
+
+    thing_id: str
+    action: str
+    params: msgspec.Raw = msgspec.Raw(EMPTY_OBJECT)
+    ttl: int | None = None
+
+    def params_json(self) -> bytes:
+        """``params`` as encoded JSON; null counts as left out."""
+        params = bytes(self.params)
+        return EMPTY_OBJECT if params == b"null" else params
+
+
+class EventResource(msgspec.Struct, frozen=True, gc=False):
+    """One thing that happened to an execution, and when."""
+
+    at: str
+    event: str
+
+
+class LateResource(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
+    """What a device said after the broker had closed the execution."""
+
+    status: Status
+    at: str
+    delay_seconds: float
+    result: msgspec.Raw | None = None
+    status_reason: StatusReason | None = None
+
+
+class ExecutionResource(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
+    """An execution as the API shows it. Times: RFC 3339, UTC, milliseconds. None: left out."""
+
+    execution_id: str
+    command_id: str
+    thing_id: str
+    action: str
+    params: msgspec.Raw
+    ttl: int
+    status: Status
+    delivery: Delivery
+    attempts: int
+    created_at: str
+    expires_at: str
+    events: list[EventResource]
+    result: msgspec.Raw | None = None
+    status_reason: StatusReason | None = None
+    progress: Progress | None = None
+    retry_safe: bool | None = None
+    late: LateResource | None = None
+    conflicts: int = 0
+    published_at: str | None = None
+    delivered_at: str | None = None
+    started_at: str | None = None
+    cancel_requested_at: str | None = None
+    ended_at: str | None = None
+    duration_seconds: float | None = None
+
+
+class ThingResource(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A thing as the API shows it. ``actions``: the names it announced; None: it announced nothing."""
+
+    name: str
+    online: bool
+    first_seen: str
+    last_seen: str
+    client_id: str = ""
+    actions: list[str] | None = None
+    announcement: Announcement | None = None
+
+
+command_body_decoder: Final = msgspec.json.Decoder(CommandBody)
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def rfc3339(at: float) -> str:
+    """Unix seconds as UTC with milliseconds.
+
+    >>> rfc3339(1748390400.25)
+    '2025-05-28T00:00:00.250Z'
+    """
+    seconds, ms = divmod(int(at * 1000), 1000)
+    return f"{_whole_second(seconds)}.{ms:03d}Z"
+
+
+@lru_cache(maxsize=256)  # most times told are of the last few seconds
+def _whole_second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def encode_execution(execution: Execution) -> bytes:
+    """The execution as the API shows it, encoded."""
+    return _encode(execution_resource(execution))
+
+
+def execution_resource(execution: Execution) -> ExecutionResource:
+    """The execution as the API shows it."""
+    created_at = rfc3339(execution.created_at)
+    ended_at = execution.ended_at
+    return ExecutionResource(
+        execution.execution_id,
+        execution.command_id,
+        execution.thing,
+        execution.action,
+        msgspec.Raw(execution.params),
+        execution.ttl,
+        execution.status,
+        execution.delivery,
+        execution.attempts,
+        created_at,
+        rfc3339(execution.created_at + execution.ttl),
+        _events(execution, created_at),
+        None if execution.result is None else msgspec.Raw(execution.result),
+        execution.reason,
+        execution.progress,
+        execution.retry_safe if execution.status is Status.TIMED_OUT else None,
+        None if execution.late is None else _late_resource(execution.late),
+        execution.conflicts,
+        _time(execution.published_at),
+        _time(execution.delivered_at),
+        _time(execution.started_at),
+        _time(execution.cancel_requested_at),
+        _time(ended_at),
+        None if ended_at is None else round(max(0.0, ended_at - execution.created_at), 3),
+    )
+
+
+def _time(at: float | None) -> str | None:
+    return None if at is None else rfc3339(at)
+
+
+def _events(execution: Execution, created_at: str) -> list[EventResource]:
+    """What happened, in the order of time; what happened at once, in the order of an execution's life."""
+    happened = [
+        (at, event)
+        for at, event in (
+            (execution.published_at, "published"),
+            (execution.delivered_at, "delivered"),
+            (execution.started_at, "started"),
+            (execution.cancel_requested_at, "cancelRequested"),
+            (execution.ended_at, "ended"),
+            (None if execution.late is None else execution.late.at, "late"),
+        )
+        if at is not None
+    ]
+    if len(happened) > 1:
+        happened.sort(key=_moment)  # stable
+    return [
+        EventResource(created_at, "created"),
+        *(EventResource(rfc3339(at), event) for at, event in happened),
+    ]
+
+
+def _moment(happened: tuple[float, str]) -> float:
+    return happened[0]
+
+
+def _late_resource(late: Late) -> LateResource:
+    return LateResource(
+        late.status,
+        rfc3339(late.at),
+        round(late.delay_seconds, 3),
+        None if late.result is None else msgspec.Raw(late.result),
+        late.reason,
+    )
+
+
+def thing_resource(thing: Thing, *, whole: bool) -> ThingResource:
+    """The thing as the API shows it; ``whole``: with all that it announced."""
+    announcement = thing.announcement
+    return ThingResource(
+        thing.name,
+        thing.online,
+        rfc3339(thing.first_seen),
+        rfc3339(thing.last_seen),
+        thing.client_id,
+        None if announcement is None else [action.name for action in announcement.actions],
+        announcement if whole else None,
+    )
+
+
+def encode_thing(thing: Thing) -> bytes:
+    """The thing as the API shows it, with all that it announced, encoded."""
+    return _encode(thing_resource(thing, whole=True))
+
+
+def encode_page(key: str, items: Iterable[tuple[str, msgspec.Struct]], next_cursor: str | None) -> bytes:
+    """A page ``{key: [...], "nextCursor": ...}``; ``items`` are pairs of a cursor and a resource.
+
+    The page ends early, behind the last item that fits, before it outgrows ``PAGE_BYTES_MAX``.
+    """
+    parts: list[bytes] = []
+    size = 0
+    last = None
+    for cursor, item in items:
+        encoded = _encode(item)
+        size += len(encoded)
+        if size > PAGE_BYTES_MAX and parts:
+            next_cursor = last
+            break
+        parts.append(encoded)
+        last = cursor
+    return b'{"%b":[%b],"nextCursor":%b}' % (key.encode(), b",".join(parts), _encode(next_cursor))
