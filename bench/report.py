@@ -141,7 +141,8 @@ def _trips(rows: list[Row]) -> str:
             )
         )
     note = (
-        f"per s: median of {rows[0]['runs']} runs. ~: the server had less than {BUSY_ENOUGH:.0%} of its core: "
+        f"per s: median of {rows[0]['runs']} runs. "
+        f"~: the server had less than {BUSY_ENOUGH:.0%} of its core: "
         "it was waiting for its disk, for the load, or for other work on this machine."
     )
     return f"{_table(heads, body)}\n\n{note}"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import re
 import secrets
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 BENCH: Final = Path(__file__).parent
 START_SECONDS: Final = 30.0
-Starter = "Callable[[frozenset[int]], AbstractContextManager[Server]]"
+HAS_JOURNAL: Final = importlib.util.find_spec("thingctl_broker.journal") is not None
 
 
 @dataclass
@@ -52,7 +53,6 @@ class Contender:
     """Whether executions outlive the process; None: not its business."""
     missing: str | None = None
     """Why it cannot be measured here."""
-    notes: dict[str, str] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
@@ -115,6 +115,7 @@ def _fastapi(python: Path, cores: frozenset[int]) -> Iterator[Server]:
 
 def contenders(peers: Peers) -> list[Contender]:
     """Everything that can be held side by side, ours first."""
+    no_journal = None if HAS_JOURNAL else "this version has no journal: the row without -memory is the same"
     no_mosquitto = None if mosquitto.find() else "mosquitto is not installed"
     ours = [sys.executable, str(BENCH / "our_broker.py")]
     amqtt = [sys.executable, str(BENCH / "peer_amqtt.py")]
@@ -125,7 +126,7 @@ def contenders(peers: Peers) -> list[Contender]:
             "thingctl, in process",
             ("in process",),
             lambda cores: _controlled("thingctl in process", [*ours, "--data-dir", "DATA"], cores),
-            journal=True,
+            journal=HAS_JOURNAL,
         ),
         Contender(
             "thingctl-in-process-memory",
@@ -133,13 +134,14 @@ def contenders(peers: Peers) -> list[Contender]:
             ("in process",),
             lambda cores: _controlled("thingctl in process", [*ours, "--in-memory"], cores),
             journal=False,
+            missing=no_journal,
         ),
         Contender(
             "thingctl-http",
             "thingctl serve",
             ("HTTP",),
             lambda cores: _serve(cores, journal=True),
-            journal=True,
+            journal=HAS_JOURNAL,
         ),
         Contender(
             "thingctl-http-memory",
@@ -147,6 +149,7 @@ def contenders(peers: Peers) -> list[Contender]:
             ("HTTP",),
             lambda cores: _serve(cores, journal=False),
             journal=False,
+            missing=no_journal,
         ),
         Contender("mosquitto", "bare mosquitto", ("MQTT",), _mosquitto, missing=no_mosquitto),
         Contender(
