@@ -33,13 +33,12 @@ import time
 from typing import Any, Final
 
 import mqtt_wire
-from fleet_parts import ROOT, Counts, Thing, thing_name
+from fleet_parts import ROOT, SUCCEEDED, Counts, Thing, thing_name
 
 READ_MAX: Final = 16 * 1024
 TICK: Final = 0.05
 """Seconds: the longest sleep, so that pacing, timers and signals are never much late."""
 
-SUCCEEDED: Final = b'{"status":"SUCCEEDED","result":{"ok":true}}'
 FAILED: Final = b'{"status":"FAILED","statusReason":{"reasonCode":"SIMULATED","reasonDescription":"as told"}}'
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import socket
 
 ROOT: Final = "$emqx/commands"
+SUCCEEDED: Final = b'{"status":"SUCCEEDED","result":{"ok":true}}'
 
 
 def thing_name(number: int) -> str:

@@ -15,6 +15,8 @@ BUSY_ENOUGH: Final = 0.85
 """Below this share of its core, the server was not what limited the rate."""
 
 Row = dict[str, Any]
+Size = tuple[int, int]
+"""Things, and commands in flight."""
 
 
 def write(found: Row, path: Path) -> None:
@@ -28,20 +30,20 @@ def described(row: Row) -> str:
     return f"{row['title']}, {row['via']}, {row['things']:,} things, window {row['window']}"
 
 
-def rate(found: Row, server: str, via: str, things: int, window: int) -> float | None:
-    """Executions per second of one row, if it was measured."""
+def figure(found: Row, server: str, via: str, size: Size, name: str = "per_second") -> float | None:
+    """One figure of one row, if it was measured."""
     for row in found["trips"]:
-        if (row["server"], row["via"], row["things"], row["window"]) == (server, via, things, window):
-            return float(row["per_second"])
+        if (row["server"], row["via"], row["things"], row["window"]) == (server, via, *size):
+            return None if row[name] is None else float(row[name])
     return None
 
 
 def headline(found: Row) -> str:
     """One line: how fast, and how many times as fast as a plugin on amqtt's own listeners."""
-    things, window = 1000, 64
-    ours = rate(found, "thingctl-in-process", "in process", things, window)
-    http = rate(found, "thingctl-http", "HTTP", things, window)
-    plain = rate(found, "amqtt", "in process", things, window)
+    size = (1000, 64)
+    ours = figure(found, "thingctl-in-process", "in process", size)
+    http = figure(found, "thingctl-http", "HTTP", size)
+    plain = figure(found, "amqtt", "in process", size)
     if ours is None and http is None:
         return "No round trips with 1,000 things and a window of 64 were measured."
     said = []
@@ -68,23 +70,27 @@ def ratios(found: Row) -> list[Row]:
         ("thingctl-http", "HTTP", "fastapi", "HTTP"),
         ("thingctl-http", "HTTP", "aedes", "HTTP"),
     )
-    sizes = sorted({(row["things"], row["window"]) for row in found["trips"]})
+    sizes: list[Size] = sorted({(row["things"], row["window"]) for row in found["trips"]})
     for ours, our_via, theirs, their_via in pairs:
-        for things, window in sizes:
-            times = ratio(
-                rate(found, ours, our_via, things, window), rate(found, theirs, their_via, things, window)
+        for size in sizes:
+            times = ratio(figure(found, ours, our_via, size), figure(found, theirs, their_via, size))
+            if times is None:
+                continue
+            cpu = "cpu_us_per_execution"
+            cheaper = ratio(
+                figure(found, theirs, their_via, size, cpu), figure(found, ours, our_via, size, cpu)
             )
-            if times is not None:
-                made.append(
-                    {
-                        "ours": ours,
-                        "via": our_via,
-                        "peer": theirs,
-                        "things": things,
-                        "window": window,
-                        "times": round(times, 2),
-                    }
-                )
+            made.append(
+                {
+                    "ours": ours,
+                    "via": our_via,
+                    "peer": theirs,
+                    "things": size[0],
+                    "window": size[1],
+                    "times": round(times, 2),
+                    "times_per_cpu": None if cheaper is None else round(cheaper, 2),
+                }
+            )
     return made
 
 
@@ -99,28 +105,34 @@ def tables(found: Row) -> str:
         parts.append(_telemetry(found["telemetry"]))
     compared = ratios(found)
     if compared:
-        parts.append(
-            _table(
-                ("ours", "peer", "things", "window", "ours / peer"),
-                (
-                    (
-                        f"{r['ours']} ({r['via']})",
-                        r["peer"],
-                        f"{r['things']:,}",
-                        r["window"],
-                        f"{r['times']:.2f}",
-                    )
-                    for r in compared
-                ),
-            )
-        )
+        parts.append(_ratios(compared))
     parts.extend(f"skipped: {name}: {reason}" for name, reason in found["skipped"].items())
     return "\n\n".join(parts)
 
 
+def _ratios(rows: list[Row]) -> str:
+    heads = ("ours", "peer", "things", "window", "ours / peer", "by CPU time")
+    body = (
+        (
+            f"{row['ours']} ({row['via']})",
+            row["peer"],
+            f"{row['things']:,}",
+            row["window"],
+            f"{row['times']:.2f}",
+            "" if row["times_per_cpu"] is None else f"{row['times_per_cpu']:.2f}",
+        )
+        for row in rows
+    )
+    note = (
+        "ours / peer: executions per second. by CPU time: executions per second of the server's CPU time, "
+        "which other work on the machine disturbs less."
+    )
+    return f"{_table(heads, body)}\n\n{note}"
+
+
 def _trips(rows: list[Row]) -> str:
-    heads = ("server", "load", "journal", "things", "window", "per s", "range", "p50 ms", "p99 ms")
-    heads += ("p99.9 ms", "CPU us", "lost")
+    heads: tuple[str, ...] = ("server", "load", "journal", "things", "window", "per s", "range")
+    heads += ("p50 ms", "p99 ms", "p99.9 ms", "CPU us", "lost")
     body = []
     for row in rows:
         busy = row["server_busy"]

@@ -51,8 +51,7 @@ def main() -> int:
             tell_what_to_try(told)
             while broker.poll() is None and device.poll() is None:
                 time.sleep(0.2)
-            say("a process has ended by itself")
-            return 1
+            raise RuntimeError("a process has ended by itself")  # noqa: TRY301
         except Stopped:
             say("ending the device and the broker")
             return 0
@@ -82,7 +81,9 @@ def ports() -> list[str]:
     return ["--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0"]
 
 
-def start(stack: ExitStack, *command: object, read: bool = False, **environment: str) -> subprocess.Popen[str]:
+def start(
+    stack: ExitStack, *command: object, read: bool = False, **environment: str
+) -> subprocess.Popen[str]:
     """Start a process that ends with this one."""
     process = subprocess.Popen(
         [str(part) for part in command],
