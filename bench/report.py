@@ -25,11 +25,6 @@ def write(found: Row, path: Path) -> None:
     path.write_text(json.dumps({**found, "ratios": ratios(found)}, indent=1) + "\n")
 
 
-def described(row: Row) -> str:
-    """A row's name."""
-    return f"{row['title']}, {row['via']}, {row['things']:,} things, window {row['window']}"
-
-
 def figure(found: Row, server: str, via: str, size: Size, name: str = "per_second") -> float | None:
     """One figure of one row, if it was measured."""
     for row in found["trips"]:

@@ -12,21 +12,37 @@ repeated short runs.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import measure
 import report
 from cores import plan_cores
 from peers import Peers
-from processes import BenchError, allow_many_files
-from servers import Contender, contenders, environment
+from processes import BenchError, Child, allow_many_files
+from servers import Contender, Server, contenders, environment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PARTS: Final = ("trips", "storm", "telemetry")
 QUICK_SERVERS: Final = ("thingctl-in-process", "thingctl-http", "mosquitto", "amqtt")
 RESULTS: Final = Path(__file__).with_name("results")
+
+
+class Place(NamedTuple):
+    """A server that is up, one load on it, and what its runs found."""
+
+    contender: Contender
+    server: Server
+    fleet: Child
+    via: str
+    window: int
+    runs: list[dict[str, Any]]
 
 
 class Run:
@@ -64,51 +80,76 @@ class Run:
 
     def everything(self) -> None:
         """Measure every part, sizes outermost, so that peers are measured close together in time."""
-        parts = {"trips": self.trips, "storm": self.storm, "telemetry": self.telemetry}
-        for part in self.o.parts:
-            for things in self.o.things:
-                if part == "telemetry" and things != max(self.o.things):
-                    continue
-                for contender in self.contenders:
-                    if things > contender.things_max:
-                        continue
-                    try:
-                        parts[part](contender, things)
-                    except BenchError as error:
-                        self.found["skipped"][f"{contender.name}, {part}, {things}"] = str(error)
-                        self.say(f"{contender.title}, {things:,} things: {error}")
+        for things in self.o.things:
+            fitting = [contender for contender in self.contenders if things <= contender.things_max]
+            if "trips" in self.o.parts:
+                self.trips(fitting, things)
+            for contender in fitting:
+                if "storm" in self.o.parts:
+                    self.guarded(self.storm, contender, things)
+                if "telemetry" in self.o.parts and things == max(self.o.things):
+                    self.guarded(self.telemetry, contender, things)
 
-    def trips(self, contender: Contender, things: int) -> None:
-        """Command round trips: every load and window this server takes, on one fleet."""
-        with (
-            contender.start(self.cores.server) as server,
-            measure.fleet_on(server, self.cores, things) as (fleet, _),
-        ):
-            for via in contender.via:
-                for window in self.o.windows:
-                    runs = [
-                        measure.round_trips(
-                            server,
-                            fleet,
-                            self.cores,
-                            via=via,
-                            things=things,
-                            window=window,
-                            seconds=self.o.seconds,
-                        )
-                        for _ in range(self.o.repeats)
-                    ]
-                    row = {
-                        "server": contender.name,
-                        "title": contender.title,
-                        "journal": contender.journal,
-                        "via": via,
+    def guarded(self, part: Callable[[Contender, int], None], contender: Contender, things: int) -> None:
+        """Measure; what one server does not stand is noted and costs the others nothing."""
+        try:
+            part(contender, things)
+        except BenchError as error:
+            self.found["skipped"][f"{contender.name}, {things} things"] = str(error)
+            self.say(f"{contender.title}, {things:,} things: {error}")
+
+    def trips(self, chosen: list[Contender], things: int) -> None:
+        """Command round trips: every server up with its own fleet, and the runs taken in turns.
+
+        What else the machine does during one round then hits all of them.
+        """
+        with contextlib.ExitStack() as stack:
+            places: list[Place] = []
+
+            def connect(contender: Contender, things: int) -> None:
+                server = stack.enter_context(contender.start(self.cores.server))
+                fleet, _ = stack.enter_context(measure.fleet_on(server, self.cores, things))
+                places.extend(
+                    Place(contender, server, fleet, via, window, [])
+                    for via in contender.via
+                    for window in self.o.windows
+                )
+
+            for contender in chosen:
+                self.guarded(connect, contender, things)
+            for turn in range(self.o.repeats):
+                for place in places:
+                    self.guarded(partial(self.trip, place, turn), place.contender, things)
+        for place in places:
+            if place.runs:
+                self.found["trips"].append(
+                    {
+                        "server": place.contender.name,
+                        "title": place.contender.title,
+                        "journal": place.contender.journal,
+                        "via": place.via,
                         "things": things,
-                        "window": window,
-                        **measure.merge(runs),
+                        "window": place.window,
+                        **measure.merge(place.runs),
                     }
-                    self.found["trips"].append(row)
-                    self.say(f"{report.described(row)}: {row['per_second']:,}/s, lost {row['lost']}")
+                )
+
+    def trip(self, place: Place, turn: int, contender: Contender, things: int) -> None:
+        """One run of one load on one server."""
+        found = measure.round_trips(
+            place.server,
+            place.fleet,
+            self.cores,
+            via=place.via,
+            things=things,
+            window=place.window,
+            seconds=self.o.seconds,
+        )
+        place.runs.append(found)
+        self.say(
+            f"round {turn + 1} of {self.o.repeats}: {contender.title}, {place.via}, {things:,} things, "
+            f"window {place.window}: {found['per_second']:,.0f}/s, lost {found['lost']}"
+        )
 
     def storm(self, contender: Contender, things: int) -> None:
         """All connect at once, all drop at once."""
