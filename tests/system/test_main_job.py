@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+
 from support.processes import ROOT, output, process, until_said
 
 pytestmark = pytest.mark.system
