@@ -106,7 +106,7 @@ def check_whole(path: Path) -> None:
     try:
         with closing(open_to_read(path)) as connection:
             verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeError) as error:  # what SQLite says of damage may be damaged itself
         raise damaged(path, error) from error
     if verdict != "ok":
         raise damaged(path, " ".join(str(verdict).split()))
@@ -125,7 +125,7 @@ def _checked_version(path: Path) -> int:
         with closing(open_to_read(path)) as connection:
             application = connection.execute("PRAGMA application_id").fetchone()[0]
             version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeError) as error:
         raise damaged(path, error) from None
     if application != _APPLICATION_ID:
         raise JournalError(f"{path} is a database, but not of thingctl. {_UNTOUCHED}")
