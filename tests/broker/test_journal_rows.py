@@ -34,7 +34,7 @@ JSON = st.one_of(
         st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), TEXT),
         lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXT, inner, max_size=3)),
         max_leaves=6,
-    ).map(lambda value: msgspec.json.encode(value)),
+    ).map(msgspec.json.encode),
     st.sampled_from(
         [
             b'{"n":123456789012345678901234567890,"m":1e400,"k":-0.0}',
