@@ -166,7 +166,10 @@ class CommandService:
             idempotency_key=idempotency_key,
             fingerprint=print_,
         )
-        self._take_in(execution)
+        left = self.table.add(execution)
+        if left is not None:
+            self._forget(left)
+        self._keys.remember(execution)
         self.counters["executions.created"] += 1
         at_once = self._publisher.offer(execution, at)
         self._changed(execution, Change.CREATED)
@@ -319,7 +322,8 @@ class CommandService:
         for execution in executions:
             count += 1
             last = execution.execution_id
-            self._take_in(execution)
+            self.table.restore(execution)
+            self._keys.remember(execution)
             if not execution.is_terminal:
                 self.things.know(execution.thing, execution.created_at)
                 if execution.cancel_requested_at is not None:
@@ -327,17 +331,13 @@ class CommandService:
                 elif execution.delivered_at is None and execution.started_at is None:
                     published = execution.published_at is not None
                     self._deliveries.restore(execution.thing, execution.execution_id, published=published)
+        for left in self.table.restored():
+            self._forget(left)
         if last:
             self._ids.continue_after(last)
         return count
 
     # How it is done.
-
-    def _take_in(self, execution: Execution) -> None:
-        left = self.table.add(execution)
-        if left is not None:
-            self._forget(left)
-        self._keys.remember(execution)
 
     def _forget(self, execution: Execution) -> None:
         self.journal.forget(execution.execution_id)

@@ -90,6 +90,7 @@ class Record:
     started: bool = False
     cancel_deadline: float | None = None
     cancel_ends_at: float | None = None
+    ended_at: float = 0.0
     kept: bool = False
     late: str | None = None
     conflicts: int = 0
@@ -177,7 +178,7 @@ class Model:
             self.sent.append(("cancel", record.id))
 
     def end(self, record, status):
-        record.status = status
+        record.status, record.ended_at = status, self.at
         record.place = "gone"
         self.ended.append(record)
         self.pump(record.thing)
@@ -192,7 +193,8 @@ class Model:
 
     def recover(self, snapshot):
         self.records = [replace(record) for record in snapshot]
-        self.ended = [record for record in self.records if not record.live]
+        ended = [record for record in self.records if not record.live]
+        self.ended = sorted(ended, key=lambda record: record.ended_at)
         self.here, self.pending = set(), []
         for number, record in enumerate(self.records):
             record.deadline = self.now + record.ends_at - self.at

@@ -778,5 +778,13 @@ def test_after_a_restart_keys_and_waiting_things_are_known():
     assert not bench.service.things.get("porch").online
 
 
+def test_a_restart_with_more_than_fits_forgets_the_ended_and_no_live_one():
+    live = [make_execution(thing=LAMP) for _ in range(3)]
+    ended = make_execution(thing=LAMP, status=Status.SUCCEEDED, ended_at=AT)
+    bench = restarted(*live, ended, table=ExecutionTable(capacity=2), journal=HeldJournal())
+    assert bench.journal.forgotten == [ended.execution_id]
+    assert bench.service.table.live == 3
+
+
 def test_a_restart_with_nothing_kept_is_a_start():
     assert restarted().send().delivery is Delivery.QUEUED
