@@ -26,6 +26,8 @@ from thingctl_agent.history import Record
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+Bytes = bytes | memoryview
+
 SECTOR: Final = 512
 HEADER_SECTORS: Final = 2
 _HEADER: Final = struct.Struct("<4sI8sI")
@@ -65,7 +67,7 @@ def header(identity: Identity) -> bytes:
     return (raw + crc32(raw).to_bytes(4, "little")).ljust(SECTOR, b"\0") * HEADER_SECTORS
 
 
-def read_header(segment: bytes) -> Identity | None:
+def read_header(segment: Bytes) -> Identity | None:
     """Who uses this segment; ``None`` when neither copy of its header is whole."""
     for start in range(0, HEADER_SECTORS * SECTOR, SECTOR):
         raw = segment[start : start + _HEADER.size]
@@ -101,7 +103,7 @@ def blocks(identity: Identity, records: Iterable[Record]) -> bytes:
     return bytes(out)
 
 
-def scan(segment: bytes, identity: Identity) -> Scan:
+def scan(segment: Bytes, identity: Identity) -> Scan:
     """Read a segment as far as it is whole, and past what is not."""
     start = _BLOCK.pack(_BLOCK_MAGIC, identity.generation & 0xFFFFFFFF, 0, 0)[:8]
     records: list[Record] = []
@@ -121,7 +123,7 @@ def scan(segment: bytes, identity: Identity) -> Scan:
     return Scan(records, end, damaged, skipped)
 
 
-def _read_block(segment: bytes, position: int, identity: Identity) -> tuple[list[Record], int] | None:
+def _read_block(segment: Bytes, position: int, identity: Identity) -> tuple[list[Record], int] | None:
     magic, generation, length, crc = _BLOCK.unpack_from(segment, position)
     begin = position + _BLOCK.size
     if magic != _BLOCK_MAGIC or generation != identity.generation & 0xFFFFFFFF:

@@ -101,9 +101,10 @@ class Journal:
         size = os.fstat(self._file).st_size
         if not size:
             return
-        data = b""
-        while len(data) < size and (piece := os.pread(self._file, size - len(data), len(data))):
-            data += piece
+        with mmap.mmap(self._file, size, prot=mmap.PROT_READ) as file, memoryview(file) as data:
+            self._read_segments(data, size)
+
+    def _read_segments(self, data: memoryview, size: int) -> None:
         half = size // 2
         found = [
             (identity, offset)
