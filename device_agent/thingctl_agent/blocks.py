@@ -6,7 +6,7 @@ is damaged, the next sector that begins a block of the same segment is looked fo
 
 ::
 
-    header  "tcJ1"  generation u32  salt 8 bytes  crc32 u32
+    header  "tcJ1"  generation u32  size u32      salt 8 bytes  crc32 u32
     block   "tcJb"  generation u32  length u32    crc32 u32   records, MessagePack
 
 The checksum covers the generation and the salt, which is random: neither what an
@@ -30,7 +30,7 @@ Bytes = bytes | memoryview
 
 SECTOR: Final = 512
 HEADER_SECTORS: Final = 2
-_HEADER: Final = struct.Struct("<4sI8sI")
+_HEADER: Final = struct.Struct("<4sII8sI")
 _BLOCK: Final = struct.Struct("<4sIII")
 _HEADER_MAGIC: Final = b"tcJ1"
 _BLOCK_MAGIC: Final = b"tcJb"
@@ -41,10 +41,11 @@ _records: Final = msgspec.msgpack.Decoder(list[Record])
 
 
 class Identity(NamedTuple):
-    """What tells one use of a segment from every other."""
+    """What tells one use of a segment from every other. ``size``: of the segment, in bytes."""
 
     generation: int
     salt: bytes
+    size: int = 0
 
     @property
     def seed(self) -> int:
@@ -63,7 +64,7 @@ class Scan(NamedTuple):
 
 def header(identity: Identity) -> bytes:
     """The two sectors that open a segment."""
-    raw = _HEADER.pack(_HEADER_MAGIC, identity.generation, identity.salt, 0)[:-4]
+    raw = _HEADER.pack(_HEADER_MAGIC, identity.generation, identity.size, identity.salt, 0)[:-4]
     return (raw + crc32(raw).to_bytes(4, "little")).ljust(SECTOR, b"\0") * HEADER_SECTORS
 
 
@@ -72,9 +73,9 @@ def read_header(segment: Bytes) -> Identity | None:
     for start in range(0, HEADER_SECTORS * SECTOR, SECTOR):
         raw = segment[start : start + _HEADER.size]
         if len(raw) == _HEADER.size and raw[:4] == _HEADER_MAGIC:
-            _, generation, salt, crc = _HEADER.unpack(raw)
+            _, generation, size, salt, crc = _HEADER.unpack(raw)
             if crc32(raw[:-4]) == crc:
-                return Identity(generation, salt)
+                return Identity(generation, salt, size)
     return None
 
 
