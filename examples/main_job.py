@@ -44,10 +44,10 @@ def main() -> int:
             )
             wait_until_online(told, [broker, device])
             client = {"THINGCTL_URL": told["http"], "THINGCTL_TOKEN": told["token"]}
-            say("sending it a command:")
-            show(client, "send", THING, "setTemperature", "value=24", "--wait")
-            say("every command is on record:")
-            show(client, "list")
+            say("sending it a command, which the broker accepts as SENT:")
+            said = show(client, "send", THING, "setTemperature", "value=24")
+            say("and what became of it:")
+            show(client, "watch", said.split()[-1])
             tell_what_to_try(told)
             while broker.poll() is None and device.poll() is None:
                 time.sleep(0.2)
@@ -138,11 +138,17 @@ def wait_until_online(told: dict[str, str], processes: list[subprocess.Popen[str
     raise RuntimeError("the device did not connect")
 
 
-def show(environment: dict[str, str], *arguments: str) -> None:
-    """Run a command of thingctl's as a person would, and show both."""
+def show(environment: dict[str, str], *arguments: str) -> str:
+    """Run a command of thingctl's as a person would; show both, and return what it said."""
     print(f"$ thingctl {' '.join(arguments)}", flush=True)
-    subprocess.run([str(THINGCTL), *arguments], env=os.environ | environment, check=True)
-    print(flush=True)
+    command = [str(THINGCTL), *arguments]
+    done = subprocess.run(
+        command, env=os.environ | environment, stdout=subprocess.PIPE, text=True, check=False
+    )
+    print(done.stdout, flush=True)
+    if done.returncode:
+        raise RuntimeError(f"thingctl {arguments[0]} ended with exit code {done.returncode}")
+    return done.stdout
 
 
 def tell_what_to_try(told: dict[str, str]) -> None:

@@ -209,7 +209,7 @@ class Behind:
             raise
         except (AMQTTError, OSError) as error:
             _log.info("amqtt ended a connection", error=str(error))
-        except Exception:  # noqa: BLE001
+        except Exception:
             # Nothing a client does may take the broker down; that it happened must be seen.
             _log.exception("amqtt failed on a connection")
         finally:

@@ -68,7 +68,7 @@ class CommandsPlugin(BaseAuthPlugin):  # type: ignore[misc] # amqtt ships no typ
                 _log.warning("an amqtt listener bypasses thingctl: make it external", listener=name)
         try:
             await self.application.start(self._broker)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             # amqtt would swallow it; `thingctl serve` looks here.
             self.failure = error
             _log.exception("thingctl could not start")
