@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from xml.sax.saxutils import escape
 
-WIDTH: Final = 880
+WIDTH: Final = 960
 HEIGHT: Final = 420
 WINDOW: Final = 64
 TOP: Final = 84
@@ -131,7 +131,7 @@ def draw(found: dict[str, Any]) -> str:
 
 def _panel(title: str, drawn: list[Line], left: float, width: float, y: Scale) -> list[str]:
     sizes = sorted({point.things for line in drawn for point in line.points})
-    right = left + width - 158  # where the labels begin
+    right = left + width - 176  # where the labels begin
     x = Scale(sizes[0] * 0.9, max(sizes[-1], sizes[0] * 2) * 1.05, left + 48, right - 8)
     parts = [_text(left, TOP - 12, title)]
     for mark in y.marks():
