@@ -153,7 +153,12 @@ class Run:
 
     def storm(self, contender: Contender, things: int) -> None:
         """All connect at once, all drop at once."""
-        if contender.name.endswith("-memory") or contender.name == "fastapi":
+        if contender.name in {
+            "thingctl-in-process-memory",
+            "thingctl-http",
+            "thingctl-http-memory",
+            "fastapi",
+        }:
             return  # their connections are those of another row
         row = {
             "server": contender.name,

@@ -182,4 +182,15 @@ def environment() -> dict[str, object]:
         "python": sys.version.split()[0],
         "cores": len(os.sched_getaffinity(0)),
         "kernel": os.uname().release.split("-")[0],
+        "journal_on": _filesystem(Path(tempfile.gettempdir())),
     }
+
+
+def _filesystem(folder: Path) -> str:
+    """The kind of file system that the journals lie on: on tmpfs they never reach a disk."""
+    found = ("", "unknown")
+    for line in Path("/proc/mounts").read_text().splitlines():
+        _, mount, kind, *_ = line.split()
+        if folder.resolve().is_relative_to(mount) and len(mount) >= len(found[0]):
+            found = (mount, kind)
+    return found[1]
