@@ -105,12 +105,13 @@ class Publisher:
             execution is None
             or execution.is_terminal
             or not self.deliveries.is_reachable(thing)  # gone meanwhile; it will be asked for again
-            or self._clock.monotonic() >= execution.deadline  # the sweeper is about to close it
         ):
             return
         if execution.cancel_requested_at is not None:
             self._link.publish_cancel(thing, execution_id)  # and not what it may not have begun yet
             return
+        if self._clock.monotonic() >= execution.deadline:
+            return  # the sweeper is about to close it
         payload = encode_request(
             command_id=execution.command_id,
             action=execution.action,
