@@ -12,7 +12,7 @@ import structlog
 from thingctl_broker.addresses import Address, bind_tcp, bound_to, parse_address
 from thingctl_broker.clock import SystemClock
 from thingctl_broker.config import ConfigurationError, Settings
-from thingctl_broker.credentials import TokenStore, CredentialsError
+from thingctl_broker.credentials import CredentialsError, TokenStore
 from thingctl_broker.delivery import Deliveries
 from thingctl_broker.http.app import create_app
 from thingctl_broker.http.server import HttpServer
