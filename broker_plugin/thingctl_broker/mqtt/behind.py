@@ -98,6 +98,8 @@ class Behind:
         self._wire_ids: dict[int, int] = {}  # in flight to the client: on the wire -> amqtt's
         self._exchanged: dict[int, int] = {}  # amqtt's -> on the wire, where they differ
         self._qos2: set[int] = set()  # in flight from the client, not released yet
+        # Of a kept session, by identifier. None: amqtt waits for the release; otherwise it waits for amqtt.
+        self._recovering: dict[int, bytes | None] = {}
         self._filters: set[str] | None = None
         # Both are answered in the order in which they went in.
         self._subscribing: deque[list[int | None]] = deque()
@@ -122,21 +124,22 @@ class Behind:
             self._held.append(packet)
 
     def feed_qos2(self, packet: bytes, packet_id: int) -> None:
-        """Hand amqtt a QoS 2 PUBLISH."""
-        self._qos2.add(packet_id)
-        self.feed(packet)
+        """Hand amqtt a QoS 2 PUBLISH, unless its kept session has it already [MQTT-4.3.3-2]."""
+        if not self._recovers(packet_id):
+            self._qos2.add(packet_id)
+            self.feed(packet)
 
     def feed_pubrel(self, packet: bytes, packet_id: int) -> bool:
         """Hand amqtt a PUBREL, unless it knows nothing of it: then it would not answer."""
         if packet_id in self._qos2:
             self._qos2.remove(packet_id)
             self.feed(packet)
-            return True
-        session = self._session()
-        if session is None or packet_id not in session.inflight_in:
+        elif not self._recovers(packet_id):
             return False
-        # Of a kept session: amqtt's message loop begins only when it has had this.
-        self._inlet.feed(packet)
+        elif packet_id in self._recovering:
+            self._inlet.feed(packet)
+        else:
+            self._recovering[packet_id] = packet
         return True
 
     def feed_answer(self, kind: PacketType, packet_id: int) -> None:
@@ -210,6 +213,13 @@ class Behind:
         """Amqtt's session of this client; it has one at most, as the front lets in one at a time."""
         return self._broker.sessions.get(self._connect.client_id, (None, None))[0]
 
+    def _recovers(self, packet_id: int) -> bool:
+        """Whether amqtt takes up an exchange of its kept session, before its message loop runs."""
+        if self._held is None:
+            return False
+        session = self._session()
+        return session is not None and packet_id in session.inflight_in
+
     def _kept_filters(self) -> set[str]:
         client_id = self._connect.client_id
         return {
@@ -226,6 +236,8 @@ class Behind:
                 packet = self._published(packet)
             case PacketType.PUBREL:
                 packet = self._with_wire_id(packet)
+            case PacketType.PUBREC if self._held is not None:
+                packet = self._recovered(packet)
             case PacketType.SUBACK:
                 packet = self._merged(packet)
             case PacketType.CONNACK if not self._connected:
@@ -249,6 +261,15 @@ class Behind:
             # What amqtt cannot read from a CONNECT, or leaves as it was in a kept session.
             session.will_message = will.payload
             session.will_retain = will.retain
+
+    def _recovered(self, packet: bytes) -> bytes:
+        packet_id = int.from_bytes(packet[2:4], "big")
+        release = self._recovering.get(packet_id)
+        if release is None:
+            self._recovering[packet_id] = None
+            return packet
+        self._inlet.feed(release)
+        return b""
 
     def _runs(self) -> None:
         held, self._held = self._held or [], None
