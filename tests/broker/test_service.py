@@ -23,6 +23,7 @@ from thingctl_broker.errors import (
 )
 from thingctl_broker.events import Change
 from thingctl_broker.idempotency import fingerprint
+from thingctl_broker.journal import SqliteJournal
 from thingctl_broker.service import CommandService, ServiceSettings
 from thingctl_broker.table import ExecutionTable, Query
 from thingctl_broker.testing import InMemoryLink, ManualClock, service_with_fakes
@@ -784,6 +785,22 @@ def test_a_restart_with_more_than_fits_forgets_the_ended_and_no_live_one():
     bench = restarted(*live, ended, table=ExecutionTable(capacity=2), journal=HeldJournal())
     assert bench.journal.forgotten == [ended.execution_id]
     assert bench.service.table.live == 3
+
+
+async def test_a_restart_with_more_than_fits_starts_on_the_real_journal_too(tmp_path):
+    journal = SqliteJournal(tmp_path)
+    await journal.start()
+    for _ in range(3):
+        journal.record(make_execution(thing=LAMP, status=Status.SUCCEEDED, ended_at=AT))
+    await journal.stop()
+    for _ in range(2):  # the second time there is nothing to let go
+        journal = SqliteJournal(tmp_path)
+        bench = Bench(table=ExecutionTable(capacity=2), journal=journal)
+        restored = bench.service.restore(journal.recover(NOW, AT))
+        assert len(bench.service.table) == 2
+        await journal.start()
+        await journal.stop()
+    assert restored == 2
 
 
 def test_a_restart_with_nothing_kept_is_a_start():
