@@ -97,6 +97,7 @@ def test_ids_are_uuid7_and_in_the_order_of_creation_though_the_clock_steps_back(
     ids = [execution.execution_id for execution in executions]
     assert ids == sorted(ids)
     assert {uuid.UUID(i).version for i in ids} == {7}
+    assert uuid.UUID(ids[0]).int >> 80 == executions[0].created_at * 1000
     assert [e.execution_id for e in bench.service.list(Query(), 10).executions] == ids[::-1]
 
 
