@@ -353,6 +353,18 @@ def test_a_late_verdict_is_kept_beside_the_time_out_and_told(online):
     assert online.kept == 2
 
 
+def test_an_equal_repeat_is_counted_and_nothing_else():
+    bench = Bench(journal=HeldJournal())
+    execution = bench.send()
+    bench.say(execution)
+    before = (len(bench.journal.recorded), len(bench.heard))
+    with capture_logs() as logs:
+        bench.say(execution)
+    assert bench.service.counters["responses.repeated"] == 1
+    assert (len(bench.journal.recorded), len(bench.heard)) == before
+    assert logs == []
+
+
 def test_a_conflicting_verdict_is_counted_logged_and_never_applied(online):
     execution = online.send()
     online.say(execution)
@@ -747,6 +759,7 @@ def test_after_a_restart_each_execution_is_where_it_was():
     started.respond(say(Status.IN_PROGRESS), AT)
     ended = make_execution(thing=LAMP, status=Status.SUCCEEDED, ended_at=AT)
     bench = restarted(waiting, published, delivered, started, ended)
+    assert bench.service._deliveries.waiting(LAMP) == 1
     bench.service.reachable(LAMP)
     assert bench.published == [(published.execution_id, True), (waiting.execution_id, False)]
     assert bench.service.table.live == 4
