@@ -1,16 +1,19 @@
-"""The command ``thingctl``."""
+"""The ``thingctl`` command."""
 
-import typer
+from __future__ import annotations
 
-from thingctl_broker.cli.serve import serve
-
-app = typer.Typer()
-app.command()(serve)
+import sys
 
 
-@app.command()
-def version() -> None:
-    """Say the version."""
-
-
-main = app
+def main() -> None:
+    """Run the command line; ends the process with one of :class:`~thingctl_broker.cli.exits.Exit`."""
+    try:
+        from thingctl_broker.cli.app import run  # noqa: PLC0415 it may be missing: said in words
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("thingctl"):
+            raise
+        sys.exit(
+            f"thingctl: the module {error.name} is not installed; "
+            "the thingctl command needs: pip install 'thingctl[broker]'"
+        )
+    sys.exit(run())

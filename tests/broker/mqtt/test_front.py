@@ -441,13 +441,14 @@ async def test_requests_and_acknowledgements_wait_for_the_journal():
     class Withholding:
         def __init__(self) -> None:
             self.waiting = []
+            self.accepting = True
 
         def record(self, execution) -> None: ...
 
         def forget(self, execution_id) -> None: ...
 
-        def then(self, callback) -> None:
-            self.waiting.append(callback)
+        def then(self, kept, lost=None) -> None:
+            self.waiting.append(kept)
 
         def commit(self) -> None:
             waiting, self.waiting = self.waiting, []

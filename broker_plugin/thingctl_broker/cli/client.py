@@ -1,0 +1,177 @@
+"""A client of the HTTP API on the standard library alone: it starts ten times faster than httpx."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, urlencode, urlsplit
+
+from thingctl_broker.cli.exits import Exit, Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Json = dict[str, Any]
+
+TIMEOUT: Final = 10.0
+"""Seconds for the broker to answer, beyond what it was asked to wait."""
+
+WAIT: Final = 50.0
+"""Seconds of one waiting request."""
+
+PAGE: Final = 500
+"""Items of one page, at the most."""
+
+
+class ApiClient:
+    """One connection to one broker. Raises :class:`Failure` for whatever goes wrong."""
+
+    def __init__(self, url: str, token: str) -> None:
+        """``url``: ``http://host[:port]`` or ``https://…``, with a path if a proxy adds one."""
+        self.url = url
+        parts = urlsplit(url)
+        try:
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            host, port = None, None
+        if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment:
+            raise Failure(Exit.USAGE, f"{url!r} is not a URL like http://127.0.0.1:8080")
+        self._base = f"{parts.path.rstrip('/')}/api/v1"
+        self._headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
+        # http.client sets TCP_NODELAY itself.
+        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+        self._connection = kind(host, port, timeout=TIMEOUT)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    # What the API offers.
+
+    def send(self, thing: str, action: str, params: str, ttl: int | None) -> Json:
+        """Send a command; ``params`` is an encoded JSON object. Returns the execution."""
+        fields = [f'"thingId":{json.dumps(thing)}', f'"action":{json.dumps(action)}', f'"params":{params}']
+        if ttl is not None:
+            fields.append(f'"ttl":{ttl}')
+        return self._execution("POST", "/commands", body="{" + ",".join(fields) + "}")
+
+    def execution(self, execution_id: str, wait: float | None = None) -> Json:
+        """One execution; with ``wait`` (seconds), when it has ended or the time is over."""
+        query = {} if wait is None else {"wait": f"{wait:g}"}
+        return self._execution("GET", _path("/commands", execution_id), query, wait=wait or 0.0)
+
+    def cancel(self, execution_id: str) -> Json:
+        """Withdraw an execution, or have its thing asked to stop. Returns it."""
+        return self._execution("POST", _path("/commands", execution_id) + "/cancel")
+
+    def executions(self, filters: dict[str, str], limit: int) -> Iterator[Json]:
+        """At most ``limit`` executions, newest first."""
+        return self._pages("/commands", "executions", filters, limit)
+
+    def things(self) -> Iterator[Json]:
+        """All things, by name."""
+        return self._pages("/things", "things", {}, None)
+
+    # How it asks.
+
+    def _pages(self, path: str, key: str, filters: dict[str, str], limit: int | None) -> Iterator[Json]:
+        cursor = None
+        while limit is None or limit > 0:
+            query = filters | {"limit": str(PAGE if limit is None else min(PAGE, limit))}
+            if cursor is not None:
+                query["cursor"] = cursor
+            page = self.request("GET", path, query)
+            items = page.get(key)
+            if not isinstance(items, list):
+                raise self._no_broker()
+            yield from items
+            if limit is not None:
+                limit -= len(items)
+            cursor = page.get("nextCursor")
+            if cursor is None:
+                return
+
+    def _execution(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str] | None = None,
+        body: str | None = None,
+        wait: float = 0.0,
+    ) -> Json:
+        execution = self.request(method, path, query, body, wait)
+        if not isinstance(execution.get("executionId"), str) or not isinstance(execution.get("status"), str):
+            raise self._no_broker()
+        return execution
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str] | None = None,
+        body: str | None = None,
+        wait: float = 0.0,
+    ) -> Json:
+        """Ask once; return the JSON object that comes back with a 2xx.
+
+        ``wait``: seconds that the broker was asked to wait.
+        """
+        target = self._base + path + (f"?{urlencode(query)}" if query else "")
+        headers = self._headers if body is None else self._headers | {"Content-Type": "application/json"}
+        try:
+            status, content = self._exchange(method, target, body, headers, TIMEOUT + wait)
+        except TimeoutError:
+            raise Failure(
+                Exit.UNREACHABLE, f"the broker at {self.url} did not answer within {TIMEOUT + wait:g} s"
+            ) from None
+        except (OSError, HTTPException) as error:
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise Failure(Exit.UNREACHABLE, f"cannot reach the broker at {self.url}: {reason}") from None
+        answer = _object(content)
+        if answer is None:
+            raise self._no_broker()
+        if not 200 <= status < 300:
+            raise _refusal(status, answer)
+        return answer
+
+    def _exchange(
+        self, method: str, target: str, body: str | None, headers: dict[str, str], timeout: float
+    ) -> tuple[int, bytes]:
+        connection = self._connection
+        connection.timeout = timeout
+        if connection.sock is not None:
+            connection.sock.settimeout(timeout)
+        try:
+            # A server that refuses a long body answers while we still send: its words count.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, target, body and body.encode(), headers)
+            response = connection.getresponse()
+            return response.status, response.read()
+        except BaseException:
+            connection.close()
+            raise
+
+    def _no_broker(self) -> Failure:
+        return Failure(Exit.UNREACHABLE, f"what answers at {self.url} is not a thingctl broker")
+
+
+def _path(collection: str, name: str) -> str:
+    return f"{collection}/{quote(name, safe=':')}"
+
+
+def _object(content: bytes) -> Json | None:
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _refusal(status: int, problem: Json) -> Failure:
+    """Say in a sentence what the broker's problem details say."""
+    detail = problem.get("detail") or problem.get("title") or f"the broker answered {status}"
+    place = problem.get("pointer") or problem.get("parameter")
+    text = f"{detail} (at {place})" if place else str(detail)
+    return Failure(Exit.UNAUTHORIZED if status in {401, 403} else Exit.REFUSED, text)

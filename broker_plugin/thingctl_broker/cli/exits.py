@@ -1,0 +1,53 @@
+"""How the command ends: exit codes, and the one exception that stands for a failure."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Exit codes. Scripts may rely on them."""
+
+    OK = 0
+    """Done; where the command waited for the execution, it SUCCEEDED."""
+
+    REFUSED = 1
+    """The broker refused the request, or failed at it."""
+
+    USAGE = 2
+    """The command line is wrong."""
+
+    UNREACHABLE = 3
+    """No broker answers at the URL."""
+
+    UNAUTHORIZED = 4
+    """There is no token, or the broker does not accept it."""
+
+    FAILED = 10
+    """The execution ended FAILED."""
+
+    REJECTED = 11
+    """The execution ended REJECTED."""
+
+    TIMED_OUT = 12
+    """The execution ended TIMED_OUT."""
+
+    CANCELED = 13
+    """The execution ended CANCELED."""
+
+    INTERRUPTED = 130
+    """Ctrl-C."""
+
+
+def of_status(status: str) -> Exit:
+    """The exit code for the status of an execution that has ended."""
+    return Exit.OK if status == "SUCCEEDED" else Exit.__members__.get(status, Exit.REFUSED)
+
+
+class Failure(Exception):
+    """The command cannot do what was asked. ``text`` is one sentence for people."""
+
+    def __init__(self, code: Exit, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text

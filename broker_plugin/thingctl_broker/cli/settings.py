@@ -1,0 +1,70 @@
+"""Which broker the client commands talk to, and with which token."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final
+from urllib.parse import urlsplit
+
+import typer
+
+from thingctl_broker.cli.client import ApiClient
+from thingctl_broker.cli.exits import Exit, Failure
+from thingctl_broker.paths import ADMIN_TOKEN_FILE, default_data_dir
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DEFAULT_URL: Final = "http://127.0.0.1:8080"
+
+Url = Annotated[
+    str, typer.Option("--url", envvar="THINGCTL_URL", metavar="URL", help="The broker's HTTP address.")
+]
+Token = Annotated[
+    str,
+    typer.Option(
+        "--token",
+        envvar="THINGCTL_TOKEN",
+        metavar="TOKEN",
+        help="The API token; without one, the admin-token file of a broker on this machine.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def connect(url: str, token: str) -> ApiClient:
+    """Make the client; raises :class:`Failure` when the URL is none or there is no token."""
+    client = ApiClient(url, token)
+    if token:
+        _check_token(token)
+        return client
+    if not _is_loopback(url):
+        # This machine's admin token is nobody else's business.
+        raise Failure(
+            Exit.UNAUTHORIZED, f"{url} is another machine: give its API token with --token or THINGCTL_TOKEN"
+        )
+    return ApiClient(url, _admin_token(default_data_dir() / ADMIN_TOKEN_FILE))
+
+
+def _admin_token(path: Path) -> str:
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        raise Failure(
+            Exit.UNAUTHORIZED,
+            f"no API token: give --token or THINGCTL_TOKEN; there is no {path} either",
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise Failure(Exit.UNAUTHORIZED, f"{path} cannot be read: {reason}") from None
+    _check_token(token)
+    return token
+
+
+def _check_token(token: str) -> None:
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise Failure(Exit.UNAUTHORIZED, "the API token has characters that no token has")
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return host in {"localhost", "::1"} or host.startswith("127.")
