@@ -2,9 +2,9 @@
 
 The table in memory is the truth while the broker runs; this is what it is rebuilt from.
 Changes gather in the loop while the writer is busy with the batch before. A batch is a few
-statements over JSON texts that the loop has encoded, so that SQLite works on them without
-the interpreter's lock; then one commit, flushed to the disk (``synchronous=FULL``). There
-is no fixed window: a lone change is committed at once, a thousand together.
+statements of many rows each, in which SQLite works without the interpreter's lock, and one
+commit, flushed to the disk (``synchronous=FULL``). There is no fixed window: a lone change
+is committed at once, a thousand together.
 
 Only the last state of an execution within a batch is written.
 
@@ -36,7 +36,7 @@ from thingctl_broker.journal_file import (
     open_to_write,
     prepare,
 )
-from thingctl_broker.journal_rows import DELETE, SELECT, UPSERT, RowReader, encode_ids, encode_rows
+from thingctl_broker.records import DELETE, SELECT, Row, RowReader, encode_ids, to_rows, upserts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -61,7 +61,9 @@ class _Waiting(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    rows: list[str]
+    rows: list[Row]
+    new: list[Execution]
+    """Those that have their first row in here."""
     ids: str
     """Of the rows to delete."""
     probe: bool
@@ -212,9 +214,12 @@ class SqliteJournal:
         forgotten, self._forgotten = self._forgotten, set()
         waiting, self._waiting = self._waiting, []
         self._busy = True
-        rows = encode_rows(dirty.values())
+        rows = to_rows(dirty.values())
+        new = [execution for execution in dirty.values() if not execution.kept]
+        for execution in new:
+            execution.kept = True
         ids = encode_ids(forgotten) if forgotten else ""
-        self._batches.put(_Batch(rows, ids, self._failing, waiting, dirty, forgotten))
+        self._batches.put(_Batch(rows, new, ids, self._failing, waiting, dirty, forgotten))
 
     def _committed(self, batch: _Batch) -> None:
         self.commits += 1
@@ -234,6 +239,8 @@ class SqliteJournal:
                 fault=str(error),
                 path=str(self._path),
             )
+        for execution in batch.new:
+            execution.kept = False
         # What was let go meanwhile must not come back, what changed meanwhile is newer.
         again = {key: found for key, found in batch.executions.items() if key not in self._forgotten}
         self._dirty = again | self._dirty
@@ -279,8 +286,8 @@ def _commit(connection: sqlite3.Connection, batch: _Batch) -> None:
     connection.execute("BEGIN IMMEDIATE")
     if batch.ids:  # first: what leaves makes room
         connection.execute(DELETE, (batch.ids,))
-    for rows in batch.rows:
-        connection.execute(UPSERT, (rows,))
+    for statement, values in upserts(batch.rows):
+        connection.execute(statement, values)
     if batch.probe:
         # Something that takes room, taken back: a batch may be so small that it would fit
         # a disk that is full for everything else, or be nothing at all.

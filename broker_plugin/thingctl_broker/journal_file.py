@@ -12,18 +12,13 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
-from thingctl_broker import journal_rows
+from thingctl_broker.records import APPLICATION_ID, MIGRATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
-
-MIGRATIONS: Sequence[str] = (journal_rows.CREATE,)
-"""What leads from each version of the schema to the next."""
 
 MAX_BYTES_MIN: Final = 1024 * 1024
 
-_APPLICATION_ID: Final = 0x7468_6374  # "thct", so that `file` and we know the database again
 _UNTOUCHED: Final = "It was left as it is."
 
 
@@ -127,7 +122,7 @@ def _checked_version(path: Path) -> int:
             version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     except (sqlite3.Error, UnicodeError) as error:
         raise damaged(path, error) from None
-    if application != _APPLICATION_ID:
+    if application != APPLICATION_ID:
         raise JournalError(f"{path} is a database, but not of thingctl. {_UNTOUCHED}")
     if version > len(MIGRATIONS):
         raise JournalError(
@@ -162,7 +157,7 @@ def _migrate(connection: sqlite3.Connection, version: int) -> None:
     connection.execute("BEGIN IMMEDIATE")
     for migration in MIGRATIONS[version:]:
         connection.execute(migration)
-    connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
     connection.execute("COMMIT")
 

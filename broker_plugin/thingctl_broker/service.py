@@ -88,7 +88,6 @@ class CommandService:
         self.journal = journal
         self._deliveries = Deliveries() if deliveries is None else deliveries
         self._clock = clock
-        self._link = link
         self._ids = IdSource()
         self._keys = IdempotencyKeys()
         self._publisher = Publisher(
@@ -166,7 +165,10 @@ class CommandService:
             idempotency_key=idempotency_key,
             fingerprint=print_,
         )
-        self._take_in(execution)
+        left = self.table.add(execution)
+        if left is not None:
+            self._forget(left)
+        self._keys.remember(execution)
         self.counters["executions.created"] += 1
         at_once = self._publisher.offer(execution, at)
         self._changed(execution, Change.CREATED)
@@ -314,31 +316,28 @@ class CommandService:
         Only before anything else. A live execution waits again, or is published again if it
         was published and not acknowledged.
         """
-        self.table.restore(executions)
+        count = 0
         last = ""
-        for execution in self.table:
+        for execution in executions:
+            count += 1
             last = execution.execution_id
+            self.table.restore(execution)
             self._keys.remember(execution)
             # Known by what it was sent; when it was last there, nobody has written down.
             self.things.know(execution.thing, execution.created_at)
-            if execution.is_terminal:
-                continue
-            if execution.cancel_requested_at is not None:
-                self._deliveries.cancel(execution.thing, execution.execution_id)
-            elif execution.delivered_at is None and execution.started_at is None:
-                published = execution.published_at is not None
-                self._deliveries.restore(execution.thing, execution.execution_id, published=published)
+            if not execution.is_terminal:
+                if execution.cancel_requested_at is not None:
+                    self._deliveries.cancel(execution.thing, execution.execution_id)
+                elif execution.delivered_at is None and execution.started_at is None:
+                    published = execution.published_at is not None
+                    self._deliveries.restore(execution.thing, execution.execution_id, published=published)
+        for left in self.table.restored():
+            self._forget(left)
         if last:
             self._ids.continue_after(last)
-        return len(self.table)
+        return count
 
     # How it is done.
-
-    def _take_in(self, execution: Execution) -> None:
-        left = self.table.add(execution)
-        if left is not None:
-            self._forget(left)
-        self._keys.remember(execution)
 
     def _forget(self, execution: Execution) -> None:
         self.journal.forget(execution.execution_id)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from thingctl_broker.errors import TableFull
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator
+    from collections.abc import Container, Iterator
 
     from thingctl_broker.executions import Execution
     from thingctl_protocol.statuses import Status
@@ -91,20 +91,11 @@ class ExecutionTable:
             if not self._ended:
                 raise TableFull(f"all {self.capacity} executions in the table are still live")
             left = self._remove(self._ended.popleft())
-        self._insert(execution)
+        self.restore(execution)
         return left
 
-    def restore(self, executions: Iterable[Execution]) -> None:
-        """Take in what a store gives back, oldest first: all of it, also beyond ``capacity``."""
-        for execution in executions:
-            self._insert(execution)
-        # They came in the order of creation; they leave in the order of their ends.
-        self._ended = deque(sorted(self._ended, key=self._moment_of_end))
-
-    def _moment_of_end(self, execution_id: str) -> float:
-        return self._executions[execution_id].ended_at or 0.0
-
-    def _insert(self, execution: Execution) -> None:
+    def restore(self, execution: Execution) -> None:
+        """Take in an execution read back from a store, newer than all others, whatever the bounds."""
         execution_id = execution.execution_id
         self._executions[execution_id] = execution
         self._order.append(execution_id)
@@ -116,6 +107,18 @@ class ExecutionTable:
             self._ended.append(execution_id)
         else:
             heapq.heappush(self._deadlines, (execution.next_deadline, execution_id))
+
+    def restored(self) -> list[Execution]:
+        """Note that the store is read; return those that leave because they are too many.
+
+        Live ones stay, even beyond the capacity: what was accepted is not forgotten.
+        """
+        by_end = sorted(self._ended, key=lambda execution_id: self._executions[execution_id].ended_at or 0.0)
+        self._ended = deque(by_end)
+        left: list[Execution] = []
+        while len(self._executions) > self.capacity and self._ended:
+            left.append(self._remove(self._ended.popleft()))
+        return left
 
     def ended(self, execution: Execution) -> None:
         """Note that an execution has just become terminal; call it once for each."""
@@ -154,13 +157,12 @@ class ExecutionTable:
     def evict(self, at: float, limit: int) -> list[Execution]:
         """Let executions go, at most ``limit`` of them, that ended ``keep_seconds`` before ``at``.
 
-        ``at``: Unix seconds. Beyond ``capacity`` it lets go whatever has ended. Returns them.
+        ``at``: Unix seconds. Returns them.
         """
         left: list[Execution] = []
         while self._ended and len(left) < limit:
             ended_at = self._executions[self._ended[0]].ended_at
-            young = ended_at is not None and ended_at > at - self.keep_seconds
-            if young and len(self._executions) <= self.capacity:
+            if ended_at is not None and ended_at > at - self.keep_seconds:
                 break
             left.append(self._remove(self._ended.popleft()))
         return left

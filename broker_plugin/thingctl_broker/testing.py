@@ -12,11 +12,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
-
-from thingctl_broker.journal_rows import RowReader, encode_rows
+from thingctl_broker.records import Row, RowReader, to_row
 from thingctl_broker.service import CommandService
 from thingctl_broker.unkept import NoJournal
 
@@ -97,7 +95,7 @@ class InMemoryJournal:
 
     def __init__(self) -> None:
         self.accepting = True
-        self.rows: dict[str, tuple[Any, ...]] = {}
+        self.rows: dict[str, Row] = {}
         """What is on the disk."""
         self._dirty: dict[str, Execution] = {}
         self._forgotten: set[str] = set()
@@ -128,7 +126,7 @@ class InMemoryJournal:
     def take(self) -> None:
         """Hand what has gathered to the writer, unless that is busy."""
         if self._taken is None:
-            rows = {key: _row(execution) for key, execution in self._dirty.items()}
+            rows = {key: to_row(execution, new=True) for key, execution in self._dirty.items()}
             self._taken = _Taken(rows, self._dirty, self._forgotten, self._waiting)
             self._dirty, self._forgotten, self._waiting = {}, set(), []
 
@@ -172,16 +170,10 @@ class InMemoryJournal:
 
 
 class _Taken(NamedTuple):
-    rows: dict[str, tuple[Any, ...]]
+    rows: dict[str, Row]
     executions: dict[str, Execution]
     forgotten: set[str]
     waiting: list[tuple[Callable[[], None], Callable[[], None] | None]]
-
-
-def _row(execution: Execution) -> tuple[Any, ...]:
-    (rows,) = encode_rows([execution])
-    (row,) = msgspec.json.decode(rows, type=list[tuple[Any, ...]])
-    return row
 
 
 def service_with_fakes(

@@ -14,7 +14,7 @@ import pytest
 from broker_support import AT, NOW, make_execution
 from thingctl_broker import journal_file
 from thingctl_broker.journal import JournalError, SqliteJournal
-from thingctl_broker.journal_rows import UPSERT, encode_rows
+from thingctl_broker.records import to_rows, upserts
 
 FILE = "executions.db"
 
@@ -29,8 +29,8 @@ def make(path, count=3, **fields):
     SqliteJournal(path.parent).release()
     executions = [make_execution(**fields) for _ in range(count)]
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        for rows in encode_rows(executions):
-            connection.execute(UPSERT, (rows,))
+        for statement, values in upserts(to_rows(executions)):
+            connection.execute(statement, values)
     return [execution.execution_id for execution in executions]
 
 
@@ -224,7 +224,7 @@ def test_damage_is_refused_or_has_hurt_nothing(path):
 def test_a_flipped_bit_in_a_value_is_refused(path):
     make(path, params=b'{"value":24}')
     content = path.read_bytes()
-    path.write_bytes(content.replace(b'{"value":24}', b'{"value":25}', 1))
+    path.write_bytes(content.replace(rb"{\"value\":24}", rb"{\"value\":25}", 1))
     refused(path, "not as it was written")
 
 

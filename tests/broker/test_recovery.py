@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass, field
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -94,12 +95,16 @@ class Recovery(RuleBasedStateMachine):
         self.devices = {thing: Device() for thing in THINGS}
         self.known = {}
         self.withdrawn = set()
-        self.asked = 0
         self.boot()
+        for thing in THINGS:
+            self.subscribe(thing)
 
     def boot(self):
         self.service = CommandService(
-            clock=self.clock, link=self.link, journal=self.journal, settings=ServiceSettings(cancel_grace=GRACE)
+            clock=self.clock,
+            link=self.link,
+            journal=self.journal,
+            settings=ServiceSettings(cancel_grace=GRACE),
         )
         self.service.restore(self.journal.recover(self.clock.monotonic(), self.clock.unix()))
         for thing in THINGS:
@@ -121,8 +126,14 @@ class Recovery(RuleBasedStateMachine):
         ttl=st.integers(1, 20),
         key=st.sampled_from(["", "", "k", "l"]),
         params=st.sampled_from([b"{}", b'{"x":1}']),
+        settle=st.booleans(),
     )
-    def send(self, thing, ttl, key, params):
+    def send(self, thing, ttl, key, params, settle):
+        self.accept(thing, ttl, key, params)
+        if settle:
+            self.commit_all()
+
+    def accept(self, thing, ttl, key, params):
         known = {
             (one.thing, one.params, one.ttl): name
             for name, one in self.known.items()
@@ -138,7 +149,9 @@ class Recovery(RuleBasedStateMachine):
             assert (thing, params, ttl) not in known
             return
         if known:
-            assert execution.execution_id == known[thing, params, ttl], "the same key must be the same execution"
+            assert execution.execution_id == known[thing, params, ttl], (
+                "the same key must be the same execution"
+            )
             return
         told = Known(thing, execution.deadline, key, params, ttl, execution.created_at)
 
@@ -189,18 +202,19 @@ class Recovery(RuleBasedStateMachine):
             self.devices[thing].here = False
             self.service.disconnected(thing)
 
-    @rule(thing=st.sampled_from(THINGS))
-    def puback(self, thing):
-        device = self.devices[thing]
-        if device.here and device.in_flight:
-            self.service.acknowledged(thing, device.in_flight.pop(0))
+    @precondition(lambda self: any(device.here and device.in_flight for device in self.devices.values()))
+    @rule(data=st.data())
+    def puback(self, data):
+        able = sorted(thing for thing, device in self.devices.items() if device.here and device.in_flight)
+        thing = data.draw(st.sampled_from(able))
+        self.service.acknowledged(thing, self.devices[thing].in_flight.pop(0))
 
-    @rule(thing=st.sampled_from(THINGS), data=st.data())
-    def respond(self, thing, data):
-        device = self.devices[thing]
-        if device.here and device.seen:
-            name = data.draw(st.sampled_from(sorted(device.seen)))
-            self.say(thing, name, json.dumps(data.draw(st.sampled_from(RESPONSES))).encode())
+    @precondition(lambda self: any(device.here and device.seen for device in self.devices.values()))
+    @rule(data=st.data(), response=st.sampled_from(RESPONSES))
+    def respond(self, data, response):
+        able = {name: thing for thing, device in self.devices.items() if device.here for name in device.seen}
+        name = data.draw(st.sampled_from(sorted(able)))
+        self.say(able[name], name, json.dumps(response).encode())
 
     def say(self, thing, name, payload):
         entry = (name, payload)
@@ -216,7 +230,9 @@ class Recovery(RuleBasedStateMachine):
             if status != "IN_PROGRESS":
                 assert disk["status"] in TERMINAL, "a verdict was acknowledged before it was kept"
             if disk["status"] in {"TIMED_OUT", "CANCELED"} and status == "SUCCEEDED":
-                assert disk["late"] is not None or disk["conflicts"], "a late response was acknowledged and lost"
+                assert disk["late"] is not None or disk["conflicts"], (
+                    "a late response was acknowledged and lost"
+                )
             known = self.known.get(name)
             if known is not None:
                 known.started = True
@@ -227,9 +243,12 @@ class Recovery(RuleBasedStateMachine):
 
     # What time does.
 
-    @rule(seconds=st.sampled_from([0.1, 1.0, 4.0, 25.0]))
-    def wait(self, seconds):
+    @rule(seconds=st.sampled_from([0.1, 1.0, 4.0, 25.0]), settle=st.booleans())
+    def wait(self, seconds, settle):
         self.clock.advance(seconds)
+        if settle:
+            self.service.expire()
+            self.commit_all()
 
     @rule()
     def sweep(self):
@@ -257,7 +276,11 @@ class Recovery(RuleBasedStateMachine):
         if not self.journal.idle:
             self.journal.fail()
 
-    @rule(written=st.booleans(), away=st.sampled_from([0.0, 3.0, 30.0]), jump=st.sampled_from([0.0, 0.0, DAY, -DAY]))
+    @rule(
+        written=st.booleans(),
+        away=st.sampled_from([0.0, 3.0, 30.0]),
+        jump=st.sampled_from([0.0, 0.0, DAY, -DAY]),
+    )
     def crash(self, written, away, jump):
         if written:
             self.journal.write()  # on the disk, and nobody was told
@@ -340,3 +363,4 @@ class Recovery(RuleBasedStateMachine):
 
 
 TestRecovery = Recovery.TestCase
+TestRecovery.settings = settings(stateful_step_count=60)
