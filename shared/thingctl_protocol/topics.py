@@ -97,6 +97,10 @@ class Topics:
         """
         return topic.startswith(self.root) and (len(topic) == len(self.root) or topic[len(self.root)] == "/")
 
+    def is_within(self, topic_filter: str, thing: str) -> bool:
+        """Whether a filter can match nothing but topics of this thing."""
+        return topic_filter.startswith(f"{self._things}{thing}/")
+
     def parse(self, topic: str) -> Topic | None:
         """Take a topic apart; None when it is not one of ours."""
         if not topic.startswith(self._things):
@@ -117,7 +121,10 @@ class Topics:
         [<Kind.REQUEST: 'request'>]
 
         A filter that names one execution covers none: it cannot be known in advance.
+        Nor does one that is malformed.
         """
+        if not is_filter(topic_filter):
+            return frozenset()
         levels = topic_filter.split("/")
         own = f"{self._things}{thing}"
         return frozenset(
@@ -125,7 +132,8 @@ class Topics:
             for kind in Kind
             if matches(
                 levels,
-                (f"{own}/executions/*/{kind}" if kind in EXECUTION_KINDS else f"{own}/{kind}").split("/"),
+                # No literal level equals "+", so only a wildcard covers the place of the id.
+                (f"{own}/executions/+/{kind}" if kind in EXECUTION_KINDS else f"{own}/{kind}").split("/"),
             )
         )
 

@@ -2,12 +2,84 @@
 
 from __future__ import annotations
 
-import sys
+from pathlib import Path  # noqa: TC003 typer reads the annotations
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from thingctl_broker.application import Application
+    from thingctl_broker.config import Settings
 
-def serve() -> None:
-    """Run the broker."""
-    print("thingctl serve: not in this version", file=sys.stderr)
-    raise typer.Exit(1)
+
+def serve(  # noqa: PLR0917 typer's options
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with settings; options go before it.")
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where tokens and executions are kept.")] = None,
+    mqtt: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where devices connect.")] = None,
+    http: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where operators connect.")] = None,
+    open_: Annotated[
+        bool | None,
+        typer.Option("--open/--closed", help="Let devices in without credentials (loopback only)."),
+    ] = None,
+    in_memory: Annotated[
+        bool | None, typer.Option("--in-memory", help="Forget executions when the broker ends.")
+    ] = None,
+    debug: Annotated[bool, typer.Option(help="Log everything.")] = False,
+) -> None:
+    """Run the broker: MQTT for devices, HTTP for operators."""
+    from thingctl_broker.config import ConfigurationError, Settings, check, read_settings  # noqa: PLC0415
+    from thingctl_broker.logs import configure_logs  # noqa: PLC0415
+    from thingctl_broker.serving import run  # noqa: PLC0415
+
+    configure_logs(debug=debug)
+    try:
+        settings = read_settings(config) if config is not None else Settings()
+        settings = check(
+            _with_options(settings, data_dir=data_dir, mqtt=mqtt, http=http, open_=open_, in_memory=in_memory)
+        )
+        if not settings.open:
+            raise ConfigurationError(  # noqa: TRY301
+                "devices cannot have credentials yet, so only open enrolment can let them in: add --open"
+            )
+        run(settings, _tell)
+    except ConfigurationError as error:
+        typer.echo(f"thingctl: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+def _with_options(
+    settings: Settings,
+    *,
+    data_dir: Path | None,
+    mqtt: str | None,
+    http: str | None,
+    open_: bool | None,
+    in_memory: bool | None,
+) -> Settings:
+    from msgspec.structs import replace  # noqa: PLC0415 the client commands must start fast
+
+    if data_dir is not None:
+        settings = replace(settings, data_dir=str(data_dir))
+    if mqtt is not None:
+        settings = replace(settings, mqtt=replace(settings.mqtt, bind=mqtt))
+    if http is not None:
+        settings = replace(settings, http=replace(settings.http, bind=http))
+    if in_memory is not None:
+        settings = replace(settings, in_memory=in_memory)
+    if open_ is not None:
+        settings = replace(settings, open=open_)
+    return settings
+
+
+def _tell(application: Application) -> None:
+    """Say where everything is. Programs may read these lines: a word, then a value."""
+    lines = [f"mqtt   mqtt://{application.mqtt_address}", f"http   http://{application.http_address}"]
+    if application.settings.open:
+        lines.append("open   devices need no credentials; a thing's name is its user name or client id")
+    lines.append(f"data   {application.data_dir}")
+    token = application.tokens.new_admin_token
+    if token is not None:
+        lines.append(f"token  {token}   (the admin token: shown this once)")
+    typer.echo("\n".join(lines))

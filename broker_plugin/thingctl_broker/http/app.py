@@ -83,7 +83,7 @@ class Api:
             if not self._stopping:
                 raise
             return  # the connection is closed already: there is nobody to tell, and nothing to log
-        except Exception as error:  # noqa: BLE001 the last resort: it is logged, and answered with 500
+        except Exception as error:
             answer = self._problem(scope, error).answer()
         await answer(scope, receive, send)
 

@@ -78,7 +78,7 @@ def connections(api):
 def test_stop_does_not_wait_for_a_journal_that_got_stuck(caplog):
     journal = NoJournal()
     api = RunningApi(journal=journal)
-    journal.then = lambda callback: None
+    journal.then = lambda kept, lost=None: None
     with api.raw() as sock:
         sock.sendall(WAITING.replace(b"?wait=60", b""))
         until(lambda: len(api.service.table) == 1)

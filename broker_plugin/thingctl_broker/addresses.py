@@ -1,0 +1,65 @@
+"""``HOST:PORT``, and sockets bound to it."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from typing import NamedTuple
+
+
+class Address(NamedTuple):
+    """Where to listen, or where somebody listens. Port 0: any free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str) -> Address:
+    """Read ``127.0.0.1:1883``, ``localhost:1883`` or ``[::1]:1883``; raises ValueError.
+
+    >>> parse_address("[::1]:0")
+    Address(host='::1', port=0)
+    """
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        colon = ""
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 0xFFFF:
+        raise ValueError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:1883")
+    return Address(host, int(port))
+
+
+def is_loopback(address: Address) -> bool:
+    """Whether only this machine can reach ``address``."""
+    if address.host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address.host).is_loopback
+    except ValueError:
+        return False
+
+
+def bind_tcp(address: Address) -> socket.socket:
+    """Return a socket bound to ``address``, not listening yet; raises OSError."""
+    family, kind, protocol, _, where = socket.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(where)
+    except OSError:
+        sock.close()
+        raise
+    sock.setblocking(False)
+    return sock
+
+
+def bound_to(sock: socket.socket) -> Address:
+    """The address that a socket is bound to."""
+    host, port = sock.getsockname()[:2]
+    return Address(host, port)

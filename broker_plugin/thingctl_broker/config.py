@@ -1,0 +1,120 @@
+"""The broker's settings, from a TOML file or an amqtt YAML, checked as a whole at the start."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+
+from thingctl_broker.addresses import is_loopback, parse_address
+from thingctl_broker.delivery import QUEUE_MAX, WINDOW
+from thingctl_broker.mqtt.limits import FrontLimits
+from thingctl_broker.service import ServiceSettings
+from thingctl_protocol.errors import ProtocolError
+from thingctl_protocol.limits import TTL_DEFAULT, TTL_MAX, TTL_MIN
+from thingctl_protocol.topics import DEFAULT_ROOT, Topics
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class ConfigurationError(Exception):
+    """The settings do not make a broker; the text says which and why."""
+
+
+class MqttSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where devices connect."""
+
+    bind: str = "127.0.0.1:1883"
+    topic_root: str = DEFAULT_ROOT
+
+
+class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where operators connect."""
+
+    bind: str = "127.0.0.1:8080"
+
+
+class CommandSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What commands may be. Times in seconds."""
+
+    ttl_default: int = TTL_DEFAULT
+    ttl_max: int = TTL_MAX
+    cancel_grace: float = 10.0
+    window: int = WINDOW
+    """Requests published to one thing and not yet acknowledged."""
+    queue: int = QUEUE_MAX
+    """Requests waiting for one thing."""
+    table: int = 200_000
+    """Executions held at once."""
+    keep: Annotated[float, msgspec.Meta(ge=0)] = 7 * 24 * 3600.0
+    """How long an ended execution is kept."""
+    journal_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """How large the journal on the disk may grow; 0: as large as the disk allows."""
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All of them."""
+
+    open: bool = False
+    """Whether devices are let in without credentials; on loopback only."""
+    data_dir: str | None = None
+    in_memory: bool = False
+    """Whether executions are forgotten when the broker ends. Tokens are kept all the same."""
+    mqtt: MqttSettings = MqttSettings()
+    http: HttpSettings = HttpSettings()
+    commands: CommandSettings = CommandSettings()
+    limits: FrontLimits = FrontLimits()
+
+    @property
+    def service(self) -> ServiceSettings:
+        """What the service needs of it."""
+        return ServiceSettings(self.commands.ttl_default, self.commands.ttl_max, self.commands.cancel_grace)
+
+
+def read_settings(path: Path) -> Settings:
+    """Read a TOML file; raises :class:`ConfigurationError`."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from None
+    try:
+        return check(msgspec.toml.decode(text, type=Settings))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: {error}") from None
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
+
+
+def convert_settings(values: dict[str, Any]) -> Settings:
+    """Take settings from plain values, with the file's names; raises :class:`ConfigurationError`."""
+    try:
+        return check(msgspec.convert(values, Settings))
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(str(error)) from None
+
+
+def check(settings: Settings) -> Settings:
+    """Return ``settings`` if they make sense together; raises :class:`ConfigurationError`."""
+    try:
+        Topics(settings.mqtt.topic_root)
+        mqtt = parse_address(settings.mqtt.bind)
+        parse_address(settings.http.bind)
+    except (ProtocolError, ValueError) as error:
+        raise ConfigurationError(str(error)) from None
+    if settings.open and not is_loopback(mqtt):
+        raise ConfigurationError(
+            f"open enrolment lets anybody be any thing: it is for loopback only, not for {settings.mqtt.bind}"
+        )
+    commands = settings.commands
+    if not TTL_MIN <= commands.ttl_default <= commands.ttl_max <= TTL_MAX:
+        raise ConfigurationError(
+            f"commands: ttl_default and ttl_max must be within {TTL_MIN} and {TTL_MAX} seconds"
+        )
+    if commands.cancel_grace < 1:
+        raise ConfigurationError("commands: cancel_grace must be at least 1 second")
+    if min(commands.window, commands.queue, commands.table) < 1:
+        raise ConfigurationError("commands: window, queue and table must be at least 1")
+    if commands.window > settings.limits.in_flight:
+        raise ConfigurationError("commands: window must not be above limits.in_flight")
+    return settings

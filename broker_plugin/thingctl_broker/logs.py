@@ -1,0 +1,58 @@
+"""Logs: structlog for ours, and every library's through the same pipe."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+
+class WithoutLostClients(logging.Filter):
+    """Drops what amqtt's broadcasting says, with a traceback, of every message whose receiver has gone.
+
+    Nor has it to be told of each that was not acknowledged in time: that is the receiver's affair.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to keep a record."""
+        if not (record.exc_info and record.exc_info[1] and record.getMessage().startswith("Task failed")):
+            return True
+        error = record.exc_info[1]
+        return not isinstance(error, TimeoutError) and type(error).__name__ != "ProtocolHandlerError"
+
+
+def configure_logs(*, debug: bool = False) -> None:
+    """Send all logs to stderr: one line each, for people on a terminal, as JSON elsewhere."""
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: structlog.types.Processor
+    if sys.stderr.isatty():
+        renderer = structlog.dev.ConsoleRenderer()
+    else:
+        shared.append(structlog.processors.format_exc_info)
+        renderer = structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if debug else logging.INFO),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        ),
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.DEBUG if debug else logging.INFO)
+    # amqtt tells every connection at INFO; the front has said what is worth saying.
+    for name in ("amqtt", "transitions", "websockets", "uvicorn", "asyncio"):
+        logging.getLogger(name).setLevel(logging.DEBUG if debug else logging.WARNING)
+    broadcasting = logging.getLogger("amqtt.broker")
+    broadcasting.filters = [WithoutLostClients()]

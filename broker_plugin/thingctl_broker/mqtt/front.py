@@ -1,0 +1,284 @@
+"""The front: every device connects here, and the command path ends here.
+
+It owns the connections, knows which one serves which thing, and is the service's link.
+What a connection does with its packets is in ``connection``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, OrderedDict
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+import structlog
+
+from thingctl_broker.events import RateLimit
+from thingctl_broker.mqtt.behind import drop_session
+from thingctl_broker.mqtt.connection import Connection
+from thingctl_broker.mqtt.limits import FrontLimits
+from thingctl_broker.mqtt.packets import ConnackCode, Refused
+from thingctl_protocol.identifiers import is_thing_name
+from thingctl_protocol.topics import Topics
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Awaitable
+
+    from thingctl_broker.mqtt.packets import Connect
+    from thingctl_broker.mqtt.subscriptions import CommandSubscriptions
+    from thingctl_broker.service import CommandService
+
+WATCH_INTERVAL: Final = 0.5
+"""Seconds between two looks at who has been silent for too long."""
+
+_log = structlog.get_logger("thingctl.front")
+
+
+class Admission(NamedTuple):
+    """Who a client is. ``thing`` is None for one that is no thing: it has no commands."""
+
+    thing: str | None
+
+
+class Gatekeeper(Protocol):
+    """Decides who may connect, before anything else knows of the client."""
+
+    def admit(self, connect: Connect, peer: tuple[str, int]) -> Admission | Awaitable[Admission]:
+        """Return who it is; raise :class:`~thingctl_broker.mqtt.packets.Refused` otherwise."""
+        ...
+
+
+class Broker(Protocol):
+    """What the front needs of amqtt's Broker."""
+
+    @property
+    def sessions(self) -> dict[str, Any]:
+        """Sessions by client id."""
+        ...
+
+    @property
+    def subscriptions(self) -> dict[str, Any]:
+        """Who subscribes, by filter."""
+        ...
+
+    def external_connected(self, reader: Any, writer: Any, listener_name: str) -> Awaitable[None]:
+        """Handle a connection until it ends."""
+        ...
+
+
+class Front:
+    """The listeners and the connections."""
+
+    def __init__(
+        self,
+        *,
+        gatekeeper: Gatekeeper,
+        topics: Topics | None = None,
+        limits: FrontLimits | None = None,
+    ) -> None:
+        self.topics = Topics() if topics is None else topics
+        self.limits = FrontLimits() if limits is None else limits
+        self.gatekeeper = gatekeeper
+        self.service: CommandService
+        self.broker: Broker
+        self.log_limit = RateLimit(60.0)
+        self.connections: set[Connection] = set()
+        self._clients: dict[str, Connection] = {}
+        self._serving: dict[str, Connection] = {}
+        self._standing_by: dict[str, list[Connection]] = {}
+        self._present: Counter[str] = Counter()
+        self._leaving: dict[str, asyncio.Task[None]] = {}
+        self._kept: OrderedDict[str, tuple[str, CommandSubscriptions]] = OrderedDict()
+        self._servers: list[asyncio.Server] = []
+        self._watcher: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop
+
+    async def start(self, service: CommandService, broker: Broker, sockets: list[socket.socket]) -> None:
+        """Listen on ``sockets``, which are bound."""
+        self.service = service
+        self.broker = broker
+        self._loop = asyncio.get_running_loop()
+        for sock in sockets:
+            self._servers.append(
+                await self._loop.create_server(self.connection, sock=sock, backlog=4096),
+            )
+        self._watcher = self._loop.create_task(self._watch())
+
+    async def stop(self) -> None:
+        """Stop listening, close every connection, and wait for amqtt to let them go."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.gather(self._watcher, return_exceptions=True)
+        for server in self._servers:
+            server.close()
+        for connection in tuple(self.connections):
+            connection.close("the broker is stopping")
+        if self._leaving:
+            await asyncio.wait(self._leaving.values(), timeout=1.0)
+
+    # The service's link.
+
+    def publish_request(self, thing: str, execution_id: str, payload: bytes, *, again: bool) -> bool:
+        """Write a request to the connection that serves the thing."""
+        connection = self._serving.get(thing)
+        if connection is None:  # pragma: no cover - the service is told before the connection is forgotten
+            return True
+        return connection.publish_request(execution_id, payload, again=again)
+
+    def publish_cancel(self, thing: str, execution_id: str) -> None:
+        """Ask the thing to stop, if it has subscribed to cancels."""
+        connection = self._serving.get(thing)
+        if connection is not None:
+            connection.publish_cancel(execution_id)
+
+    # What connections tell.
+
+    def connection(self) -> Connection:
+        """One for a client that is about to be accepted."""
+        return Connection(self)
+
+    def time(self) -> float:
+        """The loop's monotonic time."""
+        return self._loop.time()
+
+    def opened(self, connection: Connection) -> bool:
+        """A client has opened a connection; False: there is no room for it."""
+        if len(self.connections) >= self.limits.connections:
+            self.note("connections", "too many connections", limit=self.limits.connections)
+            return False
+        self.connections.add(connection)
+        return True
+
+    def closed(self, connection: Connection) -> None:
+        """A connection is gone, or as good as gone."""
+        self.connections.discard(connection)
+        client_id, thing = connection.client_id, connection.thing
+        if connection.behind is not None:
+            self._amqtt_leaves(client_id, connection.behind.task)
+        if self._clients.get(client_id) is not connection:
+            return
+        del self._clients[client_id]
+        if thing is None:
+            return
+        if connection.keeps_session and len(connection.subscriptions):
+            self._kept[client_id] = (thing, connection.subscriptions)
+            if len(self._kept) > self.limits.kept_sessions:
+                self._kept.popitem(last=False)
+        self.released(connection)
+        self._present[thing] -= 1
+        if self._present[thing] <= 0:
+            del self._present[thing]
+            self.service.disconnected(thing)
+
+    def predecessor(self, client_id: str) -> asyncio.Task[None] | None:
+        """Close whoever has this client id [MQTT-3.1.4-2]; return what must end before it is free.
+
+        amqtt shares one session object between two connections of the same id (its take-over
+        leaves the new one deaf), so the second must not reach it before the first has left.
+        """
+        previous = self._clients.get(client_id)
+        if previous is not None:
+            previous.close("taken over by a new connection")
+        return self._leaving.get(client_id)
+
+    def resumes_amqtt_session(self, connect: Connect) -> bool:
+        """Whether amqtt has a session that this client goes on with. One that it may not is dropped.
+
+        A clean session of amqtt's outlives its client a little; to go on with it would make
+        a clean one of this client's too. And what one user left no other may take up.
+        """
+        session, _ = self.broker.sessions.get(connect.client_id, (None, None))
+        if session is None:
+            return False
+        if not connect.clean_session and not session.clean_session and session.username == connect.username:
+            return True
+        drop_session(self.broker, connect.client_id)
+        return False
+
+    def admitted(self, connection: Connection) -> CommandSubscriptions | None:
+        """A client is in; return the command subscriptions that were kept for it."""
+        self._clients[connection.client_id] = connection
+        kept = self._kept.pop(connection.client_id, None)
+        thing = connection.thing
+        if thing is None:
+            return None
+        self._present[thing] += 1
+        self.service.connected(thing, connection.client_id)
+        return kept[1] if kept is not None and kept[0] == thing and connection.keeps_session else None
+
+    def serves(self, connection: Connection) -> None:
+        """A connection has subscribed to its thing's requests. The latest one gets them."""
+        thing = connection.thing
+        assert thing is not None
+        serving = self._serving.get(thing)
+        if serving is connection:
+            return
+        others = self._standing_by.get(thing)
+        if others is not None and connection in others:
+            return
+        if serving is not None:
+            self._standing_by.setdefault(thing, []).append(serving)
+        self._serve(thing, connection)
+
+    def released(self, connection: Connection) -> None:
+        """A connection no longer takes its thing's requests; the latest of any others does."""
+        thing = connection.thing
+        if thing is None:
+            return
+        others = self._standing_by.get(thing)
+        if others is not None and connection in others:
+            others.remove(connection)
+        elif self._serving.get(thing) is connection:
+            del self._serving[thing]
+            self.service.unreachable(thing)
+            if others:
+                self._serve(thing, others.pop())
+        if not others:
+            self._standing_by.pop(thing, None)
+
+    def _serve(self, thing: str, connection: Connection) -> None:
+        self._serving[thing] = connection
+        self.service.reachable(thing)
+
+    def note(self, fault: str, text: str, *, who: str = "", **details: object) -> None:
+        """Count a fault, and log it at most once a minute for whoever caused it."""
+        self.service.counters[f"front.{fault}"] += 1
+        if self.log_limit.allows(f"{fault} {who}", self._loop.time()):
+            _log.warning(text, fault=fault, client=who, **details)
+
+    # What time does.
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL)
+            now = self._loop.time()
+            for connection in tuple(self.connections):
+                connection.watch(now, WATCH_INTERVAL)
+
+    def _amqtt_leaves(self, client_id: str, task: asyncio.Task[None]) -> None:
+        if task.done():
+            return
+        self._leaving[client_id] = task
+
+        def left(task: asyncio.Task[None]) -> None:
+            if self._leaving.get(client_id) is task:
+                del self._leaving[client_id]
+
+        task.add_done_callback(left)
+
+
+class OpenGatekeeper:
+    """Admits everybody: a thing's name is its user name, or else its client id."""
+
+    def admit(self, connect: Connect, peer: tuple[str, int]) -> Admission:  # noqa: ARG002 others look at it
+        """Return the thing that the client says it is, if that can name one."""
+        name = connect.username or connect.client_id
+        return Admission(name if is_thing_name(name) else None)
+
+
+class ClosedGatekeeper:
+    """Admits nobody."""
+
+    def admit(self, connect: Connect, peer: tuple[str, int]) -> Admission:  # noqa: ARG002
+        """Refuse."""
+        raise Refused(ConnackCode.NOT_AUTHORIZED, "open enrolment is off and no identities are configured")

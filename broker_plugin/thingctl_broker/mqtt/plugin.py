@@ -1,0 +1,131 @@
+"""The amqtt plugin: name it in any amqtt YAML, and that broker sends commands.
+
+::
+
+    listeners:
+      default: {type: external}
+    plugins:
+      thingctl_broker.mqtt.plugin.CommandsPlugin:
+        settings: {open: true, mqtt: {bind: "127.0.0.1:1883"}}
+
+amqtt's own listeners must be off: a client that came in by one would bypass the front.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+from amqtt.plugins.base import BaseAuthPlugin, BasePlugin
+from amqtt.session import Session
+
+from thingctl_broker.application import Application
+from thingctl_broker.config import ConfigurationError, Settings, convert_settings, read_settings
+from thingctl_broker.mqtt.behind import handed_over
+from thingctl_broker.mqtt.front import Admission, OpenGatekeeper
+from thingctl_broker.mqtt.packets import ConnackCode, Connect, Refused
+
+_log = structlog.get_logger("thingctl.broker")
+
+
+class CommandsPlugin(BaseAuthPlugin):  # type: ignore[misc] # amqtt ships no types
+    """Sends commands from inside an amqtt broker.
+
+    It is an authentication plugin too: amqtt wants one to say yes, and this one says it
+    for exactly the connections that the front has admitted.
+    """
+
+    @dataclass
+    class Config(BasePlugin.Config):  # type: ignore[misc]
+        """``config_file``: a thingctl TOML. ``settings``: the same names, in place."""
+
+        config_file: str | None = None
+        settings: dict[str, Any] = field(default_factory=dict)
+
+    def __init__(self, context: Any) -> None:
+        super().__init__(context)
+        self.failure: Exception | None = None
+        self._broker: Any = context._broker_instance  # noqa: SLF001 the one private name: there is no public way
+        try:
+            settings = _settings(self.config)
+            self.application = Application(settings)
+        except ConfigurationError as error:
+            _log.error("thingctl cannot start", fault=str(error))
+            raise
+
+    async def on_broker_post_start(self) -> None:
+        """Open the front."""
+        others = [
+            p for p in self._broker.plugins_manager.plugins if isinstance(p, BaseAuthPlugin) and p is not self
+        ]
+        if others:
+            self.application.front.gatekeeper = AmqttGatekeeper(
+                self._broker, needs_credentials=not self.application.settings.open
+            )
+        for name, server in self._broker._servers.items():  # noqa: SLF001 only to warn
+            if server.instance is not None:
+                _log.warning("an amqtt listener bypasses thingctl: make it external", listener=name)
+        try:
+            await self.application.start(self._broker)
+        except Exception as error:
+            # amqtt would swallow it; `thingctl serve` looks here.
+            self.failure = error
+            _log.exception("thingctl could not start")
+
+    async def on_broker_pre_shutdown(self) -> None:
+        """Close the front before amqtt goes."""
+        await self.application.stop()
+
+    async def authenticate(self, *, session: Session) -> bool | None:  # noqa: ARG002 amqtt's signature
+        """Yes for a client of the front; no opinion on any other."""
+        return True if handed_over.get() else None
+
+
+class AmqttGatekeeper:
+    """Asks amqtt's other authentication plugins, before amqtt knows of the client.
+
+    amqtt itself asks them only after it has found, changed or deleted the session of that
+    client id; so they are asked with a session of their own first. By amqtt's rule one yes
+    is needed and no no. Without ``open`` a client must have brought credentials, too.
+    """
+
+    def __init__(self, broker: Any, *, needs_credentials: bool) -> None:
+        self._plugins = broker.plugins_manager
+        self._needs_credentials = needs_credentials
+
+    async def admit(self, connect: Connect, peer: tuple[str, int]) -> Admission:
+        """Return who it is; raise :class:`Refused`."""
+        if self._needs_credentials and (connect.username is None or connect.password is None):
+            raise Refused(ConnackCode.NOT_AUTHORIZED, "no user name and password")
+        session = Session()
+        session.client_id = connect.client_id
+        session.clean_session = connect.clean_session
+        session.username = connect.username
+        session.password = None if connect.password is None else connect.password.decode(errors="replace")
+        session.remote_address, session.remote_port = peer
+        answers = await self._plugins.map_plugin_auth(session=session)
+        verdicts = [verdict for verdict in answers.values() if verdict is not None]
+        if not verdicts or not all(verdicts):
+            raise Refused(ConnackCode.NOT_AUTHORIZED, "no authentication plugin of amqtt's says yes")
+        return OpenGatekeeper().admit(connect, peer)
+
+
+def _settings(config: Any) -> Settings:
+    if config.config_file is None:
+        return convert_settings(config.settings)
+    settings = read_settings(Path(config.config_file))
+    if not config.settings:
+        return settings
+    return convert_settings(_merged(msgspec.to_builtins(settings), config.settings))
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """``above`` over ``below``, table by table."""
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        merged[key] = _merged(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
+    return merged

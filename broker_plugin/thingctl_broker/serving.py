@@ -1,0 +1,84 @@
+"""Runs the broker as a process: the loop, amqtt with the plugin in it, and the signals."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from amqtt.broker import Broker
+from amqtt.errors import BrokerError, PluginError
+
+from thingctl_broker.config import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from thingctl_broker.application import Application
+    from thingctl_broker.config import Settings
+
+STOP_TIMEOUT: Final = 1.5
+"""Seconds that everything together may take to end."""
+
+_SESSION_EXPIRY: Final = 7 * 24 * 3600
+
+
+def run(settings: Settings, ready: Callable[[Application], None]) -> None:
+    """Serve until SIGINT or SIGTERM; ``ready`` is called once when everything listens.
+
+    Raises :class:`ConfigurationError`.
+    """
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_serve(settings, ready))
+
+
+async def _serve(settings: Settings, ready: Callable[[Application], None]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    broker, plugin = build_broker(settings)
+    await broker.start()
+    if plugin.failure is not None:
+        raise ConfigurationError(str(plugin.failure)) from plugin.failure
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)  # what a message allocates dies by reference count
+    ready(plugin.application)
+    await stop.wait()
+    try:
+        async with asyncio.timeout(STOP_TIMEOUT):
+            await broker.shutdown()
+    except TimeoutError:
+        pass  # what amqtt has not put away by now, the end of the process does
+
+
+def build_broker(settings: Settings) -> tuple[Any, Any]:
+    """Return an amqtt Broker with the plugin in it, and the plugin; raises :class:`ConfigurationError`."""
+    plugin_name = "thingctl_broker.mqtt.plugin.CommandsPlugin"
+    values = msgspec.to_builtins(settings)
+    try:
+        broker = Broker(
+            {
+                "listeners": {"default": {"type": "external"}},
+                "plugins": {plugin_name: {"settings": values}},
+                "session_expiry_interval": _SESSION_EXPIRY,
+            }
+        )
+    except (PluginError, BrokerError) as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, ConfigurationError):
+            cause = cause.__cause__
+        raise (cause or ConfigurationError(str(error))) from None
+    return broker, broker.plugins_manager.get_plugin("CommandsPlugin")
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415 an extra
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory

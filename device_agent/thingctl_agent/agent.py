@@ -1,0 +1,164 @@
+"""The agent as its owner sees it: a registry with a way to run it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+
+from thingctl_agent import lean
+from thingctl_agent.errors import AgentError, ConfigError, RegistrationError
+from thingctl_agent.registry import Registry
+from thingctl_protocol import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from thingctl_agent.config import Config
+    from thingctl_agent.journal import Journal
+    from thingctl_agent.testing import Reply
+
+    F = TypeVar("F", bound=Callable[..., Any])
+
+VERSION: Final = f"thingctl-agent {__version__}"
+
+
+class Agent:
+    """Actions, and the way to serve them.
+
+    ::
+
+        agent = Agent()
+
+        @agent.action
+        def unlock(seconds: int = 5) -> None:
+            "Open the door for a while."
+
+        if __name__ == "__main__":
+            agent.run()
+    """
+
+    def __init__(self) -> None:
+        self.registry = Registry()
+
+    @overload
+    def action(self, function: F, /) -> F: ...
+    @overload
+    def action(self, /, *, name: str | None = None, **options: Any) -> Callable[[F], F]: ...
+    def action(self, function: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
+        """Register a function, ``def`` or ``async def``; it is returned unchanged.
+
+        Its parameters become the params and are validated by their type hints; what it
+        returns becomes the result; a parameter of type ``Context`` gets the
+        :class:`~thingctl_agent.context.Context`. ``name``: of the action, if not the
+        function's own. ``options``: see :class:`~thingctl_agent.policy.Policy`.
+        Raises :class:`~thingctl_agent.errors.RegistrationError`.
+        """
+        if function is not None:
+            self.registry.add(function, name, **options)
+            return function
+
+        def register(function: F) -> F:
+            self.registry.add(function, name, **options)
+            return function
+
+        return register
+
+    def test(self, action: str, /, **params: Any) -> Reply:
+        """Call an action as a broker would, with no broker; see :mod:`thingctl_agent.testing`."""
+        from thingctl_agent.testing import Device  # noqa: PLC0415 - no part of an agent at work
+
+        with Device(self) as device:
+            return device.send(action, **params)
+
+    def run(self, config: str | Config | None = None, **settings: Any) -> None:
+        """Serve until SIGTERM or Ctrl-C.
+
+        ``config``: a file, or a ready :class:`~thingctl_agent.config.Config`; ``settings``
+        win over it, and the environment stands between (:mod:`~thingctl_agent.config`).
+        Ends the process with a message and exit code 2 when a setting is wrong.
+        """
+        lean.install()
+        from thingctl_agent.config import load  # noqa: PLC0415 - after the stand-ins
+
+        try:
+            ready = load(config, **settings) if config is None or isinstance(config, str) else config
+            left = serve(self, ready)
+        except AgentError as error:
+            sys.exit(f"thingctl-agent: {error}" if not isinstance(error, ConfigError) else _told(error))
+        if left:
+            leave()
+
+
+def serve(agent: Agent, config: Config) -> int:
+    """Run an agent; returns how many handlers were left running. Raises :class:`AgentError`."""
+    from thingctl_agent import actions, boot, logs  # noqa: PLC0415 - after the stand-ins
+    from thingctl_agent.history import History  # noqa: PLC0415
+    from thingctl_agent.loop import Loop  # noqa: PLC0415
+    from thingctl_agent.session import Limits, Session  # noqa: PLC0415
+    from thingctl_protocol.topics import Topics  # noqa: PLC0415
+
+    logs.configure(config.log.level, config.log.format)
+    actions.enable(agent.registry, _with_state(config))
+    boot_id = boot.boot_id()
+    journal = _journal(config, boot_id)
+    session = Session(
+        config.thing,
+        agent.registry,
+        History() if journal is None else journal.history,
+        topics=Topics(config.topic_root),
+        limits=Limits(config.running, config.waiting),
+        version=VERSION,
+    )
+    return Loop(config, agent.registry, session, journal).run(boot_id)
+
+
+def _with_state(config: Config) -> dict[str, dict[str, Any]]:
+    """The settings of built-in actions; ``reboot`` needs to know where the journal is."""
+    enabled = dict(config.actions)
+    if "reboot" in enabled:
+        enabled["reboot"] = {"state_dir": str(config.state), **enabled["reboot"]}
+    return enabled
+
+
+def _journal(config: Config, boot_id: str) -> Journal | None:
+    """The journal; ``None`` when the disk fails. What its owner can mend is raised."""
+    import structlog  # noqa: PLC0415 - after the stand-ins
+
+    from thingctl_agent.journal import Journal  # noqa: PLC0415
+
+    log = structlog.get_logger()
+    directory = config.state
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        journal = Journal(directory / "journal", boot_id)
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        raise ConfigError(f"state_dir {directory} cannot be used: {error.strerror}") from None
+    except OSError as error:
+        reason = str(error)
+        log.warning("no journal; durable commands will be refused", directory=str(directory), reason=reason)
+        return None
+    if journal.damage:
+        log.warning(
+            "journal was damaged; set aside and written anew", file=str(journal.path), damage=journal.damage
+        )
+    return journal
+
+
+def leave() -> None:
+    """End the process although handlers still run.
+
+    A daemon thread that holds a stream's lock would make the interpreter abort at its end.
+    """
+    try:
+        sys.stderr.flush()
+    finally:
+        os._exit(0)
+
+
+def _told(error: Exception) -> int:
+    print(f"thingctl-agent: {error}", file=sys.stderr)  # noqa: T201 - the user's terminal
+    return 2
+
+
+__all__ = ["Agent", "RegistrationError"]

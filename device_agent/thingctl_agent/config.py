@@ -1,0 +1,178 @@
+"""The agent's settings: a TOML file, then the environment, then the command line.
+
+Each later source wins. Every key of the file is an attribute of :class:`Config`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from thingctl_agent.errors import ConfigError
+from thingctl_protocol.errors import ProtocolError
+from thingctl_protocol.identifiers import is_thing_name
+from thingctl_protocol.topics import DEFAULT_ROOT, Topics
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
+
+
+class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Files in PEM. ``ca``: the system's authorities when not given. ``key``: in ``cert`` when not given."""
+
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+
+
+class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``format``: ``auto`` is text on a terminal and ``json`` elsewhere; in systemd's journal, text."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "text", "json"] = "auto"
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All settings of one agent. Times are in seconds."""
+
+    thing: str = ""
+    url: str = "mqtt://127.0.0.1:1883"
+    username: str = ""
+    password: str = ""
+    password_file: str = ""
+    topic_root: str = DEFAULT_ROOT
+    state_dir: str = ""
+    handlers: tuple[str, ...] = ()
+    keepalive: int = 60
+    announce: bool = True
+    wall_clock: Literal["auto", "trust", "distrust"] = "auto"
+    running: int = 8
+    waiting: int = 100
+    tls: Tls = Tls()
+    log: Log = Log()
+    actions: dict[str, dict[str, Any]] = {}
+
+    @property
+    def broker(self) -> Broker:
+        """Where the broker is."""
+        return parse_url(self.url)
+
+    @property
+    def secret(self) -> str:
+        """The password, from wherever it is kept; raises :class:`ConfigError`."""
+        if not self.password_file:
+            return self.password
+        try:
+            return Path(self.password_file).read_text("utf-8").rstrip("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"password_file cannot be read: {error}") from None
+
+    @property
+    def state(self) -> Path:
+        """The directory of the journal."""
+        if self.state_dir:
+            return Path(self.state_dir)
+        if directory := os.environ.get("STATE_DIRECTORY"):  # systemd makes it and says where it is
+            return Path(directory.split(":")[0])
+        base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+        return Path(base) / "thingctl-agent" / self.thing
+
+
+class Broker(msgspec.Struct, frozen=True):
+    """An address from a URL."""
+
+    host: str
+    port: int
+    tls: bool
+    username: str = ""
+    password: str = ""
+
+
+def parse_url(url: str) -> Broker:
+    """Read ``mqtt://host:1883`` or ``mqtts://user:password@host``; raises :class:`ConfigError`."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ConfigError(f"{url!r} is no URL: {error}") from None
+    if parts.scheme not in _PORTS or not parts.hostname or parts.path not in {"", "/"}:
+        raise ConfigError(f"{url!r} is no broker's URL; write mqtt://host:port, or mqtts://host:port for TLS")
+    return Broker(
+        parts.hostname,
+        _PORTS[parts.scheme] if port is None else port,
+        parts.scheme == "mqtts",
+        parts.username or "",
+        parts.password or "",
+    )
+
+
+def load(path: str | None = None, environ: Mapping[str, str] = os.environ, **overrides: Any) -> Config:
+    """Gather the settings; raises :class:`ConfigError`.
+
+    ``path``: the file, or ``THINGCTL_CONFIG``, or none. ``overrides`` that are ``None``
+    count as not given.
+    """
+    path = path or environ.get("THINGCTL_CONFIG") or None
+    settings = _read(path) if path else {}
+    settings.update(_from_environment(environ))
+    settings.update({key: value for key, value in overrides.items() if value is not None})
+    try:
+        config = msgspec.convert(settings, Config)
+    except msgspec.ValidationError as error:
+        text, _, place = str(error).partition(" - at `$.")
+        where = place.rstrip("`") or "the settings"
+        raise ConfigError(f"{path or 'settings'}: {where}: {text}") from None
+    _check(config)
+    return config
+
+
+def _read(path: str) -> dict[str, Any]:
+    import tomllib  # noqa: PLC0415 - an agent configured by its environment need not load it
+
+    try:
+        with Path(path).open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    """THINGCTL_THING and so on; THINGCTL_URL too, when it is a broker's and not an API's."""
+    settings: dict[str, Any] = {}
+    for key in ("thing", "username", "password", "password_file", "topic_root", "state_dir"):
+        if value := environ.get(f"THINGCTL_{key.upper()}"):
+            settings[key] = value
+    url = environ.get("THINGCTL_URL", "")
+    if url := environ.get("THINGCTL_MQTT_URL") or (url if url.startswith("mqtt") else ""):
+        settings["url"] = url
+    return settings
+
+
+def _check(config: Config) -> None:
+    if not config.thing:
+        raise ConfigError("which thing is this? Give --thing, THINGCTL_THING or thing in the file")
+    if not is_thing_name(config.thing):
+        raise ConfigError(
+            f"{config.thing!r} can't name a thing: use A-Z a-z 0-9 : _ . -, at most 128 of them"
+        )
+    config.broker  # noqa: B018 - raises
+    try:
+        Topics(config.topic_root)
+    except ProtocolError as error:
+        raise ConfigError(f"topic_root: {error}") from None
+    if config.tls != Tls() and not config.broker.tls:
+        raise ConfigError("there are TLS settings, but the URL is mqtt://; write mqtts://")
+    if config.tls.key and not config.tls.cert:
+        raise ConfigError("tls.key needs tls.cert")
+    if not 5 <= config.keepalive <= 65535:
+        raise ConfigError("keepalive is 5 to 65535 seconds")
+    if config.running < 1 or config.waiting < 0:
+        raise ConfigError("running is at least 1, waiting at least 0")

@@ -1,0 +1,209 @@
+"""What a handler may ask for by a type hint: ``ctx: Context``.
+
+Its methods may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from thingctl_agent.errors import Canceled, CommandFailed
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Sequence
+
+OUTPUT_MAX: Final = 64 * 1024
+"""Bytes of a program's output that ``ctx.run`` keeps; the rest is read and dropped."""
+
+KILL_AFTER: Final = 2.0
+"""Seconds between SIGTERM and SIGKILL to a program that is to stop."""
+
+
+class Reports(Protocol):
+    """Where a context says what happens. Both may be called from any thread."""
+
+    def progress(self, execution_id: str, percent: float | None, message: str | None) -> None:
+        """The handler has come this far."""
+
+    def save(self, execution_id: str, value: bytes) -> None:
+        """The handler wants to find this encoded value again after a restart."""
+
+
+class Completed(NamedTuple):
+    """How a program ended. ``output``: what it wrote to stdout and stderr, as it came."""
+
+    returncode: int
+    output: str
+
+
+class Context:
+    """One execution, seen from inside its handler.
+
+    execution_id, action
+        Which one this is.
+    deadline
+        ``time.monotonic()`` at which the call times out; ``None``: never.
+    attempt
+        1, and more when a restart interrupted an earlier one (``on_restart``).
+    saved
+        What an earlier attempt last gave to :meth:`save`; else ``None``.
+    """
+
+    def __init__(
+        self,
+        execution_id: str,
+        action: str,
+        reports: Reports,
+        *,
+        deadline: float | None = None,
+        attempt: int = 1,
+        saved: Any = None,
+    ) -> None:
+        self.execution_id = execution_id
+        self.action = action
+        self.deadline = deadline
+        self.attempt = attempt
+        self.saved = saved
+        self._reports = reports
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._programs: set[subprocess.Popen[bytes]] = set()
+
+    @property
+    def canceled(self) -> bool:
+        """Whether the execution is to stop: canceled, timed out, or the agent is stopping."""
+        return self._stop.is_set()
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds until the call times out; ``None``: it never does."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    def check(self) -> None:
+        """Raise :class:`~thingctl_agent.errors.Canceled` when the execution is to stop."""
+        if self._stop.is_set():
+            raise Canceled
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, and raise :class:`~thingctl_agent.errors.Canceled` as soon as it is to stop."""
+        if self._stop.wait(seconds):
+            raise Canceled
+
+    def progress(self, percent: float | None = None, message: str | None = None) -> None:
+        """Tell the operator how far it has come. ``percent``: 0 to 100.
+
+        Call it as often as you like: what goes out is limited, the latest wins.
+        Raises :class:`ValueError` for a percentage out of bounds.
+        """
+        if percent is not None and not 0 <= percent <= 100:
+            raise ValueError(f"percent is 0 to 100, not {percent}")
+        self._reports.progress(self.execution_id, percent, message)
+
+    def save(self, value: Any) -> None:
+        """Keep a JSON value for the next attempt, should a restart interrupt this one.
+
+        Raises :class:`TypeError` for what cannot be said in JSON.
+        """
+        import msgspec  # noqa: PLC0415 - beside its only use
+
+        self._reports.save(self.execution_id, msgspec.json.encode(value))
+
+    @property
+    def log(self) -> Any:
+        """A structlog logger that names the execution in each line."""
+        import structlog  # noqa: PLC0415 - a handler that never logs need not load it
+
+        return structlog.get_logger().bind(executionId=self.execution_id, action=self.action)
+
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        check: bool = True,
+        stdin: bytes = b"",
+        env: dict[str, str] | None = None,
+        cwd: str | None = None,
+    ) -> Completed:
+        """Run a program and wait for it; it and its children are killed when it is to stop.
+
+        ``command``: the program and its arguments, no shell in between. ``check``: raise
+        :class:`CommandFailed` unless it exits with 0. The first ``OUTPUT_MAX`` bytes of its
+        output are kept. Raises :class:`Canceled` when the execution was stopped meanwhile.
+        """
+        import subprocess  # noqa: PLC0415 - 1 MB that many agents never need
+
+        if isinstance(command, str):
+            raise TypeError("the command is a list: the program and its arguments")
+        self.check()
+        try:
+            program = subprocess.Popen(  # noqa: S603 - a list and no shell
+                list(command),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a process group of its own, so that all of it can be killed
+                env=env,
+                cwd=cwd,
+            )
+        except OSError as error:
+            raise CommandFailed(f"{command[0]} cannot be run: {error.strerror}", code="CANNOT_RUN") from error
+        with self._lock:
+            self._programs.add(program)
+        try:
+            if self._stop.is_set():
+                self._kill(program)
+            with program:
+                output = _talk(program, stdin)
+        finally:
+            with self._lock:
+                self._programs.discard(program)
+        self.check()
+        if check and program.returncode != 0:
+            raise CommandFailed(
+                f"{command[0]} ended with {program.returncode}",
+                code="EXIT_STATUS",
+                returncode=program.returncode,
+                output=output[-2000:],
+            )
+        return Completed(program.returncode, output)
+
+    def stop(self) -> None:
+        """Set ``canceled`` and end every program that :meth:`run` waits for."""
+        self._stop.set()
+        with self._lock:
+            for program in self._programs:
+                self._kill(program)
+
+    def _kill(self, program: subprocess.Popen[bytes]) -> None:
+        _signal(program, signal.SIGTERM)
+        timer = threading.Timer(KILL_AFTER, self._insist, (program,))
+        timer.daemon = True
+        timer.start()
+
+    def _insist(self, program: subprocess.Popen[bytes]) -> None:
+        with self._lock:
+            if program in self._programs:  # else its process group may be another's by now
+                _signal(program, signal.SIGKILL)
+
+
+def _talk(program: subprocess.Popen[bytes], stdin: bytes) -> str:
+    assert program.stdin is not None
+    assert program.stdout is not None
+    with contextlib.suppress(BrokenPipeError), program.stdin as pipe:  # it may not want to read
+        pipe.write(stdin)
+    kept = bytearray()
+    descriptor = program.stdout.fileno()
+    while piece := os.read(descriptor, 65536):
+        kept += piece[: OUTPUT_MAX - len(kept)]
+    return kept.decode("utf-8", "replace")
+
+
+def _signal(program: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # gone already
+        os.killpg(program.pid, number)

@@ -1,0 +1,76 @@
+"""Keeps an agent small: modules that its libraries import and it seldom needs come late.
+
+paho imports urllib.request (for its proxy support, and with it http.client and email), ssl and
+hashlib; structlog imports asyncio (for its async methods) and, through dataclasses, inspect.
+Together they are about a third of the memory of an idle agent. In the agent's own process
+light stand-ins take their places, which turn into the real modules at the first touch.
+
+Only :func:`~thingctl_agent.agent.main` and :meth:`~thingctl_agent.Agent.run` call this,
+never the import of a module: a program that merely uses this package sees no stand-ins.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import threading
+from types import ModuleType
+from typing import Any, Final
+
+LATE: Final = (
+    "urllib.request",
+    "ssl",
+    "hashlib",
+    "asyncio",
+    "inspect",
+    "ipaddress",
+    "tokenize",
+    "base64",
+    "structlog.stdlib",
+    "structlog.threadlocal",
+)
+
+_lock: Final = threading.RLock()
+
+
+class _Late(ModuleType):
+    """Stands in for a module until something of it is wanted."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name not in {"__all__", "__path__", "__file__", "__version__"}:
+            raise AttributeError(name)  # the import system looks for these; they mean nothing here
+        return getattr(_real(self), name)
+
+    def __dir__(self) -> list[str]:
+        return dir(_real(self))
+
+
+def install() -> None:
+    """Put stand-ins where nothing has been imported yet."""
+    for name in LATE:
+        if name not in sys.modules:
+            sys.modules[name] = _Late(name)
+            _bind(name, sys.modules[name])
+
+
+def _real(stand_in: ModuleType) -> ModuleType:
+    name = stand_in.__name__
+    with _lock:
+        if sys.modules.get(name) is stand_in:
+            del sys.modules[name]
+            try:
+                module = importlib.import_module(name)
+            except BaseException:
+                sys.modules[name] = stand_in
+                raise
+            _bind(name, module)
+            return module
+        return sys.modules[name]
+
+
+def _bind(name: str, module: ModuleType) -> None:
+    """Make ``urllib.request`` an attribute of ``urllib``, as an import does."""
+    parent, _, child = name.rpartition(".")
+    if parent == "urllib" or parent in sys.modules:
+        setattr(importlib.import_module(parent), child, module)

@@ -1,0 +1,439 @@
+"""The agent's one loop: it reads the clocks, waits, and does what the session wants done.
+
+The session, the journal and the MQTT connection belong to its thread. Handlers and the
+thread that dials say what they have to say through :meth:`Loop.post`.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import select
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from thingctl_agent import boot
+from thingctl_agent.backoff import Backoff
+from thingctl_agent.effects import Interrupt, Note, Publish, Save, Start
+from thingctl_agent.errors import ConfigError
+from thingctl_agent.extras import ANNOUNCEMENT, TOPICS, Extras
+from thingctl_agent.mqtt import Address, Connection
+from thingctl_agent.session import ANNOUNCEMENT as ANNOUNCEMENT_RECEIPT
+from thingctl_agent.systemd import Notifier
+from thingctl_agent.tls import Contexts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from thingctl_agent.config import Config
+    from thingctl_agent.effects import Effect
+    from thingctl_agent.journal import Journal
+    from thingctl_agent.outcome import Outcome
+    from thingctl_agent.registry import Registry
+    from thingctl_agent.session import Session
+    from thingctl_agent.workers import Workers
+
+HANDLERS_GRACE: Final = 0.4
+"""Seconds that handlers have to end by themselves when the agent stops."""
+
+STOP_WITHIN: Final = 0.8
+"""Seconds after which the agent stops waiting for the broker's acknowledgements."""
+
+_NEVER: Final = float("inf")
+_SYNC_CHECKED_EVERY: Final = 10.0
+
+
+class Loop:
+    """Runs one agent until it is told to stop."""
+
+    def __init__(
+        self,
+        config: Config,
+        registry: Registry,
+        session: Session,
+        journal: Journal | None,
+        *,
+        notifier: Notifier | None = None,
+    ) -> None:
+        """``journal``: ``None`` when it cannot be used; then durable commands are refused."""
+        self._config = config
+        self._registry = registry
+        self._session = session
+        self._journal = journal
+        self._notifier = notifier or Notifier()
+        self._log: Any = structlog.get_logger().bind()
+        self._workers: Workers | None = None  # until the first command: an idle agent is small
+        self._extras = Extras(announce=config.announce)
+        self._backoff = Backoff(_draw)
+        self._contexts = Contexts(config.tls)
+        self._connection: Connection | None = None
+        self._dialing: Connection | None = None
+        self._dial_at = 0.0
+        self._inbox: collections.deque[Callable[[], None]] = collections.deque()
+        self._poll = select.poll()
+        self._registered = -1
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._poll.register(self._wake_read, select.POLLIN)
+        self._watchdog_at = 0.0 if self._notifier.watchdog_interval else _NEVER
+        self._stop_at: float | None = None
+        self._abandoned = False
+        self._announced = False
+        self._synchronised = False
+        self._sync_check_at = 0.0
+
+    # -- from any thread
+
+    def post(self, what: Callable[[], None]) -> None:
+        """Have ``what`` called by the loop, soon."""
+        self._inbox.append(what)
+        self._wake()
+
+    def stop(self) -> None:
+        """Have the loop end: handlers get a moment, responses are sent, the announcement withdrawn."""
+        self.post(self._begin_to_stop)
+
+    def progress(self, execution_id: str, percent: float | None, message: str | None) -> None:
+        """A handler says how far it has come."""
+        self.post(lambda: self._do(self._session.progress(execution_id, percent, message, boot.since_boot())))
+
+    def save(self, execution_id: str, value: bytes) -> None:
+        """A handler wants a value kept."""
+        self.post(lambda: self._do(self._session.keep(execution_id, value)))
+
+    def _on_finished(self, execution_id: str, outcome: Outcome) -> None:
+        def finish() -> None:
+            now = boot.since_boot()
+            self._do(self._session.finished(execution_id, outcome, now, self._wall))
+
+        self.post(finish)
+
+    def _on_failed(self, execution_id: str, error: BaseException) -> None:
+        self._log.error("handler failed", executionId=execution_id, exc_info=error)
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # full: it will wake up anyway
+            os.write(self._wake_write, b"\0")
+
+    # -- the loop
+
+    def run(self, boot_id: str) -> int:
+        """Run until stopped; returns the number of handlers that did not end."""
+        restore = self._take_signals()
+        try:
+            now = boot.since_boot()
+            trusted = self._journal is not None and self._journal.trusted
+            self._do(self._session.recover(boot_id, now, self._wall, trusted=trusted))
+            if self._journal is not None:
+                with contextlib.suppress(OSError):
+                    self._journal.opened(boot_id)
+            self._notifier.ready()
+            self._log.info(
+                "started", thing=self._config.thing, url=_plain_url(self._config), actions=len(self._registry)
+            )
+            while not self._turn():
+                pass
+        finally:
+            self._end()
+            restore()
+        return self._handlers_left
+
+    def _turn(self) -> bool:
+        """Wait once and do what is to be done; returns whether all is done."""
+        now = boot.since_boot()
+        if self._finished_stopping(now):
+            return True
+        if (
+            self._connection is None
+            and self._dialing is None
+            and self._stop_at is None
+            and now >= self._dial_at
+        ):
+            self._dial()
+        readable = self._wait(self._next_due() - now)
+        now = boot.since_boot()
+        while self._inbox:
+            self._survive(self._inbox.popleft())
+        connection = self._connection
+        if connection is not None and (readable or connection.wants_write or now >= connection.next_due):
+            connection.serve(now, readable=readable)
+        due = self._session.next_due()
+        if due is not None and due <= now:
+            self._do(self._session.tick(now, self._wall))
+        if now >= self._watchdog_at:
+            assert self._notifier.watchdog_interval is not None
+            self._notifier.alive()
+            self._watchdog_at = now + self._notifier.watchdog_interval
+        if self._connection is not None and self._connection.wants_write:
+            self._connection.serve(now, readable=False)  # what this turn has published
+        return False
+
+    def _survive(self, what: Callable[[], None]) -> None:
+        try:
+            what()
+        except Exception:
+            self._log.exception("not handled")
+
+    def _next_due(self) -> float:
+        due = self._session.next_due()
+        times = [self._watchdog_at, _NEVER if due is None else due]
+        if self._connection is not None:
+            times.append(self._connection.next_due)
+        elif self._dialing is None and self._stop_at is None:
+            times.append(self._dial_at)
+        if self._stop_at is not None:
+            times.append(self._stop_at + (STOP_WITHIN if self._abandoned else HANDLERS_GRACE))
+        return min(times)
+
+    def _wait(self, seconds: float) -> bool:
+        """Wait for something to happen; returns whether the connection has something to read."""
+        self._register()
+        timeout = None if seconds == _NEVER else max(0, int(seconds * 1000) + 1)
+        readable = False
+        for descriptor, _ in self._poll.poll(timeout):
+            if descriptor == self._wake_read:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake_read, 4096)
+            else:
+                readable = True
+        return readable
+
+    def _register(self) -> None:
+        connection = self._connection
+        descriptor = -1 if connection is None else connection.fileno()
+        if self._registered not in {-1, descriptor}:
+            with contextlib.suppress(KeyError, OSError):
+                self._poll.unregister(self._registered)
+        self._registered = descriptor
+        if connection is not None and descriptor != -1:
+            self._poll.register(descriptor, select.POLLIN | (select.POLLOUT if connection.wants_write else 0))
+
+    # -- effects
+
+    def _do(self, effects: Iterable[Effect]) -> None:
+        unsaved: set[str] = set()
+        for effect in effects:
+            match effect:
+                case Save(record, flush):
+                    if not self._save(effect, flush=flush):
+                        unsaved.add(getattr(record, "execution_id", ""))
+                case Publish(topic, payload, retain, receipt):
+                    if self._connection is not None:
+                        self._connection.publish(topic, payload, retain=retain, receipt=receipt)
+                case Start(execution_id):
+                    if execution_id not in unsaved:
+                        self._start(effect)
+                case Interrupt(execution_id):
+                    self._interrupt(execution_id)
+                case Note(level, event, fields):
+                    getattr(self._log, level)(event, **fields)
+
+    def _start(self, start: Start) -> None:
+        action = self._registry.get(start.action)
+        assert action is not None, "the session starts what is registered"
+        if self._workers is None:
+            from thingctl_agent.workers import Workers  # noqa: PLC0415
+
+            self._workers = Workers(self, self._on_finished, self._on_failed)
+        self._workers.start(start, action)
+
+    def _interrupt(self, execution_id: str) -> None:
+        if self._workers is not None:
+            self._workers.interrupt(execution_id)
+
+    def _save(self, save: Save, *, flush: bool) -> bool:
+        try:
+            if self._journal is not None:
+                self._journal.append(save.record, flush=flush)
+                return True
+            reason = "there is no journal"
+        except OSError as error:
+            reason = str(error)
+        self._log.warning("not recorded", reason=reason)
+        now = boot.since_boot()
+        self._do(self._session.unsaved(save.record, now, self._wall))
+        return False
+
+    # -- the connection
+
+    def _dial(self) -> None:
+        try:
+            broker, config = self._config.broker, self._config
+            dial = Address(
+                broker.host,
+                broker.port,
+                config.thing,
+                config.username or broker.username,
+                config.secret or broker.password,
+                config.keepalive,
+            )
+            context = self._contexts.current() if broker.tls else None
+        except ConfigError as error:  # a file that may be there again next time
+            self._failed(str(error))
+            return
+        connection = self._dialing = Connection(dial, self, context)
+        threading.Thread(target=self._open, args=(connection,), name="dial", daemon=True).start()
+
+    def _open(self, connection: Connection) -> None:
+        try:
+            connection.open()
+        except Exception as error:
+            reason = str(error) or type(error).__name__
+            self.post(lambda: self._dialed(connection, reason))
+        else:
+            self.post(lambda: self._dialed(connection, None))
+
+    def _dialed(self, connection: Connection, problem: str | None) -> None:
+        if self._dialing is not connection or self._stop_at is not None:
+            connection.drop()
+            return
+        self._dialing = None
+        if problem is not None:
+            self._failed(problem)
+            return
+        now = boot.since_boot()
+        connection.begin(now)
+        self._connection = connection
+        connection.serve(now, readable=False)
+
+    def _failed(self, reason: str) -> None:
+        now = boot.since_boot()
+        wait = self._backoff.failed(now)
+        self._dial_at = now + wait
+        self._log.warning("not connected", reason=reason, retryIn=round(wait, 1))
+        self._notifier.status(f"not connected: {reason}")
+
+    def on_connected(self) -> None:
+        """CONNACK."""
+        assert self._connection is not None
+        now = boot.since_boot()
+        self._backoff.connected(now)
+        topics, thing = self._session.topics, self._session.thing
+        filters = [(topics.request_filter(thing), 1)]
+        if self._extras.wanted(TOPICS):
+            self._extras.asking(TOPICS)
+            filters += [(topics.cancel_filter(thing), 1), (topics.time(thing), 0)]
+        self._connection.subscribe(filters)
+        self._do(self._session.connected(now))
+
+    def on_subscribed(self, *, extras: bool) -> None:
+        """SUBACK."""
+        self._extras.answered()
+        self._log.info("ready for commands", extras=extras)
+        self._notifier.status("connected and ready for commands")
+        self._do(self._session.subscribed(boot.since_boot()))
+        if self._extras.wanted(ANNOUNCEMENT):
+            self._extras.asking(ANNOUNCEMENT)
+            self._announced = True
+            self._do([self._session.announcement()])
+
+    def on_message(self, topic: str, payload: bytes, *, retain: bool) -> None:
+        """A message; it is acknowledged when this returns, so what must be on the disk is."""
+        now = boot.since_boot()
+        self._survive(lambda: self._do(self._session.message(topic, payload, now, self._wall, retain=retain)))
+
+    def on_acknowledged(self, receipt: str) -> None:
+        """PUBACK."""
+        if receipt == ANNOUNCEMENT_RECEIPT:
+            self._extras.answered()
+        else:
+            self._do(self._session.acknowledged(receipt))
+
+    def on_lost(self, reason: str) -> None:
+        """No connection any more."""
+        self._connection = None
+        self._announced = False
+        given_up = self._extras.lost()
+        if given_up is not None:
+            self._log.warning("the broker seems not to want this; going on without", what=given_up)
+        self._do(self._session.disconnected())
+        self._failed(reason)
+
+    # -- time
+
+    def _wall(self) -> float | None:
+        """The wall clock, if somebody vouches for it."""
+        if self._config.wall_clock == "auto":
+            now = boot.since_boot()
+            if now >= self._sync_check_at:
+                self._synchronised = boot.clock_is_synchronised()
+                self._sync_check_at = now + _SYNC_CHECKED_EVERY
+            return time.time() if self._synchronised else None
+        return time.time() if self._config.wall_clock == "trust" else None
+
+    # -- stopping
+
+    def _take_signals(self) -> Callable[[], None]:
+        """SIGTERM and SIGINT stop, SIGHUP connects anew (with renewed certificates)."""
+        if threading.current_thread() is not threading.main_thread():
+            return lambda: None
+        handlers = {
+            signal.SIGTERM: lambda *_: self._inbox.append(self._begin_to_stop),
+            signal.SIGINT: lambda *_: self._inbox.append(self._begin_to_stop),
+            signal.SIGHUP: lambda *_: self._inbox.append(self._reconnect),
+        }
+        old = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        old_descriptor = signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+
+        def restore() -> None:
+            signal.set_wakeup_fd(old_descriptor)
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+        return restore
+
+    def _reconnect(self) -> None:
+        self._dial_at = 0.0
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.close()
+            self._announced = False
+            self._extras.answered()
+            self._do(self._session.disconnected())
+
+    def _begin_to_stop(self) -> None:
+        if self._stop_at is not None:
+            return
+        self._stop_at = boot.since_boot()
+        self._log.info("stopping")
+        self._notifier.stopping()
+        self._do(self._session.stop())
+        if self._announced:
+            self._do([self._session.withdrawal()])
+
+    def _finished_stopping(self, now: float) -> bool:
+        if self._stop_at is None:
+            return False
+        if not self._abandoned and (not self._session.busy or now >= self._stop_at + HANDLERS_GRACE):
+            self._abandoned = True
+            self._do(self._session.abandon())
+        if not self._abandoned:
+            return False
+        nobody_listens = self._connection is None or not self._session.unacknowledged
+        return nobody_listens or now >= self._stop_at + STOP_WITHIN
+
+    def _end(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        if self._journal is not None:
+            self._journal.close()
+        self._log.info("stopped", handlersLeft=self._handlers_left)
+
+    @property
+    def _handlers_left(self) -> int:
+        return 0 if self._workers is None else len(self._workers)
+
+
+def _plain_url(config: Config) -> str:
+    """The URL without the password that may stand in it."""
+    broker = config.broker
+    return f"mqtt{'s' if broker.tls else ''}://{broker.host}:{broker.port}"
+
+
+def _draw(low: float, high: float) -> float:
+    """A random number between the two, without the 0.3 MB of the random module."""
+    return low + (high - low) * int.from_bytes(os.urandom(6)) / 2**48

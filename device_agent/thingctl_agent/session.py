@@ -1,0 +1,490 @@
+"""The agent's core: something happens, effects come out. Pure.
+
+No clock, socket, file, thread or logger: ``now`` (seconds since boot) and ``wall`` (gives
+Unix seconds, or ``None`` when nobody vouches for the wall clock) are passed in, and what
+is to be done comes back as a list of effects, to be done in order.
+
+An execution goes: held (its age cannot be told yet) -> waiting (for a place) -> running
+-> answered -> acknowledged, and may be answered from any of these.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from thingctl_agent import outcome
+from thingctl_agent.clock import Clock, Wall
+from thingctl_agent.effects import Effect, Interrupt, Note, Publish, Save, Start
+from thingctl_agent.history import Accepted, Answered, Cleared, History, Kept, Rebooting, Record, Started
+from thingctl_agent.outbox import Outbox
+from thingctl_agent.progress import Reporter
+from thingctl_agent.recovery import interrupted, not_rebooted, settle
+from thingctl_agent.registry import InvalidParamsError
+from thingctl_agent.slots import Slots
+from thingctl_protocol.errors import ProtocolError
+from thingctl_protocol.messages import Announcement, decode_request, decode_time, encode_announcement
+from thingctl_protocol.statuses import Status
+from thingctl_protocol.topics import Kind, Topics
+
+if TYPE_CHECKING:
+    from thingctl_agent.history import Entry
+    from thingctl_agent.outcome import Outcome
+    from thingctl_agent.registry import Action, Registry
+
+HOLD: Final = 2.0
+"""Seconds after the first subscription that a request of unknown age waits for the broker's time."""
+
+REBOOT_WITHIN: Final = 300.0
+"""Seconds in which the device must go down once a handler has asked for a reboot."""
+
+ANNOUNCEMENT: Final = "announcement"
+"""The receipt of the announcement; no execution id can be in its place in the loop's table."""
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Bounds of one agent. Beyond them a command is REJECTED ``BUSY``."""
+
+    running: int = 8
+    waiting: int = 100
+    waiting_bytes: int = 1024 * 1024
+
+
+class Call(msgspec.Struct):
+    """One request between its acceptance and its answer."""
+
+    execution_id: str
+    action: Action
+    params: bytes
+    timestamp: float
+    ttl: float
+    deadline: float | None
+    """Time since boot at which it is stale; ``None``: its age cannot be told yet."""
+    attempt: int = 0
+    kept: bytes | None = None
+    timeout_at: float | None = None
+    answered: bool = False
+    asked_to_stop: str = ""
+    ageless: bool = False
+
+    @property
+    def expires(self) -> float:
+        """Unix seconds by the broker's clock at which its TTL has passed."""
+        return self.timestamp + self.ttl
+
+
+class Session:
+    """Everything the agent decides for one thing."""
+
+    def __init__(
+        self,
+        thing: str,
+        registry: Registry,
+        history: History,
+        *,
+        topics: Topics | None = None,
+        limits: Limits | None = None,
+        version: str = "",
+    ) -> None:
+        self.thing = thing
+        self.topics = topics or Topics()
+        self._registry = registry
+        self._history = history
+        self._limits = limits or Limits()
+        self._version = version
+        self._clock = Clock()
+        self._slots = Slots(self._limits.running)
+        self._outbox = Outbox()
+        self._progress = Reporter()
+        self._waiting: dict[str, Call] = {}
+        self._running: dict[str, Call] = {}
+        self._rebooting: dict[str, tuple[Call, float]] = {}
+        self._hold_until: float | None = None
+        self._stopping = False
+        self._effects: list[Effect] = []
+
+    # -- what happens
+
+    def recover(self, boot_id: str, now: float, wall: Wall, *, trusted: bool) -> list[Effect]:
+        """Take up what an earlier run left. Call once, first.
+
+        ``trusted``: the journal is whole and lost nothing, so that a request without a
+        Started record was certainly not begun.
+        """
+        rebooted = self._history.boot_id not in {"", boot_id}
+        self._history.boot_id = boot_id
+        for execution_id, payload in self._history.unacknowledged():
+            self._outbox.put(execution_id, payload)
+        for execution_id, entry in self._history.unanswered():
+            self._recover_one(execution_id, entry, rebooted=rebooted, trusted=trusted)
+        self._start_ready(now, wall)
+        return self._take()
+
+    def connected(self, now: float) -> list[Effect]:
+        """The broker has accepted the connection."""
+        self._send(self._outbox.connected())
+        self._say_progress(self._progress.connected(now))
+        return self._take()
+
+    def subscribed(self, now: float) -> list[Effect]:
+        """The broker has accepted the subscription to requests."""
+        if self._hold_until is None:
+            self._hold_until = now + HOLD
+        return self._take()
+
+    def disconnected(self) -> list[Effect]:
+        """The connection is gone."""
+        self._outbox.disconnected()
+        self._progress.disconnected()
+        return self._take()
+
+    def message(self, topic: str, payload: bytes, now: float, wall: Wall, *, retain: bool) -> list[Effect]:
+        """A message arrived. Retained ones are history, not requests."""
+        parsed = self.topics.parse(topic)
+        if parsed is None or parsed.thing != self.thing or retain:
+            self._note("warning", "message ignored", topic=topic, retain=retain)
+        elif parsed.kind is Kind.TIME:
+            self._time(payload, now)
+        elif parsed.kind is Kind.REQUEST and parsed.execution_id is not None:
+            self._request(parsed.execution_id, payload, now, wall)
+        elif parsed.kind is Kind.CANCEL and parsed.execution_id is not None:
+            self._cancel(parsed.execution_id)
+        self._start_ready(now, wall)
+        return self._take()
+
+    def acknowledged(self, receipt: str) -> list[Effect]:
+        """The broker has acknowledged a publish that had this receipt."""
+        entry = self._history.get(receipt)
+        if entry is not None and not entry.cleared:
+            self._record(Cleared(receipt), durable=entry.durable, flush=False)
+        self._send(self._outbox.acknowledged(receipt))
+        return self._take()
+
+    def progress(
+        self, execution_id: str, percent: float | None, message: str | None, now: float
+    ) -> list[Effect]:
+        """A handler says how far it has come."""
+        call = self._running.get(execution_id)
+        if call is not None and not call.answered:
+            self._say_progress(self._progress.say(execution_id, percent, message, now))
+        return self._take()
+
+    def keep(self, execution_id: str, value: bytes) -> list[Effect]:
+        """A handler wants to find ``value`` again after a restart."""
+        call = self._running.get(execution_id)
+        if call is not None and not call.answered:
+            self._record(Kept(execution_id, value), durable=call.action.policy.durable, flush=False)
+        return self._take()
+
+    def finished(self, execution_id: str, result: Outcome, now: float, wall: Wall) -> list[Effect]:
+        """A handler has ended."""
+        call = self._running.pop(execution_id)
+        self._slots.release(execution_id, was_overdue=call.answered)
+        if call.answered:
+            self._note(
+                "warning", "handler ended after its answer", executionId=execution_id, status=result.status
+            )
+        elif call.action.policy.reboots and result.status is Status.SUCCEEDED:
+            self._rebooting[execution_id] = (call, now + REBOOT_WITHIN)
+            self._record(Rebooting(execution_id, result.encode()), flush=True)
+        elif call.asked_to_stop == "stop" and result.status is Status.CANCELED:
+            if not call.action.policy.reruns:
+                self._answer(call, interrupted())
+        else:
+            self._answer(call, result)
+        self._start_ready(now, wall)
+        return self._take()
+
+    def unsaved(self, record: Record, now: float, wall: Wall) -> list[Effect]:
+        """A record could not be written: what depends on it is not done."""
+        if not isinstance(record, Accepted | Started):
+            return []
+        call = self._running.pop(record.execution_id, None)
+        if call is not None:
+            self._slots.release(record.execution_id)
+        else:
+            call = self._waiting.pop(record.execution_id, None)
+        if call is not None:
+            self._answer(
+                call, outcome.rejected(outcome.JOURNAL_UNAVAILABLE, "the device cannot write its journal")
+            )
+        self._start_ready(now, wall)
+        return self._take()
+
+    def tick(self, now: float, wall: Wall) -> list[Effect]:
+        """Time has passed."""
+        for call in list(self._running.values()):
+            if call.timeout_at is not None and call.timeout_at <= now and not call.answered:
+                self._time_out(call)
+        for execution_id, (call, until) in list(self._rebooting.items()):
+            if until <= now:
+                del self._rebooting[execution_id]
+                self._answer(call, not_rebooted("the device did not go down"))
+        self._say_progress(self._progress.due(now))
+        self._start_ready(now, wall)
+        return self._take()
+
+    def next_due(self) -> float | None:
+        """When :meth:`tick` has something to do next (seconds since boot); ``None``: not foreseeable."""
+        times = [c.timeout_at for c in self._running.values() if c.timeout_at is not None and not c.answered]
+        times += [until for _, until in self._rebooting.values()]
+        for call in self._waiting.values():
+            if call.deadline is not None:
+                times.append(call.deadline)
+            elif self._hold_until is not None:
+                times.append(self._hold_until)
+        times += self._progress.due_times()
+        return min(times, default=None)
+
+    # -- stopping
+
+    def stop(self) -> list[Effect]:
+        """The agent is to stop: nothing starts any more, handlers are asked to end."""
+        self._stopping = True
+        for call in self._running.values():
+            if not call.answered and not call.action.policy.reboots:
+                call.asked_to_stop = call.asked_to_stop or "stop"
+                self._effects.append(Interrupt(call.execution_id))
+        return self._take()
+
+    def abandon(self) -> list[Effect]:
+        """The handlers' grace is over: answer for those that still run."""
+        for call in self._running.values():
+            if not call.answered and not call.action.policy.reboots and not call.action.policy.reruns:
+                self._answer(call, interrupted())
+                call.answered = True
+                self._slots.overdue(call.execution_id)
+        return self._take()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a handler runs that :meth:`stop` has asked to end."""
+        return any(not c.answered and not c.action.policy.reboots for c in self._running.values())
+
+    @property
+    def unacknowledged(self) -> int:
+        """Responses the broker has not acknowledged."""
+        return len(self._outbox)
+
+    def announcement(self) -> Publish:
+        """What the agent can do, to be retained by the broker."""
+        announced = Announcement(self._version, tuple(action.description for action in self._registry))
+        return Publish(
+            self.topics.actions(self.thing), encode_announcement(announced), retain=True, receipt=ANNOUNCEMENT
+        )
+
+    def withdrawal(self) -> Publish:
+        """Takes the announcement back."""
+        return Publish(self.topics.actions(self.thing), b"", retain=True)
+
+    # -- requests
+
+    def _time(self, payload: bytes, now: float) -> None:
+        try:
+            self._clock.broker_says(decode_time(payload), now)
+        except ProtocolError as error:
+            self._note("warning", "time ignored", reason=str(error))
+
+    def _request(self, execution_id: str, payload: bytes, now: float, wall: Wall) -> None:
+        known = self._history.get(execution_id)
+        if known is not None:
+            self._note(
+                "info", "request repeated", executionId=execution_id, answered=known.response is not None
+            )
+            if known.response is not None:
+                self._send(self._outbox.put(execution_id, known.response))
+            return
+        try:
+            request = decode_request(payload)
+        except ProtocolError as error:
+            text = f"{error.text} at {error.pointer}" if error.pointer else error.text
+            self._refuse(execution_id, outcome.rejected(outcome.INVALID_REQUEST, text), now, 0.0)
+            return
+        action = self._registry.get(request.action)
+        params = bytes(request.params)
+        refusal = self._refusal(action, request.action, params)
+        if refusal is not None or action is None:
+            assert refusal is not None
+            self._refuse(execution_id, refusal, request.timestamp, request.ttl)
+            return
+        call = Call(execution_id, action, params, request.timestamp, request.ttl, None)
+        self._judge(call, now, wall)
+        if call.deadline is not None and call.deadline <= now:
+            self._refuse(execution_id, _expired(call), request.timestamp, request.ttl)
+            return
+        if not self._slots.within_rate(action.name, action.policy, now):
+            busy = outcome.rejected(outcome.BUSY, f"more than {action.policy.rate} of {action.name}")
+            self._refuse(execution_id, busy, request.timestamp, request.ttl)
+            return
+        self._record(
+            Accepted(execution_id, action.name, params, request.timestamp, request.ttl, call.deadline),
+            durable=action.policy.durable,
+            flush=True,
+        )
+        self._waiting[execution_id] = call
+
+    def _refusal(self, action: Action | None, name: str, params: bytes) -> Outcome | None:
+        """Why the request is not taken on, by what does not depend on its age."""
+        if action is None:
+            return outcome.rejected(outcome.UNKNOWN_ACTION, f"this device has no action named {name!r}")
+        try:
+            action.decode(params)
+        except InvalidParamsError as error:
+            return outcome.rejected(
+                outcome.INVALID_PARAMS, f"{error.text} at {error.pointer or 'the params'}"
+            )
+        if self._slots.stuck(action.name, action.policy):
+            return outcome.rejected(outcome.BUSY, "an earlier call of it has timed out and still runs")
+        waiting_bytes = sum(len(call.params) for call in self._waiting.values())
+        if (
+            len(self._waiting) >= self._limits.waiting
+            or waiting_bytes + len(params) > self._limits.waiting_bytes
+        ):
+            return outcome.rejected(outcome.BUSY, f"{len(self._waiting)} commands wait already")
+        return None
+
+    def _cancel(self, execution_id: str) -> None:
+        waiting = self._waiting.pop(execution_id, None)
+        if waiting is not None:
+            self._answer(waiting, outcome.canceled("it had not begun"))
+            return
+        running = self._running.get(execution_id)
+        if running is not None and not running.answered and not running.asked_to_stop:
+            running.asked_to_stop = "cancel"
+            self._effects.append(Interrupt(execution_id))
+
+    # -- freshness
+
+    def _judge(self, call: Call, now: float, wall: Wall) -> None:
+        """Set the call's deadline if its age can be told, or need not be."""
+        if call.deadline is not None:
+            return
+        policy = call.action.policy
+        lasts = call.ttl if policy.max_age is None else min(call.ttl, policy.max_age)
+        age = self._clock.age(call.timestamp, now, wall)
+        if age is not None:
+            call.deadline = now + lasts - max(0.0, age)
+        elif self._hold_until is not None and now >= self._hold_until:
+            call.ageless = True
+            call.deadline = now + lasts if policy.stale == "run" else now
+
+    # -- running
+
+    def _start_ready(self, now: float, wall: Wall) -> None:
+        for call in list(self._waiting.values()):
+            self._judge(call, now, wall)
+            if call.deadline is None:
+                continue  # held
+            if call.deadline <= now:
+                del self._waiting[call.execution_id]
+                self._answer(call, _expired(call) if not call.attempt else interrupted())
+            elif self._may_start and self._slots.free(call.action.name, call.action.policy):
+                del self._waiting[call.execution_id]
+                self._start(call, now)
+
+    @property
+    def _may_start(self) -> bool:
+        return not self._stopping and not self._rebooting
+
+    def _start(self, call: Call, now: float) -> None:
+        assert call.deadline is not None
+        policy = call.action.policy
+        call.attempt += 1
+        call.timeout_at = call.deadline if policy.timeout is None else now + policy.timeout
+        self._running[call.execution_id] = call
+        self._slots.take(call.execution_id, call.action.name, policy)
+        self._record(Started(call.execution_id, call.attempt), durable=policy.durable, flush=policy.reboots)
+        timeout = call.timeout_at - now
+        start = Start(call.execution_id, call.action.name, call.params, timeout, call.attempt, call.kept)
+        self._effects.append(start)
+
+    def _time_out(self, call: Call) -> None:
+        # A function cannot be killed: answer, and keep its place taken until it ends.
+        self._answer(call, outcome.failed(outcome.TIMEOUT, "the handler did not end in time"))
+        call.answered = True
+        self._slots.overdue(call.execution_id)
+        self._effects.append(Interrupt(call.execution_id))
+
+    # -- after a restart
+
+    def _recover_one(self, execution_id: str, entry: Entry, *, rebooted: bool, trusted: bool) -> None:
+        accepted = entry.accepted
+        action = None if accepted is None else self._registry.get(accepted.action)
+        settled = settle(entry, action.policy if action else None, rebooted=rebooted, trusted=trusted)
+        if isinstance(settled, bytes) or accepted is None or action is None:
+            assert isinstance(settled, bytes)
+            self._note("warning", "interrupted by a restart", executionId=execution_id)
+            self._put(
+                execution_id, settled, accepted.timestamp + accepted.ttl if accepted else 0.0, durable=True
+            )
+            return
+        self._note("info", "taken up again", executionId=execution_id, attempt=settled + 1)
+        self._waiting[execution_id] = Call(
+            execution_id,
+            action,
+            accepted.params,
+            accepted.timestamp,
+            accepted.ttl,
+            None if rebooted else accepted.deadline,
+            attempt=settled,
+            kept=entry.kept,
+        )
+
+    # -- answering
+
+    def _refuse(self, execution_id: str, result: Outcome, timestamp: float, ttl: float) -> None:
+        self._note("info", "refused", executionId=execution_id, status=result.status, reason=_code(result))
+        self._put(execution_id, result.encode(), timestamp + ttl, durable=True)
+
+    def _answer(self, call: Call, result: Outcome) -> None:
+        self._note(
+            "info",
+            "answered",
+            executionId=call.execution_id,
+            action=call.action.name,
+            status=result.status,
+            reason=_code(result),
+        )
+        self._answer_raw(call, result.encode())
+
+    def _answer_raw(self, call: Call, payload: bytes) -> None:
+        self._put(call.execution_id, payload, call.expires, durable=call.action.policy.durable)
+
+    def _put(self, execution_id: str, payload: bytes, expires: float, *, durable: bool) -> None:
+        self._progress.drop(execution_id)
+        self._record(Answered(execution_id, expires, payload), durable=durable, flush=True)
+        self._send(self._outbox.put(execution_id, payload))
+
+    def _send(self, responses: list[tuple[str, bytes]]) -> None:
+        for execution_id, payload in responses:
+            topic = self.topics.response(self.thing, execution_id)
+            self._effects.append(Publish(topic, payload, receipt=execution_id))
+
+    def _say_progress(self, said: list[tuple[str, bytes]]) -> None:
+        for execution_id, payload in said:
+            self._effects.append(Publish(self.topics.response(self.thing, execution_id), payload))
+
+    def _record(self, record: Record, *, flush: bool, durable: bool = True) -> None:
+        self._history.apply(record, durable=durable)
+        if durable:
+            self._effects.append(Save(record, flush))
+
+    def _note(self, level: str, event: str, **fields: Any) -> None:
+        self._effects.append(Note(level, event, fields))
+
+    def _take(self) -> list[Effect]:
+        effects, self._effects = self._effects, []
+        return effects
+
+
+def _expired(call: Call) -> Outcome:
+    if call.ageless:
+        text = "its age cannot be told: the broker said no time and the device's clock is not synchronised"
+    else:
+        text = f"it is older than it may be (its TTL is {call.ttl:g} s)"
+    return outcome.rejected(outcome.EXPIRED, text)
+
+
+def _code(result: Outcome) -> str:
+    return result.reason.reason_code if result.reason else ""

@@ -1,0 +1,107 @@
+"""Brokers inside the test's own loop: amqtt, the front, and the service over a manual or real clock."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from amqtt.broker import Broker
+
+from support.wire import RawClient
+from thingctl_broker.addresses import Address, bind_tcp, bound_to
+from thingctl_broker.application import Application
+from thingctl_broker.clock import SystemClock
+from thingctl_broker.mqtt.front import Front, Gatekeeper, OpenGatekeeper
+from thingctl_broker.mqtt.limits import FrontLimits
+from thingctl_broker.ports import Clock, Journal
+from thingctl_broker.service import CommandService
+from thingctl_broker.unkept import NoJournal
+
+
+class Running(NamedTuple):
+    """A broker that runs."""
+
+    address: tuple[str, int]
+    front: Front
+    service: CommandService
+    broker: Any
+
+
+@asynccontextmanager
+async def front_broker(
+    *,
+    limits: FrontLimits | None = None,
+    clock: Clock | None = None,
+    journal: Journal | None = None,
+    gatekeeper: Gatekeeper | None = None,
+) -> AsyncIterator[Running]:
+    """The front on a free port with a real amqtt behind it, and no HTTP."""
+    front = Front(gatekeeper=gatekeeper or OpenGatekeeper(), limits=limits)
+    service = CommandService(clock=clock or SystemClock(), link=front, journal=journal or NoJournal())
+    broker = Broker(
+        {
+            "listeners": {"default": {"type": "external"}},
+            "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
+        }
+    )
+    sock = bind_tcp(Address("127.0.0.1", 0))
+    await broker.start()
+    await front.start(service, broker, [sock])
+    try:
+        yield Running(tuple(bound_to(sock)), front, service, broker)
+    finally:
+        await RawClient.close_all()
+        await front.stop()
+        await broker.shutdown()
+
+
+class RunningPlugin(NamedTuple):
+    """amqtt with the plugin in it, as ``thingctl serve`` and the stock command run it."""
+
+    address: tuple[str, int]
+    application: Application
+    broker: Any
+
+    @property
+    def front(self) -> Front:
+        return self.application.front
+
+    @property
+    def service(self) -> CommandService:
+        return self.application.service
+
+
+PLUGIN = "thingctl_broker.mqtt.plugin.CommandsPlugin"
+
+
+@asynccontextmanager
+async def plugin_broker(
+    data_dir: Path,
+    *,
+    beside: dict[str, Any] | None = None,
+    **settings: Any,
+) -> AsyncIterator[RunningPlugin]:
+    """amqtt with the plugin, and with others ``beside`` it, on free ports."""
+    settings = {
+        "open": True,
+        "data_dir": str(data_dir),
+        "mqtt": {"bind": "127.0.0.1:0"},
+        "http": {"bind": "127.0.0.1:0"},
+        **settings,
+    }
+    broker = Broker(
+        {
+            "listeners": {"default": {"type": "external"}},
+            "plugins": {PLUGIN: {"settings": settings}, **(beside or {})},
+        }
+    )
+    await broker.start()
+    plugin = broker.plugins_manager.get_plugin("CommandsPlugin")
+    assert plugin.failure is None
+    try:
+        yield RunningPlugin(tuple(plugin.application.mqtt_address), plugin.application, broker)
+    finally:
+        await RawClient.close_all()
+        await broker.shutdown()
