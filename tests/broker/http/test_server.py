@@ -26,6 +26,8 @@ def stop_in_time(api):
     begun = time.monotonic()
     api.run(api.server.stop())
     assert time.monotonic() - begun < 1.0
+    assert connections(api) == set()
+    assert api.server._server.server_state.tasks == set()
 
 
 def test_stop_ends_waiting_callers_with_what_there_is():
