@@ -128,6 +128,16 @@ class RunningNothing:
         pass
 
 
+def test_requests_are_not_worth_a_line_in_the_log(caplog):
+    api = RunningApi()
+    with caplog.at_level(logging.DEBUG, "uvicorn"):
+        assert api.get("/healthz").status == 200
+        assert api.request("HEAD", "/healthz").status == 200
+        assert api.get("/nowhere").status == 404
+    api.close()
+    assert caplog.records == []
+
+
 def test_the_server_runs_in_any_thread():
     """Where uvicorn's own would ask for signals, which only the main thread may."""
     found = []
