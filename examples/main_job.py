@@ -44,15 +44,14 @@ def main() -> int:
             )
             wait_until_online(told, [broker, device])
             client = {"THINGCTL_URL": told["http"], "THINGCTL_TOKEN": told["token"]}
-            say("sending it a command:")
-            show(client, "send", THING, "setTemperature", "value=24", "--wait")
-            say("every command is on record:")
-            show(client, "list")
+            say("sending it a command, which the broker accepts as SENT:")
+            said = show(client, "send", THING, "setTemperature", "value=24")
+            say("and what became of it:")
+            show(client, "watch", said.split()[-1])
             tell_what_to_try(told)
             while broker.poll() is None and device.poll() is None:
                 time.sleep(0.2)
-            say("a process has ended by itself")
-            return 1
+            raise RuntimeError("a process has ended by itself")  # noqa: TRY301
         except Stopped:
             say("ending the device and the broker")
             return 0
@@ -82,7 +81,9 @@ def ports() -> list[str]:
     return ["--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0"]
 
 
-def start(stack: ExitStack, *command: object, read: bool = False, **environment: str) -> subprocess.Popen[str]:
+def start(
+    stack: ExitStack, *command: object, read: bool = False, **environment: str
+) -> subprocess.Popen[str]:
     """Start a process that ends with this one."""
     process = subprocess.Popen(
         [str(part) for part in command],
@@ -137,11 +138,17 @@ def wait_until_online(told: dict[str, str], processes: list[subprocess.Popen[str
     raise RuntimeError("the device did not connect")
 
 
-def show(environment: dict[str, str], *arguments: str) -> None:
-    """Run a command of thingctl's as a person would, and show both."""
+def show(environment: dict[str, str], *arguments: str) -> str:
+    """Run a command of thingctl's as a person would; show both, and return what it said."""
     print(f"$ thingctl {' '.join(arguments)}", flush=True)
-    subprocess.run([str(THINGCTL), *arguments], env=os.environ | environment, check=True)
-    print(flush=True)
+    command = [str(THINGCTL), *arguments]
+    done = subprocess.run(
+        command, env=os.environ | environment, stdout=subprocess.PIPE, text=True, check=False
+    )
+    print(done.stdout, flush=True)
+    if done.returncode:
+        raise RuntimeError(f"thingctl {arguments[0]} ended with exit code {done.returncode}")
+    return done.stdout
 
 
 def tell_what_to_try(told: dict[str, str]) -> None:

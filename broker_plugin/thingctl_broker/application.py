@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +15,11 @@ import structlog
 from thingctl_broker.addresses import Address, bind_tcp, bound_to, parse_address
 from thingctl_broker.clock import SystemClock
 from thingctl_broker.config import ConfigurationError, Settings
-from thingctl_broker.credentials import TokenStore, CredentialsError
+from thingctl_broker.credentials import CredentialsError, TokenStore
 from thingctl_broker.delivery import Deliveries
 from thingctl_broker.http.app import create_app
 from thingctl_broker.http.server import HttpServer
+from thingctl_broker.journal import JournalError, SqliteJournal
 from thingctl_broker.mqtt.front import ClosedGatekeeper, Front, OpenGatekeeper
 from thingctl_broker.paths import default_data_dir
 from thingctl_broker.service import CommandService
@@ -27,7 +31,9 @@ from thingctl_protocol.topics import Topics
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Iterable, Iterator
 
+    from thingctl_broker.executions import Execution
     from thingctl_broker.mqtt.front import Broker, Gatekeeper
 
 _log = structlog.get_logger("thingctl.broker")
@@ -48,6 +54,7 @@ class Application:
             self.tokens = TokenStore.open(self.data_dir, os.environ.get("THINGCTL_ADMIN_TOKEN"))
         except (CredentialsError, OSError) as error:
             raise ConfigurationError(f"data directory {self.data_dir}: {error}") from error
+        self._journal = self._open_journal()
         if gatekeeper is None:
             gatekeeper = OpenGatekeeper() if settings.open else ClosedGatekeeper()
         self.front = Front(
@@ -57,25 +64,32 @@ class Application:
         self.service = CommandService(
             clock=SystemClock(),
             link=self.front,
-            journal=NoJournal(),
+            journal=self._journal,
             table=ExecutionTable(commands.table, commands.keep),
             deliveries=Deliveries(commands.window, commands.queue),
             settings=settings.service,
         )
         self.waiters = EndWaiters(self.service.events)
-        self._mqtt_socket = _bind("mqtt", settings.mqtt.bind)
-        try:
+        with ExitStack() as undo:
+            if isinstance(self._journal, SqliteJournal):
+                undo.callback(self._journal.release)
+                self._recover(self._journal)
+            self._mqtt_socket = _bind("mqtt", settings.mqtt.bind)
+            undo.callback(self._mqtt_socket.close)
             self._http_socket = _bind("http", settings.http.bind)
-        except ConfigurationError:
-            self._mqtt_socket.close()
-            raise
+            undo.pop_all()
         self.mqtt_address: Address = bound_to(self._mqtt_socket)
         self.http_address: Address = bound_to(self._http_socket)
         self._http = HttpServer(create_app(self.service, self.waiters, self.tokens), self._http_socket)
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self, broker: Broker) -> None:
-        """Begin to serve, with ``broker`` behind the front."""
+        """Begin to serve, with ``broker`` behind the front. Raises :class:`ConfigurationError`."""
+        if isinstance(self._journal, SqliteJournal):
+            try:
+                await self._journal.start()
+            except JournalError as error:
+                raise ConfigurationError(str(error)) from error
         await self.front.start(self.service, broker, [self._mqtt_socket])
         self._sweeper = asyncio.get_running_loop().create_task(sweep(self.service))
         await self._http.start()
@@ -89,6 +103,37 @@ class Application:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)
         await self.front.stop()
+        if isinstance(self._journal, SqliteJournal):
+            await self._journal.stop()
+
+    def _open_journal(self) -> SqliteJournal | NoJournal:
+        if self.settings.in_memory:
+            return NoJournal()
+        try:
+            return SqliteJournal(self.data_dir, max_bytes=self.settings.commands.journal_bytes)
+        except JournalError as error:
+            raise ConfigurationError(str(error)) from error
+
+    def _recover(self, journal: SqliteJournal) -> None:
+        began = time.monotonic()
+        enabled = gc.isenabled()
+        gc.disable()  # a million objects that all stay: looking through them again and again is in vain
+        try:
+            count = self.service.restore(_with_progress(journal.recover(began, time.time())))
+        except JournalError as error:
+            raise ConfigurationError(str(error)) from error
+        finally:
+            if enabled:
+                gc.enable()
+        if count:
+            _log.info("executions recovered", count=count, seconds=round(time.monotonic() - began, 2))
+
+
+def _with_progress(executions: Iterable[Execution]) -> Iterator[Execution]:
+    for count, execution in enumerate(executions, 1):
+        yield execution
+        if count % 250_000 == 0:
+            _log.info("recovering executions", so_far=count)
 
 
 def _bind(what: str, bind: str) -> socket.socket:

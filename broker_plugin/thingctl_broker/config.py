@@ -49,6 +49,8 @@ class CommandSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Executions held at once."""
     keep: float = 7 * 24 * 3600.0
     """How long an ended execution is kept."""
+    journal_bytes: int = 0
+    """How large the journal on the disk may grow; 0: as large as the disk allows."""
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,6 +59,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     open: bool = False
     """Whether devices are let in without credentials; on loopback only."""
     data_dir: str | None = None
+    in_memory: bool = False
+    """Whether executions are forgotten when the broker ends. Tokens are kept all the same."""
     mqtt: MqttSettings = MqttSettings()
     http: HttpSettings = HttpSettings()
     commands: CommandSettings = CommandSettings()

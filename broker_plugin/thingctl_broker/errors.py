@@ -39,5 +39,17 @@ class QueueFull(ServiceError):
         self.retry_after = retry_after
 
 
+class IdempotencyConflict(ServiceError):
+    """The idempotency key was used for another command."""
+
+
+class NotAccepting(ServiceError):
+    """New executions cannot be kept at present (the disk is full, say). ``retry_after``: seconds."""
+
+    def __init__(self, text: str, retry_after: int) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
+
+
 class TableFull(ServiceError):
     """The table holds as many executions as it may, and all of them are live."""

@@ -9,6 +9,8 @@ from collections import Counter
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -28,9 +30,13 @@ class Change(StrEnum):
 
 
 class Events:
-    """Hands each change to every listener, in the order in which they came."""
+    """Hands each change to every listener, in the order in which they came.
+
+    A listener that raises is logged; neither the others nor the execution suffer.
+    """
 
     def __init__(self) -> None:
+        self._log = structlog.get_logger("thingctl.events")
         self._listeners: list[Callable[[Execution, Change], None]] = []
 
     def subscribe(self, listener: Callable[[Execution, Change], None]) -> Callable[[], None]:
@@ -41,7 +47,12 @@ class Events:
     def emit(self, execution: Execution, change: Change) -> None:
         """Tell every listener."""
         for listener in tuple(self._listeners):
-            listener(execution, change)
+            try:
+                listener(execution, change)
+            except Exception:
+                self._log.exception(
+                    "listener failed", execution_id=execution.execution_id, change=change.value
+                )
 
 
 class Counters(Counter[str]):

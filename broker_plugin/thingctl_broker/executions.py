@@ -82,6 +82,10 @@ class Execution(msgspec.Struct, gc=False):
     """Monotonic: TTL counts from creation on the broker's own clock."""
     requested_by: str = ""
     """The name of the API token that sent it."""
+    idempotency_key: str = ""
+    """What the caller named the command by, to send it again safely."""
+    fingerprint: str = ""
+    """Of the whole command, when it has a key: the same key must mean the same command."""
     status: Status = Status.SENT
     result: bytes | None = None
     reason: StatusReason | None = None
@@ -96,9 +100,12 @@ class Execution(msgspec.Struct, gc=False):
     started_at: float | None = None
     """When the device first answered anything."""
     cancel_requested_at: float | None = None
+    cancel_grace: float | None = None
     cancel_deadline: float | None = None
     """Monotonic: how long the device may take over its verdict on a cancel."""
     ended_at: float | None = None
+    kept: bool = False
+    """Whether the journal has a record of it already."""
 
     @property
     def is_terminal(self) -> bool:
@@ -116,8 +123,11 @@ class Execution(msgspec.Struct, gc=False):
 
     @property
     def retry_safe(self) -> bool:
-        """Whether sending the command again cannot make it run twice: it was never published."""
-        return self.published_at is None
+        """Whether sending the command again cannot make it run twice: it never left.
+
+        A device that has answered has the request, whatever is on record of its leaving.
+        """
+        return self.published_at is None and self.started_at is None
 
     @property
     def next_deadline(self) -> float:
@@ -147,11 +157,12 @@ class Execution(msgspec.Struct, gc=False):
             self.started_at = at
         if response.progress is not None:
             self.progress = response.progress
-        if response.status_reason is not None:
-            self.reason = response.status_reason
         if response.status in TERMINAL:
             self.result = result
+            self.reason = response.status_reason  # an earlier report's does not explain the verdict
             self.ended_at = at
+        elif response.status_reason is not None:
+            self.reason = response.status_reason
         return Outcome.APPLIED
 
     def _respond_after_the_end(self, response: Response, result: bytes | None, at: float) -> Outcome:
@@ -165,15 +176,14 @@ class Execution(msgspec.Struct, gc=False):
             self.conflicts += 1
             return Outcome.CONFLICTING
         late = self.late
-        if late is not None and late.status in TERMINAL:
-            if response.status is Status.IN_PROGRESS or (late.status, late.result, late.reason) == (
-                response.status,
-                result,
-                reason,
-            ):
+        if late is not None:
+            if (late.status, late.result, late.reason) == (response.status, result, reason):
                 return Outcome.REPEATED
-            self.conflicts += 1
-            return Outcome.CONFLICTING
+            if late.status in TERMINAL:
+                if response.status is Status.IN_PROGRESS:
+                    return Outcome.REPEATED
+                self.conflicts += 1
+                return Outcome.CONFLICTING
         ended_at = self.ended_at if self.ended_at is not None else at
         self.late = Late(response.status, at, max(0.0, at - ended_at), result, reason)
         if self.started_at is None:
@@ -190,26 +200,28 @@ class Execution(msgspec.Struct, gc=False):
         if self.cancel_requested_at is not None:
             return Cancel.PENDING
         self.cancel_requested_at = at
-        if self.published_at is None:
+        if self.retry_safe:
             self._close(Status.CANCELED, StatusReason("CANCELED", "withdrawn before it was published"), at)
             return Cancel.DONE
+        self.cancel_grace = grace
         self.cancel_deadline = now + grace
         return Cancel.REQUESTED
 
     def expire(self, now: float, at: float) -> bool:
-        """Close the execution if a deadline has passed; return whether it was closed."""
-        if self.is_terminal:
+        """Close the execution if a deadline has passed; return whether it was closed.
+
+        When both have passed, the one that came first decides, however late we look.
+        """
+        if self.is_terminal or now < self.next_deadline:
             return False
-        if now >= self.deadline:
+        if self.next_deadline == self.deadline:
             self._close(Status.TIMED_OUT, _TIMED_OUT[self.delivery], at)
-            return True
-        if self.cancel_deadline is not None and now >= self.cancel_deadline:
+        else:
             reason = StatusReason(
                 "NO_VERDICT", "the thing did not answer the cancel; it may still be at work"
             )
             self._close(Status.CANCELED, reason, at)
-            return True
-        return False
+        return True
 
     def _close(self, status: Status, reason: StatusReason, at: float) -> None:
         self.status = advance(self.status, status)

@@ -41,6 +41,11 @@ class Link(Protocol):
 class Journal(Protocol):
     """What keeps executions beyond the process."""
 
+    @property
+    def accepting(self) -> bool:
+        """Whether new executions can be kept at present."""
+        ...
+
     def record(self, execution: Execution) -> None:
         """Keep the execution as it stands now."""
         ...
@@ -49,6 +54,9 @@ class Journal(Protocol):
         """The execution has left the table."""
         ...
 
-    def then(self, callback: Callable[[], None]) -> None:
-        """Call back, in the loop, when everything recorded so far is kept; at once if it is."""
+    def then(self, kept: Callable[[], None], lost: Callable[[], None] | None = None) -> None:
+        """Call ``kept``, in the loop, when everything recorded so far is kept; at once if it is.
+
+        ``lost`` is called instead when it could not be kept; without one, ``kept`` waits on.
+        """
         ...

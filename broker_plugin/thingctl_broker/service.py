@@ -10,15 +10,25 @@ from __future__ import annotations
 
 import random
 from functools import partial
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import structlog
 
 from thingctl_broker.delivery import Deliveries
-from thingctl_broker.errors import AlreadyEnded, InvalidCommand, QueueFull, UnknownExecution, UnknownThing
+from thingctl_broker.errors import (
+    AlreadyEnded,
+    InvalidCommand,
+    NotAccepting,
+    QueueFull,
+    UnknownExecution,
+    UnknownThing,
+)
 from thingctl_broker.events import Change, Counters, Events, RateLimit
 from thingctl_broker.executions import Cancel, Execution, Outcome
+from thingctl_broker.idempotency import IdempotencyKeys, fingerprint
+from thingctl_broker.publishing import Publisher
 from thingctl_broker.table import ExecutionTable, Page, Query
 from thingctl_broker.things import ThingRegistry
 from thingctl_protocol.errors import ProtocolError
@@ -35,10 +45,12 @@ from thingctl_protocol.messages import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from thingctl_broker.delivery import Publish
     from thingctl_broker.ports import Clock, Journal, Link
 
-_OUTCOME_COUNTERS = {
+EXPIRE_MAX: Final = 1000
+"""Executions closed, and let go, in one call of ``expire``: the loop has other work too."""
+
+_OUTCOME_COUNTERS: Final = {
     Outcome.REPEATED: "responses.repeated",
     Outcome.LATE: "responses.late",
     Outcome.CONFLICTING: "responses.conflicting",
@@ -78,6 +90,15 @@ class CommandService:
         self._clock = clock
         self._link = link
         self._ids = IdSource()
+        self._keys = IdempotencyKeys()
+        self._publisher = Publisher(
+            deliveries=self._deliveries,
+            table=self.table,
+            link=link,
+            journal=journal,
+            clock=clock,
+            changed=self._changed,
+        )
         self._random = random.SystemRandom()
         self._entropy = random.Random(self._random.getrandbits(256)).getrandbits  # noqa: S311 ids are no secrets
         self._log = structlog.get_logger("thingctl.service")
@@ -93,14 +114,23 @@ class CommandService:
         ttl: int | None = None,
         *,
         requested_by: str = "",
+        idempotency_key: str = "",
     ) -> Execution:
         """Accept a command for one thing and see it on its way.
 
-        ``params``: an encoded JSON object. ``ttl``: whole seconds.
+        ``params``: an encoded JSON object. ``ttl``: whole seconds. ``idempotency_key``: with
+        the key of an earlier command by the same caller, that command's execution is
+        returned and nothing is sent.
 
-        Raises :class:`InvalidCommand`, :class:`UnknownThing`, :class:`QueueFull` or
+        Raises :class:`InvalidCommand`, :class:`UnknownThing`, :class:`QueueFull`,
+        :class:`~thingctl_broker.errors.IdempotencyConflict`, :class:`NotAccepting` or
         :class:`~thingctl_broker.errors.TableFull`; then nothing has happened.
         """
+        print_ = fingerprint(thing, action, params, ttl) if idempotency_key else ""
+        if print_ and (earlier := self._keys.find(requested_by, idempotency_key, print_)) is not None:
+            return earlier
+        if not self.journal.accepting:
+            raise NotAccepting("commands cannot be kept at present, so none is accepted", retry_after=5)
         ttl = self.settings.ttl_default if ttl is None else ttl
         if not TTL_MIN <= ttl <= self.settings.ttl_max:
             raise InvalidCommand(f"ttl must be from {TTL_MIN} to {self.settings.ttl_max} seconds", "/ttl")
@@ -133,13 +163,22 @@ class CommandService:
             created_at=at,
             deadline=self._clock.monotonic() + ttl,
             requested_by=requested_by,
+            idempotency_key=idempotency_key,
+            fingerprint=print_,
         )
         left = self.table.add(execution)
         if left is not None:
-            self.journal.forget(left)
+            self._forget(left)
+        self._keys.remember(execution)
         self.counters["executions.created"] += 1
+        at_once = self._publisher.offer(execution, at)
         self._changed(execution, Change.CREATED)
-        self.journal.then(partial(self._dispatch, execution, payload))
+        if at_once:
+            self.events.emit(execution, Change.PUBLISHED)
+        self.journal.then(
+            partial(self._publisher.write, execution, 1, payload, again=False) if at_once else _nothing,
+            partial(self._withdraw, execution),
+        )
         return execution
 
     def get(self, execution_id: str) -> Execution:
@@ -168,7 +207,7 @@ class CommandService:
         elif outcome is Cancel.REQUESTED:
             self.table.reschedule(execution)
             self._changed(execution, Change.CANCEL_REQUESTED)
-            self.journal.then(partial(self._link.publish_cancel, execution.thing, execution_id))
+            self._publisher.cancel(execution)
         return execution
 
     # What things do.
@@ -184,7 +223,7 @@ class CommandService:
 
     def reachable(self, thing: str) -> None:
         """A thing has subscribed to its requests: what waits for it goes out, in order."""
-        self._publish_all(self._deliveries.reachable(thing))
+        self._publisher.reachable(thing)
 
     def unreachable(self, thing: str) -> None:
         """A thing no longer subscribes to its requests."""
@@ -195,7 +234,7 @@ class CommandService:
         execution = self.table.get(execution_id)
         if execution is not None and execution.delivered(self._clock.unix()):
             self._changed(execution, Change.DELIVERED)
-        self._publish_all(self._deliveries.done(thing, execution_id))
+        self._publisher.acknowledged(thing, execution_id)
 
     def respond(self, thing: str, execution_id: str, payload: bytes, kept: Callable[[], None]) -> None:
         """Take in a thing's response; ``kept`` is called when what it changed is on record.
@@ -222,6 +261,7 @@ class CommandService:
                         self._ended(execution)
                     else:
                         self._changed(execution, Change.PROGRESSED)
+                        self._publisher.acknowledged(thing, execution_id)  # it has the request
                 else:
                     self._note_outcome(execution, outcome)
                 self.journal.then(kept)
@@ -244,17 +284,20 @@ class CommandService:
     # What time does.
 
     def expire(self) -> int:
-        """Close every execution whose deadline has passed; return how many that were."""
+        """Close the executions whose deadline has passed; return how many that were.
+
+        At most ``EXPIRE_MAX`` at once; ``seconds_to_next_deadline`` is 0 while there are more.
+        """
         now, at = self._clock.monotonic(), self._clock.unix()
         closed = 0
-        for execution in self.table.due(now):
+        for execution in islice(self.table.due(now), EXPIRE_MAX):
             if execution.expire(now, at):
                 closed += 1
                 self._ended(execution)
             else:
                 self.table.reschedule(execution)
-        for execution_id in self.table.evict(at):
-            self.journal.forget(execution_id)
+        for left in self.table.evict(at, EXPIRE_MAX):
+            self._forget(left)
         return closed
 
     def seconds_to_next_deadline(self) -> float | None:
@@ -266,42 +309,53 @@ class CommandService:
         """Wall time, Unix seconds, as the service sees it."""
         return self._clock.unix()
 
+    # What a restart does.
+
+    def restore(self, executions: Iterable[Execution]) -> int:
+        """Take in what the journal has kept, oldest first; return how many that were.
+
+        Only before anything else. A live execution waits again, or is published again if it
+        was published and not acknowledged.
+        """
+        count = 0
+        last = ""
+        for execution in executions:
+            count += 1
+            last = execution.execution_id
+            self.table.restore(execution)
+            self._keys.remember(execution)
+            if not execution.is_terminal:
+                self.things.know(execution.thing, execution.created_at)
+                if execution.cancel_requested_at is not None:
+                    self._deliveries.cancel(execution.thing, execution.execution_id)
+                elif execution.delivered_at is None and execution.started_at is None:
+                    published = execution.published_at is not None
+                    self._deliveries.restore(execution.thing, execution.execution_id, published=published)
+        for left in self.table.restored():
+            self._forget(left)
+        if last:
+            self._ids.continue_after(last)
+        return count
+
     # How it is done.
 
-    def _dispatch(self, execution: Execution, payload: bytes) -> None:
-        if not execution.is_terminal and self._deliveries.add(execution.thing, execution.execution_id):
-            self._publish(execution, payload, again=False)
+    def _forget(self, execution: Execution) -> None:
+        self.journal.forget(execution.execution_id)
+        self._keys.forget(execution)
 
-    def _publish_all(self, requests: Iterable[Publish]) -> None:
-        for execution_id, again in requests:
-            execution = self.table.get(execution_id)
-            if (
-                execution is None or execution.is_terminal
-            ):  # pragma: no cover - ended ones have left the queue
-                continue
-            payload = encode_request(
-                command_id=execution.command_id,
-                action=execution.action,
-                params=execution.params,
-                timestamp=int(execution.created_at),
-                ttl=execution.ttl,
-            )
-            self._publish(execution, payload, again=again)
-
-    def _publish(self, execution: Execution, payload: bytes, *, again: bool) -> None:
-        if self._clock.monotonic() >= execution.deadline:
-            return  # the sweeper is about to close it: an expired request is never published
-        thing, execution_id = execution.thing, execution.execution_id
-        execution.published(self._clock.unix())
-        self._changed(execution, Change.PUBLISHED)
-        if not self._link.publish_request(thing, execution_id, payload, again=again):
-            self._publish_all(self._deliveries.done(thing, execution_id))
+    def _withdraw(self, execution: Execution) -> None:
+        """An execution could not be kept, so it never was: nobody has been told of it."""
+        if not execution.is_terminal and self.table.get(execution.execution_id) is execution:
+            self.counters["executions.withdrawn"] += 1
+            self.table.withdraw(execution)
+            self._forget(execution)
+            self._publisher.ended(execution.thing, execution.execution_id)
 
     def _ended(self, execution: Execution) -> None:
         self.counters[f"executions.{execution.status}"] += 1
         self.table.ended(execution)
         self._changed(execution, Change.ENDED)
-        self._publish_all(self._deliveries.done(execution.thing, execution.execution_id))
+        self._publisher.ended(execution.thing, execution.execution_id)
 
     def _changed(self, execution: Execution, change: Change) -> None:
         self.journal.record(execution)
@@ -324,3 +378,7 @@ class CommandService:
     def _warn(self, thing: str, event: str, **details: object) -> None:
         if self._log_limit.allows(thing, self._clock.monotonic()):
             self._log.warning(event, thing=thing, **details)
+
+
+def _nothing() -> None:
+    """Wait for the journal without a wish."""

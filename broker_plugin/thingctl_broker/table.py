@@ -80,18 +80,22 @@ class ExecutionTable:
         """The execution with that id, if it is here."""
         return self._executions.get(execution_id)
 
-    def add(self, execution: Execution) -> str | None:
+    def add(self, execution: Execution) -> Execution | None:
         """Take in an execution that is newer than all others.
 
-        Returns the id of the one that had to leave for it, if any. Raises
+        Returns the one that had to leave for it, if any. Raises
         :class:`~thingctl_broker.errors.TableFull` when every execution is live.
         """
         left = None
         if len(self._executions) >= self.capacity:
             if not self._ended:
                 raise TableFull(f"all {self.capacity} executions in the table are still live")
-            left = self._ended.popleft()
-            self._remove(left)
+            left = self._remove(self._ended.popleft())
+        self.restore(execution)
+        return left
+
+    def restore(self, execution: Execution) -> None:
+        """Take in an execution read back from a store, newer than all others, whatever the bounds."""
         execution_id = execution.execution_id
         self._executions[execution_id] = execution
         self._order.append(execution_id)
@@ -103,6 +107,17 @@ class ExecutionTable:
             self._ended.append(execution_id)
         else:
             heapq.heappush(self._deadlines, (execution.next_deadline, execution_id))
+
+    def restored(self) -> list[Execution]:
+        """Note that the store is read; return those that leave because they are too many.
+
+        Live ones stay, even beyond the capacity: what was accepted is not forgotten.
+        """
+        by_end = sorted(self._ended, key=lambda execution_id: self._executions[execution_id].ended_at or 0.0)
+        self._ended = deque(by_end)
+        left: list[Execution] = []
+        while len(self._executions) > self.capacity and self._ended:
+            left.append(self._remove(self._ended.popleft()))
         return left
 
     def ended(self, execution: Execution) -> None:
@@ -116,6 +131,10 @@ class ExecutionTable:
                 if (found := self._executions.get(execution_id)) is not None and not found.is_terminal
             ]
             heapq.heapify(self._deadlines)
+
+    def withdraw(self, execution: Execution) -> None:
+        """Take an execution out as if it had never been; it must be live."""
+        self._remove(execution.execution_id)
 
     def reschedule(self, execution: Execution) -> None:
         """Note that ``next_deadline`` has come nearer."""
@@ -133,15 +152,17 @@ class ExecutionTable:
             if execution is not None and not execution.is_terminal:
                 yield execution
 
-    def evict(self, at: float) -> list[str]:
-        """Let executions go that ended more than ``keep_seconds`` before ``at`` (Unix seconds)."""
-        left: list[str] = []
-        while self._ended:
+    def evict(self, at: float, limit: int) -> list[Execution]:
+        """Let executions go, at most ``limit`` of them, that ended ``keep_seconds`` before ``at``.
+
+        ``at``: Unix seconds. Returns them.
+        """
+        left: list[Execution] = []
+        while self._ended and len(left) < limit:
             ended_at = self._executions[self._ended[0]].ended_at
             if ended_at is not None and ended_at > at - self.keep_seconds:
                 break
-            left.append(self._ended.popleft())
-            self._remove(left[-1])
+            left.append(self._remove(self._ended.popleft()))
         return left
 
     def select(self, query: Query, limit: int, cursor: str | None = None) -> Page:
@@ -163,13 +184,14 @@ class ExecutionTable:
                 found.append(execution)
         return Page(found, None)
 
-    def _remove(self, execution_id: str) -> None:
+    def _remove(self, execution_id: str) -> Execution:
         execution = self._executions.pop(execution_id)
         self._order.removed(self._executions)
         order = self._by_thing[execution.thing]
         order.removed(self._executions)
         if not order:
             del self._by_thing[execution.thing]
+        return execution
 
 
 class _Order:

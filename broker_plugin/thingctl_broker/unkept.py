@@ -13,12 +13,14 @@ if TYPE_CHECKING:
 class NoJournal:
     """Keeps nothing; everything counts as kept at once."""
 
+    accepting = True
+
     def record(self, execution: Execution) -> None:
         """Do nothing."""
 
     def forget(self, execution_id: str) -> None:
         """Do nothing."""
 
-    def then(self, callback: Callable[[], None]) -> None:
+    def then(self, kept: Callable[[], None], lost: Callable[[], None] | None = None) -> None:  # noqa: ARG002
         """Call back at once."""
-        callback()
+        kept()

@@ -34,7 +34,7 @@ class EndWaiters:
             async with asyncio.timeout(seconds):
                 await waiter
         except TimeoutError:
-            return execution.is_terminal
+            pass
         finally:
             waiters.remove(waiter)
             if not waiters:

@@ -15,6 +15,7 @@ from thingctl_protocol.limits import ACTION_MAX, ID_MAX, THING_MAX
 _THING: Final = re.compile(rf"[A-Za-z0-9:_.-]{{1,{THING_MAX}}}")
 _ACTION: Final = re.compile(rf"[A-Za-z0-9:_./-]{{1,{ACTION_MAX}}}")
 _ID: Final = re.compile(rf"[A-Za-z0-9:_.-]{{1,{ID_MAX}}}")
+_UUID7: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _RANDOM_BITS: Final = 62
 _SEQUENCE_BITS: Final = 12
 
@@ -89,14 +90,10 @@ class IdSource:
 
         Raises :class:`ProtocolError` when it is no UUIDv7.
         """
-        digits = last_id.replace("-", "")
-        try:
-            stamp = int(digits[:12], 16) << _SEQUENCE_BITS | int(digits[13:16], 16)
-        except ValueError:
-            raise ProtocolError(f"{_shown(last_id)} is not a UUIDv7") from None
-        if len(digits) != 32 or digits[12] != "7":
+        if _UUID7.fullmatch(last_id) is None:
             raise ProtocolError(f"{_shown(last_id)} is not a UUIDv7")
-        self._last = max(self._last, stamp)
+        digits = last_id.replace("-", "")
+        self._last = max(self._last, int(digits[:12], 16) << _SEQUENCE_BITS | int(digits[13:16], 16))
 
 
 def _shown(text: str) -> str:

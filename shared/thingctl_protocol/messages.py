@@ -29,7 +29,6 @@ from thingctl_protocol.statuses import DEVICE_STATUSES, Status
 
 EMPTY_OBJECT: Final = b"{}"
 
-
 _NOTHING: Final = msgspec.Raw()
 
 
@@ -97,12 +96,12 @@ class BrokerTime(msgspec.Struct, frozen=True, gc=False):
 
 
 _M = TypeVar("_M")
-_encode: Final = msgspec.json.encode
 _requests: Final = msgspec.json.Decoder(Request)
 _responses: Final = msgspec.json.Decoder(Response)
 _announcements: Final = msgspec.json.Decoder(Announcement)
 _times: Final = msgspec.json.Decoder(BrokerTime)
-_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# Matches from every quote on, even an unclosed one, so that no input is scanned twice.
+_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _STEP: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(_STEP))
 
@@ -151,13 +150,14 @@ def encode_response(
 ) -> bytes:
     """Encode what a device says of an execution. ``result`` is an encoded JSON value.
 
-    Raises :class:`ProtocolError` for a status that is not a device's to say, and when
-    the payload is over ``PAYLOAD_MAX`` bytes.
+    Raises :class:`ProtocolError` for whatever :func:`decode_response` would refuse:
+    a broker would drop it, and the execution would time out.
     """
-    if status not in DEVICE_STATUSES:
-        raise ProtocolError(f"{status} is not a device's to say", "/status")
-    raw = _NOTHING if result is None else msgspec.Raw(result)
-    payload = _encode(Response(status, raw, reason, progress))
+    response = Response(status, _NOTHING if result is None else msgspec.Raw(result), reason, progress)
+    _check_response(response)
+    if result is not None:
+        _check_depth(result, "/result")
+    payload = _encode(response)
     if len(payload) > PAYLOAD_MAX:
         raise ProtocolError(
             f"the response is {len(payload)} bytes long; at most {PAYLOAD_MAX} are allowed", "/result"
@@ -171,6 +171,15 @@ def decode_response(payload: bytes) -> Response:
     The result is checked to be JSON and copied out, so that it keeps no packet alive.
     """
     response = _decode(_responses, payload, PAYLOAD_MAX, "response")
+    _check_response(response)
+    result = bytes(response.result)
+    if not result:
+        return response
+    check_json(result, "/result")
+    return Response(response.status, msgspec.Raw(result), response.status_reason, response.progress)
+
+
+def _check_response(response: Response) -> None:
     if response.status not in DEVICE_STATUSES:
         raise ProtocolError(f"{response.status} is not a device's to say", "/status")
     reason, progress = response.status_reason, response.progress
@@ -186,20 +195,16 @@ def decode_response(payload: bytes) -> Response:
             raise ProtocolError("not within 0 and 100", "/progress/percent")
         if progress.message is not None and len(progress.message) > PROGRESS_MESSAGE_MAX:
             raise ProtocolError(f"more than {PROGRESS_MESSAGE_MAX} characters", "/progress/message")
-    result = bytes(response.result)
-    if not result:
-        return response
-    check_json(result, "/result")
-    return Response(response.status, msgspec.Raw(result), reason, progress)
 
 
 def encode_announcement(announcement: Announcement) -> bytes:
-    """Encode what an agent announces; raises :class:`ProtocolError` when it is too long."""
+    """Encode what an agent announces; raises :class:`ProtocolError` when it cannot be sent."""
     payload = _encode(announcement)
     if len(payload) > ANNOUNCEMENT_MAX:
         raise ProtocolError(
             f"the announcement is {len(payload)} bytes long; at most {ANNOUNCEMENT_MAX} are allowed"
         )
+    decode_announcement(payload)  # schemas hold anything: what can be written may yet be unreadable
     return payload
 
 
@@ -224,7 +229,7 @@ def check_json(encoded: bytes, pointer: str = "") -> None:
     try:
         msgspec.json.decode(encoded)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ProtocolError(f"not JSON: {error}", pointer) from None
+        raise ProtocolError(f"not JSON: {_located(str(error))[0]}", pointer) from None
 
 
 def check_json_object(encoded: bytes, pointer: str = "") -> None:
@@ -241,6 +246,13 @@ def _check_depth(encoded: bytes, pointer: str) -> None:
     brackets = _STRING.sub(b"", encoded).translate(None, _NO_BRACKETS)
     if max(accumulate(_STEP[bracket] for bracket in brackets), default=0) > DEPTH_MAX:
         raise ProtocolError(f"nested more than {DEPTH_MAX} deep", pointer)
+
+
+def _encode(value: object) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except (msgspec.EncodeError, UnicodeEncodeError, TypeError, ValueError, RecursionError) as error:
+        raise ProtocolError(f"cannot be written as JSON: {error}") from None
 
 
 def _decode(decoder: msgspec.json.Decoder[_M], payload: bytes, limit: int, what: str) -> _M:
@@ -270,5 +282,10 @@ def pointer_of(path: str) -> str:
 
     >>> pointer_of(".params[0].x")
     '/params/0/x'
+
+    msgspec does not name the keys of a mapping; the pointer then is to the mapping.
+
+    >>> pointer_of(".params.limits[...].low")
+    '/params/limits'
     """
-    return path.replace("[", ".").replace("]", "").replace(".", "/")
+    return path.partition("[...]")[0].replace("[", ".").replace("]", "").replace(".", "/")

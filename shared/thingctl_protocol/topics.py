@@ -121,7 +121,10 @@ class Topics:
         [<Kind.REQUEST: 'request'>]
 
         A filter that names one execution covers none: it cannot be known in advance.
+        Nor does one that is malformed.
         """
+        if not is_filter(topic_filter):
+            return frozenset()
         levels = topic_filter.split("/")
         own = f"{self._things}{thing}"
         return frozenset(
@@ -129,7 +132,8 @@ class Topics:
             for kind in Kind
             if matches(
                 levels,
-                (f"{own}/executions/*/{kind}" if kind in EXECUTION_KINDS else f"{own}/{kind}").split("/"),
+                # No literal level equals "+", so only a wildcard covers the place of the id.
+                (f"{own}/executions/+/{kind}" if kind in EXECUTION_KINDS else f"{own}/{kind}").split("/"),
             )
         )
 

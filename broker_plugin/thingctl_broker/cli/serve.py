@@ -24,6 +24,9 @@ def serve(  # noqa: PLR0917 typer's options
         bool | None,
         typer.Option("--open/--closed", help="Let devices in without credentials (loopback only)."),
     ] = None,
+    in_memory: Annotated[
+        bool | None, typer.Option("--in-memory", help="Forget executions when the broker ends.")
+    ] = None,
     debug: Annotated[bool, typer.Option(help="Log everything.")] = False,
 ) -> None:
     """Run the broker: MQTT for devices, HTTP for operators."""
@@ -34,7 +37,9 @@ def serve(  # noqa: PLR0917 typer's options
     configure_logs(debug=debug)
     try:
         settings = read_settings(config) if config is not None else Settings()
-        settings = check(_with_options(settings, data_dir=data_dir, mqtt=mqtt, http=http, open_=open_))
+        settings = check(
+            _with_options(settings, data_dir=data_dir, mqtt=mqtt, http=http, open_=open_, in_memory=in_memory)
+        )
         if not settings.open:
             raise ConfigurationError(  # noqa: TRY301
                 "devices cannot have credentials yet, so only open enrolment can let them in: add --open"
@@ -46,7 +51,13 @@ def serve(  # noqa: PLR0917 typer's options
 
 
 def _with_options(
-    settings: Settings, *, data_dir: Path | None, mqtt: str | None, http: str | None, open_: bool | None
+    settings: Settings,
+    *,
+    data_dir: Path | None,
+    mqtt: str | None,
+    http: str | None,
+    open_: bool | None,
+    in_memory: bool | None,
 ) -> Settings:
     replace = msgspec.structs.replace
     if data_dir is not None:
@@ -55,6 +66,8 @@ def _with_options(
         settings = replace(settings, mqtt=replace(settings.mqtt, bind=mqtt))
     if http is not None:
         settings = replace(settings, http=replace(settings.http, bind=http))
+    if in_memory is not None:
+        settings = replace(settings, in_memory=in_memory)
     if open_ is not None:
         settings = replace(settings, open=open_)
     return settings

@@ -76,7 +76,7 @@ class Api:
                 return
         except ClientDisconnect:
             return
-        except Exception as error:  # noqa: BLE001 the last resort: it is logged, and answered with 500
+        except Exception as error:
             answer = self._problem(scope, error).answer()
         await answer(scope, receive, send)
 

@@ -79,9 +79,11 @@ def decode_body(decoder: msgspec.json.Decoder[_S], body: bytes) -> _S:
     The decoder's struct forbids unknown fields.
     """
     try:
-        return decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise _located(str(error), body, decoder.type) from None
+        try:
+            return decoder.decode(body)
+        except msgspec.ValidationError as error:
+            # To find the place the rest is read too, and that may not even be JSON.
+            raise _located(str(error), body, decoder.type) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Problem(INVALID_BODY, f"the body is not JSON in UTF-8: {error}", pointer="") from None
     except RecursionError:
@@ -92,29 +94,29 @@ def _located(text: str, body: bytes, struct: Any) -> Problem:
     """Say where the fault lies; the fields themselves are asked only now that one is at fault."""
     sentence, _, place = text.partition(" - at `$")
     pointer = pointer_of(place.rstrip("`"))
-    if pointer == "":
-        fields = _fields(body)
+    fields = _fields(body)
+    if pointer == "" and fields is not None:
         known = {field.encode_name: field for field in msgspec.structs.fields(struct)}
         unknown = _first(fields, known)
         if unknown is not None:
-            names = ", ".join(known)
             return Problem(
                 INVALID_BODY,
-                f"there is no field {ascii(unknown)[:80]}; the fields are {names}",
+                f"there is no field {ascii(unknown)[:80]}; the fields are {', '.join(known)}",
                 pointer=f"/{escaped(unknown)}",
             )
         missing = _first([name for name, field in known.items() if field.required], fields)
-        if fields and missing is not None:
+        if missing is not None:
             return Problem(INVALID_BODY, f"the field {missing!r} is missing", pointer=f"/{missing}")
     words = _WORD.sub(lambda word: _JSON_WORDS[word[0]], sentence)
     return Problem(INVALID_BODY, words[:1].lower() + words[1:], pointer=pointer)
 
 
-def _fields(body: bytes) -> Collection[str]:
+def _fields(body: bytes) -> Collection[str] | None:
+    """The names of the fields of ``body``; None when it is no object."""
     try:
         return msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return ()
+    except msgspec.ValidationError:
+        return None
 
 
 def _first(names: Collection[str], without: Collection[str]) -> str | None:

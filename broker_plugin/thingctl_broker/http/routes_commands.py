@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.routing import Route
 
+from thingctl_broker.errors import UnknownExecution, UnknownThing
 from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.bodies import decode_body, read_json_body
+from thingctl_broker.http.errors import UNKNOWN_THING, Problem
 from thingctl_broker.http.keeping import until_ended, until_kept
 from thingctl_broker.http.queries import Parameters
 from thingctl_broker.http.schemas import (
@@ -17,7 +19,7 @@ from thingctl_broker.http.schemas import (
     execution_resource,
 )
 from thingctl_broker.table import Query
-from thingctl_protocol.identifiers import is_action_name, is_thing_name
+from thingctl_protocol.identifiers import is_action_name, is_id, is_thing_name
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -59,13 +61,12 @@ class Commands:
         query = scope["query_string"]
         wait = Parameters(query, _WAIT).wait() if query else None
         body = decode_body(command_body_decoder, await read_json_body(dict(scope["headers"]), receive))
-        execution = self._service.send(
-            body.thing_id,
-            body.action,
-            body.params_json(),
-            body.ttl,
-            requested_by=scope["token"].name,
-        )
+        try:
+            execution = self._service.send(
+                body.thing_id, body.action, body.params_json(), body.ttl, requested_by=scope["token"].name
+            )
+        except UnknownThing as error:
+            raise Problem(UNKNOWN_THING, error.text, pointer="/thingId") from None
         if wait is None:
             return await self._kept(execution, 201, _location(execution))
         return await self._ended(execution, wait, receive)
@@ -77,7 +78,7 @@ class Commands:
     async def show(self, request: Request) -> Answer:
         """``GET /api/v1/commands/{executionId}``: one execution, on request when it has ended."""
         wait = Parameters(request.scope["query_string"], _WAIT).wait()
-        execution = self._service.get(request.path_params["execution_id"])
+        execution = self._service.get(_asked_id(request))
         if wait is None:
             return await self._kept(execution, 200)
         return await self._ended(execution, wait, request.receive)
@@ -99,7 +100,7 @@ class Commands:
     async def cancel(self, request: Request) -> Answer:
         """``POST /api/v1/commands/{executionId}/cancel``: withdraw it, or ask the thing to stop."""
         Parameters(request.scope["query_string"], _NONE)
-        return await self._kept(self._service.cancel(request.path_params["execution_id"]), 200)
+        return await self._kept(self._service.cancel(_asked_id(request)), 200)
 
     async def _ended(self, execution: Execution, wait: float, receive: Receive) -> Answer:
         """The execution when it has ended (200), or as it stands after ``wait`` seconds (202)."""
@@ -111,6 +112,14 @@ class Commands:
         body = encode_execution(execution)
         await until_kept(self._service.journal)
         return Answer(status, body, headers)
+
+
+def _asked_id(request: Request) -> str:
+    """The execution id in the path; what cannot be one is refused before anybody repeats it."""
+    execution_id: str = request.path_params["execution_id"]
+    if not is_id(execution_id):
+        raise UnknownExecution("what the path names is no execution id")
+    return execution_id
 
 
 def _location(execution: Execution) -> tuple[bytes, bytes]:

@@ -106,13 +106,13 @@ def rfc3339(at: float) -> str:
     >>> rfc3339(1748390400.25)
     '2025-05-28T00:00:00.250Z'
     """
-    seconds, ms = divmod(int(at * 1000), 1000)
-    return f"{_whole_second(seconds)}.{ms:03d}Z"
+    return _millisecond(int(at * 1000))
 
 
-@lru_cache(maxsize=256)  # most times told are of the last few seconds
-def _whole_second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+@lru_cache(maxsize=1024)  # most times told are of the last moments, and several of one millisecond
+def _millisecond(unix_ms: int) -> str:
+    seconds, ms = divmod(unix_ms, 1000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ms:03d}Z"
 
 
 def encode_execution(execution: Execution) -> bytes:

@@ -18,11 +18,15 @@ class FrontLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The largest CONNECT: nobody has been authenticated yet."""
     write_buffer: int = 1024 * 1024
     """Bytes waiting for a client that does not read, at which it is dropped."""
+    write_timeout: float = 30.0
+    """How long a client may be behind with reading, while amqtt waits for it."""
     in_flight: int = 1024
     """Requests written to a client that it has not acknowledged, at which it is dropped."""
     qos2_held: int = 1024
-    """QoS 2 responses that a client has not released, at which it is dropped."""
+    """QoS 2 messages that a client has not released, at which it is dropped."""
     subscriptions: int = 100
     """Command subscriptions of one client."""
+    other_subscriptions: int = 1000
+    """All its others."""
     kept_sessions: int = 100_000
     """Clients whose command subscriptions are kept while they are away."""

@@ -1,0 +1,298 @@
+"""The endpoints of commands, over the real server."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from broker.http.running import AUTHORIZED, RunningApi, until
+
+COMMANDS = "/api/v1/commands"
+
+
+def path(execution):
+    return f"{COMMANDS}/{execution['executionId']}"
+
+
+def test_post_accepts_a_command_and_says_where_its_execution_is(api):
+    reply = api.post(
+        COMMANDS, {"thingId": "lamp", "action": "setTemperature", "params": {"value": 24}, "ttl": 30}
+    )
+    assert reply.status == 201
+    execution = reply.json
+    assert reply.headers["location"] == path(execution)
+    assert execution == {
+        "executionId": execution["executionId"],
+        "commandId": execution["commandId"],
+        "thingId": "lamp",
+        "action": "setTemperature",
+        "params": {"value": 24},
+        "ttl": 30,
+        "status": "SENT",
+        "delivery": "QUEUED",
+        "attempts": 0,
+        "createdAt": "2025-05-28T00:00:00.000Z",
+        "expiresAt": "2025-05-28T00:00:30.000Z",
+        "events": [{"at": "2025-05-28T00:00:00.000Z", "event": "created"}],
+    }
+    assert api.get(path(execution)).json == execution
+
+
+def test_params_and_ttl_may_be_left_out_or_null(api):
+    for body in ({}, {"params": None, "ttl": None}):
+        execution = api.post(COMMANDS, {"thingId": "lamp", "action": "turnOn"} | body).json
+        assert (execution["params"], execution["ttl"]) == ({}, 60)
+
+
+def test_params_reach_the_thing_digit_for_digit(api):
+    api.connect("lamp")
+    body = b'{"thingId":"lamp","action":"x","params":{"n":1.10,"big":123456789012345678901234567890}}'
+    reply = api.post(COMMANDS, body, headers=AUTHORIZED | {"Content-Type": "application/json"})
+    assert b'"params":{"n":1.10,"big":123456789012345678901234567890}' in reply.content
+    assert b'"params":{"n":1.10,"big":123456789012345678901234567890}' in api.link.published[0].payload
+
+
+def test_the_token_that_sent_a_command_is_on_record(api):
+    execution = api.send()
+    assert api.call(api.service.get, execution["executionId"]).requested_by == "admin"
+
+
+def test_an_execution_tells_its_whole_life(api):
+    api.connect("lamp")
+    execution = api.send(ttl=30)
+    api.clock.advance(0.5)
+    api.call(api.service.acknowledged, "lamp", execution["executionId"])
+    api.clock.advance(0.5)
+    api.respond(execution, status="IN_PROGRESS", progress={"percent": 40, "message": "half way"})
+    api.clock.advance(1)
+    api.respond(
+        execution,
+        status="FAILED",
+        result={"reached": 22},
+        statusReason={"reasonCode": "TOO_COLD", "reasonDescription": "the window is open"},
+    )
+    told = api.get(path(execution)).json
+    assert told["status"] == "FAILED"
+    assert told["delivery"] == "STARTED"
+    assert told["result"] == {"reached": 22}
+    assert told["statusReason"] == {"reasonCode": "TOO_COLD", "reasonDescription": "the window is open"}
+    assert told["progress"] == {"percent": 40, "message": "half way"}
+    assert told["durationSeconds"] == 2.0
+    assert told["events"] == [
+        {"at": "2025-05-28T00:00:00.000Z", "event": "created"},
+        {"at": "2025-05-28T00:00:00.000Z", "event": "published"},
+        {"at": "2025-05-28T00:00:00.500Z", "event": "delivered"},
+        {"at": "2025-05-28T00:00:01.000Z", "event": "started"},
+        {"at": "2025-05-28T00:00:02.000Z", "event": "ended"},
+    ]
+    assert "retrySafe" not in told
+
+
+@pytest.mark.parametrize("connected", [False, True])
+def test_a_timed_out_execution_says_whether_a_retry_is_safe_and_what_came_late(api, connected):
+    if connected:
+        api.connect("lamp")
+    execution = api.send(ttl=1)
+    api.clock.advance(1)
+    api.call(api.service.expire)
+    told = api.get(path(execution)).json
+    assert (told["status"], told["retrySafe"]) == ("TIMED_OUT", not connected)
+    api.clock.advance(2)
+    api.respond(execution, status="SUCCEEDED", result=1)
+    assert api.get(path(execution)).json["late"] == {
+        "status": "SUCCEEDED",
+        "at": "2025-05-28T00:00:03.000Z",
+        "delaySeconds": 2.0,
+        "result": 1,
+    }
+    api.respond(execution, status="FAILED")
+    assert api.get(path(execution)).json["conflicts"] == 1
+
+
+def answer_when_waited_for(api, status="SUCCEEDED"):
+    """Let the newest execution end as soon as somebody waits for it."""
+
+    def answer():
+        until(lambda: api.waiting() > 0)
+        api.respond({"thingId": "lamp", "executionId": api.link.published[-1].execution_id}, status=status)
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    return thread
+
+
+def test_post_with_wait_answers_when_the_execution_ends(api):
+    api.connect("lamp")
+    thread = answer_when_waited_for(api)
+    reply = api.post(COMMANDS + "?wait=10", {"thingId": "lamp", "action": "turnOn"})
+    thread.join()
+    assert (reply.status, reply.json["status"]) == (200, "SUCCEEDED")
+    assert reply.headers["location"] == path(reply.json)
+
+
+def test_post_with_wait_answers_202_when_the_execution_still_runs(api):
+    reply = api.post(COMMANDS + "?wait=0.01", {"thingId": "lamp", "action": "turnOn"})
+    assert (reply.status, reply.json["status"]) == (202, "SENT")
+    assert reply.headers["location"] == path(reply.json)
+    assert api.waiting() == 0
+
+
+def test_get_with_wait_answers_when_the_execution_ends(api):
+    api.connect("lamp")
+    execution = api.send()
+    thread = answer_when_waited_for(api, "REJECTED")
+    reply = api.get(path(execution) + "?wait=10")
+    thread.join()
+    assert (reply.status, reply.json["status"]) == (200, "REJECTED")
+    assert api.get(path(execution) + "?wait=10").status == 200  # at once: it has ended
+    assert api.get(path(api.send()) + "?wait=0.01").status == 202
+
+
+def test_an_execution_that_has_ended_at_once_is_not_waited_for(api):
+    """A device in the same process may answer while the request is being published."""
+
+    def answer(thing, execution_id, payload, *, again):
+        api.service.respond(thing, execution_id, b'{"status":"SUCCEEDED"}', lambda: None)
+        return False
+
+    api.link.publish_request = answer
+    api.connect("lamp")
+    reply = api.post(COMMANDS + "?wait=10", {"thingId": "lamp", "action": "turnOn"})
+    assert (reply.status, reply.json["status"]) == (200, "SUCCEEDED")
+
+
+def test_a_waiting_caller_that_goes_away_is_forgotten(api):
+    sock = api.raw()
+    body = b'{"thingId":"lamp","action":"turnOn"}'
+    head = f"POST {COMMANDS}?wait=60 HTTP/1.1\r\nHost: x\r\nAuthorization: {AUTHORIZED['Authorization']}\r\n"
+    sock.sendall(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    until(lambda: api.waiting() == 1)
+    sock.close()
+    until(lambda: api.waiting() == 0)
+
+
+def test_cancel_withdraws_what_was_never_published(api):
+    execution = api.send()
+    reply = api.post(path(execution) + "/cancel")
+    assert (reply.status, reply.json["status"]) == (200, "CANCELED")
+    assert [event["event"] for event in reply.json["events"]] == ["created", "cancelRequested", "ended"]
+    assert api.post(path(execution) + "/cancel").status == 409
+
+
+def test_cancel_asks_a_thing_that_has_the_request_and_may_be_repeated(api):
+    api.connect("lamp")
+    execution = api.send()
+    for _ in range(2):
+        reply = api.post(path(execution) + "/cancel")
+        assert (reply.status, reply.json["status"]) == (200, "SENT")
+        assert reply.json["cancelRequestedAt"] == "2025-05-28T00:00:00.000Z"
+    assert api.link.canceled == [("lamp", execution["executionId"])]
+
+
+def ids(reply):
+    assert reply.status == 200, reply
+    return [execution["executionId"] for execution in reply.json["executions"]]
+
+
+def test_list_shows_the_newest_first_and_filters(api):
+    api.connect("lamp")
+    lamp = [api.send("lamp", "turnOn"), api.send("lamp", "turnOff"), api.send("lamp", "turnOn")]
+    lock = [api.send("lock", "unlock")]
+    api.respond(lamp[0], status="SUCCEEDED")
+    api.respond(lamp[1], status="FAILED")
+    a, b, c, d = (execution["executionId"] for execution in lamp + lock)
+    assert ids(api.get(COMMANDS)) == [d, c, b, a]
+    assert ids(api.get(COMMANDS + "?thingId=lamp")) == [c, b, a]
+    assert ids(api.get(COMMANDS + "?thingId=lamp&action=turnOn")) == [c, a]
+    assert ids(api.get(COMMANDS + "?status=SUCCEEDED")) == [a]
+    assert ids(api.get(COMMANDS + "?status=SUCCEEDED,FAILED")) == [b, a]
+    assert ids(api.get(COMMANDS + "?status=SUCCEEDED&status=SENT")) == [d, c, a]
+    assert ids(api.get(COMMANDS + "?thingId=nobody")) == []
+    assert api.get(COMMANDS + "?limit=4").json["nextCursor"] is None
+    assert api.get(COMMANDS).json["executions"][0] == api.get(path(lock[0])).json
+
+
+def test_cursors_walk_every_execution_exactly_once_while_new_ones_arrive(api):
+    def send_many(count):
+        return {api.service.send(f"t{i % 7}", "x").execution_id for i in range(count)}
+
+    for i in range(7):
+        api.service.things.know(f"t{i}", 0.0)
+    before = api.call(send_many, 1000)
+    walked = []
+    cursor = ""
+    while cursor is not None:
+        page = api.get(f"{COMMANDS}?limit=37" + (f"&cursor={cursor}" if cursor else "")).json
+        walked += [execution["executionId"] for execution in page["executions"]]
+        cursor = page["nextCursor"]
+        api.call(send_many, 3)
+    assert walked == sorted(before, reverse=True)
+
+
+def test_a_page_ends_early_rather_than_growing_without_bound(api):
+    sent = [api.send(params={"text": "x" * 100_000}) for _ in range(45)]
+    first = api.get(COMMANDS + "?limit=500")
+    assert len(first.content) < 2.1 * 1024 * 1024
+    second = api.get(f"{COMMANDS}?limit=500&cursor={first.json['nextCursor']}")
+    third = api.get(f"{COMMANDS}?limit=500&cursor={second.json['nextCursor']}")
+    assert ids(first) + ids(second) + ids(third) == [e["executionId"] for e in reversed(sent)]
+    assert third.json["nextCursor"] is None
+
+
+class LaterJournal:
+    """Keeps things only when told to."""
+
+    def __init__(self):
+        self.callbacks = []
+
+    def record(self, execution):
+        pass
+
+    accepting = True
+
+    def forget(self, execution_id):
+        pass
+
+    def then(self, kept, lost=None):
+        self.callbacks.append(kept)
+
+    def keep(self):
+        callbacks, self.callbacks = self.callbacks, []
+        for callback in callbacks:
+            callback()
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("POST", "/api/v1/commands"),
+        ("GET", "/api/v1/commands"),
+        ("GET", "/api/v1/commands/{id}"),
+        ("POST", "/api/v1/commands/{id}/cancel"),
+    ],
+)
+def test_nothing_is_told_before_it_is_kept(method, target):
+    journal = LaterJournal()
+    api = RunningApi(journal=journal)
+    try:
+        execution = api.call(api.service.send, "lamp", "turnOn")
+        api.call(journal.keep)
+        replies = []
+
+        def ask():
+            body = {"thingId": "lamp", "action": "turnOn"} if target == "/api/v1/commands" else None
+            asked = target.format(id=execution.execution_id)
+            replies.append(api.request(method, asked, body if method == "POST" else None))
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        until(
+            lambda: len(journal.callbacks) == (2 if target == "/api/v1/commands" and method == "POST" else 1)
+        )
+        assert replies == []
+        api.call(journal.keep)
+        thread.join()
+        assert replies[0].status in {200, 201}
+    finally:
+        api.close()

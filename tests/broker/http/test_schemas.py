@@ -1,0 +1,163 @@
+"""Executions and things as the API shows them."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thingctl_broker.executions import Execution, Late
+from thingctl_broker.http.schemas import (
+    PAGE_BYTES_MAX,
+    EventResource,
+    encode_execution,
+    encode_page,
+    encode_thing,
+    rfc3339,
+    thing_resource,
+)
+from thingctl_broker.things import Thing
+from thingctl_protocol.messages import ActionDescription, Announcement, Progress, StatusReason
+from thingctl_protocol.statuses import Status
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@given(st.integers(0, 253_402_300_799_999))
+def test_times_are_utc_to_the_millisecond(unix_ms):
+    text = rfc3339(unix_ms / 1000)
+    assert text.endswith("Z")
+    assert len(text) == 24
+    assert abs(datetime.fromisoformat(text) - EPOCH - timedelta(milliseconds=unix_ms)) <= timedelta(
+        milliseconds=1
+    )
+
+
+def execution(**fields):
+    return Execution(
+        execution_id="e", command_id="c", thing="lamp", action="x", params=b'{"a": 1.10}', ttl=30,
+        created_at=1000.0, deadline=0.0, **fields,
+    )  # fmt: skip
+
+
+def test_an_execution_shows_every_field_that_it_has():
+    told = encode_execution(
+        execution(
+            status=Status.TIMED_OUT,
+            result=b'{"b": 2}',
+            reason=StatusReason("NO_RESPONSE", "why"),
+            progress=Progress(50.0, "half"),
+            late=Late(Status.FAILED, 1040.5, 10.25, b"[3]", StatusReason("E")),
+            attempts=2,
+            conflicts=3,
+            published_at=1000.25,
+            delivered_at=1001.0,
+            started_at=1002.0,
+            cancel_requested_at=1003.0,
+            ended_at=1030.0,
+        )
+    )
+    assert b'"params":{"a": 1.10}' in told  # as it came, to the digit
+    assert json.loads(told) == {
+        "executionId": "e",
+        "commandId": "c",
+        "thingId": "lamp",
+        "action": "x",
+        "params": {"a": 1.1},
+        "ttl": 30,
+        "status": "TIMED_OUT",
+        "delivery": "STARTED",
+        "attempts": 2,
+        "createdAt": "1970-01-01T00:16:40.000Z",
+        "expiresAt": "1970-01-01T00:17:10.000Z",
+        "events": [
+            {"at": "1970-01-01T00:16:40.000Z", "event": "created"},
+            {"at": "1970-01-01T00:16:40.250Z", "event": "published"},
+            {"at": "1970-01-01T00:16:41.000Z", "event": "delivered"},
+            {"at": "1970-01-01T00:16:42.000Z", "event": "started"},
+            {"at": "1970-01-01T00:16:43.000Z", "event": "cancelRequested"},
+            {"at": "1970-01-01T00:17:10.000Z", "event": "ended"},
+            {"at": "1970-01-01T00:17:20.500Z", "event": "late"},
+        ],
+        "result": {"b": 2},
+        "statusReason": {"reasonCode": "NO_RESPONSE", "reasonDescription": "why"},
+        "progress": {"percent": 50.0, "message": "half"},
+        "retrySafe": False,
+        "late": {
+            "status": "FAILED",
+            "at": "1970-01-01T00:17:20.500Z",
+            "delaySeconds": 10.25,
+            "result": [3],
+            "statusReason": {"reasonCode": "E"},
+        },
+        "conflicts": 3,
+        "publishedAt": "1970-01-01T00:16:40.250Z",
+        "deliveredAt": "1970-01-01T00:16:41.000Z",
+        "startedAt": "1970-01-01T00:16:42.000Z",
+        "cancelRequestedAt": "1970-01-01T00:16:43.000Z",
+        "endedAt": "1970-01-01T00:17:10.000Z",
+        "durationSeconds": 30.0,
+    }
+
+
+def test_events_stand_in_the_order_of_time():
+    """An answer may overtake the PUBACK of its request."""
+    told = json.loads(
+        encode_execution(
+            execution(published_at=1001.0, started_at=1002.0, ended_at=1002.0, delivered_at=1003.0)
+        )
+    )
+    assert [event["event"] for event in told["events"]] == [
+        "created",
+        "published",
+        "started",
+        "ended",
+        "delivered",
+    ]
+
+
+def test_a_wall_clock_that_steps_back_makes_no_negative_duration():
+    told = json.loads(encode_execution(execution(status=Status.FAILED, ended_at=900.0)))
+    assert told["durationSeconds"] == 0.0
+
+
+def test_a_result_of_null_is_a_result():
+    assert json.loads(encode_execution(execution(status=Status.SUCCEEDED, result=b"null")))["result"] is None
+
+
+def test_a_thing_shows_what_it_announced():
+    action = ActionDescription("turnOn", "lights up", {"type": "object"})
+    thing = Thing("lamp", 0.0, 1.5, True, "c1", Announcement("1.2", (action,)))
+    listed = {
+        "name": "lamp",
+        "online": True,
+        "firstSeen": "1970-01-01T00:00:00.000Z",
+        "lastSeen": "1970-01-01T00:00:01.500Z",
+        "clientId": "c1",
+        "actions": ["turnOn"],
+    }
+    announcement = {
+        "agentVersion": "1.2",
+        "actions": [{"name": "turnOn", "description": "lights up", "paramsSchema": {"type": "object"}}],
+    }
+    assert json.loads(encode_thing(thing)) == listed | {"announcement": announcement}
+    assert thing_resource(thing, whole=False).announcement is None
+    silent = json.loads(encode_thing(Thing("lamp", 0.0, 0.0)))
+    assert "actions" not in silent
+    assert silent["online"] is False
+
+
+@given(st.lists(st.integers(1, PAGE_BYTES_MAX + 10), min_size=1, max_size=6), st.none() | st.just("end"))
+def test_a_page_holds_what_fits_and_its_cursor_points_behind_that(sizes, cursor):
+    items = [(str(i), EventResource("x" * size, "")) for i, size in enumerate(sizes)]
+    page = json.loads(encode_page("events", items, cursor))
+    shown = len(page["events"])
+    assert shown >= 1
+    if shown == len(sizes):
+        assert page["nextCursor"] == cursor
+    else:
+        assert page["nextCursor"] == str(shown - 1)
+        assert sum(sizes[: shown + 1]) > PAGE_BYTES_MAX - 1000
+    assert shown == 1 or sum(sizes[:shown]) <= PAGE_BYTES_MAX

@@ -1,0 +1,36 @@
+"""What a newcomer sees: the demonstration, and how it ends."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+
+import pytest
+
+from support.processes import ROOT, output, process, until_said
+
+pytestmark = pytest.mark.system
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_make_run_shows_the_main_job_and_ends_cleanly(number):
+    with process(sys.executable, ROOT / "examples" / "main_job.py") as demonstration:
+        until_said(demonstration, "curl -H")
+        began = time.monotonic()
+        demonstration.send_signal(number)
+        assert demonstration.wait(10) == 0
+        took = time.monotonic() - began
+        said = output(demonstration)
+    assert "setTemperature: SENT" in said
+    assert "setTemperature: SUCCEEDED" in said
+    assert '{"currentTemperature": 24.0}' in said
+    assert "Traceback" not in said
+    assert took < 2, f"{took:.1f} s"
+
+
+def test_make_run_is_the_demonstration():
+    """The Makefile's target runs the script that the test above has seen."""
+    recipe = (ROOT / "Makefile").read_text()
+    assert "run: $(STAMP)" in recipe
+    assert "examples/main_job.py" in recipe
