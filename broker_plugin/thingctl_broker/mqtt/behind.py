@@ -30,6 +30,7 @@ import structlog
 from amqtt.errors import AMQTTError
 
 from thingctl_broker.mqtt.adapters import Inlet, Outlet
+from thingctl_broker.mqtt.limits import IDENTIFIERS_HALF
 from thingctl_broker.mqtt.packets import (
     PacketType,
     encode_connect,
@@ -50,9 +51,6 @@ LISTENER: Final = "default"
 """The amqtt listener, of type ``external``, that connections are handed to."""
 
 _PROBE: Final = encode_unsubscribe(0xFFFF, ["thingctl/ready"])
-
-UNACKNOWLEDGED_MAX: Final = 32_768
-"""Messages of amqtt's that a client has not acknowledged, at which it is dropped: half of the identifiers."""
 
 handed_over: ContextVar[bool] = ContextVar("handed_over", default=False)
 """Set in the task that runs amqtt for a connection of the front, and so in those that it starts.
@@ -306,12 +304,12 @@ class Behind:
         packet_id = int.from_bytes(packet[at : at + 2], "big")
         if self._wire_ids.get(packet_id) == packet_id:
             return packet  # amqtt has given it up, and sends something else by it
+        if len(self._wire_ids) >= IDENTIFIERS_HALF:
+            self._close("acknowledges nothing")
+            return b""
         if packet_id not in self._taken_ids and packet_id not in self._wire_ids:
             self._wire_ids[packet_id] = packet_id
             return packet
-        if len(self._wire_ids) >= UNACKNOWLEDGED_MAX:
-            self._close("acknowledges nothing")
-            return b""
         free = next(
             candidate
             for candidate in range(0xFFFF, 0, -1)

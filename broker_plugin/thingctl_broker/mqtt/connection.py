@@ -90,13 +90,22 @@ class Connection(Wire):
         """Take in what came, packet by packet."""
         if self._connect is not None:
             self.heard_at = self.front.time()
-        elif self._handshake is not None:  # reading has stopped, but this was under way
+        elif self._handshake is not None:
             self._unread = chain(self._unread or (), self._scanner.feed(data))
+            if self._handshake.leaves_unread(len(data)):
+                self.hold_reading(stop=True)
             return
         elif not self._scanner.buffered and data[0] >> 4 != PacketType.CONNECT:
             self._fault(MalformedPacket("MQTT-3.1.0-1", "the first packet is not a CONNECT"))
             return
         self._take(self._scanner.feed(data))
+
+    def eof_received(self) -> bool:
+        """The client sends no more. True: what it has sent is still to be read."""
+        if self._handshake is None:
+            return False
+        self._handshake.is_last_word = True
+        return True
 
     def left(self) -> None:
         """Undo everything this connection is to others."""
@@ -186,9 +195,8 @@ class Connection(Wire):
 
     def read_on(self) -> None:
         """Go on where reading stopped at the CONNECT."""
-        self.hold_reading(stop=False)
         unread, self._unread = self._unread, None
-        if unread is not None and not self._closed:
+        if unread is not None:
             self._take(unread)
 
     # Packets.
@@ -216,7 +224,6 @@ class Connection(Wire):
         if handshake.begin(frame):
             return True
         self._handshake = handshake
-        self.hold_reading(stop=True)
         return False
 
     def _on_packet(self, frame: Frame) -> None:

@@ -100,7 +100,7 @@ class Front:
         self._loop = asyncio.get_running_loop()
         for sock in sockets:
             self._servers.append(
-                await self._loop.create_server(lambda: Connection(self), sock=sock, backlog=4096),
+                await self._loop.create_server(self.connection, sock=sock, backlog=4096),
             )
         self._watcher = self._loop.create_task(self._watch())
 
@@ -132,6 +132,10 @@ class Front:
             connection.publish_cancel(execution_id)
 
     # What connections tell.
+
+    def connection(self) -> Connection:
+        """One for a client that is about to be accepted."""
+        return Connection(self)
 
     def time(self) -> float:
         """The loop's monotonic time."""
