@@ -124,6 +124,8 @@ class SqliteJournal:
             await ready
         except (sqlite3.Error, OSError) as error:
             raise JournalError(f"{self._path} cannot be written: {error}") from error
+        if self._dirty or self._forgotten:
+            self._schedule()  # what recovering has changed already
 
     async def stop(self) -> None:
         """Keep what is still to be kept, and close."""
@@ -168,7 +170,7 @@ class SqliteJournal:
     # The loop's side.
 
     def _schedule(self) -> None:
-        if not self._scheduled and not self._busy and not self._failing:
+        if self._thread is not None and not self._scheduled and not self._busy and not self._failing:
             self._scheduled = True
             self._loop.call_soon(self._take)
 

@@ -88,7 +88,6 @@ class CommandService:
         self.journal = journal
         self._deliveries = Deliveries() if deliveries is None else deliveries
         self._clock = clock
-        self._link = link
         self._ids = IdSource()
         self._keys = IdempotencyKeys()
         self._publisher = Publisher(

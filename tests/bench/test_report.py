@@ -25,6 +25,7 @@ def row(server: str, via: str, rate: float, **more: Any) -> dict[str, Any]:
         "runs": 3,
         "latency_ms": {"p50": 1.0, "p99": 2.0, "p99.9": 3.0},
         "cpu_us_per_execution": 1e6 / rate,
+        "cpu_us_range": [0.9e6 / rate, 1.1e6 / rate],
         "server_busy": 1.0,
         "lost": 0,
         **more,
@@ -111,4 +112,5 @@ def test_the_plot_is_well_formed_and_names_every_line() -> None:
 def test_the_axis_has_its_marks_in_place() -> None:
     scale = plot.Scale(10, 1000, 100, 0)
     assert scale.marks() == [10, 20, 50, 100, 200, 500, 1000]
+    assert plot.point(OURS, wall=False).rate == plot.point(OURS, wall=True).rate == 20_000
     assert [scale.at(value) for value in (10, 100, 1000)] == [100, 50, 0]

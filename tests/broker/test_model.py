@@ -9,13 +9,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from thingctl_broker.delivery import Deliveries
 from thingctl_broker.errors import AlreadyEnded, NotAccepting, QueueFull, TableFull
-from thingctl_broker.journal import _execution, _row
+from thingctl_broker.records import from_row, to_row
 from thingctl_broker.service import CommandService, ServiceSettings
 from thingctl_broker.table import ExecutionTable, Query
 from thingctl_broker.testing import InMemoryLink, ManualClock
@@ -49,7 +48,9 @@ class ManualJournal:
 
     def write(self):
         """All that a crash leaves behind of a commit."""
-        self.rows |= {execution_id: _row(execution) for execution_id, execution in self.dirty.items()}
+        self.rows |= {
+            execution_id: to_row(execution, new=True) for execution_id, execution in self.dirty.items()
+        }
         for execution_id in self.forgotten:
             self.rows.pop(execution_id, None)
         self.dirty, self.forgotten = {}, set()
@@ -70,7 +71,7 @@ class ManualJournal:
                 lost()
 
     def recover(self, now, at):
-        return [_execution(self.rows[execution_id], now, at) for execution_id in sorted(self.rows)]
+        return [from_row(self.rows[execution_id], now, at) for execution_id in sorted(self.rows)]
 
 
 @dataclass
@@ -481,4 +482,3 @@ class ServiceMachine(RuleBasedStateMachine):
 
 
 TestService = ServiceMachine.TestCase
-TestService.settings = settings(max_examples=2 * settings().max_examples)
