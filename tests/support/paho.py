@@ -37,7 +37,7 @@ class Listening(mqtt.Client):
         """Say goodbye, and wait until it is said."""
         self.disconnect()
         self._ended.get(timeout=DEADLINE)
-        self.loop_stop()
+        self.vanish()
 
     def vanish(self) -> None:
         """Be gone without a word."""

@@ -63,6 +63,7 @@ def device(address: tuple[str, int], *, clean: bool = True) -> Iterator[Device]:
     finally:
         started.client.disconnect()
         started.client.loop_stop()
+        started.client._reset_sockets()
 
 
 @pytest.fixture
