@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from thingctl_broker.delivery import Deliveries
 from thingctl_broker.errors import AlreadyEnded, NotAccepting, QueueFull, TableFull
-from thingctl_broker.records import from_row, to_row
+from thingctl_broker.records import RowReader, to_row
 from thingctl_broker.service import CommandService, ServiceSettings
 from thingctl_broker.table import ExecutionTable, Query
 from thingctl_broker.testing import InMemoryLink, ManualClock
@@ -71,7 +71,8 @@ class ManualJournal:
                 lost()
 
     def recover(self, now, at):
-        return [from_row(self.rows[execution_id], now, at) for execution_id in sorted(self.rows)]
+        reader = RowReader(now, at)
+        return [reader.read(self.rows[execution_id]) for execution_id in sorted(self.rows)]
 
 
 @dataclass
