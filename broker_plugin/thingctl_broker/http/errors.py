@@ -41,7 +41,7 @@ class Kind(NamedTuple):
 INVALID_REQUEST: Final = Kind("invalid-request", 400, "The request is not well-formed HTTP")
 INVALID_BODY: Final = Kind("invalid-body", 400, "The body is not what this call takes")
 INVALID_PARAMETER: Final = Kind("invalid-parameter", 400, "A query parameter is wrong")
-INVALID_HEADER: Final = Kind("invalid-header", 400, "A header is wrong")
+INVALID_HEADER: Final = Kind("invalid-header", 400, "A header is not what this call takes")
 UNAUTHORIZED: Final = Kind("unauthorized", 401, "A valid API token is needed")
 NOT_FOUND: Final = Kind("not-found", 404, "There is nothing at this path")
 UNKNOWN_THING: Final = Kind("unknown-thing", 404, "No thing has that name")
