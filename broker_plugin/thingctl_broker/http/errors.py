@@ -54,6 +54,7 @@ HEAD_TOO_LARGE: Final = Kind("head-too-large", 431, "The request line and header
 INTERNAL_ERROR: Final = Kind("internal-error", 500, "The broker failed")
 TABLE_FULL: Final = Kind("table-full", 503, "The broker holds as many live executions as it may")
 TOO_MANY_CONNECTIONS: Final = Kind("too-many-connections", 503, "Too many HTTP connections are open")
+TOO_MANY_STREAMS: Final = Kind("too-many-streams", 503, "Too many event streams are open")
 
 KINDS: Final = (
     INVALID_REQUEST,
@@ -73,6 +74,7 @@ KINDS: Final = (
     INTERNAL_ERROR,
     TABLE_FULL,
     TOO_MANY_CONNECTIONS,
+    TOO_MANY_STREAMS,
 )
 
 
