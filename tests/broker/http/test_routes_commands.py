@@ -34,6 +34,7 @@ def test_post_accepts_a_command_and_says_where_its_execution_is(api):
         "attempts": 0,
         "createdAt": "2025-05-28T00:00:00.000Z",
         "expiresAt": "2025-05-28T00:00:30.000Z",
+        "requestedBy": "admin",
         "events": [{"at": "2025-05-28T00:00:00.000Z", "event": "created"}],
     }
     assert api.get(path(execution)).json == execution
