@@ -88,7 +88,6 @@ class CommandService:
         self.journal = journal
         self._deliveries = Deliveries() if deliveries is None else deliveries
         self._clock = clock
-        self._link = link
         self._ids = IdSource()
         self._keys = IdempotencyKeys()
         self._publisher = Publisher(
@@ -166,7 +165,10 @@ class CommandService:
             idempotency_key=idempotency_key,
             fingerprint=print_,
         )
-        self._take_in(execution)
+        left = self.table.add(execution)
+        if left is not None:
+            self._forget(left)
+        self._keys.remember(execution)
         self.counters["executions.created"] += 1
         at_once = self._publisher.offer(execution, at)
         self._changed(execution, Change.CREATED)
@@ -204,7 +206,7 @@ class CommandService:
         elif outcome is Cancel.REQUESTED:
             self.table.reschedule(execution)
             self._changed(execution, Change.CANCEL_REQUESTED)
-            self.journal.then(partial(self._link.publish_cancel, execution.thing, execution_id))
+            self._publisher.cancel(execution)
         return execution
 
     # What things do.
@@ -231,7 +233,7 @@ class CommandService:
         execution = self.table.get(execution_id)
         if execution is not None and execution.delivered(self._clock.unix()):
             self._changed(execution, Change.DELIVERED)
-        self._publisher.done(thing, execution_id)
+        self._publisher.acknowledged(thing, execution_id)
 
     def respond(self, thing: str, execution_id: str, payload: bytes, kept: Callable[[], None]) -> None:
         """Take in a thing's response; ``kept`` is called when what it changed is on record.
@@ -258,7 +260,7 @@ class CommandService:
                         self._ended(execution)
                     else:
                         self._changed(execution, Change.PROGRESSED)
-                        self._publisher.done(thing, execution_id)  # it has the request: never again
+                        self._publisher.acknowledged(thing, execution_id)  # it has the request
                 else:
                     self._note_outcome(execution, outcome)
                 self.journal.then(kept)
@@ -319,41 +321,44 @@ class CommandService:
         for execution in executions:
             count += 1
             last = execution.execution_id
-            self._take_in(execution)
+            self.table.restore(execution)
+            self._keys.remember(execution)
+            # Known by what it was sent; when it was last there, nobody has written down.
+            self.things.know(execution.thing, execution.created_at)
             if not execution.is_terminal:
-                self.things.know(execution.thing, execution.created_at)
-                if execution.delivered_at is None and execution.started_at is None:
+                if execution.cancel_requested_at is not None:
+                    self._deliveries.cancel(execution.thing, execution.execution_id)
+                elif execution.delivered_at is None and execution.started_at is None:
                     published = execution.published_at is not None
                     self._deliveries.restore(execution.thing, execution.execution_id, published=published)
+        for left in self.table.restored():
+            self._forget(left)
         if last:
             self._ids.continue_after(last)
         return count
 
     # How it is done.
 
-    def _take_in(self, execution: Execution) -> None:
-        left = self.table.add(execution)
-        if left is not None:
-            self._forget(left)
-        self._keys.remember(execution)
-
     def _forget(self, execution: Execution) -> None:
         self.journal.forget(execution.execution_id)
         self._keys.forget(execution)
 
     def _withdraw(self, execution: Execution) -> None:
-        """An execution could not be kept, so it never was: nobody has been told of it."""
-        if not execution.is_terminal and self.table.get(execution.execution_id) is execution:
+        """An execution could not be kept, so it never was: nobody has been told of it.
+
+        Not even when it has timed out meanwhile, on a disk that took that long to fail.
+        """
+        if self.table.get(execution.execution_id) is execution:
             self.counters["executions.withdrawn"] += 1
             self.table.withdraw(execution)
             self._forget(execution)
-            self._publisher.done(execution.thing, execution.execution_id)
+            self._publisher.ended(execution.thing, execution.execution_id)
 
     def _ended(self, execution: Execution) -> None:
         self.counters[f"executions.{execution.status}"] += 1
         self.table.ended(execution)
         self._changed(execution, Change.ENDED)
-        self._publisher.done(execution.thing, execution.execution_id)
+        self._publisher.ended(execution.thing, execution.execution_id)
 
     def _changed(self, execution: Execution, change: Change) -> None:
         self.journal.record(execution)

@@ -12,7 +12,9 @@ from starlette.exceptions import HTTPException
 
 from thingctl_broker.errors import (
     AlreadyEnded,
+    IdempotencyConflict,
     InvalidCommand,
+    NotAccepting,
     QueueFull,
     ServiceError,
     TableFull,
@@ -46,6 +48,7 @@ UNKNOWN_THING: Final = Kind("unknown-thing", 404, "No thing has that name")
 UNKNOWN_EXECUTION: Final = Kind("unknown-execution", 404, "No execution has that id")
 METHOD_NOT_ALLOWED: Final = Kind("method-not-allowed", 405, "This path does not take that method")
 REQUEST_TIMEOUT: Final = Kind("request-timeout", 408, "The request did not arrive in time")
+IDEMPOTENCY_CONFLICT: Final = Kind("idempotency-conflict", 409, "The key was used for another command")
 ALREADY_ENDED: Final = Kind("already-ended", 409, "The execution has ended")
 BODY_TOO_LARGE: Final = Kind("body-too-large", 413, "The body is too large")
 UNSUPPORTED_MEDIA_TYPE: Final = Kind("unsupported-media-type", 415, "The body must be plain JSON")
@@ -53,6 +56,7 @@ QUEUE_FULL: Final = Kind("queue-full", 429, "Too many requests wait for this thi
 HEAD_TOO_LARGE: Final = Kind("head-too-large", 431, "The request line and headers are too large")
 INTERNAL_ERROR: Final = Kind("internal-error", 500, "The broker failed")
 TABLE_FULL: Final = Kind("table-full", 503, "The broker holds as many live executions as it may")
+NOT_ACCEPTING: Final = Kind("not-accepting", 503, "Commands cannot be kept at present")
 TOO_MANY_CONNECTIONS: Final = Kind("too-many-connections", 503, "Too many HTTP connections are open")
 TOO_MANY_STREAMS: Final = Kind("too-many-streams", 503, "Too many event streams are open")
 
@@ -66,6 +70,7 @@ KINDS: Final = (
     UNKNOWN_EXECUTION,
     METHOD_NOT_ALLOWED,
     REQUEST_TIMEOUT,
+    IDEMPOTENCY_CONFLICT,
     ALREADY_ENDED,
     BODY_TOO_LARGE,
     UNSUPPORTED_MEDIA_TYPE,
@@ -73,6 +78,7 @@ KINDS: Final = (
     HEAD_TOO_LARGE,
     INTERNAL_ERROR,
     TABLE_FULL,
+    NOT_ACCEPTING,
     TOO_MANY_CONNECTIONS,
     TOO_MANY_STREAMS,
 )
@@ -131,10 +137,11 @@ def problem_of(error: Exception) -> Problem | None:
             return Problem(UNKNOWN_EXECUTION, error.text)
         case AlreadyEnded():
             return Problem(ALREADY_ENDED, error.text)
-        case QueueFull():
-            return Problem(
-                QUEUE_FULL, error.text, headers=((b"retry-after", str(error.retry_after).encode()),)
-            )
+        case IdempotencyConflict():
+            return Problem(IDEMPOTENCY_CONFLICT, error.text)
+        case QueueFull() | NotAccepting():
+            kind = QUEUE_FULL if isinstance(error, QueueFull) else NOT_ACCEPTING
+            return Problem(kind, error.text, headers=((b"retry-after", str(error.retry_after).encode()),))
         case TableFull():
             return Problem(TABLE_FULL, error.text, headers=((b"retry-after", b"10"),))
         case HTTPException(status_code=404):
