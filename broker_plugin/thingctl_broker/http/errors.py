@@ -58,6 +58,7 @@ INTERNAL_ERROR: Final = Kind("internal-error", 500, "The broker failed")
 TABLE_FULL: Final = Kind("table-full", 503, "The broker holds as many live executions as it may")
 NOT_ACCEPTING: Final = Kind("not-accepting", 503, "Commands cannot be kept at present")
 TOO_MANY_CONNECTIONS: Final = Kind("too-many-connections", 503, "Too many HTTP connections are open")
+TOO_MANY_STREAMS: Final = Kind("too-many-streams", 503, "Too many event streams are open")
 
 KINDS: Final = (
     INVALID_REQUEST,
@@ -80,6 +81,7 @@ KINDS: Final = (
     TABLE_FULL,
     NOT_ACCEPTING,
     TOO_MANY_CONNECTIONS,
+    TOO_MANY_STREAMS,
 )
 
 
