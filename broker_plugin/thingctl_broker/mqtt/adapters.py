@@ -14,15 +14,28 @@ HIGH_WATER: Final = 256 * 1024
 """Bytes waiting for amqtt at which the client is no longer read from; at half of it, again."""
 
 
-class Inlet(ReaderAdapter):  # type: ignore[misc] # amqtt ships no types
-    """What amqtt reads from."""
+_YIELD_EVERY: Final = 128
+"""Single bytes read (a packet has two or so) after which what was read is let through."""
 
-    def __init__(self, set_full: Callable[[bool], None]) -> None:
+_BRAKE: Final = 0.005
+"""Seconds between two looks at whether amqtt has caught up."""
+
+
+class Inlet(ReaderAdapter):  # type: ignore[misc] # amqtt ships no types
+    """What amqtt reads from.
+
+    amqtt takes whatever there is, and queues it without a bound. So it gets nothing to
+    read while it is behind with that; then this fills up, and the client is held back.
+    """
+
+    def __init__(self, set_full: Callable[[bool], None], is_behind: Callable[[], bool]) -> None:
         self._buffer = bytearray()
         self._waiter: asyncio.Future[None] | None = None
         self._eof = False
         self._full = False
         self._set_full = set_full
+        self._is_behind = is_behind
+        self._bytes_read = 0
 
     def feed(self, packet: bytes) -> None:
         """Hand amqtt a whole packet."""
@@ -41,6 +54,8 @@ class Inlet(ReaderAdapter):  # type: ignore[misc] # amqtt ships no types
 
     async def read(self, n: int = -1) -> bytes:
         """Read exactly ``n`` bytes, as amqtt's own adapter does."""
+        if n == 1:
+            await self._let_amqtt_work()
         while len(self._buffer) < n or (n < 0 and not self._eof):
             if self._eof:
                 raise asyncio.IncompleteReadError(bytes(self._buffer), n)
@@ -56,6 +71,13 @@ class Inlet(ReaderAdapter):  # type: ignore[misc] # amqtt ships no types
             self._full = False
             self._set_full(False)
         return data
+
+    async def _let_amqtt_work(self) -> None:
+        self._bytes_read += 1
+        if self._bytes_read % _YIELD_EVERY == 0:
+            await asyncio.sleep(0)
+        while self._is_behind():  # noqa: ASYNC110 amqtt has no event for it
+            await asyncio.sleep(_BRAKE)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

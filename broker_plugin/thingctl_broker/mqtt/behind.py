@@ -59,6 +59,12 @@ By address it could not be told: amqtt goes on with a kept session under the add
 the client had when the session began, and asks about a client that may have just gone.
 """
 
+CLIENT_BACKLOG: Final = 500
+"""Messages of one client that wait in amqtt to be handled, at which no more are read from it."""
+
+BROKER_BACKLOG: Final = 2000
+"""Messages of all clients that wait in amqtt to be distributed, at which no more are read from any."""
+
 _ENCODE_ANSWER: Final = {
     PacketType.PUBACK: encode_puback,
     PacketType.PUBREC: encode_pubrec,
@@ -102,7 +108,7 @@ class Behind:
         # Both are answered in the order in which they went in.
         self._subscribing: deque[list[int | None]] = deque()
         self._unsubscribing: deque[list[str]] = deque()
-        self._inlet = Inlet(set_full)
+        self._inlet = Inlet(set_full, self._is_behind)
         self._inlet.feed(encode_connect(_for_amqtt(connect)))
         self._inlet.feed(_PROBE)
         outlet = Outlet(peer, self._from_amqtt, drain, lambda: close("amqtt closed the connection"))
@@ -210,6 +216,12 @@ class Behind:
     def _session(self) -> Any:
         """Amqtt's session of this client; it has one at most, as the front lets in one at a time."""
         return self._broker.sessions.get(self._connect.client_id, (None, None))[0]
+
+    def _is_behind(self) -> bool:
+        if self._broker._broadcast_queue.qsize() > BROKER_BACKLOG:  # noqa: SLF001 a contract test holds it
+            return True
+        session = self._session()
+        return session is not None and session.delivered_message_queue.qsize() > CLIENT_BACKLOG
 
     def _recovers(self, packet_id: int) -> bool:
         """Whether amqtt takes up an exchange of its kept session, before its message loop runs."""

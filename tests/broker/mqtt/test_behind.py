@@ -37,7 +37,7 @@ class Peer:
     def __init__(self, broker: Broker, connect: Connect = HELLO) -> None:
         self.written: list[bytes] = []
         self.closes = 0
-        self.inlet = Inlet(lambda full: None)
+        self.inlet = Inlet(lambda full: None, lambda: False)
         outlet = Outlet(("127.0.0.1", 1), self.written.append, self._drain, self._close)
         self.inlet.feed(packets.encode_connect(connect))
         self.task = asyncio.create_task(broker.external_connected(self.inlet, outlet, LISTENER))
@@ -289,6 +289,17 @@ async def test_amqtt_takes_whatever_connect_the_front_takes(broker, connect):
     await peer.task
 
 
+async def test_what_waits_in_amqtt_can_be_counted(broker):
+    """Why clients can be held back: amqtt bounds neither of its queues."""
+    peer = await Peer(broker).ready()
+    session = broker.sessions["lamp"][0]
+    await broker.internal_message_broadcast("news/a", b"x")
+    assert broker._broadcast_queue.qsize() == 1
+    assert session.delivered_message_queue.qsize() == 0
+    assert broker._broadcast_queue.maxsize == session.delivered_message_queue.maxsize == 0
+    await peer.gone()
+
+
 # Behind a connection of the front.
 
 
@@ -449,7 +460,7 @@ async def test_when_amqtts_task_dies_the_connection_ends_and_no_session_stays_co
 
 async def test_reading_stops_while_amqtt_is_full_and_goes_on():
     full: list[bool] = []
-    inlet = Inlet(full.append)
+    inlet = Inlet(full.append, lambda: False)
     inlet.feed(b"x" * HIGH_WATER)
     assert full == []
     inlet.feed(b"x")
@@ -462,6 +473,17 @@ async def test_reading_stops_while_amqtt_is_full_and_goes_on():
     inlet.feed_eof()
     with pytest.raises(asyncio.IncompleteReadError):
         await inlet.read(HIGH_WATER)
+
+
+async def test_amqtt_reads_nothing_while_it_is_behind():
+    behind = True
+    inlet = Inlet(lambda full: None, lambda: behind)
+    inlet.feed(b"x" * 10)
+    reading = asyncio.create_task(inlet.read(1))
+    await asyncio.sleep(0.02)
+    assert not reading.done()
+    behind = False
+    assert await reading == b"x"
 
 
 async def test_a_client_that_sends_faster_than_amqtt_reads_is_held_back_and_loses_nothing():
