@@ -6,6 +6,7 @@ whatever went wrong into problem details.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
 import structlog
@@ -44,6 +45,7 @@ class Api:
         self._commands = commands
         self._tokens = tokens
         self._waiters = waiters
+        self._stopping = False
         self._log = structlog.get_logger("thingctl.http")
         self._router = Router(
             [*commands.routes(), *things.routes(), Route(HEALTH, _health, methods=["GET"])],
@@ -57,6 +59,7 @@ class Api:
 
     def stop(self) -> None:
         """Let waiting callers go; from now on nobody waits."""
+        self._stopping = True
         self._waiters.release()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,6 +79,10 @@ class Api:
                 return
         except ClientDisconnect:
             return
+        except asyncio.CancelledError:
+            if not self._stopping:
+                raise
+            return  # the connection is closed already: there is nobody to tell, and nothing to log
         except Exception as error:
             answer = self._problem(scope, error).answer()
         await answer(scope, receive, send)

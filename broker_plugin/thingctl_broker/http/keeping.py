@@ -15,30 +15,38 @@ if TYPE_CHECKING:
     from thingctl_broker.waiting import EndWaiters
 
 
-async def until_kept(journal: Journal) -> None:
-    """Return when everything recorded so far is kept.
+async def until_kept(journal: Journal) -> bool:
+    """Return True when everything recorded so far is kept, False when it could not be.
 
     Nothing that an answer says may be lost to a crash a moment later, so every answer
     about an execution comes behind this. Costs a call when there is nothing to wait for.
     """
-    kept = _Kept()
-    journal.then(kept)
-    if not kept.yes:
-        kept.waiter = asyncio.get_running_loop().create_future()
-        await kept.waiter
+    verdict = _Verdict()
+    journal.then(verdict.kept, verdict.lost)
+    if verdict.value is None:
+        verdict.waiter = asyncio.get_running_loop().create_future()
+        await verdict.waiter
+    return verdict.value is True
 
 
-class _Kept:
-    """Called back at once, or later; makes a future only in the second case."""
+class _Verdict:
+    """Called back at once, or later; needs a future only in the second case."""
 
-    __slots__ = ("waiter", "yes")
+    __slots__ = ("value", "waiter")
 
     def __init__(self) -> None:
-        self.yes = False
+        self.value: bool | None = None
         self.waiter: asyncio.Future[None] | None = None
 
-    def __call__(self) -> None:
-        self.yes = True
+    def kept(self) -> None:
+        self.value = True
+        self._wake()
+
+    def lost(self) -> None:
+        self.value = False
+        self._wake()
+
+    def _wake(self) -> None:
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
 

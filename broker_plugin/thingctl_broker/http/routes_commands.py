@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.routing import Route
 
-from thingctl_broker.errors import UnknownExecution, UnknownThing
+from thingctl_broker.errors import NotAccepting, UnknownExecution, UnknownThing
 from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.bodies import decode_body, read_json_body
-from thingctl_broker.http.errors import UNKNOWN_THING, Problem
+from thingctl_broker.http.errors import INVALID_HEADER, UNKNOWN_THING, Problem
 from thingctl_broker.http.keeping import until_ended, until_kept
 from thingctl_broker.http.queries import Parameters
 from thingctl_broker.http.schemas import (
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 COMMANDS: Final = "/api/v1/commands"
 
+KEY_MAX: Final = 255
+"""Characters of an ``Idempotency-Key``."""
+
+_RETRY_AFTER: Final = 5  # seconds
 _NONE: Final[frozenset[str]] = frozenset()
 _WAIT: Final = frozenset({"wait"})
 _LIST: Final = frozenset({"thingId", "action", "status", "limit", "cursor"})
@@ -60,15 +64,26 @@ class Commands:
         """
         query = scope["query_string"]
         wait = Parameters(query, _WAIT).wait() if query else None
-        body = decode_body(command_body_decoder, await read_json_body(dict(scope["headers"]), receive))
+        headers = dict(scope["headers"])
+        key = _idempotency_key(headers)
+        body = decode_body(command_body_decoder, await read_json_body(headers, receive))
         try:
             execution = self._service.send(
-                body.thing_id, body.action, body.params_json(), body.ttl, requested_by=scope["token"].name
+                body.thing_id,
+                body.action,
+                body.params_json(),
+                body.ttl,
+                requested_by=scope["token"].name,
+                idempotency_key=key,
             )
         except UnknownThing as error:
             raise Problem(UNKNOWN_THING, error.text, pointer="/thingId") from None
+        accepted = encode_execution(execution)
+        # Before any wait for its end: an execution that cannot be kept is withdrawn, and never ends.
+        if not await until_kept(self._service.journal):
+            raise NotAccepting("the command could not be kept, so it was not accepted", _RETRY_AFTER)
         if wait is None:
-            return await self._kept(execution, 201, _location(execution))
+            return Answer(201, accepted, (_location(execution),))
         return await self._ended(execution, wait, receive)
 
     async def send_routed(self, request: Request) -> Answer:
@@ -80,7 +95,7 @@ class Commands:
         wait = Parameters(request.scope["query_string"], _WAIT).wait()
         execution = self._service.get(_asked_id(request))
         if wait is None:
-            return await self._kept(execution, 200)
+            return await self._told(execution, 200)
         return await self._ended(execution, wait, request.receive)
 
     async def list(self, request: Request) -> Answer:
@@ -100,18 +115,40 @@ class Commands:
     async def cancel(self, request: Request) -> Answer:
         """``POST /api/v1/commands/{executionId}/cancel``: withdraw it, or ask the thing to stop."""
         Parameters(request.scope["query_string"], _NONE)
-        return await self._kept(self._service.cancel(_asked_id(request)), 200)
+        execution = self._service.cancel(_asked_id(request))
+        body = encode_execution(execution)
+        if not await until_kept(self._service.journal):
+            raise NotAccepting("the cancel could not be kept; ask again", _RETRY_AFTER)
+        return Answer(200, body)
 
     async def _ended(self, execution: Execution, wait: float, receive: Receive) -> Answer:
         """The execution when it has ended (200), or as it stands after ``wait`` seconds (202)."""
         await until_ended(self._waiters, execution, wait, receive)
-        return await self._kept(execution, 200 if execution.is_terminal else 202, _location(execution))
+        return await self._told(execution, 200 if execution.is_terminal else 202, _location(execution))
 
-    async def _kept(self, execution: Execution, status: int, *headers: tuple[bytes, bytes]) -> Answer:
-        """The execution as it stands now, told once that is kept."""
+    async def _told(self, execution: Execution, status: int, *headers: tuple[bytes, bytes]) -> Answer:
+        """The execution as it stands now, told once that is kept.
+
+        While nothing can be kept it is told all the same, for whoever wants to see what goes on.
+        """
         body = encode_execution(execution)
         await until_kept(self._service.journal)
         return Answer(status, body, headers)
+
+
+def _idempotency_key(headers: dict[bytes, bytes]) -> str:
+    """The caller's key for this command, empty without one."""
+    value = headers.get(b"idempotency-key")
+    if value is None:
+        return ""
+    key = value.decode("latin-1")
+    if not (0 < len(key) <= KEY_MAX and key.isascii() and key.isprintable()):
+        raise Problem(
+            INVALID_HEADER,
+            f"Idempotency-Key must be 1 to {KEY_MAX} ASCII characters",
+            header="Idempotency-Key",
+        )
+    return key
 
 
 def _asked_id(request: Request) -> str:
