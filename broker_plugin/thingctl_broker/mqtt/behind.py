@@ -158,12 +158,11 @@ class Behind:
 
     def may_subscribe(self, topic_filter: str, limit: int) -> bool:
         """Whether the client may have this filter, having ``limit`` at most; if so, it counts from now on."""
-        if self._filters is None:
-            self._filters = set() if self._connect.clean_session else self._kept_filters()
-        if topic_filter not in self._filters:
-            if len(self._filters) >= limit:
+        filters = self._own_filters()
+        if topic_filter not in filters:
+            if len(filters) >= limit:
                 return False
-            self._filters.add(topic_filter)
+            filters.add(topic_filter)
         return True
 
     def subscribe(self, packet_id: int, theirs: list[tuple[str, int]], codes: list[int | None]) -> None:
@@ -171,12 +170,16 @@ class Behind:
         self._subscribing.append(codes)
         self.feed(encode_subscribe(packet_id, theirs))
 
-    def unsubscribe(self, packet_id: int, filters: list[str]) -> None:
-        """Hand amqtt an UNSUBSCRIBE."""
-        self._unsubscribing.append(filters)
-        if self._filters is not None:
-            self._filters.difference_update(filters)
-        self.feed(encode_unsubscribe(packet_id, filters))
+    def unsubscribe(self, packet_id: int, filters: list[str]) -> bool:
+        """Hand amqtt an UNSUBSCRIBE, whose UNSUBACK serves for all; False: it would be for nothing."""
+        own = self._own_filters()
+        leaving = [topic_filter for topic_filter in dict.fromkeys(filters) if topic_filter in own]
+        if not leaving:
+            return False
+        own.difference_update(leaving)
+        self._unsubscribing.append(leaving)
+        self.feed(encode_unsubscribe(packet_id, leaving))
+        return True
 
     def feed_eof(self) -> None:
         """The client has gone."""
@@ -230,13 +233,17 @@ class Behind:
         session = self._session()
         return session is not None and packet_id in session.inflight_in
 
-    def _kept_filters(self) -> set[str]:
-        client_id = self._connect.client_id
-        return {
-            topic_filter
-            for topic_filter, subscribers in self._broker.subscriptions.items()
-            if any(session.client_id == client_id for session, _ in subscribers)
-        }
+    def _own_filters(self) -> set[str]:
+        """What the client subscribes to; for a kept session, looked up in amqtt when it first matters."""
+        if self._filters is None:
+            client_id = self._connect.client_id
+            self._filters = {
+                topic_filter
+                for topic_filter, subscribers in self._broker.subscriptions.items()
+                if not self._connect.clean_session
+                and any(session.client_id == client_id for session, _ in subscribers)
+            }
+        return self._filters
 
     # What amqtt sends.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from support.brokers import plugin_broker
@@ -252,6 +254,31 @@ async def test_a_client_may_have_so_many_subscriptions_and_no_more(tmp_path):
         client.send(packets.encode_unsubscribe(2, ["news/3"]))
         await client.expect(PacketType.UNSUBACK)
         assert await client.subscribe("news/99", packet_id=3) == [1]
+
+
+async def test_clients_come_and_subscribe_while_others_are_told_of_retained_messages(running):
+    """amqtt awaits while it goes through everybody's filters for a client that connects."""
+    source = await RawClient.connected(running.address, "source")
+    await source.subscribe("#", qos=0)
+    for i in range(30):
+        source.send(packets.encode_publish(b"state/%d" % i, b"x", retain=True))
+    await eventually(lambda: len(running.broker.retained_messages) == 30)
+
+    async def come(number: int) -> list[int]:
+        await asyncio.sleep(number * 0.002)
+        client = await RawClient.connected(running.address, f"c{number}")
+        return await client.subscribe(f"own/{number}")
+
+    assert await asyncio.gather(*(come(i) for i in range(60))) == [[1]] * 60
+
+
+async def test_an_unsubscribe_of_filters_that_were_never_there_is_answered(running):
+    client = await RawClient.connected(running.address, "lamp")
+    for i, filters in enumerate([["never"], ["never", "news/#"], ["news/#", "news/#"], [REQUESTS, "x"]] * 2):
+        client.send(packets.encode_unsubscribe(i + 1, filters))
+        assert packets.parse_packet_id(await client.expect(PacketType.UNSUBACK)) == i + 1
+        if i == 3:
+            await client.subscribe("news/#", REQUESTS)
 
 
 def test_the_default_limits_leave_room_for_an_ordinary_client():
