@@ -16,6 +16,7 @@ What comes back is looked at packet by packet, because the two share one connect
 Until amqtt's message loop runs it loses a DISCONNECT, or the end of the connection, and
 keeps the session as a zombie. So an UNSUBSCRIBE of nothing goes ahead as a probe, and
 everything but acknowledgements is held until its UNSUBACK shows that the loop runs.
+And so it is after every UNSUBSCRIBE: amqtt would take a SUBSCRIBE behind it first.
 """
 
 from __future__ import annotations
@@ -96,7 +97,9 @@ class Behind:
         self._close = close
         self._taken_ids = taken_ids
         self._connected = False
-        self._held: list[bytes] | None = []  # None: amqtt's message loop runs
+        self._runs = False  # whether amqtt's message loop does
+        self._waits = True  # for an UNSUBACK, until which amqtt gets nothing more
+        self._held: deque[bytes] = deque()
         self._gone = False
         self._left = False
         self._wire_ids: dict[int, int] = {}  # in flight to the client: on the wire -> amqtt's
@@ -122,10 +125,10 @@ class Behind:
 
     def feed(self, packet: bytes) -> None:
         """Hand amqtt a packet from the client."""
-        if self._held is None:
-            self._inlet.feed(packet)
-        else:
+        if self._waits:
             self._held.append(packet)
+        else:
+            self._pass_on(packet)
 
     def feed_qos2(self, packet: bytes, packet_id: int) -> None:
         """Hand amqtt a QoS 2 PUBLISH, unless its kept session has it already [MQTT-4.3.3-2]."""
@@ -184,7 +187,7 @@ class Behind:
     def feed_eof(self) -> None:
         """The client has gone."""
         self._gone = not self._left
-        if self._gone and self._held is None:
+        if self._gone and not self._waits:
             self._inlet.feed_eof()
 
     def disconnect(self, packet: bytes) -> None:
@@ -228,7 +231,7 @@ class Behind:
 
     def _recovers(self, packet_id: int) -> bool:
         """Whether amqtt takes up an exchange of its kept session, before its message loop runs."""
-        if self._held is None:
+        if self._runs:
             return False
         session = self._session()
         return session is not None and packet_id in session.inflight_in
@@ -253,18 +256,15 @@ class Behind:
                 packet = self._published(packet)
             case PacketType.PUBREL:
                 packet = self._with_wire_id(packet)
-            case PacketType.PUBREC if self._held is not None:
+            case PacketType.PUBREC if not self._runs:
                 packet = self._recovered(packet)
             case PacketType.SUBACK:
                 packet = self._merged(packet)
             case PacketType.CONNACK if not self._connected:
                 self._on_connack(packet)
                 return
-            case PacketType.UNSUBACK if self._held is not None:
-                self._runs()
-                return
             case PacketType.UNSUBACK:
-                self._forget_filters()
+                packet = self._unsubscribed(packet)
         if packet:
             self._write(packet)
 
@@ -288,12 +288,24 @@ class Behind:
         self._inlet.feed(release)
         return b""
 
-    def _runs(self) -> None:
-        held, self._held = self._held or [], None
-        for packet in held:
-            self._inlet.feed(packet)
-        if self._gone:
+    def _pass_on(self, packet: bytes) -> None:
+        self._inlet.feed(packet)
+        self._waits = packet[0] >> 4 == PacketType.UNSUBSCRIBE
+
+    def _go_on(self) -> None:
+        self._waits = False
+        while self._held and not self._waits:
+            self._pass_on(self._held.popleft())
+        if self._gone and not self._waits:
             self._inlet.feed_eof()
+
+    def _unsubscribed(self, packet: bytes) -> bytes:
+        if self._runs:
+            self._forget_filters()
+        else:
+            self._runs, packet = True, b""  # the answer to the probe
+        self._go_on()
+        return packet
 
     def _merged(self, packet: bytes) -> bytes:
         codes = self._subscribing.popleft() if self._subscribing else []
@@ -311,7 +323,7 @@ class Behind:
 
     def _published(self, packet: bytes) -> bytes:
         first = packet[0]
-        if self._held is not None and first & 1:
+        if not self._runs and first & 1:
             if not first & 0x06:
                 return b""  # it matches somebody's subscription, not this client's
             packet = bytes([first & 0xFE]) + packet[1:]  # [MQTT-3.3.1-9]

@@ -255,6 +255,17 @@ async def test_an_unsubscribed_filter_stays_as_an_empty_list(broker):
     await peer.gone()
 
 
+async def test_a_subscribe_overtakes_an_unsubscribe(broker):
+    """Why nothing follows an UNSUBSCRIBE before it is answered."""
+    peer = await Peer(broker).ready()
+    await peer.subscribe("news/#")
+    peer.inlet.feed(packets.encode_unsubscribe(2, ["news/#"]) + packets.encode_subscribe(3, [("news/#", 0)]))
+    await peer.expect(PacketType.SUBACK)
+    await peer.expect(PacketType.UNSUBACK)
+    assert broker.subscriptions == {"news/#": []}
+    await peer.gone()
+
+
 def test_packet_identifiers_count_up_from_1():
     session = Session()
     assert [session.next_packet_id for _ in range(5)] == [1, 2, 3, 4, 5]
@@ -520,3 +531,21 @@ async def test_codes_of_both_sides_are_put_together_even_when_an_identifier_is_u
         )
         codes = [(await client.expect(PacketType.SUBACK)).packet[4:] for _ in range(3)]
         assert codes == [bytes([0, 1, 2]), bytes([1]), bytes([0, 0x80, 1])]
+
+
+async def test_a_filter_that_is_given_up_and_taken_again_at_once_is_had():
+    async with front_broker() as running:
+        client = await RawClient.connected(running.address, "lamp")
+        await client.subscribe("news/#", "other")
+        for _ in range(3):
+            client.send(
+                packets.encode_unsubscribe(2, ["news/#"])
+                + packets.encode_subscribe(3, [("news/#", 0)])
+                + packets.encode_publish(b"news/a", b"x")
+            )
+            await client.expect(PacketType.UNSUBACK)
+            await client.expect(PacketType.SUBACK)
+            assert (await client.expect_publish()).qos == 0
+        client.send(packets.encode_unsubscribe(2, ["news/#"]) + b"\xe0\x00")
+        await eventually(lambda: not running.front._leaving and not running.front.connections)
+        assert [s for s, _ in running.broker.subscriptions.get("news/#", [])] == []
