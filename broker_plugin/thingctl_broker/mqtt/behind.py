@@ -111,7 +111,7 @@ class Behind:
         # Both are answered in the order in which they went in.
         self._subscribing: deque[list[int | None]] = deque()
         self._unsubscribing: deque[list[str]] = deque()
-        self._inlet = Inlet(set_full, self._is_behind)
+        self._inlet = Inlet(set_full, self._is_behind, self._is_idle)
         self._inlet.feed(encode_connect(_for_amqtt(connect)))
         self._inlet.feed(_PROBE)
         outlet = Outlet(peer, self._from_amqtt, drain, lambda: close("amqtt closed the connection"))
@@ -229,6 +229,10 @@ class Behind:
         session = self._session()
         return session is not None and session.delivered_message_queue.qsize() > CLIENT_BACKLOG
 
+    def _is_idle(self) -> bool:
+        session = self._session()
+        return session is None or session.delivered_message_queue.empty()
+
     def _recovers(self, packet_id: int) -> bool:
         """Whether amqtt takes up an exchange of its kept session, before its message loop runs."""
         if self._runs:
@@ -289,8 +293,12 @@ class Behind:
         return b""
 
     def _pass_on(self, packet: bytes) -> None:
-        self._inlet.feed(packet)
-        self._waits = packet[0] >> 4 == PacketType.UNSUBSCRIBE
+        kind = packet[0] >> 4
+        if kind == PacketType.DISCONNECT:
+            self._inlet.feed_last(packet)
+        else:
+            self._inlet.feed(packet)
+            self._waits = kind == PacketType.UNSUBSCRIBE
 
     def _go_on(self) -> None:
         self._waits = False

@@ -31,13 +31,22 @@ PROBE = packets.encode_unsubscribe(0xFFFF, ["nothing"])
 HELLO = Connect("lamp", True, 0, None, None, None)
 
 
+class Plain(Inlet):
+    """Tells everything at once, as amqtt's own reader does."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda full: None, lambda: False, lambda: True)
+
+    async def _let_amqtt_finish(self) -> None: ...
+
+
 class Peer:
     """A client of amqtt alone, connected by the adapters as the front connects one."""
 
     def __init__(self, broker: Broker, connect: Connect = HELLO) -> None:
         self.written: list[bytes] = []
         self.closes = 0
-        self.inlet = Inlet(lambda full: None, lambda: False)
+        self.inlet = Plain()
         outlet = Outlet(("127.0.0.1", 1), self.written.append, self._drain, self._close)
         self.inlet.feed(packets.encode_connect(connect))
         self.task = asyncio.create_task(broker.external_connected(self.inlet, outlet, LISTENER))
@@ -253,6 +262,20 @@ async def test_an_unsubscribed_filter_stays_as_an_empty_list(broker):
     await peer.expect(PacketType.UNSUBACK)
     assert broker.subscriptions == {"news/#": []}
     await peer.gone()
+
+
+async def test_what_is_acknowledged_and_waits_is_forgotten_when_the_client_leaves(broker):
+    """Why amqtt hears of that late."""
+    listener = await Peer(broker, HELLO._replace(client_id="listener")).ready()
+    await listener.subscribe("news/#", 0)
+    peer = await Peer(broker).ready()
+    for i in range(100):
+        peer.inlet.feed(packets.encode_publish(b"news/a", b"x", qos=1, packet_id=i + 1))
+    await eventually(lambda: len(peer.written) == 100)
+    peer.inlet.feed(b"\xe0\x00")
+    await peer.task
+    await listener.gone()
+    assert len(listener.written) < 100
 
 
 async def test_a_subscribe_overtakes_an_unsubscribe(broker):
@@ -471,7 +494,7 @@ async def test_when_amqtts_task_dies_the_connection_ends_and_no_session_stays_co
 
 async def test_reading_stops_while_amqtt_is_full_and_goes_on():
     full: list[bool] = []
-    inlet = Inlet(full.append, lambda: False)
+    inlet = Inlet(full.append, lambda: False, lambda: True)
     inlet.feed(b"x" * HIGH_WATER)
     assert full == []
     inlet.feed(b"x")
@@ -486,9 +509,30 @@ async def test_reading_stops_while_amqtt_is_full_and_goes_on():
         await inlet.read(HIGH_WATER)
 
 
+@pytest.mark.parametrize("how", ["goodbye", "goodbye to one that waits", "end"])
+async def test_amqtt_does_not_hear_that_a_client_left_before_it_is_idle(how):
+    idle = False
+    inlet = Inlet(lambda full: None, lambda: False, lambda: idle)
+    if how == "goodbye to one that waits":
+        reading = asyncio.create_task(inlet.read(1))
+        await asyncio.sleep(0)
+    inlet.feed_eof() if how == "end" else inlet.feed_last(b"\xe0\x00")
+    if how != "goodbye to one that waits":
+        reading = asyncio.create_task(inlet.read(1))
+    await asyncio.sleep(0.02)
+    assert not reading.done()
+    idle = True
+    if how == "end":
+        with pytest.raises(asyncio.IncompleteReadError):
+            await reading
+    else:
+        assert await reading == b"\xe0"
+        assert await inlet.read(1) == b"\x00"
+
+
 async def test_amqtt_reads_nothing_while_it_is_behind():
     behind = True
-    inlet = Inlet(lambda full: None, lambda: behind)
+    inlet = Inlet(lambda full: None, lambda: behind, lambda: True)
     inlet.feed(b"x" * 10)
     reading = asyncio.create_task(inlet.read(1))
     await asyncio.sleep(0.02)

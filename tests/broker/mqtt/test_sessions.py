@@ -283,3 +283,26 @@ async def test_an_unsubscribe_of_filters_that_were_never_there_is_answered(runni
 
 def test_the_default_limits_leave_room_for_an_ordinary_client():
     assert FrontLimits().other_subscriptions >= 1000
+
+
+@pytest.mark.parametrize("end", ["goodbye", "end", "reset", "at once"])
+@pytest.mark.parametrize("qos", [0, 1])
+async def test_what_a_client_published_before_it_left_is_not_lost(running, qos, end):
+    """amqtt acknowledges a message, queues it, and forgets the queue when the client leaves."""
+    listener = await RawClient.connected(running.address, "listener")
+    await listener.subscribe("news/#", qos=0)
+    client = await RawClient.connected(running.address, "lamp")
+    for i in range(300):
+        client.send(packets.encode_publish(b"news/a", b"%d" % i, qos=qos, packet_id=i + 1))
+    if qos and end != "at once":
+        for _ in range(300):
+            await client.expect(PacketType.PUBACK)
+    if end in {"goodbye", "at once"}:
+        client.send(b"\xe0\x00")
+    if end == "reset":
+        await client.ping()
+        client.reset()
+    else:
+        client._writer.write_eof()
+    heard = [int((await listener.expect_publish()).payload) for _ in range(300)]
+    assert heard == list(range(300))
