@@ -79,6 +79,8 @@ def open_to_write(path: Path, max_bytes: int) -> sqlite3.Connection:
     """Open the database for its one writer."""
     connection = _connect(path, "mode=rw")
     try:
+        path.chmod(0o600)
+        connection.execute("PRAGMA journal_mode = WAL")  # a copy made by SQLite itself may have lost it
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA cache_size = -16384")
         # After one huge batch the log shrinks again.
@@ -90,7 +92,7 @@ def open_to_write(path: Path, max_bytes: int) -> sqlite3.Connection:
             "BEGIN IMMEDIATE"
         )  # tells now, not at the first command, that it cannot be written
         connection.execute("ROLLBACK")
-    except sqlite3.Error:
+    except (sqlite3.Error, OSError):
         connection.close()
         raise
     return connection
