@@ -180,7 +180,8 @@ def _until_ended(client: ApiClient, execution: Json) -> Json:
         while execution["status"] not in TERMINAL:
             execution = client.execution(execution["executionId"], WAIT)
     except KeyboardInterrupt:
-        print(f"still {execution['status']}: thingctl watch {execution['executionId']}", file=sys.stderr)
+        status, execution_id = map(output.clean, (execution["status"], execution["executionId"]))
+        print(f"still {status}: thingctl watch {execution_id}", file=sys.stderr)
         raise
     except Failure as failure:
         raise Failure(failure.code, f"{failure.text}; the execution is {execution['executionId']}") from None

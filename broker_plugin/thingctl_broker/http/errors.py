@@ -16,7 +16,6 @@ from thingctl_broker.errors import (
     InvalidCommand,
     NotAccepting,
     QueueFull,
-    ServiceError,
     TableFull,
     UnknownExecution,
     UnknownThing,
@@ -59,6 +58,7 @@ INTERNAL_ERROR: Final = Kind("internal-error", 500, "The broker failed")
 TABLE_FULL: Final = Kind("table-full", 503, "The broker holds as many live executions as it may")
 NOT_ACCEPTING: Final = Kind("not-accepting", 503, "Commands cannot be kept at present")
 TOO_MANY_CONNECTIONS: Final = Kind("too-many-connections", 503, "Too many HTTP connections are open")
+TOO_MANY_STREAMS: Final = Kind("too-many-streams", 503, "Too many event streams are open")
 
 KINDS: Final = (
     INVALID_REQUEST,
@@ -81,6 +81,7 @@ KINDS: Final = (
     TABLE_FULL,
     NOT_ACCEPTING,
     TOO_MANY_CONNECTIONS,
+    TOO_MANY_STREAMS,
 )
 
 
@@ -95,6 +96,8 @@ class ProblemDetails(msgspec.Struct, frozen=True, omit_defaults=True):
     """RFC 6901 JSON pointer to the fault in the request's body."""
     parameter: str | None = None
     """The query parameter at fault."""
+    header: str | None = None
+    """The header at fault."""
 
 
 class Problem(Exception):
@@ -107,11 +110,12 @@ class Problem(Exception):
         *,
         pointer: str | None = None,
         parameter: str | None = None,
+        header: str | None = None,
         headers: Headers = (),
     ) -> None:
         super().__init__(detail)
         self.kind = kind
-        self.details = ProblemDetails(kind.type, kind.title, kind.status, detail, pointer, parameter)
+        self.details = ProblemDetails(kind.type, kind.title, kind.status, detail, pointer, parameter, header)
         self.headers = headers
 
     def answer(self) -> Answer:
@@ -148,6 +152,3 @@ def problem_of(error: Exception) -> Problem | None:
             return Problem(NOT_FOUND, "no part of the API has this path")
         case _:
             return None
-
-
-assert issubclass(TableFull, ServiceError)

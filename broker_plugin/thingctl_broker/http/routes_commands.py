@@ -150,9 +150,10 @@ def _asked_id(request: Request) -> str:
 def _idempotency_key(headers: Iterable[tuple[bytes, bytes]]) -> str:
     keys = [value.decode("latin-1") for name, value in headers if name == IDEMPOTENCY_KEY]
     if len(keys) > 1:
-        raise Problem(INVALID_HEADER, "there are two Idempotency-Key headers")
+        raise Problem(INVALID_HEADER, "there are two Idempotency-Key headers", header="Idempotency-Key")
     if not is_key(keys[0]):
-        raise Problem(INVALID_HEADER, f"an Idempotency-Key is 1 to {KEY_MAX} visible ASCII characters")
+        fault = f"an Idempotency-Key is 1 to {KEY_MAX} visible ASCII characters"
+        raise Problem(INVALID_HEADER, fault, header="Idempotency-Key")
     return keys[0]
 
 
