@@ -78,12 +78,14 @@ def test_a_broker_reads_back_what_it_has_kept(tmp_path):
             )
             assert connection.getresponse().status == 200
         status = Path(f"/proc/{broker.pid}/status").read_text()
+        ticks = Path(f"/proc/{broker.pid}/stat").read_text().rsplit(") ")[1].split()[11:13]
+        cpu = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
         memory = int(status.split("VmRSS:")[1].split()[0]) * 1024
         told = next(line for line in output(broker).splitlines() if "executions recovered" in line)
         broker.terminate()
         assert broker.wait(20) == 0
     print(
-        f"\n{EXECUTIONS:,} executions, {size / 1e6:.0f} MB on the disk: ready after {ready:.1f} s, {memory / 1e6:.0f} MB"
+        f"\n{EXECUTIONS:,} executions, {size / 1e6:.0f} MB on the disk: ready after {ready:.1f} s ({cpu:.1f} s of CPU), {memory / 1e6:.0f} MB"
     )
     print(told)
     assert f'"count": {EXECUTIONS}' in told
