@@ -32,13 +32,13 @@ def lock(directory: Path) -> int:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise JournalError(f"cannot use {directory}: {error.strerror}") from None
+        raise JournalError(f"cannot use the data directory {directory}: {error.strerror}") from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(handle)
         if error.errno == errno.EWOULDBLOCK:
-            raise JournalError(f"another broker is using {directory}") from None
+            raise JournalError(f"another broker is using the data directory {directory}") from None
         raise JournalError(f"cannot lock {directory}: {error.strerror}") from None
     return handle
 

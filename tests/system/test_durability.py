@@ -254,5 +254,5 @@ def test_a_second_broker_on_the_same_directory_is_refused_in_words(tmp_path):
     with serving(tmp_path):
         code, said = refused(tmp_path)
     assert code == 2
-    assert f"another broker is using {tmp_path}" in said
+    assert f"another broker is using the data directory {tmp_path}" in said
     assert "Traceback" not in said
