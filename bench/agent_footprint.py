@@ -168,8 +168,8 @@ class Process:
     """One run of a peer."""
 
     def __init__(self, peer: Peer, python: Path, broker: dict[str, Any], directory: Path) -> None:
-        state = directory / uuid.uuid4().hex
-        state.mkdir()
+        state = directory / peer.name  # as on a device: only its first start finds none
+        state.mkdir(exist_ok=True)
         environment = {
             k: v for k, v in os.environ.items() if k not in {"PYTHONDONTWRITEBYTECODE", "PYTHONPATH"}
         }
@@ -200,7 +200,8 @@ class Process:
         source = (PEERS / "agent_peer.py").read_text()
         if peer.name == "agent-not-durable":
             source = source.replace("@agent.action\n", "@agent.action(durable=False)\n")
-        (state / "actions.py").write_text(source)
+        if not (state / "actions.py").exists():
+            (state / "actions.py").write_text(source)
         url = f"mqtts://localhost:{broker['tls_port']}" if peer.tls else f"mqtt://127.0.0.1:{broker['port']}"
         words = [str(python.parent / "thingctl-agent"), "run", str(state / "actions.py"), "--thing", "bench"]
         words += ["--url", url, "--state-dir", str(state), "--wall-clock", "trust"]

@@ -128,7 +128,7 @@ def test_the_state_directory(monkeypatch, tmp_path):
     assert str(Config().state) == "/var/lib/a"
     monkeypatch.delenv("STATE_DIRECTORY")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    assert Config(thing="t").state == tmp_path / "thingctl-agent" / "t"
+    assert Config(thing="t").state == str(tmp_path / "thingctl-agent" / "t")
 
 
 def test_settings_are_what_toml_can_say():
