@@ -82,23 +82,33 @@ class Scale(NamedTuple):
         return [mark for mark in marks if self.least <= mark <= self.most]
 
 
-def lines(rows: list[dict[str, Any]], over_http: bool) -> list[Line]:
+def point(row: dict[str, Any], *, wall: bool) -> Point:
+    """What is drawn of a row."""
+    if wall:
+        return Point(row["things"], row["per_second"], row["least"], row["most"])
+    cheapest, dearest = row["cpu_us_range"]
+    return Point(row["things"], 1e6 / row["cpu_us_per_execution"], 1e6 / dearest, 1e6 / cheapest)
+
+
+def lines(rows: list[dict[str, Any]], *, over_http: bool, wall: bool) -> list[Line]:
     """The lines of one panel."""
     found: dict[str, Line] = {}
     for row in sorted(rows, key=lambda row: row["things"]):
         if row["window"] != WINDOW or (row["via"] == "HTTP") is not over_http:
             continue
         line = found.setdefault(row["server"], Line(row["server"], row["title"], []))
-        line.points.append(Point(row["things"], row["per_second"], row["least"], row["most"]))
+        line.points.append(point(row, wall=wall))
     return list(found.values())
 
 
-def draw(found: dict[str, Any]) -> str:
+def draw(found: dict[str, Any], *, wall: bool = False) -> str:
     """The whole picture."""
+    rows = found["trips"]
     panels = [
-        ("Without HTTP: service, broker or tracker driven directly", lines(found["trips"], over_http=False)),
-        ("Over HTTP: POST, and every execution read back", lines(found["trips"], over_http=True)),
+        ("Without HTTP: driven from within, or over MQTT", lines(rows, over_http=False, wall=wall)),
+        ("Over HTTP: one POST per execution", lines(rows, over_http=True, wall=wall)),
     ]
+    title = "Command executions per second" + ("" if wall else " of the server's CPU time")
     panels = [(title, drawn) for title, drawn in panels if drawn]
     if not panels:
         raise SystemExit(f"plot: no row has a window of {WINDOW}")
@@ -110,10 +120,10 @@ def draw(found: dict[str, Any]) -> str:
     environment = found["environment"]
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
-        "<title>Command executions per second over the number of things</title>",
+        f"<title>{title}, over the number of things</title>",
         f"<style>{STYLE}</style>",
         f'<rect class="paper" width="{WIDTH}" height="{HEIGHT}" rx="8"/>',
-        _text(24, 30, "Command executions per second", "title"),
+        _text(24, 30, title, "title"),
         _text(
             24,
             50,
@@ -197,8 +207,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("results", type=Path)
     parser.add_argument("svg", type=Path)
+    parser.add_argument("--wall", action="store_true", help="per second as it was, not of CPU time")
     options = parser.parse_args()
-    options.svg.write_text(draw(json.loads(options.results.read_text())))
+    options.svg.write_text(draw(json.loads(options.results.read_text()), wall=options.wall))
 
 
 if __name__ == "__main__":

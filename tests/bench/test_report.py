@@ -25,7 +25,9 @@ def row(server: str, via: str, rate: float, **more: Any) -> dict[str, Any]:
         "runs": 3,
         "latency_ms": {"p50": 1.0, "p99": 2.0, "p99.9": 3.0},
         "cpu_us_per_execution": 1e6 / rate,
+        "cpu_us_range": [0.9e6 / rate, 1.1e6 / rate],
         "server_busy": 1.0,
+        "others_busy": 0.0,
         "lost": 0,
         **more,
     }
@@ -64,9 +66,9 @@ def test_ratios_are_of_equal_sizes_only() -> None:
     assert (ratio["peer"], ratio["times"], ratio["times_per_cpu"]) == ("mosquitto", 2.0, 2.0)
 
 
-def test_a_server_that_was_not_busy_is_marked() -> None:
-    assert "~20,000" in report.tables(found({**OURS, "server_busy": 0.5}))
-    assert "~20,000" not in report.tables(found(OURS))
+def test_what_other_work_took_of_the_core_is_said() -> None:
+    table = report.tables(found({**OURS, "server_busy": 0.5, "others_busy": 0.423}))
+    assert [cell.strip() for cell in table.splitlines()[2].split("|")][-4:-2] == ["50", "42"]
 
 
 def test_what_was_skipped_is_said_with_its_reason() -> None:
@@ -111,4 +113,5 @@ def test_the_plot_is_well_formed_and_names_every_line() -> None:
 def test_the_axis_has_its_marks_in_place() -> None:
     scale = plot.Scale(10, 1000, 100, 0)
     assert scale.marks() == [10, 20, 50, 100, 200, 500, 1000]
+    assert plot.point(OURS, wall=False).rate == plot.point(OURS, wall=True).rate == 20_000
     assert [scale.at(value) for value in (10, 100, 1000)] == [100, 50, 0]

@@ -23,6 +23,7 @@ from thingctl_broker.errors import (
 )
 from thingctl_broker.events import Change
 from thingctl_broker.idempotency import fingerprint
+from thingctl_broker.journal import SqliteJournal
 from thingctl_broker.service import CommandService, ServiceSettings
 from thingctl_broker.table import ExecutionTable, Query
 from thingctl_broker.testing import InMemoryLink, ManualClock, service_with_fakes
@@ -96,6 +97,7 @@ def test_ids_are_uuid7_and_in_the_order_of_creation_though_the_clock_steps_back(
     ids = [execution.execution_id for execution in executions]
     assert ids == sorted(ids)
     assert {uuid.UUID(i).version for i in ids} == {7}
+    assert uuid.UUID(ids[0]).int >> 80 == executions[0].created_at * 1000
     assert [e.execution_id for e in bench.service.list(Query(), 10).executions] == ids[::-1]
 
 
@@ -349,6 +351,18 @@ def test_a_late_verdict_is_kept_beside_the_time_out_and_told(online):
     assert online.service.counters["responses.late"] == 1
     assert online.service.counters["responses.repeated"] == 1
     assert online.kept == 2
+
+
+def test_an_equal_repeat_is_counted_and_nothing_else():
+    bench = Bench(journal=HeldJournal())
+    execution = bench.send()
+    bench.say(execution)
+    before = (len(bench.journal.recorded), len(bench.heard))
+    with capture_logs() as logs:
+        bench.say(execution)
+    assert bench.service.counters["responses.repeated"] == 1
+    assert (len(bench.journal.recorded), len(bench.heard)) == before
+    assert logs == []
 
 
 def test_a_conflicting_verdict_is_counted_logged_and_never_applied(online):
@@ -745,6 +759,7 @@ def test_after_a_restart_each_execution_is_where_it_was():
     started.respond(say(Status.IN_PROGRESS), AT)
     ended = make_execution(thing=LAMP, status=Status.SUCCEEDED, ended_at=AT)
     bench = restarted(waiting, published, delivered, started, ended)
+    assert bench.service._deliveries.waiting(LAMP) == 1
     bench.service.reachable(LAMP)
     assert bench.published == [(published.execution_id, True), (waiting.execution_id, False)]
     assert bench.service.table.live == 4
@@ -784,6 +799,22 @@ def test_a_restart_with_more_than_fits_forgets_the_ended_and_no_live_one():
     bench = restarted(*live, ended, table=ExecutionTable(capacity=2), journal=HeldJournal())
     assert bench.journal.forgotten == [ended.execution_id]
     assert bench.service.table.live == 3
+
+
+async def test_a_restart_with_more_than_fits_starts_on_the_real_journal_too(tmp_path):
+    journal = SqliteJournal(tmp_path)
+    await journal.start()
+    for _ in range(3):
+        journal.record(make_execution(thing=LAMP, status=Status.SUCCEEDED, ended_at=AT))
+    await journal.stop()
+    for _ in range(2):  # the second time there is nothing to let go
+        journal = SqliteJournal(tmp_path)
+        bench = Bench(table=ExecutionTable(capacity=2), journal=journal)
+        restored = bench.service.restore(journal.recover(NOW, AT))
+        assert len(bench.service.table) == 2
+        await journal.start()
+        await journal.stop()
+    assert restored == 2
 
 
 def test_a_restart_with_nothing_kept_is_a_start():

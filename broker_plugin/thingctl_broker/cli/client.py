@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote, urlencode, urlsplit
+from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import urlencode, urlsplit
 
 from thingctl_broker.cli.exits import Exit, Failure
+from thingctl_protocol.identifiers import is_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +27,7 @@ PAGE: Final = 500
 
 
 class ApiClient:
-    """One connection to one broker. Raises :class:`Failure` for whatever goes wrong."""
+    """One connection to one broker; a context manager. Raises :class:`Failure` for whatever goes wrong."""
 
     def __init__(self, url: str, token: str) -> None:
         """``url``: ``http://host[:port]`` or ``https://…``, with a path if a proxy adds one."""
@@ -44,27 +45,35 @@ class ApiClient:
         kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
         self._connection = kind(host, port, timeout=TIMEOUT)
 
-    def close(self) -> None:
-        """Close the connection."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._connection.close()
 
     # What the API offers.
 
-    def send(self, thing: str, action: str, params: str, ttl: int | None) -> Json:
-        """Send a command; ``params`` is an encoded JSON object. Returns the execution."""
+    def send(self, thing: str, action: str, params: str, ttl: int | None, key: str = "") -> Json:
+        """Send a command; ``params`` is an encoded JSON object. Returns the execution.
+
+        ``key``: with that of an earlier command, its execution is returned and nothing is sent.
+        """
         fields = [f'"thingId":{json.dumps(thing)}', f'"action":{json.dumps(action)}', f'"params":{params}']
         if ttl is not None:
             fields.append(f'"ttl":{ttl}')
-        return self._execution("POST", "/commands", body="{" + ",".join(fields) + "}")
+        if not key.isascii() or not key.isprintable():  # the broker has its say on the rest
+            raise Failure(Exit.USAGE, "an idempotency key consists of visible ASCII characters")
+        headers = {"Idempotency-Key": key} if key else {}
+        return self._execution("POST", "/commands", body="{" + ",".join(fields) + "}", headers=headers)
 
     def execution(self, execution_id: str, wait: float | None = None) -> Json:
         """One execution; with ``wait`` (seconds), when it has ended or the time is over."""
         query = {} if wait is None else {"wait": f"{wait:g}"}
-        return self._execution("GET", _path("/commands", execution_id), query, wait=wait or 0.0)
+        return self._execution("GET", _path(execution_id), query, wait=wait or 0.0)
 
     def cancel(self, execution_id: str) -> Json:
         """Withdraw an execution, or have its thing asked to stop. Returns it."""
-        return self._execution("POST", _path("/commands", execution_id) + "/cancel")
+        return self._execution("POST", _path(execution_id) + "/cancel")
 
     def executions(self, filters: dict[str, str], limit: int) -> Iterator[Json]:
         """At most ``limit`` executions, newest first."""
@@ -100,8 +109,10 @@ class ApiClient:
         query: dict[str, str] | None = None,
         body: str | None = None,
         wait: float = 0.0,
+        *,
+        headers: dict[str, str] | None = None,
     ) -> Json:
-        execution = self.request(method, path, query, body, wait)
+        execution = self.request(method, path, query, body, wait, headers=headers)
         if not isinstance(execution.get("executionId"), str) or not isinstance(execution.get("status"), str):
             raise self._no_broker()
         return execution
@@ -113,22 +124,28 @@ class ApiClient:
         query: dict[str, str] | None = None,
         body: str | None = None,
         wait: float = 0.0,
+        *,
+        headers: dict[str, str] | None = None,
     ) -> Json:
         """Ask once; return the JSON object that comes back with a 2xx.
 
         ``wait``: seconds that the broker was asked to wait.
         """
         target = self._base + path + (f"?{urlencode(query)}" if query else "")
-        headers = self._headers if body is None else self._headers | {"Content-Type": "application/json"}
+        headers = self._headers | (headers or {})
+        if body is not None:
+            headers["Content-Type"] = "application/json"
         try:
             status, content = self._exchange(method, target, body, headers, TIMEOUT + wait)
         except TimeoutError:
             raise Failure(
                 Exit.UNREACHABLE, f"the broker at {self.url} did not answer within {TIMEOUT + wait:g} s"
             ) from None
-        except (OSError, HTTPException) as error:
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        except OSError as error:
+            reason = error.strerror or str(error) or type(error).__name__
             raise Failure(Exit.UNREACHABLE, f"cannot reach the broker at {self.url}: {reason}") from None
+        except HTTPException:
+            raise self._no_broker() from None
         answer = _object(content)
         if answer is None:
             raise self._no_broker()
@@ -157,8 +174,10 @@ class ApiClient:
         return Failure(Exit.UNREACHABLE, f"what answers at {self.url} is not a thingctl broker")
 
 
-def _path(collection: str, name: str) -> str:
-    return f"{collection}/{quote(name, safe=':')}"
+def _path(execution_id: str) -> str:
+    if not is_id(execution_id):
+        raise Failure(Exit.USAGE, f"{execution_id!r} is no execution id")
+    return f"/commands/{execution_id}"
 
 
 def _object(content: bytes) -> Json | None:

@@ -37,6 +37,14 @@ def send(
     ttl: Annotated[
         int | None, typer.Option("--ttl", metavar="SECONDS", help="How long it may take.", min=1)
     ] = None,
+    key: Annotated[
+        str,
+        typer.Option(
+            "--idempotency-key",
+            metavar="KEY",
+            help="A name for this command: sent again with it, it is not carried out again.",
+        ),
+    ] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it has ended.")] = False,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
@@ -44,10 +52,10 @@ def send(
 ) -> None:
     """Send a command to a thing."""
     encoded = encode_params(params, values or [])
-    client = connect(url, token)
-    execution = client.send(thing, action, encoded, ttl)
-    if wait:
-        execution = _until_ended(client, execution)
+    with connect(url, token) as client:
+        execution = client.send(thing, action, encoded, ttl, key)
+        if wait:
+            execution = _until_ended(client, execution)
     if as_json:
         output.print_json(execution)
     else:
@@ -71,8 +79,8 @@ def list_(
 ) -> None:
     """List executions, newest first."""
     filters = {"thingId": thing, "action": action, "status": ",".join(status or ()).upper()}
-    client = connect(url, token)
-    found = list(client.executions({k: v for k, v in filters.items() if v}, limit))
+    with connect(url, token) as client:
+        found = list(client.executions({k: v for k, v in filters.items() if v}, limit))
     if as_json:
         output.print_json(found)
     elif not found:
@@ -100,7 +108,8 @@ def show(
     execution_id: ExecutionId, *, as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = ""
 ) -> None:
     """Show one execution with all that is known about it."""
-    execution = connect(url, token).execution(execution_id)
+    with connect(url, token) as client:
+        execution = client.execution(execution_id)
     if as_json:
         output.print_json(execution)
     else:
@@ -109,20 +118,20 @@ def show(
 
 def watch(execution_id: ExecutionId, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
     """Follow one execution until it has ended."""
-    client = connect(url, token)
-    execution = client.execution(execution_id)
-    told, last_progress = 0, None
-    while True:
-        events = execution.get("events") or []
-        for event in events[told:]:
-            print(output.precise_time(event.get("at")), output.clean(event.get("event")), flush=True)
-        told = len(events)
-        if execution.get("progress") != last_progress:
-            last_progress = execution["progress"]
-            print("progress:", output.progress(last_progress), flush=True)
-        if execution["status"] in TERMINAL:
-            break
-        execution = client.execution(execution_id, WATCH_INTERVAL)
+    with connect(url, token) as client:
+        execution = client.execution(execution_id)
+        told, last_progress = 0, None
+        while True:
+            events = execution.get("events") or []
+            for event in events[told:]:
+                print(output.precise_time(event.get("at")), output.clean(event.get("event")), flush=True)
+            told = len(events)
+            if execution.get("progress") != last_progress:
+                last_progress = execution["progress"]
+                print("progress:", output.progress(last_progress), flush=True)
+            if execution["status"] in TERMINAL:
+                break
+            execution = client.execution(execution_id, WATCH_INTERVAL)
     output.print_outcome(execution)
     raise typer.Exit(of_status(execution["status"]))
 
@@ -131,7 +140,8 @@ def cancel(
     execution_id: ExecutionId, *, as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = ""
 ) -> None:
     """Withdraw a command, or ask its thing to stop."""
-    execution = connect(url, token).cancel(execution_id)
+    with connect(url, token) as client:
+        execution = client.cancel(execution_id)
     if as_json:
         output.print_json(execution)
     else:
@@ -142,7 +152,8 @@ def cancel(
 
 def things(*, as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = "") -> None:
     """List the things that the broker knows."""
-    found = list(connect(url, token).things())
+    with connect(url, token) as client:
+        found = list(client.things())
     if as_json:
         output.print_json(found)
     elif not found:
@@ -169,7 +180,8 @@ def _until_ended(client: ApiClient, execution: Json) -> Json:
         while execution["status"] not in TERMINAL:
             execution = client.execution(execution["executionId"], WAIT)
     except KeyboardInterrupt:
-        print(f"still {execution['status']}: thingctl watch {execution['executionId']}", file=sys.stderr)
+        status, execution_id = map(output.clean, (execution["status"], execution["executionId"]))
+        print(f"still {status}: thingctl watch {execution_id}", file=sys.stderr)
         raise
     except Failure as failure:
         raise Failure(failure.code, f"{failure.text}; the execution is {execution['executionId']}") from None

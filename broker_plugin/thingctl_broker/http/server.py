@@ -12,7 +12,7 @@ from thingctl_broker.http.connection import Connection
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from starlette.types import Receive, Scope, Send
 
@@ -41,7 +41,7 @@ class StoppableApp(Protocol):
 class HttpServer:
     """Serves one application on one listening socket.
 
-    ``sock`` is bound already; the server listens on it and closes it at the end.
+    ``sock`` is a TCP socket, bound already; the server listens on it and closes it at the end.
     """
 
     def __init__(self, app: StoppableApp, sock: socket.socket) -> None:
@@ -55,6 +55,7 @@ class HttpServer:
                 lifespan="off",
                 interface="asgi3",
                 log_config=None,  # logging is the broker's
+                workers=1,  # else $WEB_CONCURRENCY would have a say
                 proxy_headers=False,
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE,
@@ -87,12 +88,10 @@ class HttpServer:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without what belongs to a process of its own: signals, logging, exit."""
+    """uvicorn without what belongs to a process of its own: signals, logging, exit.
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to the broker."""
-        yield
+    Those live in its ``serve``, which is never called.
+    """
 
     async def open(self, sock: socket.socket) -> None:
         """Listen on ``sock``."""

@@ -90,13 +90,22 @@ class Connection(Wire):
         """Take in what came, packet by packet."""
         if self._connect is not None:
             self.heard_at = self.front.time()
-        elif self._handshake is not None:  # reading has stopped, but this was under way
+        elif self._handshake is not None:
             self._unread = chain(self._unread or (), self._scanner.feed(data))
+            if self._handshake.leaves_unread(len(data)):
+                self.hold_reading(stop=True)
             return
         elif not self._scanner.buffered and data[0] >> 4 != PacketType.CONNECT:
             self._fault(MalformedPacket("MQTT-3.1.0-1", "the first packet is not a CONNECT"))
             return
         self._take(self._scanner.feed(data))
+
+    def eof_received(self) -> bool:
+        """The client sends no more. True: what it has sent is still to be read."""
+        if self._handshake is None:
+            return False
+        self._handshake.is_last_word = True
+        return True
 
     def left(self) -> None:
         """Undo everything this connection is to others."""
@@ -186,9 +195,8 @@ class Connection(Wire):
 
     def read_on(self) -> None:
         """Go on where reading stopped at the CONNECT."""
-        self.hold_reading(stop=False)
         unread, self._unread = self._unread, None
-        if unread is not None and not self._closed:
+        if unread is not None:
             self._take(unread)
 
     # Packets.
@@ -216,7 +224,6 @@ class Connection(Wire):
         if handshake.begin(frame):
             return True
         self._handshake = handshake
-        self.hold_reading(stop=True)
         return False
 
     def _on_packet(self, frame: Frame) -> None:
@@ -319,7 +326,9 @@ class Connection(Wire):
     def _on_subscribe(self, frame: Frame) -> None:
         packet_id, wanted = packets.parse_subscribe(frame)
         told_time = {Kind.TIME, Kind.REQUEST} <= self.subscriptions.qos.keys()
-        codes: list[int | None] = [self._subscribe(topic_filter, qos) for topic_filter, qos in wanted]
+        most = self.limits.subscriptions + self.limits.other_subscriptions
+        codes: list[int | None] = [self._subscribe(topic_filter, qos) for topic_filter, qos in wanted[:most]]
+        codes += [SUBSCRIPTION_REFUSED] * (len(wanted) - len(codes))
         theirs = [want for want, code in zip(wanted, codes, strict=True) if code is None]
         if theirs:
             self._amqtt().subscribe(packet_id, theirs, codes)
@@ -356,14 +365,13 @@ class Connection(Wire):
         packet_id, filters = packets.parse_unsubscribe(frame)
         owns = self.front.topics.owns
         theirs = [f for f in filters if not self.subscriptions.remove(f) and not owns(f)]
-        if theirs and self.behind is not None:
-            self.behind.unsubscribe(packet_id, theirs)  # whose UNSUBACK serves for all
-        else:
+        if self.behind is None or not self.behind.unsubscribe(packet_id, theirs):
             self.write(packets.encode_unsuback(packet_id))
         self._serve(tell_time=False)
 
     def _serve(self, *, tell_time: bool) -> None:
         """Take the thing's requests from now on, or no longer, as the subscriptions are."""
+        self.subscriptions.sum_up()
         qos = self.subscriptions.qos
         if self._closed or Kind.REQUEST not in qos or self.thing is None:
             self.front.released(self)

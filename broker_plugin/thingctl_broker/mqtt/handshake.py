@@ -27,10 +27,14 @@ _log = structlog.get_logger("thingctl.front")
 class Handshake:
     """From the CONNECT to the connection's ``admit`` or ``refuse``."""
 
-    __slots__ = ("_connection", "_task")
+    __slots__ = ("_connection", "_is_held", "_task", "_unread_bytes", "is_last_word")
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.is_last_word = False
+        """Whether the client has closed its side since."""
+        self._unread_bytes = 0
+        self._is_held = False
         self._task: asyncio.Task[None] | None = None
 
     def begin(self, frame: Frame) -> bool:
@@ -50,6 +54,17 @@ class Handshake:
             return True
         self._task = asyncio.get_running_loop().create_task(self._decide(connect, admission))
         return False
+
+    def leaves_unread(self, count: int) -> bool:
+        """Note that ``count`` bytes more must wait; return whether to stop reading now.
+
+        Not at once: a client that is not read from is not seen to go.
+        """
+        self._unread_bytes += count
+        if self._is_held or self._unread_bytes <= self._connection.limits.connect_bytes:
+            return False
+        self._is_held = True
+        return True
 
     def cancel(self) -> None:
         """The client has gone."""
@@ -79,6 +94,11 @@ class Handshake:
         # Several may wait for the same client id: each that is let in is the next one's predecessor.
         while (leaving := front.predecessor(connect.client_id)) is not None:
             await asyncio.wait([leaving])
-        if not connection.is_closed():
-            connection.admit(connect, admitted)
-            connection.read_on()
+        if connection.is_closed():
+            return
+        connection.admit(connect, admitted)
+        if self._is_held:
+            connection.hold_reading(stop=False)
+        connection.read_on()
+        if self.is_last_word and not connection.is_closed():
+            connection.finish()

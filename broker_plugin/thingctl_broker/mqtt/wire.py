@@ -77,13 +77,14 @@ class Wire(asyncio.Protocol):
     # Writing.
 
     def write(self, data: bytes) -> None:
-        """Write packets; a client that lets too much of it wait is dropped."""
+        """Write packets; a client that already lets too much wait is dropped."""
         if self._closed:
             return
-        self._transport.write(data)
         if self._write_paused and self._transport.get_write_buffer_size() > self.limits.write_buffer:
             self.offended("writeBuffer", "reads too slowly: dropped")
             self.abort()
+            return
+        self._transport.write(data)
 
     async def drain(self) -> None:
         """Wait while the client is slow."""
