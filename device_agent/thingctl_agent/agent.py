@@ -93,9 +93,10 @@ class Agent:
 def serve(agent: Agent, config: Config) -> int:
     """Run an agent; returns how many handlers were left running. Raises :class:`AgentError`."""
     from thingctl_agent import actions, boot, logs  # noqa: PLC0415 - after the stand-ins
+    from thingctl_agent.calls import Limits  # noqa: PLC0415
     from thingctl_agent.history import History  # noqa: PLC0415
     from thingctl_agent.loop import Loop  # noqa: PLC0415
-    from thingctl_agent.session import Limits, Session  # noqa: PLC0415
+    from thingctl_agent.session import Session  # noqa: PLC0415
     from thingctl_protocol.topics import Topics  # noqa: PLC0415
 
     logs.configure(config.log.level, config.log.format)
