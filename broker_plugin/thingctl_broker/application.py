@@ -50,11 +50,13 @@ class Application:
         """Raises :class:`~thingctl_broker.config.ConfigurationError`."""
         self.settings = settings
         self.data_dir = Path(settings.data_dir) if settings.data_dir else default_data_dir()
+        self._journal = self._open_journal()  # first: it locks out any other broker
         try:
             self.tokens = TokenStore.open(self.data_dir, os.environ.get("THINGCTL_ADMIN_TOKEN"))
         except (CredentialsError, OSError) as error:
+            if isinstance(self._journal, SqliteJournal):
+                self._journal.release()
             raise ConfigurationError(f"data directory {self.data_dir}: {error}") from error
-        self._journal = self._open_journal()
         if gatekeeper is None:
             gatekeeper = OpenGatekeeper() if settings.open else ClosedGatekeeper()
         self.front = Front(

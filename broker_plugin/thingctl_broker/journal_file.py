@@ -32,13 +32,13 @@ def lock(directory: Path) -> int:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise JournalError(f"cannot use {directory}: {error.strerror}") from None
+        raise JournalError(f"cannot use the data directory {directory}: {error.strerror}") from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(handle)
         if error.errno == errno.EWOULDBLOCK:
-            raise JournalError(f"another broker is using {directory}") from None
+            raise JournalError(f"another broker is using the data directory {directory}") from None
         raise JournalError(f"cannot lock {directory}: {error.strerror}") from None
     return handle
 
@@ -79,6 +79,8 @@ def open_to_write(path: Path, max_bytes: int) -> sqlite3.Connection:
     """Open the database for its one writer."""
     connection = _connect(path, "mode=rw")
     try:
+        path.chmod(0o600)
+        connection.execute("PRAGMA journal_mode = WAL")  # a copy made by SQLite itself may have lost it
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA cache_size = -16384")
         # After one huge batch the log shrinks again.
@@ -90,7 +92,7 @@ def open_to_write(path: Path, max_bytes: int) -> sqlite3.Connection:
             "BEGIN IMMEDIATE"
         )  # tells now, not at the first command, that it cannot be written
         connection.execute("ROLLBACK")
-    except sqlite3.Error:
+    except (sqlite3.Error, OSError):
         connection.close()
         raise
     return connection

@@ -16,9 +16,12 @@ from starlette.routing import Route, Router
 
 from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.auth import authenticate
+from thingctl_broker.http.console import Console
 from thingctl_broker.http.errors import INTERNAL_ERROR, METHOD_NOT_ALLOWED, Problem, problem_of
 from thingctl_broker.http.routes_commands import COMMANDS, Commands
+from thingctl_broker.http.routes_overview import OverviewPage
 from thingctl_broker.http.routes_things import Things
+from thingctl_broker.http.stream import Streams
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -30,25 +33,43 @@ if TYPE_CHECKING:
 HEALTH: Final = "/healthz"
 
 OPEN_PATHS: Final = frozenset({HEALTH})
-"""Everything else needs a token, also what is not there."""
+"""With the console's own files, all that needs no token; also what is not there needs one."""
 
 
 def create_app(service: CommandService, waiters: EndWaiters, tokens: TokenStore) -> Api:
     """Make the API over ``service``. It runs in the loop that the service lives in."""
-    return Api(Commands(service, waiters), Things(service.things), tokens, waiters)
+    commands, things = Commands(service, waiters), Things(service.things)
+    return Api(commands, things, tokens, waiters, overview=OverviewPage(service), streams=Streams(service))
 
 
 class Api:
     """The API. Call it with ASGI; ``stop`` ends what waits."""
 
-    def __init__(self, commands: Commands, things: Things, tokens: TokenStore, waiters: EndWaiters) -> None:
+    def __init__(
+        self,
+        commands: Commands,
+        things: Things,
+        tokens: TokenStore,
+        waiters: EndWaiters,
+        *,
+        overview: OverviewPage,
+        streams: Streams,
+    ) -> None:
         self._commands = commands
+        self._console = Console()
+        self._streams = streams
         self._tokens = tokens
         self._waiters = waiters
         self._stopping = False
         self._log = structlog.get_logger("thingctl.http")
         self._router = Router(
-            [*commands.routes(), *things.routes(), Route(HEALTH, _health, methods=["GET"])],
+            [
+                *commands.routes(),
+                *things.routes(),
+                *overview.routes(),
+                *streams.routes(),
+                Route(HEALTH, _health, methods=["GET"]),
+            ],
             redirect_slashes=False,
         )
 
@@ -58,9 +79,10 @@ class Api:
         return cast("list[Route]", self._router.routes)
 
     def stop(self) -> None:
-        """Let waiting callers go; from now on nobody waits."""
+        """Let waiting and listening callers go; from now on nobody waits."""
         self._stopping = True
         self._waiters.release()
+        self._streams.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -69,6 +91,9 @@ class Api:
         scope["app"] = self  # with it, the router raises what it cannot route
         try:
             path = scope["path"]
+            if self._console.owns(path):
+                await self._console.answer(scope)(scope, receive, send)
+                return
             if path not in OPEN_PATHS:
                 scope["token"] = authenticate(scope, self._tokens)
             if path == COMMANDS and scope["method"] == "POST":

@@ -41,7 +41,7 @@ class Kind(NamedTuple):
 INVALID_REQUEST: Final = Kind("invalid-request", 400, "The request is not well-formed HTTP")
 INVALID_BODY: Final = Kind("invalid-body", 400, "The body is not what this call takes")
 INVALID_PARAMETER: Final = Kind("invalid-parameter", 400, "A query parameter is wrong")
-INVALID_HEADER: Final = Kind("invalid-header", 400, "A header is wrong")
+INVALID_HEADER: Final = Kind("invalid-header", 400, "A header is not what this call takes")
 UNAUTHORIZED: Final = Kind("unauthorized", 401, "A valid API token is needed")
 NOT_FOUND: Final = Kind("not-found", 404, "There is nothing at this path")
 UNKNOWN_THING: Final = Kind("unknown-thing", 404, "No thing has that name")
@@ -58,6 +58,7 @@ INTERNAL_ERROR: Final = Kind("internal-error", 500, "The broker failed")
 TABLE_FULL: Final = Kind("table-full", 503, "The broker holds as many live executions as it may")
 NOT_ACCEPTING: Final = Kind("not-accepting", 503, "Commands cannot be kept at present")
 TOO_MANY_CONNECTIONS: Final = Kind("too-many-connections", 503, "Too many HTTP connections are open")
+TOO_MANY_STREAMS: Final = Kind("too-many-streams", 503, "Too many event streams are open")
 
 KINDS: Final = (
     INVALID_REQUEST,
@@ -80,6 +81,7 @@ KINDS: Final = (
     TABLE_FULL,
     NOT_ACCEPTING,
     TOO_MANY_CONNECTIONS,
+    TOO_MANY_STREAMS,
 )
 
 

@@ -16,39 +16,42 @@ if TYPE_CHECKING:
 
 
 async def until_kept(journal: Journal) -> bool:
-    """Return True when everything recorded so far is kept, False when it could not be.
+    """Return True when everything recorded so far is kept.
 
     Nothing that an answer says may be lost to a crash a moment later, so every answer
     about an execution comes behind this. Costs a call when there is nothing to wait for.
+
+    Returns False, and soon, when the journal cannot write: what was recorded is true of the
+    broker that runs, but not kept; executions that were new have been withdrawn.
     """
-    verdict = _Verdict()
-    journal.then(verdict.kept, verdict.lost)
-    if verdict.value is None:
-        verdict.waiter = asyncio.get_running_loop().create_future()
-        await verdict.waiter
-    return verdict.value is True
+    if not journal.accepting:
+        return False
+    kept = _Kept()
+    journal.then(kept, kept.lost)
+    if not kept.yes:
+        kept.waiter = asyncio.get_running_loop().create_future()
+        return await kept.waiter
+    return True
 
 
-class _Verdict:
-    """Called back at once, or later; needs a future only in the second case."""
+class _Kept:
+    """Called back at once, or later; makes a future only in the second case."""
 
-    __slots__ = ("value", "waiter")
+    __slots__ = ("waiter", "yes")
 
     def __init__(self) -> None:
-        self.value: bool | None = None
-        self.waiter: asyncio.Future[None] | None = None
+        self.yes = False
+        self.waiter: asyncio.Future[bool] | None = None
 
-    def kept(self) -> None:
-        self.value = True
-        self._wake()
+    def __call__(self) -> None:
+        self.yes = True
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(True)
 
     def lost(self) -> None:
-        self.value = False
-        self._wake()
-
-    def _wake(self) -> None:
+        """Nothing will come of it for now."""
         if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
+            self.waiter.set_result(False)
 
 
 async def until_ended(waiters: EndWaiters, execution: Execution, seconds: float, receive: Receive) -> None:

@@ -18,10 +18,13 @@ from thingctl_broker.http.schemas import (
     encode_page,
     execution_resource,
 )
+from thingctl_broker.idempotency import KEY_MAX, is_key
 from thingctl_broker.table import Query
 from thingctl_protocol.identifiers import is_action_name, is_id, is_thing_name
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from starlette.requests import Request
     from starlette.types import Receive, Scope
 
@@ -31,10 +34,9 @@ if TYPE_CHECKING:
 
 COMMANDS: Final = "/api/v1/commands"
 
-KEY_MAX: Final = 255
-"""Characters of an ``Idempotency-Key``."""
+IDEMPOTENCY_KEY: Final = b"idempotency-key"
+"""The header that makes a command safe to send again."""
 
-_RETRY_AFTER: Final = 5  # seconds
 _NONE: Final[frozenset[str]] = frozenset()
 _WAIT: Final = frozenset({"wait"})
 _LIST: Final = frozenset({"thingId", "action", "status", "limit", "cursor"})
@@ -65,7 +67,7 @@ class Commands:
         query = scope["query_string"]
         wait = Parameters(query, _WAIT).wait() if query else None
         headers = dict(scope["headers"])
-        key = _idempotency_key(headers)
+        key = _idempotency_key(scope["headers"]) if IDEMPOTENCY_KEY in headers else ""
         body = decode_body(command_body_decoder, await read_json_body(headers, receive))
         try:
             execution = self._service.send(
@@ -78,12 +80,11 @@ class Commands:
             )
         except UnknownThing as error:
             raise Problem(UNKNOWN_THING, error.text, pointer="/thingId") from None
-        accepted = encode_execution(execution)
-        # Before any wait for its end: an execution that cannot be kept is withdrawn, and never ends.
-        if not await until_kept(self._service.journal):
-            raise NotAccepting("the command could not be kept, so it was not accepted", _RETRY_AFTER)
+        answer = encode_execution(execution)
+        if not await until_kept(self._service.journal) and not self._is_known(execution):
+            raise NotAccepting("the command could not be kept, so it was not accepted", retry_after=5)
         if wait is None:
-            return Answer(201, accepted, (_location(execution),))
+            return Answer(201, answer, (_location(execution),))
         return await self._ended(execution, wait, receive)
 
     async def send_routed(self, request: Request) -> Answer:
@@ -94,9 +95,8 @@ class Commands:
         """``GET /api/v1/commands/{executionId}``: one execution, on request when it has ended."""
         wait = Parameters(request.scope["query_string"], _WAIT).wait()
         execution = self._service.get(_asked_id(request))
-        if wait is None:
-            return await self._told(execution, 200)
-        return await self._ended(execution, wait, request.receive)
+        now = await self._kept(execution, 200)
+        return now if wait is None else await self._ended(execution, wait, request.receive)
 
     async def list(self, request: Request) -> Answer:
         """``GET /api/v1/commands``: executions, newest first."""
@@ -106,49 +106,37 @@ class Commands:
             action=asked.text("action", is_action_name, "the name of an action"),
             statuses=asked.statuses(),
         )
-        page = self._service.list(query, asked.limit(), asked.cursor())
-        items = ((execution.execution_id, execution_resource(execution)) for execution in page.executions)
-        body = encode_page("executions", items, page.cursor)
-        await until_kept(self._service.journal)
+        limit, cursor = asked.limit(), asked.cursor()
+        body = self._page(query, limit, cursor)
+        if not await until_kept(self._service.journal):
+            body = self._page(query, limit, cursor)  # without what could not be kept
         return Answer(200, body)
+
+    def _page(self, query: Query, limit: int, cursor: str | None) -> bytes:
+        page = self._service.list(query, limit, cursor)
+        items = ((execution.execution_id, execution_resource(execution)) for execution in page.executions)
+        return encode_page("executions", items, page.cursor)
 
     async def cancel(self, request: Request) -> Answer:
         """``POST /api/v1/commands/{executionId}/cancel``: withdraw it, or ask the thing to stop."""
         Parameters(request.scope["query_string"], _NONE)
-        execution = self._service.cancel(_asked_id(request))
-        body = encode_execution(execution)
-        if not await until_kept(self._service.journal):
-            raise NotAccepting("the cancel could not be kept; ask again", _RETRY_AFTER)
-        return Answer(200, body)
+        return await self._kept(self._service.cancel(_asked_id(request)), 200)
 
     async def _ended(self, execution: Execution, wait: float, receive: Receive) -> Answer:
         """The execution when it has ended (200), or as it stands after ``wait`` seconds (202)."""
         await until_ended(self._waiters, execution, wait, receive)
-        return await self._told(execution, 200 if execution.is_terminal else 202, _location(execution))
+        return await self._kept(execution, 200 if execution.is_terminal else 202, _location(execution))
 
-    async def _told(self, execution: Execution, status: int, *headers: tuple[bytes, bytes]) -> Answer:
-        """The execution as it stands now, told once that is kept.
-
-        While nothing can be kept it is told all the same, for whoever wants to see what goes on.
-        """
+    async def _kept(self, execution: Execution, status: int, *headers: tuple[bytes, bytes]) -> Answer:
+        """The execution as it stands now, told once that is kept."""
         body = encode_execution(execution)
-        await until_kept(self._service.journal)
+        if not await until_kept(self._service.journal) and not self._is_known(execution):
+            raise UnknownExecution("the execution could not be kept, so it never was")
         return Answer(status, body, headers)
 
-
-def _idempotency_key(headers: dict[bytes, bytes]) -> str:
-    """The caller's key for this command, empty without one."""
-    value = headers.get(b"idempotency-key")
-    if value is None:
-        return ""
-    key = value.decode("latin-1")
-    if not (0 < len(key) <= KEY_MAX and key.isascii() and key.isprintable()):
-        raise Problem(
-            INVALID_HEADER,
-            f"Idempotency-Key must be 1 to {KEY_MAX} ASCII characters",
-            header="Idempotency-Key",
-        )
-    return key
+    def _is_known(self, execution: Execution) -> bool:
+        """Whether it has not been withdrawn because it could not be kept."""
+        return self._service.table.get(execution.execution_id) is execution
 
 
 def _asked_id(request: Request) -> str:
@@ -157,6 +145,16 @@ def _asked_id(request: Request) -> str:
     if not is_id(execution_id):
         raise UnknownExecution("what the path names is no execution id")
     return execution_id
+
+
+def _idempotency_key(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    keys = [value.decode("latin-1") for name, value in headers if name == IDEMPOTENCY_KEY]
+    if len(keys) > 1:
+        raise Problem(INVALID_HEADER, "there are two Idempotency-Key headers", header="Idempotency-Key")
+    if not is_key(keys[0]):
+        fault = f"an Idempotency-Key is 1 to {KEY_MAX} visible ASCII characters"
+        raise Problem(INVALID_HEADER, fault, header="Idempotency-Key")
+    return keys[0]
 
 
 def _location(execution: Execution) -> tuple[bytes, bytes]:

@@ -16,6 +16,7 @@ def test_a_thing_shows_its_presence(api):
         "firstSeen": "2025-05-28T00:00:00.000Z",
         "lastSeen": "2025-05-28T00:00:01.500Z",
         "clientId": "client-of-lamp",
+        "agentVersion": "0.1",
         "actions": ["turnOn"],
         "announcement": {"agentVersion": "0.1", "actions": [{"name": "turnOn"}]},
     }
@@ -41,6 +42,7 @@ def test_cursors_walk_every_thing_exactly_once(api):
         cursor = ""
         while cursor is not None:
             page = api.get(f"{THINGS}?limit={limit}" + (f"&cursor={cursor}" if cursor else "")).json
+            assert page["things"]  # also the last page has some
             walked += [thing["name"] for thing in page["things"]]
             cursor = page["nextCursor"]
         assert walked == sorted(names)
