@@ -12,7 +12,7 @@ from thingctl_broker.http.connection import Connection
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from starlette.types import Receive, Scope, Send
 
@@ -88,12 +88,10 @@ class HttpServer:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without what belongs to a process of its own: signals, logging, exit."""
+    """uvicorn without what belongs to a process of its own: signals, logging, exit.
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to the broker."""
-        yield
+    Those live in its ``serve``, which is never called.
+    """
 
     async def open(self, sock: socket.socket) -> None:
         """Listen on ``sock``."""

@@ -326,7 +326,9 @@ class Connection(Wire):
     def _on_subscribe(self, frame: Frame) -> None:
         packet_id, wanted = packets.parse_subscribe(frame)
         told_time = {Kind.TIME, Kind.REQUEST} <= self.subscriptions.qos.keys()
-        codes: list[int | None] = [self._subscribe(topic_filter, qos) for topic_filter, qos in wanted]
+        most = self.limits.subscriptions + self.limits.other_subscriptions
+        codes: list[int | None] = [self._subscribe(topic_filter, qos) for topic_filter, qos in wanted[:most]]
+        codes += [SUBSCRIPTION_REFUSED] * (len(wanted) - len(codes))
         theirs = [want for want, code in zip(wanted, codes, strict=True) if code is None]
         if theirs:
             self._amqtt().subscribe(packet_id, theirs, codes)
@@ -363,14 +365,13 @@ class Connection(Wire):
         packet_id, filters = packets.parse_unsubscribe(frame)
         owns = self.front.topics.owns
         theirs = [f for f in filters if not self.subscriptions.remove(f) and not owns(f)]
-        if theirs and self.behind is not None:
-            self.behind.unsubscribe(packet_id, theirs)  # whose UNSUBACK serves for all
-        else:
+        if self.behind is None or not self.behind.unsubscribe(packet_id, theirs):
             self.write(packets.encode_unsuback(packet_id))
         self._serve(tell_time=False)
 
     def _serve(self, *, tell_time: bool) -> None:
         """Take the thing's requests from now on, or no longer, as the subscriptions are."""
+        self.subscriptions.sum_up()
         qos = self.subscriptions.qos
         if self._closed or Kind.REQUEST not in qos or self.thing is None:
             self.front.released(self)
