@@ -14,15 +14,18 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Route, Router
 
 from thingctl_broker.http.answers import Answer
-from thingctl_broker.http.auth import authenticate
+from thingctl_broker.http.auth import authenticate, scope_of
 from thingctl_broker.http.errors import INTERNAL_ERROR, METHOD_NOT_ALLOWED, Problem, problem_of
 from thingctl_broker.http.routes_commands import COMMANDS, Commands
+from thingctl_broker.http.routes_thing_types import ThingTypes
 from thingctl_broker.http.routes_things import Things
+from thingctl_broker.http.routes_tokens import Tokens
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from thingctl_broker.credentials import TokenStore
+    from thingctl_broker.directory import Directory
     from thingctl_broker.service import CommandService
     from thingctl_broker.waiting import EndWaiters
 
@@ -32,23 +35,30 @@ OPEN_PATHS: Final = frozenset({HEALTH})
 """Everything else needs a token, also what is not there."""
 
 
-def create_app(service: CommandService, waiters: EndWaiters, tokens: TokenStore) -> Api:
+def create_app(service: CommandService, waiters: EndWaiters, tokens: TokenStore, directory: Directory) -> Api:
     """Make the API over ``service``. It runs in the loop that the service lives in."""
-    return Api(Commands(service, waiters), Things(service.things), tokens, waiters)
+    routes = [*Things(directory).routes(), *ThingTypes(directory).routes(), *Tokens(tokens).routes()]
+    return Api(Commands(service, waiters), routes, tokens, waiters)
 
 
 class Api:
     """The API. Call it with ASGI; ``stop`` ends what waits."""
 
-    def __init__(self, commands: Commands, things: Things, tokens: TokenStore, waiters: EndWaiters) -> None:
+    def __init__(
+        self, commands: Commands, routes: list[Route], tokens: TokenStore, waiters: EndWaiters
+    ) -> None:
+        """``routes``: every endpoint but those of commands, each marked with the scope it needs."""
         self._commands = commands
         self._tokens = tokens
         self._waiters = waiters
         self._log = structlog.get_logger("thingctl.http")
         self._router = Router(
-            [*commands.routes(), *things.routes(), Route(HEALTH, _health, methods=["GET"])],
+            [*commands.routes(), *routes, Route(HEALTH, _health, methods=["GET"])],
             redirect_slashes=False,
         )
+        for route in self.routes:
+            if route.path not in OPEN_PATHS:
+                scope_of(route.endpoint)  # raises for one that does not say
 
     @property
     def routes(self) -> list[Route]:

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.routing import Route
 
+from thingctl_broker.credentials import Scope
 from thingctl_broker.errors import UnknownExecution, UnknownThing
 from thingctl_broker.http.answers import Answer
+from thingctl_broker.http.auth import needs, require, require_command
 from thingctl_broker.http.bodies import decode_body, read_json_body
 from thingctl_broker.http.errors import UNKNOWN_THING, Problem
 from thingctl_broker.http.keeping import until_ended, until_kept
@@ -16,15 +18,20 @@ from thingctl_broker.http.schemas import (
     command_body_decoder,
     encode_execution,
     encode_page,
+    encode_validation,
     execution_resource,
 )
 from thingctl_broker.table import Query
 from thingctl_protocol.identifiers import is_action_name, is_id, is_thing_name
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
-    from starlette.types import Receive, Scope
+    from collections.abc import Callable
 
+    from starlette.requests import Request
+    from starlette.types import Receive
+    from starlette.types import Scope as AsgiScope
+
+    from thingctl_broker.credentials import Token
     from thingctl_broker.executions import Execution
     from thingctl_broker.service import CommandService
     from thingctl_broker.waiting import EndWaiters
@@ -33,6 +40,7 @@ COMMANDS: Final = "/api/v1/commands"
 
 _NONE: Final[frozenset[str]] = frozenset()
 _WAIT: Final = frozenset({"wait"})
+_SEND: Final = frozenset({"validate", "wait"})
 _LIST: Final = frozenset({"thingId", "action", "status", "limit", "cursor"})
 
 
@@ -52,18 +60,26 @@ class Commands:
             Route(COMMANDS + "/{execution_id}/cancel", self.cancel, methods=["POST"]),
         ]
 
-    async def send(self, scope: Scope, receive: Receive) -> Answer:
+    async def send(self, scope: AsgiScope, receive: Receive) -> Answer:
         """``POST /api/v1/commands``: accept a command.
 
         The busiest call, so it takes the bare ASGI scope; the application comes here
         without asking the router.
         """
+        token: Token = scope["token"]
+        require(token, Scope.COMMANDS_SEND)
         query = scope["query_string"]
-        wait = Parameters(query, _WAIT).wait() if query else None
+        asked = Parameters(query, _SEND) if query else None
+        wait = None if asked is None else asked.wait()
         body = decode_body(command_body_decoder, await read_json_body(dict(scope["headers"]), receive))
+        if token.is_limited:
+            require_command(token, body.thing_id, body.action)
         try:
+            if asked is not None and asked.text("validate", _is_only, "only"):
+                checked = self._service.validate(body.thing_id, body.action, body.params_json(), body.ttl)
+                return Answer(200, encode_validation(checked))
             execution = self._service.send(
-                body.thing_id, body.action, body.params_json(), body.ttl, requested_by=scope["token"].name
+                body.thing_id, body.action, body.params_json(), body.ttl, requested_by=token.name
             )
         except UnknownThing as error:
             raise Problem(UNKNOWN_THING, error.text, pointer="/thingId") from None
@@ -71,18 +87,21 @@ class Commands:
             return await self._kept(execution, 201, _location(execution))
         return await self._ended(execution, wait, receive)
 
+    @needs(Scope.COMMANDS_SEND)
     async def send_routed(self, request: Request) -> Answer:
         """``send`` as a route of the router."""
         return await self.send(request.scope, request.receive)
 
+    @needs(Scope.COMMANDS_READ)
     async def show(self, request: Request) -> Answer:
         """``GET /api/v1/commands/{executionId}``: one execution, on request when it has ended."""
         wait = Parameters(request.scope["query_string"], _WAIT).wait()
-        execution = self._service.get(_asked_id(request))
+        execution = self._asked(request)
         if wait is None:
             return await self._kept(execution, 200)
         return await self._ended(execution, wait, request.receive)
 
+    @needs(Scope.COMMANDS_READ)
     async def list(self, request: Request) -> Answer:
         """``GET /api/v1/commands``: executions, newest first."""
         asked = Parameters(request.scope["query_string"], _LIST)
@@ -90,6 +109,7 @@ class Commands:
             thing=asked.text("thingId", is_thing_name, "the name of a thing"),
             action=asked.text("action", is_action_name, "the name of an action"),
             statuses=asked.statuses(),
+            visible=_visible(request.scope["token"]),
         )
         page = self._service.list(query, asked.limit(), asked.cursor())
         items = ((execution.execution_id, execution_resource(execution)) for execution in page.executions)
@@ -97,10 +117,22 @@ class Commands:
         await until_kept(self._service.journal)
         return Answer(200, body)
 
+    @needs(Scope.COMMANDS_CANCEL)
     async def cancel(self, request: Request) -> Answer:
         """``POST /api/v1/commands/{executionId}/cancel``: withdraw it, or ask the thing to stop."""
         Parameters(request.scope["query_string"], _NONE)
-        return await self._kept(self._service.cancel(_asked_id(request)), 200)
+        return await self._kept(self._service.cancel(self._asked(request).execution_id), 200)
+
+    def _asked(self, request: Request) -> Execution:
+        """The execution in the path, if there is one that the caller may see."""
+        execution = self._service.get(_asked_id(request))
+        token: Token = request.scope["token"]
+        if not token.covers_command(execution.thing, execution.action):
+            # As if it were not there: whoever guesses ids learns nothing.
+            raise UnknownExecution(
+                f"no execution has the id {execution.execution_id!r}, or it ended long ago"
+            )
+        return execution
 
     async def _ended(self, execution: Execution, wait: float, receive: Receive) -> Answer:
         """The execution when it has ended (200), or as it stands after ``wait`` seconds (202)."""
@@ -120,6 +152,16 @@ def _asked_id(request: Request) -> str:
     if not is_id(execution_id):
         raise UnknownExecution("what the path names is no execution id")
     return execution_id
+
+
+def _visible(token: Token) -> Callable[[Execution], bool] | None:
+    if not token.is_limited:
+        return None
+    return lambda execution: token.covers_command(execution.thing, execution.action)
+
+
+def _is_only(text: str) -> bool:
+    return text == "only"
 
 
 def _location(execution: Execution) -> tuple[bytes, bytes]:

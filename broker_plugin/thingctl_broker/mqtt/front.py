@@ -196,6 +196,12 @@ class Front:
             del self._serving[thing]
             self.service.unreachable(thing)
 
+    def expel(self, thing: str, reason: str) -> None:
+        """Close every connection of a thing: it is disabled, removed, or has other credentials."""
+        for connection in tuple(self._clients.values()):
+            if connection.thing == thing:
+                connection.close(reason)
+
     def has_amqtt_session(self, client_id: str) -> bool:
         """Whether amqtt keeps anything for this client."""
         return client_id in self.broker.sessions
