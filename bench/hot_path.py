@@ -48,6 +48,7 @@ class NoBroker:
     """Stands where amqtt does; nothing here goes that far."""
 
     sessions: Final[dict[str, Any]] = {}
+    subscriptions: Final[dict[str, Any]] = {}
 
     async def external_connected(self, *_: object) -> None:
         raise NotImplementedError

@@ -88,6 +88,7 @@ def merge(runs: list[dict[str, Any]]) -> dict[str, Any]:
             for name in names
         },
         "cpu_us_per_execution": _middle(runs, "cpu_us_per_execution"),
+        "cpu_us_range": _range(runs, "cpu_us_per_execution"),
         "server_busy": _middle(runs, "server_busy"),
         "fleet_cpu_us": _middle(runs, "fleet_cpu_us"),
         "sent": sum(run["sent"] for run in runs),
@@ -100,6 +101,11 @@ def merge(runs: list[dict[str, Any]]) -> dict[str, Any]:
 def _middle(runs: list[dict[str, Any]], name: str) -> float | None:
     values = [run[name] for run in runs if run.get(name) is not None]
     return round(median(values).middle, 3) if values else None
+
+
+def _range(runs: list[dict[str, Any]], name: str) -> list[float]:
+    values = [run[name] for run in runs if run.get(name) is not None]
+    return [min(values), max(values)] if values else []
 
 
 def _summed(counts: Iterable[dict[str, int]]) -> dict[str, int]:

@@ -48,14 +48,14 @@ class Runner:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--data-dir")
-    where.add_argument("--in-memory", action="store_true")
+    parser.add_argument("--data-dir", required=True)
+    parser.add_argument("--in-memory", action="store_true")
     options = parser.parse_args()
     configure_logs(debug=False)
     settings = Settings(
         open=True,
         data_dir=options.data_dir,
+        in_memory=options.in_memory,
         mqtt=MqttSettings("127.0.0.1:0"),
         http=HttpSettings("127.0.0.1:0"),
     )

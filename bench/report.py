@@ -60,10 +60,12 @@ def ratios(found: Row) -> list[Row]:
     made: list[Row] = []
     pairs = (
         ("thingctl-in-process", "in process", "mosquitto", "MQTT"),
+        ("thingctl-in-process-memory", "in process", "mosquitto", "MQTT"),
         ("thingctl-in-process", "in process", "amqtt", "in process"),
         ("thingctl-in-process", "in process", "aedes", "in process"),
         ("thingctl-http", "HTTP", "fastapi", "HTTP"),
         ("thingctl-http", "HTTP", "aedes", "HTTP"),
+        ("thingctl-http-memory", "HTTP", "aedes", "HTTP"),
     )
     sizes: list[Size] = sorted({(row["things"], row["window"]) for row in found["trips"]})
     for ours, our_via, theirs, their_via in pairs:

@@ -153,7 +153,12 @@ class Run:
 
     def storm(self, contender: Contender, things: int) -> None:
         """All connect at once, all drop at once."""
-        if contender.name.endswith("-memory") or contender.name == "fastapi":
+        if contender.name in {
+            "thingctl-in-process-memory",
+            "thingctl-http",
+            "thingctl-http-memory",
+            "fastapi",
+        }:
             return  # their connections are those of another row
         row = {
             "server": contender.name,
@@ -196,8 +201,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--things", type=numbers, help="sizes of the fleet, e.g. 100,1000")
     parser.add_argument("--windows", type=numbers, help="commands in flight, e.g. 1,64")
     parser.add_argument("--servers", help="names, or their beginnings, by commas; see the JSON for names")
-    parser.add_argument("--seconds", type=float, help="of each run (quick: 1.5, full: 2)")
-    parser.add_argument("--repeats", type=int, help="runs of each figure (3)")
+    parser.add_argument("--seconds", type=float, help="of each run (quick: 1.2, full: 1.5)")
+    parser.add_argument("--repeats", type=int, help="runs of each figure (quick: 5, full: 3)")
     parser.add_argument("--install-peers", action="store_true", help="install FastAPI and aedes out of tree")
     parser.add_argument("--peers-dir", type=Path, help="where those are (~/.cache/thingctl-bench)")
     parser.add_argument("--json", type=Path, help="where the JSON goes (bench/results/TIME.json)")
@@ -210,8 +215,8 @@ def settle(options: argparse.Namespace) -> argparse.Namespace:
     options.parts = options.parts or (list(PARTS) if full else ["trips"])
     options.things = options.things or ([100, 1000, 5000, 10000] if full else [1000])
     options.windows = options.windows or ([1, 64] if full else [64])
-    options.seconds = options.seconds or (2.0 if full else 1.5)
-    options.repeats = options.repeats or 3
+    options.seconds = options.seconds or (1.5 if full else 1.2)
+    options.repeats = options.repeats or (3 if full else 5)
     for part in options.parts:
         if part not in PARTS:
             raise SystemExit(f"no part is named {part!r}; there are {', '.join(PARTS)}")

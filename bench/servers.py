@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import re
 import secrets
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 BENCH: Final = Path(__file__).parent
 START_SECONDS: Final = 30.0
-HAS_JOURNAL: Final = importlib.util.find_spec("thingctl_broker.journal") is not None
 
 
 @dataclass
@@ -60,7 +58,7 @@ def _serve(cores: frozenset[int], *, journal: bool) -> Iterator[Server]:
     """The product as it is shipped: ``thingctl serve``."""
     token = secrets.token_urlsafe(24)
     with tempfile.TemporaryDirectory(prefix="thingctl-bench-") as folder:
-        where = ["--data-dir", folder] if journal else ["--in-memory"]
+        where = ["--data-dir", folder, *([] if journal else ["--in-memory"])]
         argv = [str(Path(sys.executable).with_name("thingctl")), "serve", "--open"]
         argv += ["--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0", *where]
         env = {"THINGCTL_ADMIN_TOKEN": token}
@@ -115,7 +113,6 @@ def _fastapi(python: Path, cores: frozenset[int]) -> Iterator[Server]:
 
 def contenders(peers: Peers) -> list[Contender]:
     """Everything that can be held side by side, ours first."""
-    no_journal = None if HAS_JOURNAL else "this version has no journal: the row without -memory is the same"
     no_mosquitto = None if mosquitto.find() else "mosquitto is not installed"
     ours = [sys.executable, str(BENCH / "our_broker.py")]
     amqtt = [sys.executable, str(BENCH / "peer_amqtt.py")]
@@ -126,22 +123,23 @@ def contenders(peers: Peers) -> list[Contender]:
             "thingctl, in process",
             ("in process",),
             lambda cores: _controlled("thingctl in process", [*ours, "--data-dir", "DATA"], cores),
-            journal=HAS_JOURNAL,
+            journal=True,
         ),
         Contender(
             "thingctl-in-process-memory",
             "thingctl, in process, in memory",
             ("in process",),
-            lambda cores: _controlled("thingctl in process", [*ours, "--in-memory"], cores),
+            lambda cores: _controlled(
+                "thingctl in process", [*ours, "--data-dir", "DATA", "--in-memory"], cores
+            ),
             journal=False,
-            missing=no_journal,
         ),
         Contender(
             "thingctl-http",
             "thingctl serve",
             ("HTTP",),
             lambda cores: _serve(cores, journal=True),
-            journal=HAS_JOURNAL,
+            journal=True,
         ),
         Contender(
             "thingctl-http-memory",
@@ -149,7 +147,6 @@ def contenders(peers: Peers) -> list[Contender]:
             ("HTTP",),
             lambda cores: _serve(cores, journal=False),
             journal=False,
-            missing=no_journal,
         ),
         Contender("mosquitto", "bare mosquitto", ("MQTT",), _mosquitto, missing=no_mosquitto),
         Contender(
@@ -185,4 +182,15 @@ def environment() -> dict[str, object]:
         "python": sys.version.split()[0],
         "cores": len(os.sched_getaffinity(0)),
         "kernel": os.uname().release.split("-")[0],
+        "journal_on": _filesystem(Path(tempfile.gettempdir())),
     }
+
+
+def _filesystem(folder: Path) -> str:
+    """The kind of file system that the journals lie on: on tmpfs they never reach a disk."""
+    found = ("", "unknown")
+    for line in Path("/proc/mounts").read_text().splitlines():
+        _, mount, kind, *_ = line.split()
+        if folder.resolve().is_relative_to(mount) and len(mount) >= len(found[0]):
+            found = (mount, kind)
+    return found[1]

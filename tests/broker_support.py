@@ -32,9 +32,8 @@ def say(status, **fields) -> Response:
 class HeldJournal:
     """A journal whose commits the test makes: ``then`` waits for ``commit``."""
 
-    accepting = True
-
     def __init__(self):
+        self.accepting = True
         self.recorded = []
         self.forgotten = []
         self._waiting = []
@@ -49,13 +48,23 @@ class HeldJournal:
 
     def then(self, kept, lost=None):
         if self._uncommitted or self._waiting:
-            self._waiting.append(kept)
+            self._waiting.append((kept, lost))
         else:
             kept()
 
     def commit(self):
         """Keep everything, and tell those who wait for it, in their order."""
         self._uncommitted = 0
+        self.accepting = True
         waiting, self._waiting = self._waiting, []
-        for callback in waiting:
-            callback()
+        for kept, _ in waiting:
+            kept()
+
+    def fail(self):
+        """Keep nothing, and tell those who can give up."""
+        self.accepting = False
+        waiting, self._waiting = self._waiting, []
+        self._waiting = [entry for entry in waiting if entry[1] is None]
+        for _, lost in waiting:
+            if lost is not None:
+                lost()

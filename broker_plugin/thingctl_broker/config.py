@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
@@ -47,9 +47,9 @@ class CommandSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Requests waiting for one thing."""
     table: int = 200_000
     """Executions held at once."""
-    keep: float = 7 * 24 * 3600.0
+    keep: Annotated[float, msgspec.Meta(ge=0)] = 7 * 24 * 3600.0
     """How long an ended execution is kept."""
-    journal_bytes: int = 0
+    journal_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
     """How large the journal on the disk may grow; 0: as large as the disk allows."""
 
 

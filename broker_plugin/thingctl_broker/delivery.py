@@ -3,7 +3,9 @@
 Pure. The table is the queue: this holds only ids. For each thing the requests that
 were published and not yet acknowledged (at most ``window`` of them), and behind them
 those that wait, in the order of creation. A request leaves when it is acknowledged or
-when its execution has ended, so an expired one is never published.
+when its execution has ended, so an expired one is never published. Apart from these,
+the executions that the device is to stop: their requests never go out again, and the
+cancel is repeated whenever the thing comes back, until the execution has ended.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ class Publish(NamedTuple):
 
 
 class _Thing:
-    __slots__ = ("reachable", "unacknowledged", "waiting")
+    __slots__ = ("canceling", "reachable", "unacknowledged", "waiting")
 
     def __init__(self) -> None:
         self.reachable = False
@@ -34,6 +36,7 @@ class _Thing:
         # from the front too, where a plain one would step over all that left before.
         self.unacknowledged: dict[str, None] = {}
         self.waiting: OrderedDict[str, None] = OrderedDict()
+        self.canceling: dict[str, None] = {}
 
 
 class Deliveries:
@@ -93,11 +96,33 @@ class Deliveries:
             state.reachable = False
             self._forget_if_idle(thing, state)
 
-    def done(self, thing: str, execution_id: str) -> list[Publish]:
-        """A request was acknowledged or its execution has ended; return what may follow."""
+    def canceling(self, thing: str) -> tuple[str, ...]:
+        """The executions that the thing is to stop, in the order of the wishes."""
+        state = self._things.get(thing)
+        return () if state is None else tuple(state.canceling)
+
+    def cancel(self, thing: str, execution_id: str) -> list[Publish]:
+        """The device is to stop a published request; return what may follow it."""
+        state = self._things.get(thing)
+        if state is None:
+            state = self._things[thing] = _Thing()
+        state.canceling[execution_id] = None
+        return self._leave(thing, state, execution_id)
+
+    def acknowledged(self, thing: str, execution_id: str) -> list[Publish]:
+        """The device has the request; return what may follow."""
+        state = self._things.get(thing)
+        return [] if state is None else self._leave(thing, state, execution_id)
+
+    def ended(self, thing: str, execution_id: str) -> list[Publish]:
+        """The execution has ended; return what may follow."""
         state = self._things.get(thing)
         if state is None:
             return []
+        state.canceling.pop(execution_id, None)
+        return self._leave(thing, state, execution_id)
+
+    def _leave(self, thing: str, state: _Thing, execution_id: str) -> list[Publish]:
         if execution_id in state.unacknowledged:
             del state.unacknowledged[execution_id]
         else:
@@ -116,5 +141,5 @@ class Deliveries:
         return requests
 
     def _forget_if_idle(self, thing: str, state: _Thing) -> None:
-        if not (state.reachable or state.unacknowledged or state.waiting):
+        if not (state.reachable or state.unacknowledged or state.waiting or state.canceling):
             del self._things[thing]

@@ -104,6 +104,8 @@ class Execution(msgspec.Struct, gc=False):
     cancel_deadline: float | None = None
     """Monotonic: how long the device may take over its verdict on a cancel."""
     ended_at: float | None = None
+    kept: bool = False
+    """Whether the journal has a record of it already."""
 
     @property
     def is_terminal(self) -> bool:

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 def fingerprint(thing: str, action: str, params: bytes, ttl: int | None) -> str:
     """What makes two commands the same command, in 32 hexadecimal digits."""
-    parts = (thing.encode(), action.encode(), str(ttl).encode(), params)
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
+    # What is no text at all has a fingerprint too: it is refused later, in words.
+    text = "\0".join((thing, action, str(ttl), "")).encode(errors="surrogatepass")
+    return hashlib.sha256(text + params).hexdigest()[:32]
 
 
 class IdempotencyKeys:

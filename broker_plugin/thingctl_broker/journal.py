@@ -1,10 +1,10 @@
 """Durability behind the table: SQLite, one writer thread, one commit for all that has gathered.
 
 The table in memory is the truth while the broker runs; this is what it is rebuilt from.
-Changes gather in the loop while the writer is busy with the batch before. A batch is one
-statement over a JSON text that the loop has encoded, so that SQLite works on it without
-the interpreter's lock; then one commit, flushed to the disk (``synchronous=FULL``). There
-is no fixed window: a lone change is committed at once, a thousand together.
+Changes gather in the loop while the writer is busy with the batch before. A batch is a few
+statements of many rows each, in which SQLite works without the interpreter's lock, and one
+commit, flushed to the disk (``synchronous=FULL``). There is no fixed window: a lone change
+is committed at once, a thousand together.
 
 Only the last state of an execution within a batch is written.
 
@@ -27,81 +27,27 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 import structlog
 
-from thingctl_broker.executions import Execution, Late
-from thingctl_protocol.messages import Progress, StatusReason  # noqa: TC001 msgspec reads the annotations
-from thingctl_protocol.statuses import Status
+from thingctl_broker.records import (
+    APPLICATION_ID,
+    MIGRATIONS,
+    SCHEMA_VERSION,
+    SELECT,
+    Row,
+    from_row,
+    to_row,
+    upserts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-SCHEMA_VERSION: Final = 1
+    from thingctl_broker.executions import Execution
+
 RETRY_SECONDS: Final = 1.0
 """Between two tries after a failed commit."""
 
-_APPLICATION_ID: Final = 0x7468_6374  # "thct", so that `file` and we know the database again
-_MIGRATIONS: Final = (
-    # Version 1. Ids ascend with time, so rows are appended: the table is its own index.
-    """
-    CREATE TABLE executions (
-        execution_id TEXT PRIMARY KEY,
-        command_id TEXT NOT NULL,
-        thing TEXT NOT NULL,
-        action TEXT NOT NULL,
-        params TEXT NOT NULL,
-        ttl INTEGER NOT NULL,
-        created_at REAL NOT NULL,
-        requested_by TEXT NOT NULL,
-        idempotency_key TEXT NOT NULL,
-        fingerprint TEXT NOT NULL,
-        status TEXT NOT NULL,
-        attempts INTEGER NOT NULL,
-        conflicts INTEGER NOT NULL,
-        published_at REAL,
-        delivered_at REAL,
-        started_at REAL,
-        cancel_requested_at REAL,
-        cancel_grace REAL,
-        ended_at REAL,
-        result TEXT,
-        detail TEXT
-    ) WITHOUT ROWID
-    """,
-)
-_IMMUTABLE: Final = (
-    "execution_id",
-    "command_id",
-    "thing",
-    "action",
-    "params",
-    "ttl",
-    "created_at",
-    "requested_by",
-    "idempotency_key",
-    "fingerprint",
-)
-_MUTABLE: Final = (
-    "status",
-    "attempts",
-    "conflicts",
-    "published_at",
-    "delivered_at",
-    "started_at",
-    "cancel_requested_at",
-    "cancel_grace",
-    "ended_at",
-    "result",
-    "detail",
-)
-_COLUMNS: Final = _IMMUTABLE + _MUTABLE
-_UPSERT: Final = (
-    f"INSERT INTO executions ({', '.join(_COLUMNS)}) "  # noqa: S608 names of our own
-    f"SELECT {', '.join(f'json_extract(value, {chr(39)}$[{i}]{chr(39)})' for i in range(len(_COLUMNS)))} "
-    "FROM json_each(?) WHERE true ON CONFLICT (execution_id) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in _MUTABLE)
-)
 _DELETE: Final = "DELETE FROM executions WHERE execution_id IN (SELECT value FROM json_each(?))"
-_SELECT: Final = f"SELECT {', '.join(_COLUMNS)} FROM executions ORDER BY execution_id"  # noqa: S608
 
 _log = structlog.get_logger("thingctl.journal")
 
@@ -110,20 +56,9 @@ class JournalError(Exception):
     """The database cannot be used; the text says why, and that it was left as it is."""
 
 
-class _Detail(msgspec.Struct, omit_defaults=True):
-    """What few executions have, in one column of JSON."""
-
-    reason: StatusReason | None = None
-    progress: Progress | None = None
-    late_status: Status | None = None
-    late_at: float = 0.0
-    late_delay: float = 0.0
-    late_result: str | None = None
-    late_reason: StatusReason | None = None
-
-
 class _Batch(NamedTuple):
-    rows: str
+    rows: list[Row]
+    new: list[Execution]
     forgotten: str
     callbacks: list[tuple[Callable[[], None], Callable[[], None] | None]]
     executions: dict[str, Execution]
@@ -174,8 +109,8 @@ class SqliteJournal:
             return
         try:
             with closing(_open(self._path, "ro")) as connection:
-                for row in connection.execute(_SELECT):
-                    yield _execution(row, now, at)
+                for row in connection.execute(SELECT):
+                    yield from_row(row, now, at)
         except (sqlite3.Error, msgspec.DecodeError, ValueError) as error:
             raise JournalError(f"{self._path} is damaged: {error}. It was left as it is.") from error
 
@@ -189,6 +124,8 @@ class SqliteJournal:
             await ready
         except (sqlite3.Error, OSError) as error:
             raise JournalError(f"{self._path} cannot be written: {error}") from error
+        if self._dirty or self._forgotten:
+            self._schedule()  # what recovering has changed already
 
     async def stop(self) -> None:
         """Keep what is still to be kept, and close."""
@@ -233,7 +170,7 @@ class SqliteJournal:
     # The loop's side.
 
     def _schedule(self) -> None:
-        if not self._scheduled and not self._busy and not self._failing:
+        if self._thread is not None and not self._scheduled and not self._busy and not self._failing:
             self._scheduled = True
             self._loop.call_soon(self._take)
 
@@ -249,11 +186,12 @@ class SqliteJournal:
             _call(kept for kept, _ in callbacks)
             return
         self._busy = True
-        rows = (
-            msgspec.json.encode([_row(execution) for execution in dirty.values()]).decode() if dirty else ""
-        )
+        rows = [to_row(execution, new=not execution.kept) for execution in dirty.values()]
+        new = [execution for execution in dirty.values() if not execution.kept]
+        for execution in new:
+            execution.kept = True
         gone = msgspec.json.encode(list(forgotten)).decode() if forgotten else ""
-        self._batches.put(_Batch(rows, gone, callbacks, dirty, forgotten))
+        self._batches.put(_Batch(rows, new, gone, callbacks, dirty, forgotten))
 
     def _committed(self, batch: _Batch) -> None:
         self.commits += 1
@@ -272,6 +210,8 @@ class SqliteJournal:
             _log.error(
                 "executions cannot be kept: no command is accepted", fault=str(error), path=str(self._path)
             )
+        for execution in batch.new:
+            execution.kept = False
         self._forgotten |= batch.gone
         self._dirty = batch.executions | self._dirty
         waiting, self._callbacks = batch.callbacks + self._callbacks, []
@@ -288,7 +228,7 @@ class SqliteJournal:
             # Nothing is left to try with: an empty commit tells whether the disk is back.
             self._busy = True
             callbacks, self._callbacks = self._callbacks, []
-            self._batches.put(_Batch("[]", "", callbacks, {}, set()))
+            self._batches.put(_Batch([], [], "", callbacks, {}, set()))
             return
         self._take()
 
@@ -313,8 +253,8 @@ class SqliteJournal:
             while (batch := self._batches.get()) is not None:
                 try:
                     connection.execute("BEGIN IMMEDIATE")
-                    if batch.rows:
-                        connection.execute(_UPSERT, (batch.rows,))
+                    for statement, values in upserts(batch.rows):
+                        connection.execute(statement, values)
                     if batch.forgotten:
                         connection.execute(_DELETE, (batch.forgotten,))
                     if not batch.executions and not batch.gone:
@@ -345,9 +285,9 @@ class SqliteJournal:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version < SCHEMA_VERSION:
             connection.execute("BEGIN IMMEDIATE")
-            for migration in _MIGRATIONS[version:]:
+            for migration in MIGRATIONS[version:]:
                 connection.execute(migration)
-            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             connection.execute("COMMIT")
         return connection
@@ -385,7 +325,7 @@ def _check(path: Path) -> None:
         raise JournalError(
             f"{path} is damaged or no SQLite database: {error}. It was left as it is."
         ) from None
-    if application != _APPLICATION_ID:
+    if application != APPLICATION_ID:
         raise JournalError(f"{path} is a database, but not of thingctl. It was left as it is.")
     if version > SCHEMA_VERSION:
         raise JournalError(
@@ -407,81 +347,3 @@ def _call(callbacks: Iterator[Callable[[], None]]) -> None:
             callback()
         except Exception:
             _log.exception("a callback of the journal failed")
-
-
-def _row(execution: Execution) -> tuple[object, ...]:
-    """The execution as ``_COLUMNS``. Encoded JSON goes as text, so that it comes back byte for byte."""
-    late = execution.late
-    detail = None
-    if execution.reason is not None or execution.progress is not None or late is not None:
-        found = _Detail(execution.reason, execution.progress)
-        if late is not None:
-            found.late_status, found.late_at, found.late_delay = late.status, late.at, late.delay_seconds
-            found.late_result = None if late.result is None else late.result.decode()
-            found.late_reason = late.reason
-        detail = msgspec.json.encode(found).decode()
-    return (
-        execution.execution_id,
-        execution.command_id,
-        execution.thing,
-        execution.action,
-        execution.params.decode(),
-        execution.ttl,
-        execution.created_at,
-        execution.requested_by,
-        execution.idempotency_key,
-        execution.fingerprint,
-        execution.status,
-        execution.attempts,
-        execution.conflicts,
-        execution.published_at,
-        execution.delivered_at,
-        execution.started_at,
-        execution.cancel_requested_at,
-        execution.cancel_grace,
-        execution.ended_at,
-        None if execution.result is None else execution.result.decode(),
-        detail,
-    )
-
-
-def _execution(row: tuple[Any, ...], now: float, at: float) -> Execution:
-    values = dict(zip(_COLUMNS, row, strict=True))
-    detail = _Detail() if values["detail"] is None else _details.decode(values["detail"])
-    late = None
-    if detail.late_status is not None:
-        result = None if detail.late_result is None else detail.late_result.encode()
-        late = Late(detail.late_status, detail.late_at, detail.late_delay, result, detail.late_reason)
-    cancel_deadline = None
-    if values["cancel_requested_at"] is not None and values["cancel_grace"] is not None:
-        cancel_deadline = now + values["cancel_requested_at"] + values["cancel_grace"] - at
-    return Execution(
-        execution_id=values["execution_id"],
-        command_id=values["command_id"],
-        thing=values["thing"],
-        action=values["action"],
-        params=values["params"].encode(),
-        ttl=values["ttl"],
-        created_at=values["created_at"],
-        deadline=now + values["created_at"] + values["ttl"] - at,
-        requested_by=values["requested_by"],
-        idempotency_key=values["idempotency_key"],
-        fingerprint=values["fingerprint"],
-        status=Status(values["status"]),
-        result=None if values["result"] is None else values["result"].encode(),
-        reason=detail.reason,
-        progress=detail.progress,
-        late=late,
-        attempts=values["attempts"],
-        conflicts=values["conflicts"],
-        published_at=values["published_at"],
-        delivered_at=values["delivered_at"],
-        started_at=values["started_at"],
-        cancel_requested_at=values["cancel_requested_at"],
-        cancel_grace=values["cancel_grace"],
-        cancel_deadline=cancel_deadline,
-        ended_at=values["ended_at"],
-    )
-
-
-_details: Final = msgspec.json.Decoder(_Detail)

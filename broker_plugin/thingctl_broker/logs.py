@@ -8,6 +8,20 @@ import sys
 import structlog
 
 
+class WithoutLostClients(logging.Filter):
+    """Drops what amqtt's broadcasting says, with a traceback, of every message whose receiver has gone.
+
+    Nor has it to be told of each that was not acknowledged in time: that is the receiver's affair.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to keep a record."""
+        if not (record.exc_info and record.exc_info[1] and record.getMessage().startswith("Task failed")):
+            return True
+        error = record.exc_info[1]
+        return not isinstance(error, TimeoutError) and type(error).__name__ != "ProtocolHandlerError"
+
+
 def configure_logs(*, debug: bool = False) -> None:
     """Send all logs to stderr: one line each, for people on a terminal, as JSON elsewhere."""
     shared: list[structlog.types.Processor] = [
@@ -40,3 +54,5 @@ def configure_logs(*, debug: bool = False) -> None:
     # amqtt tells every connection at INFO; the front has said what is worth saying.
     for name in ("amqtt", "transitions", "websockets", "uvicorn", "asyncio"):
         logging.getLogger(name).setLevel(logging.DEBUG if debug else logging.WARNING)
+    broadcasting = logging.getLogger("amqtt.broker")
+    broadcasting.filters = [WithoutLostClients()]

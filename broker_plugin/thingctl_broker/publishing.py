@@ -16,7 +16,7 @@ from thingctl_broker.events import Change
 from thingctl_protocol.messages import encode_request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from thingctl_broker.delivery import Deliveries, Publish
     from thingctl_broker.executions import Execution
@@ -74,19 +74,37 @@ class Publisher:
             return
         thing, execution_id = execution.thing, execution.execution_id
         if not self._link.publish_request(thing, execution_id, payload, again=again):
-            self.done(thing, execution_id)
+            self.acknowledged(thing, execution_id)
 
     def reachable(self, thing: str) -> None:
-        """The thing has subscribed: what waits for it goes out, in order."""
+        """The thing has subscribed: cancels and what waits for it go out, in order."""
+        for execution_id in self.deliveries.canceling(thing):
+            execution = self._table.get(execution_id)
+            if execution is not None:
+                self._journal.then(partial(self._write_cancel, execution))
         self._publish(thing, self.deliveries.reachable(thing))
 
-    def done(self, thing: str, execution_id: str) -> None:
-        """A request was acknowledged, or its execution has ended: the next ones may follow."""
-        following = self.deliveries.done(thing, execution_id)
-        if following:
-            self._publish(thing, following)
+    def cancel(self, execution: Execution) -> None:
+        """The device is to be asked to stop, now and whenever it comes back, until the end."""
+        thing, execution_id = execution.thing, execution.execution_id
+        self._publish(thing, self.deliveries.cancel(thing, execution_id))
+        self._journal.then(partial(self._write_cancel, execution))
 
-    def _publish(self, thing: str, requests: Iterable[Publish]) -> None:
+    def acknowledged(self, thing: str, execution_id: str) -> None:
+        """The device has the request: the next ones may follow."""
+        self._publish(thing, self.deliveries.acknowledged(thing, execution_id))
+
+    def ended(self, thing: str, execution_id: str) -> None:
+        """The execution has ended: the next ones may follow."""
+        self._publish(thing, self.deliveries.ended(thing, execution_id))
+
+    def _write_cancel(self, execution: Execution) -> None:
+        if not execution.is_terminal:
+            self._link.publish_cancel(execution.thing, execution.execution_id)
+
+    def _publish(self, thing: str, requests: list[Publish]) -> None:
+        if not requests:
+            return
         # A queue, because what follows a request that nobody will acknowledge goes out at once:
         # called from within, a long one would nest too deep, and go out of order.
         self._queue.extend((thing, execution_id, again) for execution_id, again in requests)
@@ -104,12 +122,10 @@ class Publisher:
         if (
             execution is None
             or execution.is_terminal
+            or execution.cancel_requested_at is not None
             or not self.deliveries.is_reachable(thing)  # gone meanwhile; it will be asked for again
             or self._clock.monotonic() >= execution.deadline  # the sweeper is about to close it
         ):
-            return
-        if execution.cancel_requested_at is not None:
-            self._link.publish_cancel(thing, execution_id)  # and not what it may not have begun yet
             return
         payload = encode_request(
             command_id=execution.command_id,

@@ -91,7 +91,6 @@ class CommandService:
         self.journal = journal
         self._deliveries = Deliveries() if deliveries is None else deliveries
         self._clock = clock
-        self._link = link
         self._ids = IdSource()
         self._keys = IdempotencyKeys()
         self._schemas = ParamSchemas(self.things)
@@ -167,7 +166,10 @@ class CommandService:
             idempotency_key=idempotency_key,
             fingerprint=print_,
         )
-        self._take_in(execution)
+        left = self.table.add(execution)
+        if left is not None:
+            self._forget(left)
+        self._keys.remember(execution)
         self.counters["executions.created"] += 1
         at_once = self._publisher.offer(execution, at)
         self._changed(execution, Change.CREATED)
@@ -220,7 +222,7 @@ class CommandService:
         elif outcome is Cancel.REQUESTED:
             self.table.reschedule(execution)
             self._changed(execution, Change.CANCEL_REQUESTED)
-            self.journal.then(partial(self._link.publish_cancel, execution.thing, execution_id))
+            self._publisher.cancel(execution)
         return execution
 
     # What things do.
@@ -247,7 +249,7 @@ class CommandService:
         execution = self.table.get(execution_id)
         if execution is not None and execution.delivered(self._clock.unix()):
             self._changed(execution, Change.DELIVERED)
-        self._publisher.done(thing, execution_id)
+        self._publisher.acknowledged(thing, execution_id)
 
     def respond(self, thing: str, execution_id: str, payload: bytes, kept: Callable[[], None]) -> None:
         """Take in a thing's response; ``kept`` is called when what it changed is on record.
@@ -274,7 +276,7 @@ class CommandService:
                         self._ended(execution)
                     else:
                         self._changed(execution, Change.PROGRESSED)
-                        self._publisher.done(thing, execution_id)  # it has the request: never again
+                        self._publisher.acknowledged(thing, execution_id)  # it has the request
                 else:
                     self._note_outcome(execution, outcome)
                 self.journal.then(kept)
@@ -335,13 +337,18 @@ class CommandService:
         for execution in executions:
             count += 1
             last = execution.execution_id
-            self._take_in(execution)
+            self.table.restore(execution)
+            self._keys.remember(execution)
             if not execution.is_terminal:
                 if self.things.enrols:
                     self.things.know(execution.thing, execution.created_at)
-                if execution.delivered_at is None and execution.started_at is None:
+                if execution.cancel_requested_at is not None:
+                    self._deliveries.cancel(execution.thing, execution.execution_id)
+                elif execution.delivered_at is None and execution.started_at is None:
                     published = execution.published_at is not None
                     self._deliveries.restore(execution.thing, execution.execution_id, published=published)
+        for left in self.table.restored():
+            self._forget(left)
         if last:
             self._ids.continue_after(last)
         return count
@@ -366,12 +373,6 @@ class CommandService:
             return ()  # nobody has said what its params are
         return self._schemas.check(thing, action, params)
 
-    def _take_in(self, execution: Execution) -> None:
-        left = self.table.add(execution)
-        if left is not None:
-            self._forget(left)
-        self._keys.remember(execution)
-
     def _forget(self, execution: Execution) -> None:
         self.journal.forget(execution.execution_id)
         self._keys.forget(execution)
@@ -382,13 +383,13 @@ class CommandService:
             self.counters["executions.withdrawn"] += 1
             self.table.withdraw(execution)
             self._forget(execution)
-            self._publisher.done(execution.thing, execution.execution_id)
+            self._publisher.ended(execution.thing, execution.execution_id)
 
     def _ended(self, execution: Execution) -> None:
         self.counters[f"executions.{execution.status}"] += 1
         self.table.ended(execution)
         self._changed(execution, Change.ENDED)
-        self._publisher.done(execution.thing, execution.execution_id)
+        self._publisher.ended(execution.thing, execution.execution_id)
 
     def _changed(self, execution: Execution, change: Change) -> None:
         self.journal.record(execution)

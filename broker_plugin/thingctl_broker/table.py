@@ -94,6 +94,11 @@ class ExecutionTable:
             if not self._ended:
                 raise TableFull(f"all {self.capacity} executions in the table are still live")
             left = self._remove(self._ended.popleft())
+        self.restore(execution)
+        return left
+
+    def restore(self, execution: Execution) -> None:
+        """Take in an execution read back from a store, newer than all others, whatever the bounds."""
         execution_id = execution.execution_id
         self._executions[execution_id] = execution
         self._order.append(execution_id)
@@ -105,6 +110,17 @@ class ExecutionTable:
             self._ended.append(execution_id)
         else:
             heapq.heappush(self._deadlines, (execution.next_deadline, execution_id))
+
+    def restored(self) -> list[Execution]:
+        """Note that the store is read; return those that leave because they are too many.
+
+        Live ones stay, even beyond the capacity: what was accepted is not forgotten.
+        """
+        by_end = sorted(self._ended, key=lambda execution_id: self._executions[execution_id].ended_at or 0.0)
+        self._ended = deque(by_end)
+        left: list[Execution] = []
+        while len(self._executions) > self.capacity and self._ended:
+            left.append(self._remove(self._ended.popleft()))
         return left
 
     def ended(self, execution: Execution) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from thingctl_agent.config import Config
     from thingctl_agent.journal import Journal
+    from thingctl_agent.testing import Reply
 
     F = TypeVar("F", bound=Callable[..., Any])
 
@@ -63,6 +64,13 @@ class Agent:
 
         return register
 
+    def test(self, action: str, /, **params: Any) -> Reply:
+        """Call an action as a broker would, with no broker; see :mod:`thingctl_agent.testing`."""
+        from thingctl_agent.testing import Device  # noqa: PLC0415 - no part of an agent at work
+
+        with Device(self) as device:
+            return device.send(action, **params)
+
     def run(self, config: str | Config | None = None, **settings: Any) -> None:
         """Serve until SIGTERM or Ctrl-C.
 
@@ -91,7 +99,7 @@ def serve(agent: Agent, config: Config) -> int:
     from thingctl_protocol.topics import Topics  # noqa: PLC0415
 
     logs.configure(config.log.level, config.log.format)
-    actions.enable(agent, config.actions)
+    actions.enable(agent.registry, _with_state(config))
     boot_id = boot.boot_id()
     journal = _journal(config, boot_id)
     session = Session(
@@ -103,6 +111,14 @@ def serve(agent: Agent, config: Config) -> int:
         version=VERSION,
     )
     return Loop(config, agent.registry, session, journal).run(boot_id)
+
+
+def _with_state(config: Config) -> dict[str, dict[str, Any]]:
+    """The settings of built-in actions; ``reboot`` needs to know where the journal is."""
+    enabled = dict(config.actions)
+    if "reboot" in enabled:
+        enabled["reboot"] = {"state_dir": str(config.state), **enabled["reboot"]}
+    return enabled
 
 
 def _journal(config: Config, boot_id: str) -> Journal | None:

@@ -17,7 +17,7 @@ not, or two agents with one name would take the session from each other at full 
 class Backoff:
     """Full jitter: a random wait below a ceiling that doubles.
 
-    ``uniform`` draws between its two arguments (``random.uniform``).
+    ``uniform`` draws between its two arguments (as ``random.uniform`` does).
     """
 
     def __init__(

@@ -6,7 +6,7 @@ is damaged, the next sector that begins a block of the same segment is looked fo
 
 ::
 
-    header  "tcJ1"  generation u32  salt 8 bytes  crc32 u32
+    header  "tcJ1"  generation u32  size u32      salt 8 bytes  crc32 u32
     block   "tcJb"  generation u32  length u32    crc32 u32   records, MessagePack
 
 The checksum covers the generation and the salt, which is random: neither what an
@@ -26,9 +26,11 @@ from thingctl_agent.history import Record
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+Bytes = bytes | memoryview
+
 SECTOR: Final = 512
 HEADER_SECTORS: Final = 2
-_HEADER: Final = struct.Struct("<4sI8sI")
+_HEADER: Final = struct.Struct("<4sII8sI")
 _BLOCK: Final = struct.Struct("<4sIII")
 _HEADER_MAGIC: Final = b"tcJ1"
 _BLOCK_MAGIC: Final = b"tcJb"
@@ -39,10 +41,11 @@ _records: Final = msgspec.msgpack.Decoder(list[Record])
 
 
 class Identity(NamedTuple):
-    """What tells one use of a segment from every other."""
+    """What tells one use of a segment from every other. ``size``: of the segment, in bytes."""
 
     generation: int
     salt: bytes
+    size: int = 0
 
     @property
     def seed(self) -> int:
@@ -61,18 +64,18 @@ class Scan(NamedTuple):
 
 def header(identity: Identity) -> bytes:
     """The two sectors that open a segment."""
-    raw = _HEADER.pack(_HEADER_MAGIC, identity.generation, identity.salt, 0)[:-4]
+    raw = _HEADER.pack(_HEADER_MAGIC, identity.generation, identity.size, identity.salt, 0)[:-4]
     return (raw + crc32(raw).to_bytes(4, "little")).ljust(SECTOR, b"\0") * HEADER_SECTORS
 
 
-def read_header(segment: bytes) -> Identity | None:
+def read_header(segment: Bytes) -> Identity | None:
     """Who uses this segment; ``None`` when neither copy of its header is whole."""
     for start in range(0, HEADER_SECTORS * SECTOR, SECTOR):
         raw = segment[start : start + _HEADER.size]
         if len(raw) == _HEADER.size and raw[:4] == _HEADER_MAGIC:
-            _, generation, salt, crc = _HEADER.unpack(raw)
+            _, generation, size, salt, crc = _HEADER.unpack(raw)
             if crc32(raw[:-4]) == crc:
-                return Identity(generation, salt)
+                return Identity(generation, salt, size)
     return None
 
 
@@ -101,7 +104,7 @@ def blocks(identity: Identity, records: Iterable[Record]) -> bytes:
     return bytes(out)
 
 
-def scan(segment: bytes, identity: Identity) -> Scan:
+def scan(segment: Bytes, identity: Identity) -> Scan:
     """Read a segment as far as it is whole, and past what is not."""
     start = _BLOCK.pack(_BLOCK_MAGIC, identity.generation & 0xFFFFFFFF, 0, 0)[:8]
     records: list[Record] = []
@@ -121,7 +124,7 @@ def scan(segment: bytes, identity: Identity) -> Scan:
     return Scan(records, end, damaged, skipped)
 
 
-def _read_block(segment: bytes, position: int, identity: Identity) -> tuple[list[Record], int] | None:
+def _read_block(segment: Bytes, position: int, identity: Identity) -> tuple[list[Record], int] | None:
     magic, generation, length, crc = _BLOCK.unpack_from(segment, position)
     begin = position + _BLOCK.size
     if magic != _BLOCK_MAGIC or generation != identity.generation & 0xFFFFFFFF:

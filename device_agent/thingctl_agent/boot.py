@@ -37,6 +37,6 @@ def _kernel_says_so() -> bool:
 
         words = (ctypes.c_long * 64)()
         state = ctypes.CDLL(None, use_errno=True).adjtimex(words)
-    except (ImportError, OSError, AttributeError):
+    except (ImportError, OSError, AttributeError, MemoryError):  # the last: where W^X is enforced
         return False
     return state not in {-1, _TIME_ERROR}

@@ -1,10 +1,15 @@
-"""The command ``thingctl-agent``. argparse, because a device should install nothing more."""
+"""The command ``thingctl-agent``.
+
+argparse, because a device should install nothing more; and not even that for a plain
+``run``, because an agent that runs for years need not carry its 0.7 MB.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final
 
 from thingctl_agent import lean
 from thingctl_agent.errors import AgentError, ConfigError
@@ -15,11 +20,26 @@ if TYPE_CHECKING:
 
     from thingctl_agent.agent import Agent
 
+SETTINGS: Final = {
+    "config": ("FILE", "settings in TOML (or THINGCTL_CONFIG)"),
+    "thing": ("NAME", "the name of this thing (or THINGCTL_THING)"),
+    "url": ("URL", "the broker, mqtt://host:port or mqtts://host:port (or THINGCTL_MQTT_URL)"),
+    "username": ("NAME", "MQTT username, if the broker wants one (or THINGCTL_USERNAME)"),
+    "password-file": ("FILE", "file that holds the password"),
+    "state-dir": ("DIR", "where the journal is kept (or THINGCTL_STATE_DIR)"),
+    "topic-root": ("TOPIC", "root of the command topics"),
+    "wall-clock": (
+        "auto|trust|distrust",
+        "whether the device's clock may judge a command's age when the broker does not say its time",
+    ),
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 0 done, 1 failed, 2 wrong settings."""
     lean.install()
-    arguments = _parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    arguments: Any = _plain_run(argv) or _parser().parse_args(argv)
     try:
         code: int = arguments.function(arguments)
     except ConfigError as error:
@@ -31,9 +51,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
-    import argparse  # noqa: PLC0415 - after the stand-ins
+def _plain_run(argv: Sequence[str]) -> SimpleNamespace | None:
+    """``run`` with nothing but files and settings in full; argparse explains all the rest."""
+    if not argv or argv[0] != "run":
+        return None
+    found = SimpleNamespace(function=_run, files=[], **{_attribute(name): None for name in SETTINGS})
+    words = iter(argv[1:])
+    for word in words:
+        name, is_there, value = word[2:].partition("=")
+        if not word.startswith("-"):
+            found.files.append(word)
+        elif not word.startswith("--") or name not in SETTINGS:
+            return None
+        else:
+            value = value if is_there else next(words, "-")
+            if value.startswith("-"):
+                return None
+            setattr(found, _attribute(name), value)
+    return found
 
+
+def _parser() -> argparse.ArgumentParser:
+    import argparse  # noqa: PLC0415 - see above
+
+    from thingctl_agent import install as installing  # noqa: PLC0415 - after the stand-ins
     from thingctl_agent.agent import VERSION  # noqa: PLC0415
 
     parser = argparse.ArgumentParser(prog="thingctl-agent", description="Answer commands sent over MQTT.")
@@ -44,37 +85,47 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "files", nargs="*", metavar="FILE.py", help="files with an Agent in them; or handlers in the config"
     )
-    _settings(run)
+    add_settings(run)
     run.set_defaults(function=_run)
+
+    check = commands.add_parser("check", help="say in words what is wrong")
+    check.add_argument("files", nargs="*", metavar="FILE.py", help="files with an Agent in them")
+    add_settings(check)
+    check.set_defaults(function=_check)
+
+    install = commands.add_parser("install", help="make the agent a systemd service")
+    add_settings(install)
+    installing.add_arguments(install)
+    install.set_defaults(function=installing.install)
+
+    uninstall = commands.add_parser("uninstall", help="undo install")
+    installing.add_uninstall_arguments(uninstall)
+    uninstall.set_defaults(function=installing.uninstall)
     return parser
 
 
-def _settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", metavar="FILE", help="settings in TOML (or THINGCTL_CONFIG)")
-    parser.add_argument("--thing", metavar="NAME", help="the name of this thing (or THINGCTL_THING)")
-    parser.add_argument(
-        "--url", help="the broker, mqtt://host:port or mqtts://host:port (or THINGCTL_MQTT_URL)"
-    )
-    parser.add_argument("--username", help="MQTT username, if the broker wants one (or THINGCTL_USERNAME)")
-    parser.add_argument("--password-file", metavar="FILE", help="file that holds the password")
-    parser.add_argument(
-        "--state-dir", metavar="DIR", help="where the journal is kept (or THINGCTL_STATE_DIR)"
-    )
-    parser.add_argument("--topic-root", metavar="TOPIC", help="root of the command topics")
-    parser.add_argument(
-        "--wall-clock",
-        choices=["auto", "trust", "distrust"],
-        help="whether the device's clock can judge a command's age when the broker does not say its time",
-    )
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add the options that every command with a connection has."""
+    for name, (metavar, text) in SETTINGS.items():
+        parser.add_argument(f"--{name}", metavar=metavar, help=text)
 
 
-def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
+def overrides(arguments: Any) -> dict[str, Any]:
     """The settings among the arguments."""
-    names = ("thing", "url", "username", "password_file", "state_dir", "topic_root", "wall_clock")
-    return {name: getattr(arguments, name) for name in names}
+    return {(name := _attribute(flag)): getattr(arguments, name) for flag in SETTINGS if flag != "config"}
 
 
-def _run(arguments: argparse.Namespace) -> int:
+def _attribute(flag: str) -> str:
+    return flag.replace("-", "_")
+
+
+def _check(arguments: Any) -> int:
+    from thingctl_agent.doctor import check  # noqa: PLC0415
+
+    return check(arguments)
+
+
+def _run(arguments: Any) -> int:
     from thingctl_agent.agent import leave, serve  # noqa: PLC0415 - after the stand-ins
     from thingctl_agent.config import load  # noqa: PLC0415
 

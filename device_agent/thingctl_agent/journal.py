@@ -81,6 +81,7 @@ class Journal:
         full = self._position + len(raw) > self._active + self._segment
         if full:
             self._compact()  # the snapshot has the record, as the history has
+            raw = block(self._identity, [record])
         if not full or isinstance(record, Closed):
             self._write(raw, self._position)
             self._position += len(raw)
@@ -101,9 +102,10 @@ class Journal:
         size = os.fstat(self._file).st_size
         if not size:
             return
-        data = b""
-        while len(data) < size and (piece := os.pread(self._file, size - len(data), len(data))):
-            data += piece
+        with mmap.mmap(self._file, size, prot=mmap.PROT_READ) as file, memoryview(file) as data:
+            self._read_segments(data, size)
+
+    def _read_segments(self, data: memoryview, size: int) -> None:
         half = size // 2
         found = [
             (identity, offset)
@@ -114,11 +116,16 @@ class Journal:
             self.damage = f"none of its {size} bytes is a journal"
             return
         self._identity, self._active = max(found)
-        self._segment = half
+        if 2 * self._identity.size != size:
+            self.damage = f"it has {size} bytes instead of {2 * self._identity.size}"
+            half = size - self._active
         result = scan(data[self._active : self._active + half], self._identity)
         for record in result.records:
             self.history.apply(record)
         self._position = self._active + result.end
+        self._segment = half
+        if self.damage:
+            return
         if result.damaged:
             self.damage = f"{result.damaged} damaged place(s); {len(result.records)} whole records kept"
         elif result.torn:
@@ -144,7 +151,7 @@ class Journal:
             zeros = bytes(64 * 1024)
             for offset in range(0, 2 * segment, len(zeros)):
                 _write_all(descriptor, zeros[: 2 * segment - offset], offset)
-            self._identity = Identity(self._identity.generation + 1, os.urandom(8))
+            self._identity = Identity(self._identity.generation + 1, os.urandom(8), segment)
             snapshot = blocks(self._identity, self.history.snapshot())
             _write_all(descriptor, header(self._identity) + snapshot, 0)
             os.fsync(descriptor)
@@ -162,7 +169,7 @@ class Journal:
 
     def _compact(self) -> None:
         """Open the other segment with a snapshot of the history."""
-        identity = Identity(self._identity.generation + 1, os.urandom(8))
+        identity = Identity(self._identity.generation + 1, os.urandom(8), self._segment)
         snapshot = blocks(identity, self.history.snapshot())
         if HEADER_SECTORS * SECTOR + 2 * len(snapshot) > self._segment:
             self._make(max(2 * self._segment, self._needed()))

@@ -1,9 +1,9 @@
 """Keeps an agent small: modules that its libraries import and it seldom needs come late.
 
 paho imports urllib.request (for its proxy support, and with it http.client and email), ssl and
-hashlib; structlog imports asyncio (for its async methods). Together they are about a third
-of the memory of an idle agent. In the agent's own process light stand-ins take their
-places, which turn into the real modules at the first touch of an attribute.
+hashlib; structlog imports asyncio (for its async methods) and, through dataclasses, inspect.
+Together they are about a third of the memory of an idle agent. In the agent's own process
+light stand-ins take their places, which turn into the real modules at the first touch.
 
 Only :func:`~thingctl_agent.agent.main` and :meth:`~thingctl_agent.Agent.run` call this,
 never the import of a module: a program that merely uses this package sees no stand-ins.
@@ -18,7 +18,18 @@ import threading
 from types import ModuleType
 from typing import Any, Final
 
-LATE: Final = ("urllib.request", "ssl", "hashlib", "asyncio")
+LATE: Final = (
+    "urllib.request",
+    "ssl",
+    "hashlib",
+    "asyncio",
+    "inspect",
+    "ipaddress",
+    "tokenize",
+    "base64",
+    "structlog.stdlib",
+    "structlog.threadlocal",
+)
 
 _lock: Final = threading.RLock()
 
@@ -61,5 +72,5 @@ def _real(stand_in: ModuleType) -> ModuleType:
 def _bind(name: str, module: ModuleType) -> None:
     """Make ``urllib.request`` an attribute of ``urllib``, as an import does."""
     parent, _, child = name.rpartition(".")
-    if parent:
+    if parent == "urllib" or parent in sys.modules:
         setattr(importlib.import_module(parent), child, module)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import os
-import random
 import select
 import signal
 import threading
@@ -27,7 +26,6 @@ from thingctl_agent.mqtt import Address, Connection
 from thingctl_agent.session import ANNOUNCEMENT as ANNOUNCEMENT_RECEIPT
 from thingctl_agent.systemd import Notifier
 from thingctl_agent.tls import Contexts
-from thingctl_agent.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
     from thingctl_agent.outcome import Outcome
     from thingctl_agent.registry import Registry
     from thingctl_agent.session import Session
+    from thingctl_agent.workers import Workers
 
 HANDLERS_GRACE: Final = 0.4
 """Seconds that handlers have to end by themselves when the agent stops."""
@@ -68,9 +67,9 @@ class Loop:
         self._journal = journal
         self._notifier = notifier or Notifier()
         self._log: Any = structlog.get_logger().bind()
-        self._workers = Workers(self, self._on_finished, self._on_failed)
+        self._workers: Workers | None = None  # until the first command: an idle agent is small
         self._extras = Extras(announce=config.announce)
-        self._backoff = Backoff(random.uniform)
+        self._backoff = Backoff(_draw)
         self._contexts = Contexts(config.tls)
         self._connection: Connection | None = None
         self._dialing: Connection | None = None
@@ -84,7 +83,8 @@ class Loop:
         self._stop_at: float | None = None
         self._abandoned = False
         self._announced = False
-        self._synchronised = (0.0, False)
+        self._synchronised = False
+        self._sync_check_at = 0.0
 
     # -- from any thread
 
@@ -107,8 +107,8 @@ class Loop:
 
     def _on_finished(self, execution_id: str, outcome: Outcome) -> None:
         def finish() -> None:
-            now, wall = self._now()
-            self._do(self._session.finished(execution_id, outcome, now, wall))
+            now = boot.since_boot()
+            self._do(self._session.finished(execution_id, outcome, now, self._wall))
 
         self.post(finish)
 
@@ -125,9 +125,9 @@ class Loop:
         """Run until stopped; returns the number of handlers that did not end."""
         restore = self._take_signals()
         try:
-            now, wall = self._now()
+            now = boot.since_boot()
             trusted = self._journal is not None and self._journal.trusted
-            self._do(self._session.recover(boot_id, now, wall, trusted=trusted))
+            self._do(self._session.recover(boot_id, now, self._wall, trusted=trusted))
             if self._journal is not None:
                 with contextlib.suppress(OSError):
                     self._journal.opened(boot_id)
@@ -140,7 +140,7 @@ class Loop:
         finally:
             self._end()
             restore()
-        return len(self._workers)
+        return self._handlers_left
 
     def _turn(self) -> bool:
         """Wait once and do what is to be done; returns whether all is done."""
@@ -155,7 +155,7 @@ class Loop:
         ):
             self._dial()
         readable = self._wait(self._next_due() - now)
-        now, wall = self._now()
+        now = boot.since_boot()
         while self._inbox:
             self._survive(self._inbox.popleft())
         connection = self._connection
@@ -163,7 +163,7 @@ class Loop:
             connection.serve(now, readable=readable)
         due = self._session.next_due()
         if due is not None and due <= now:
-            self._do(self._session.tick(now, wall))
+            self._do(self._session.tick(now, self._wall))
         if now >= self._watchdog_at:
             assert self._notifier.watchdog_interval is not None
             self._notifier.alive()
@@ -224,15 +224,26 @@ class Loop:
                 case Publish(topic, payload, retain, receipt):
                     if self._connection is not None:
                         self._connection.publish(topic, payload, retain=retain, receipt=receipt)
-                case Start(execution_id, action):
-                    found = self._registry.get(action)
-                    assert found is not None
+                case Start(execution_id):
                     if execution_id not in unsaved:
-                        self._workers.start(effect, found)
+                        self._start(effect)
                 case Interrupt(execution_id):
-                    self._workers.interrupt(execution_id)
+                    self._interrupt(execution_id)
                 case Note(level, event, fields):
                     getattr(self._log, level)(event, **fields)
+
+    def _start(self, start: Start) -> None:
+        action = self._registry.get(start.action)
+        assert action is not None, "the session starts what is registered"
+        if self._workers is None:
+            from thingctl_agent.workers import Workers  # noqa: PLC0415
+
+            self._workers = Workers(self, self._on_finished, self._on_failed)
+        self._workers.start(start, action)
+
+    def _interrupt(self, execution_id: str) -> None:
+        if self._workers is not None:
+            self._workers.interrupt(execution_id)
 
     def _save(self, save: Save, *, flush: bool) -> bool:
         try:
@@ -243,8 +254,8 @@ class Loop:
         except OSError as error:
             reason = str(error)
         self._log.warning("not recorded", reason=reason)
-        now, wall = self._now()
-        self._do(self._session.unsaved(save.record, now, wall))
+        now = boot.since_boot()
+        self._do(self._session.unsaved(save.record, now, self._wall))
         return False
 
     # -- the connection
@@ -322,8 +333,8 @@ class Loop:
 
     def on_message(self, topic: str, payload: bytes, *, retain: bool) -> None:
         """A message; it is acknowledged when this returns, so what must be on the disk is."""
-        now, wall = self._now()
-        self._survive(lambda: self._do(self._session.message(topic, payload, now, wall, retain=retain)))
+        now = boot.since_boot()
+        self._survive(lambda: self._do(self._session.message(topic, payload, now, self._wall, retain=retain)))
 
     def on_acknowledged(self, receipt: str) -> None:
         """PUBACK."""
@@ -344,19 +355,15 @@ class Loop:
 
     # -- time
 
-    def _now(self) -> tuple[float, float | None]:
-        """Seconds since boot, and the wall clock if somebody vouches for it."""
-        now = boot.since_boot()
-        if self._config.wall_clock == "distrust":
-            return now, None
+    def _wall(self) -> float | None:
+        """The wall clock, if somebody vouches for it."""
         if self._config.wall_clock == "auto":
-            checked_at, synchronised = self._synchronised
-            if now - checked_at >= _SYNC_CHECKED_EVERY or not checked_at:
-                synchronised = boot.clock_is_synchronised()
-                self._synchronised = (now, synchronised)
-            if not synchronised:
-                return now, None
-        return now, time.time()
+            now = boot.since_boot()
+            if now >= self._sync_check_at:
+                self._synchronised = boot.clock_is_synchronised()
+                self._sync_check_at = now + _SYNC_CHECKED_EVERY
+            return time.time() if self._synchronised else None
+        return time.time() if self._config.wall_clock == "trust" else None
 
     # -- stopping
 
@@ -414,10 +421,19 @@ class Loop:
             self._connection.close()
         if self._journal is not None:
             self._journal.close()
-        self._log.info("stopped", handlersLeft=len(self._workers))
+        self._log.info("stopped", handlersLeft=self._handlers_left)
+
+    @property
+    def _handlers_left(self) -> int:
+        return 0 if self._workers is None else len(self._workers)
 
 
 def _plain_url(config: Config) -> str:
     """The URL without the password that may stand in it."""
     broker = config.broker
     return f"mqtt{'s' if broker.tls else ''}://{broker.host}:{broker.port}"
+
+
+def _draw(low: float, high: float) -> float:
+    """A random number between the two, without the 0.3 MB of the random module."""
+    return low + (high - low) * int.from_bytes(os.urandom(6)) / 2**48

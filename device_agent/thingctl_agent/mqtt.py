@@ -106,7 +106,10 @@ class Connection:
 
         A host name may raise UnicodeError, a certificate ValueError: catch Exception.
         """
-        self._client.connect(self._address.host, self._address.port, self._address.keepalive)
+        host: Any = self._address.host
+        if host.isascii():
+            host = host.encode()  # a str would be encoded by the idna codec and its 1 MB of Unicode tables
+        self._client.connect(host, self._address.port, self._address.keepalive)
 
     def begin(self, now: float) -> None:
         """The loop takes the connection over; CONNACK has to come in time."""

@@ -7,12 +7,12 @@ JSON Schemas that the agent announces. What cannot work is refused at registrati
 
 from __future__ import annotations
 
-import inspect
 import typing
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from thingctl_agent import signature
 from thingctl_agent.context import Context
 from thingctl_agent.errors import RegistrationError
 from thingctl_agent.policy import Policy, make_policy
@@ -24,12 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     F = TypeVar("F", bound=Callable[..., Any])
-
-_UNNAMED: Final = {
-    inspect.Parameter.POSITIONAL_ONLY: "positional-only",
-    inspect.Parameter.VAR_POSITIONAL: "a *parameter",
-    inspect.Parameter.VAR_KEYWORD: "a **parameter",
-}
 
 
 class InvalidParamsError(Exception):
@@ -114,30 +108,29 @@ class Registry:
 
 def _describe(function: Callable[..., Any], name: str, policy: Policy) -> Action:
     try:
-        hints = typing.get_type_hints(function, include_extras=True)
-        signature = inspect.signature(function)
-    except (NameError, TypeError, ValueError) as error:
-        raise RegistrationError(f"{name}: its type hints cannot be read: {error}") from None
+        parameters = signature.parameters(function)
+        hints = typing.get_type_hints(signature.plain(function), include_extras=True)
+    except (NameError, TypeError, ValueError, AttributeError) as error:
+        raise RegistrationError(f"{name}: its signature cannot be read: {error}") from None
     context_parameter: str | None = None
     fields: list[Any] = []
-    for parameter in signature.parameters.values():
-        if parameter.kind in _UNNAMED:
-            raise RegistrationError(
-                f"{name}: {parameter.name!r} is {_UNNAMED[parameter.kind]}; params have names"
+    for parameter, default in parameters.items():
+        if parameter not in hints:
+            hint = (
+                "; register the method of an object: agent.action(thing.method)"
+                if parameter == "self"
+                else ""
             )
-        if parameter.name not in hints:
-            raise RegistrationError(
-                f"{name}: {parameter.name!r} has no type hint" + _hint_about_self(parameter.name)
-            )
-        kind = hints[parameter.name]
+            raise RegistrationError(f"{name}: {parameter!r} has no type hint{hint}")
+        kind = hints[parameter]
         if kind is Context:
             if context_parameter is not None:
                 raise RegistrationError(f"{name}: one parameter of type Context is enough")
-            context_parameter = parameter.name
-        elif parameter.default is parameter.empty:
-            fields.append((parameter.name, kind))
+            context_parameter = parameter
+        elif default is signature.REQUIRED:
+            fields.append((parameter, kind))
         else:
-            fields.append((parameter.name, kind, parameter.default))
+            fields.append((parameter, kind, default))
     try:
         params = msgspec.defstruct(f"{name} params", fields, forbid_unknown_fields=True, kw_only=True)
         decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(params)
@@ -146,12 +139,12 @@ def _describe(function: Callable[..., Any], name: str, policy: Policy) -> Action
         raise RegistrationError(f"{name}: its params cannot be validated: {error}") from None
     description = ActionDescription(
         name=name,
-        description=inspect.cleandoc(function.__doc__ or ""),
+        description=signature.clean(function.__doc__ or ""),
         params_schema=params_schema,
         result_schema=_result_schema(name, hints.get("return", Any)),
         policy=msgspec.to_builtins(policy),
     )
-    is_async = inspect.iscoroutinefunction(function)
+    is_async = signature.is_async(function)
     return Action(name, function, is_async, params, context_parameter, decoder, description, policy)
 
 
@@ -173,7 +166,3 @@ def _result_schema(name: str, kind: Any) -> dict[str, Any] | None:
         return msgspec.json.schema(kind)
     except (TypeError, ValueError) as error:
         raise RegistrationError(f"{name}: what it returns cannot be described as JSON: {error}") from None
-
-
-def _hint_about_self(name: str) -> str:
-    return "; register the method of an object: agent.action(thing.method)" if name == "self" else ""

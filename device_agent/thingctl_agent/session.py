@@ -1,7 +1,7 @@
 """The agent's core: something happens, effects come out. Pure.
 
-No clock, socket, file, thread or logger: ``now`` (seconds since boot) and ``wall``
-(Unix seconds, ``None`` when nobody vouches for the wall clock) are passed in, and what
+No clock, socket, file, thread or logger: ``now`` (seconds since boot) and ``wall`` (gives
+Unix seconds, or ``None`` when nobody vouches for the wall clock) are passed in, and what
 is to be done comes back as a list of effects, to be done in order.
 
 An execution goes: held (its age cannot be told yet) -> waiting (for a place) -> running
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from thingctl_agent import outcome
-from thingctl_agent.clock import Clock
+from thingctl_agent.clock import Clock, Wall
 from thingctl_agent.effects import Effect, Interrupt, Note, Publish, Save, Start
 from thingctl_agent.history import Accepted, Answered, Cleared, History, Kept, Rebooting, Record, Started
 from thingctl_agent.outbox import Outbox
@@ -106,7 +106,7 @@ class Session:
 
     # -- what happens
 
-    def recover(self, boot_id: str, now: float, wall: float | None, *, trusted: bool) -> list[Effect]:
+    def recover(self, boot_id: str, now: float, wall: Wall, *, trusted: bool) -> list[Effect]:
         """Take up what an earlier run left. Call once, first.
 
         ``trusted``: the journal is whole and lost nothing, so that a request without a
@@ -139,9 +139,7 @@ class Session:
         self._progress.disconnected()
         return self._take()
 
-    def message(
-        self, topic: str, payload: bytes, now: float, wall: float | None, *, retain: bool
-    ) -> list[Effect]:
+    def message(self, topic: str, payload: bytes, now: float, wall: Wall, *, retain: bool) -> list[Effect]:
         """A message arrived. Retained ones are history, not requests."""
         parsed = self.topics.parse(topic)
         if parsed is None or parsed.thing != self.thing or retain:
@@ -179,7 +177,7 @@ class Session:
             self._record(Kept(execution_id, value), durable=call.action.policy.durable, flush=False)
         return self._take()
 
-    def finished(self, execution_id: str, result: Outcome, now: float, wall: float | None) -> list[Effect]:
+    def finished(self, execution_id: str, result: Outcome, now: float, wall: Wall) -> list[Effect]:
         """A handler has ended."""
         call = self._running.pop(execution_id)
         self._slots.release(execution_id, was_overdue=call.answered)
@@ -198,7 +196,7 @@ class Session:
         self._start_ready(now, wall)
         return self._take()
 
-    def unsaved(self, record: Record, now: float, wall: float | None) -> list[Effect]:
+    def unsaved(self, record: Record, now: float, wall: Wall) -> list[Effect]:
         """A record could not be written: what depends on it is not done."""
         if not isinstance(record, Accepted | Started):
             return []
@@ -214,7 +212,7 @@ class Session:
         self._start_ready(now, wall)
         return self._take()
 
-    def tick(self, now: float, wall: float | None) -> list[Effect]:
+    def tick(self, now: float, wall: Wall) -> list[Effect]:
         """Time has passed."""
         for call in list(self._running.values()):
             if call.timeout_at is not None and call.timeout_at <= now and not call.answered:
@@ -288,7 +286,7 @@ class Session:
         except ProtocolError as error:
             self._note("warning", "time ignored", reason=str(error))
 
-    def _request(self, execution_id: str, payload: bytes, now: float, wall: float | None) -> None:
+    def _request(self, execution_id: str, payload: bytes, now: float, wall: Wall) -> None:
         known = self._history.get(execution_id)
         if known is not None:
             self._note(
@@ -358,7 +356,7 @@ class Session:
 
     # -- freshness
 
-    def _judge(self, call: Call, now: float, wall: float | None) -> None:
+    def _judge(self, call: Call, now: float, wall: Wall) -> None:
         """Set the call's deadline if its age can be told, or need not be."""
         if call.deadline is not None:
             return
@@ -373,7 +371,7 @@ class Session:
 
     # -- running
 
-    def _start_ready(self, now: float, wall: float | None) -> None:
+    def _start_ready(self, now: float, wall: Wall) -> None:
         for call in list(self._waiting.values()):
             self._judge(call, now, wall)
             if call.deadline is None:

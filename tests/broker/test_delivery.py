@@ -16,6 +16,7 @@ class ListModel:
         self.here = False
         self.out = []
         self.behind = []
+        self.stopping = []
 
     def _fill(self):
         new = self.behind[: max(0, self.window - len(self.out))]
@@ -31,10 +32,18 @@ class ListModel:
         self.here = True
         return [Publish(request, again=True) for request in self.out] + self._fill()
 
-    def done(self, request):
+    def acknowledged(self, request):
         self.out = [other for other in self.out if other != request]
         self.behind = [other for other in self.behind if other != request]
         return self._fill() if self.here else []
+
+    def ended(self, request):
+        self.stopping = [other for other in self.stopping if other != request]
+        return self.acknowledged(request)
+
+    def cancel(self, request):
+        self.stopping.append(request)
+        return self.acknowledged(request)
 
 
 class DeliveryMachine(RuleBasedStateMachine):
@@ -71,23 +80,25 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.deliveries.unreachable(thing)
         self.models[thing].here = False
 
-    @precondition(lambda self: any(model.out or model.behind for model in self.models.values()))
-    @rule(data=st.data(), thing=st.sampled_from(THINGS))
-    def done(self, data, thing):
+    @rule(data=st.data(), thing=st.sampled_from(THINGS), how=st.sampled_from(["acknowledged", "ended"]))
+    def leave(self, data, thing, how):
         model = self.models[thing]
-        if model.out or model.behind:
-            request = data.draw(st.sampled_from(model.out + model.behind))
-            assert self.told(self.deliveries.done(thing, request)) == model.done(request)
+        request = data.draw(st.sampled_from([*model.out, *model.behind, *model.stopping, "?"]))
+        assert self.told(getattr(self.deliveries, how)(thing, request)) == getattr(model, how)(request)
 
-    @rule(thing=st.sampled_from(THINGS))
-    def done_with_what_never_was(self, thing):
-        assert self.told(self.deliveries.done(thing, "?")) == self.models[thing].done("?")
+    @precondition(lambda self: any(model.out for model in self.models.values()))
+    @rule(data=st.data())
+    def cancel(self, data):
+        thing = data.draw(st.sampled_from([thing for thing in THINGS if self.models[thing].out]))
+        request = data.draw(st.sampled_from(self.models[thing].out))
+        assert self.told(self.deliveries.cancel(thing, request)) == self.models[thing].cancel(request)
 
     @invariant()
     def agrees(self):
         for thing, model in self.models.items():
             assert self.deliveries.is_reachable(thing) == model.here
             assert self.deliveries.waiting(thing) == len(model.behind)
+            assert list(self.deliveries.canceling(thing)) == model.stopping
             assert self.deliveries.has_room(thing) == (len(model.behind) < self.queue_max)
             assert len(model.out) <= model.window
 
@@ -100,7 +111,7 @@ class DeliveryMachine(RuleBasedStateMachine):
     @invariant()
     def nothing_idle_is_remembered(self):
         for thing, model in self.models.items():
-            if not (model.here or model.out or model.behind):
+            if not (model.here or model.out or model.behind or model.stopping):
                 assert thing not in self.deliveries._things
 
 
@@ -113,7 +124,7 @@ def test_a_thousand_waiting_leave_in_order_through_the_window():
         deliveries.add("t", f"{i:04}")
     out = deliveries.reachable("t")
     for publish in out:
-        out += deliveries.done("t", publish.execution_id)
+        out += deliveries.acknowledged("t", publish.execution_id)
     assert [publish.execution_id for publish in out] == [f"{i:04}" for i in range(1000)]
 
 
@@ -124,7 +135,7 @@ def test_what_a_store_gives_back_goes_out_the_published_first_and_again():
     deliveries.restore("t", "3", published=False)
     assert deliveries.waiting("t") == 2
     assert deliveries.reachable("t") == [Publish("1", again=True), Publish("2", again=False)]
-    assert deliveries.done("t", "1") == [Publish("3", again=False)]
+    assert deliveries.acknowledged("t", "1") == [Publish("3", again=False)]
 
 
 def test_more_restored_than_the_window_holds_opens_it_only_when_they_are_done():
@@ -133,8 +144,8 @@ def test_more_restored_than_the_window_holds_opens_it_only_when_they_are_done():
         deliveries.restore("t", request, published=True)
     deliveries.add("t", "3")
     assert [publish.execution_id for publish in deliveries.reachable("t")] == ["1", "2"]
-    assert deliveries.done("t", "1") == []
-    assert deliveries.done("t", "2") == [Publish("3", again=False)]
+    assert deliveries.acknowledged("t", "1") == []
+    assert deliveries.acknowledged("t", "2") == [Publish("3", again=False)]
 
 
 def test_things_that_come_and_go_leave_nothing_behind():
@@ -143,7 +154,30 @@ def test_things_that_come_and_go_leave_nothing_behind():
         deliveries.reachable(f"t{i}")
         deliveries.add(f"t{i}", "1")
         deliveries.unreachable(f"t{i}")
-        deliveries.done(f"t{i}", "1")
+        deliveries.ended(f"t{i}", "1")
     assert deliveries._things == {}
     deliveries.unreachable("never-seen")
+    assert deliveries._things == {}
+
+
+def test_what_is_being_canceled_is_never_published_again_and_stays_known_until_it_ends():
+    deliveries = Deliveries(window=1)
+    deliveries.reachable("t")
+    deliveries.add("t", "1")
+    deliveries.add("t", "2")
+    assert deliveries.cancel("t", "1") == [Publish("2", again=False)]
+    deliveries.unreachable("t")
+    deliveries.acknowledged("t", "1")
+    assert deliveries.canceling("t") == ("1",)
+    assert deliveries.reachable("t") == [Publish("2", again=True)]
+    deliveries.ended("t", "1")
+    assert deliveries.canceling("t") == ()
+
+
+def test_a_cancel_waits_for_a_thing_that_has_nothing_else():
+    deliveries = Deliveries()
+    assert deliveries.cancel("t", "1") == []
+    deliveries.unreachable("t")
+    assert deliveries.canceling("t") == ("1",)
+    deliveries.ended("t", "1")
     assert deliveries._things == {}

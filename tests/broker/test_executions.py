@@ -123,11 +123,18 @@ def test_progress_is_replaced_by_newer_and_survives_the_verdict():
     assert execution.started_at == AT + 1
 
 
+def test_progress_ends_nothing_and_brings_no_result():
+    execution = published()
+    execution.respond(say(Status.IN_PROGRESS, result=b"1"), AT + 1)
+    assert (execution.status, execution.result, execution.ended_at) == (Status.IN_PROGRESS, None, None)
+
+
 def test_a_reason_given_on_the_way_does_not_explain_the_verdict():
     execution = published()
     execution.respond(say(Status.IN_PROGRESS, reason=StatusReason("WARMING_UP")), AT + 1)
+    execution.respond(say(Status.IN_PROGRESS), AT + 2)
     assert execution.reason == StatusReason("WARMING_UP")
-    execution.respond(say(Status.SUCCEEDED), AT + 2)
+    execution.respond(say(Status.SUCCEEDED), AT + 3)
     assert execution.reason is None
 
 

@@ -1,18 +1,20 @@
 """The service against a simple model: whatever happens in whatever order, both agree.
 
-The model keeps one list of records per thing and works everything out anew from it.
+The model keeps one list of records and works everything out anew from it. Commits may be
+held back, fail, or be cut short by a crash, after which a new service goes on from what was kept.
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from thingctl_broker.delivery import Deliveries
-from thingctl_broker.errors import AlreadyEnded, QueueFull, TableFull
+from thingctl_broker.errors import AlreadyEnded, NotAccepting, QueueFull, TableFull
+from thingctl_broker.records import from_row, to_row
 from thingctl_broker.service import CommandService, ServiceSettings
 from thingctl_broker.table import ExecutionTable, Query
 from thingctl_broker.testing import InMemoryLink, ManualClock
@@ -25,26 +27,51 @@ SAID = ["IN_PROGRESS", "SUCCEEDED", "FAILED", "REJECTED", "CANCELED"]
 
 
 class ManualJournal:
-    """Calls back at ``commit`` and never before."""
+    """Keeps rows as the real one does, when ``commit`` is called; ``rows`` survive a crash."""
 
-    accepting = True
-
-    def __init__(self):
+    def __init__(self, rows=()):
+        self.rows = dict(rows)
+        self.accepting = True
+        self.dirty = {}
+        self.forgotten = set()
         self.waiting = []
 
     def record(self, execution):
-        pass
+        self.dirty[execution.execution_id] = execution
 
     def forget(self, execution_id):
-        pass
+        self.dirty.pop(execution_id, None)
+        self.forgotten.add(execution_id)
 
     def then(self, kept, lost=None):
-        self.waiting.append(kept)
+        self.waiting.append((kept, lost))
+
+    def write(self):
+        """All that a crash leaves behind of a commit."""
+        self.rows |= {
+            execution_id: to_row(execution, new=True) for execution_id, execution in self.dirty.items()
+        }
+        for execution_id in self.forgotten:
+            self.rows.pop(execution_id, None)
+        self.dirty, self.forgotten = {}, set()
 
     def commit(self):
+        self.write()
+        self.accepting = True
         waiting, self.waiting = self.waiting, []
-        for callback in waiting:
-            callback()
+        for kept, _ in waiting:
+            kept()
+
+    def fail(self):
+        self.accepting = False
+        waiting, self.waiting = self.waiting, []
+        self.waiting = [entry for entry in waiting if entry[1] is None]
+        for _, lost in waiting:
+            if lost is not None:
+                lost()
+
+    def recover(self, now, at):
+        return [from_row(self.rows[execution_id], now, at) for execution_id in sorted(self.rows)]
 
 
 @dataclass
@@ -54,13 +81,18 @@ class Record:
     id: str
     thing: str
     deadline: float
+    ends_at: float  # the deadline by the wall clock, for after a crash
     status: str = "SENT"
     by_device: bool = False
     place: str = "waiting"  # then "out" (published, unacknowledged) and "gone"
+    stopping: int = 0  # how many cancels came before this one, and this one
     attempts: int = 0
     delivered: bool = False
     started: bool = False
     cancel_deadline: float | None = None
+    cancel_ends_at: float | None = None
+    ended_at: float = 0.0
+    kept: bool = False
     late: str | None = None
     conflicts: int = 0
 
@@ -91,6 +123,7 @@ class Model:
 
     window: int
     now: float
+    at: float
     records: list = field(default_factory=list)
     ended: list = field(default_factory=list)
     here: set = field(default_factory=set)
@@ -111,7 +144,7 @@ class Model:
 
     def write(self, record, attempt, again):
         here = record.thing in self.here
-        wanted = record.live and record.cancel_deadline is None
+        wanted = record.live and record.cancel_deadline is None and record in self.records
         if wanted and record.attempts == attempt and here and self.now < record.deadline:
             self.sent.append(("request", record.id, again))
             if not self.puback:
@@ -126,18 +159,53 @@ class Model:
 
     def subscribe(self, thing):
         self.here.add(thing)
+        mine = [record for record in self.records if record.thing == thing and record.live]
+        for record in sorted(mine, key=lambda record: record.stopping):
+            if record.stopping:
+                self.pending.append(partial(self.write_cancel, record))
         for record in self.of(thing, "out"):
-            if record.cancel_deadline is not None:
-                self.sent.append(("cancel", record.id))
-            else:
-                self.publish(record)
+            self.publish(record)
         self.pump(thing)
 
+    def cancel(self, record):
+        record.stopping = 1 + max(other.stopping for other in self.records)
+        record.cancel_deadline, record.cancel_ends_at = self.now + GRACE, self.at + GRACE
+        record.place = "gone"
+        self.pump(record.thing)
+        self.pending.append(partial(self.write_cancel, record))
+
+    def write_cancel(self, record):
+        if record.live:
+            self.sent.append(("cancel", record.id))
+
     def end(self, record, status):
-        record.status = status
+        record.status, record.ended_at = status, self.at
         record.place = "gone"
         self.ended.append(record)
         self.pump(record.thing)
+
+    def fail(self):
+        for record in [record for record in self.records if record.live and not record.kept]:
+            self.records.remove(record)
+            self.pump(record.thing)
+
+    def snapshot(self):
+        return [replace(record, kept=True) for record in self.records]
+
+    def recover(self, snapshot):
+        self.records = [replace(record) for record in snapshot]
+        ended = [record for record in self.records if not record.live]
+        self.ended = sorted(ended, key=lambda record: record.ended_at)
+        self.here, self.pending = set(), []
+        for number, record in enumerate(self.records):
+            record.deadline = self.now + record.ends_at - self.at
+            record.stopping = number + 1 if record.cancel_ends_at is not None else 0
+            if record.stopping:
+                record.cancel_deadline = self.now + record.cancel_ends_at - self.at
+            if not record.live or record.stopping or record.delivered or record.started:
+                record.place = "gone"
+            else:
+                record.place = "out" if record.published else "waiting"
 
     def expire(self):
         due = [record for record in self.records if record.live and record.due <= self.now]
@@ -188,20 +256,26 @@ class ServiceMachine(RuleBasedStateMachine):
     @initialize(window=st.integers(1, 3), holding=st.booleans())
     def begin(self, window, holding):
         self.clock, self.journal, self.link = ManualClock(), ManualJournal(), WatchedLink(self)
+        self.model = Model(window, self.clock.monotonic(), self.clock.unix())
+        self.start()
+        self.holding = holding
+        self.kept_by_model = []
+        self.owed = self.kept = 0
+        self.evicted = []
+        self.verdicts = {}  # what things were told is kept
+
+    def start(self):
         self.service = CommandService(
             clock=self.clock,
             link=self.link,
             journal=self.journal,
             table=ExecutionTable(CAPACITY),
-            deliveries=Deliveries(window, QUEUE_MAX),
+            deliveries=Deliveries(self.model.window, QUEUE_MAX),
             settings=ServiceSettings(cancel_grace=GRACE),
         )
+        self.service.restore(self.journal.recover(self.clock.monotonic(), self.clock.unix()))
         for thing in THINGS:
             self.service.connected(thing, thing)
-        self.model = Model(window, self.clock.monotonic())
-        self.holding = holding
-        self.owed = self.kept = 0
-        self.evicted = []
 
     def settle(self):
         while not self.holding and (self.journal.waiting or self.model.pending):
@@ -218,14 +292,41 @@ class ServiceMachine(RuleBasedStateMachine):
 
     @rule()
     def commit(self):
+        self.keep()
         self.journal.commit()
         pending, self.model.pending = self.model.pending, []
         for act in pending:
             act()
 
+    def keep(self):
+        self.kept_by_model = self.model.snapshot()
+        for record in self.model.records:
+            record.kept = True
+
+    @rule()
+    def commit_fails(self):
+        self.holding = True  # until it is committed by itself
+        self.journal.fail()
+        self.model.fail()
+
+    @rule(written=st.booleans())
+    def crash_and_recover(self, written):
+        if written:  # the last batch reached the disk, and nobody heard of it
+            self.journal.write()
+            self.keep()
+        self.journal = ManualJournal(self.journal.rows)
+        self.start()
+        known = {record.id for record in self.kept_by_model}
+        self.evicted = [record for record in self.evicted if record.id not in known]
+        self.model.recover(self.kept_by_model)
+
     @rule(thing=st.sampled_from(THINGS), ttl=st.integers(1, 40))
     def send(self, thing, ttl):
         records = self.model.records
+        if not self.journal.accepting:
+            with pytest.raises(NotAccepting):
+                self.service.send(thing, "act", ttl=ttl)
+            return
         full = len(records) == CAPACITY
         if len(self.model.of(thing, "waiting")) >= QUEUE_MAX:
             with pytest.raises(QueueFull):
@@ -240,7 +341,7 @@ class ServiceMachine(RuleBasedStateMachine):
             records.remove(leaving)
             self.evicted.append(leaving)
         execution = self.service.send(thing, "act", ttl=ttl)
-        record = Record(execution.execution_id, thing, self.model.now + ttl)
+        record = Record(execution.execution_id, thing, self.model.now + ttl, self.model.at + ttl)
         records.append(record)
         self.model.pump(thing)
         self.settle()
@@ -276,7 +377,7 @@ class ServiceMachine(RuleBasedStateMachine):
         record = self.pick(data, self.published())
         self.hear(record.thing, record.id, {"status": said})
         self.model.respond(record, said)
-        self.model.pending.append(self.expect_kept)
+        self.model.pending.append(partial(self.expect_kept, record, record.status))
         self.settle()
 
     @precondition(lambda self: self.evicted or self.model.records)
@@ -294,7 +395,7 @@ class ServiceMachine(RuleBasedStateMachine):
                 self.hear(record.thing, record.id, {"status": "TIMED_OUT"})
         else:
             return
-        self.expect_kept()
+        self.owed += 1
 
     def hear(self, thing, execution_id, response):
         self.service.respond(thing, execution_id, json.dumps(response).encode(), self.note_kept)
@@ -302,8 +403,10 @@ class ServiceMachine(RuleBasedStateMachine):
     def note_kept(self):
         self.kept += 1
 
-    def expect_kept(self):
+    def expect_kept(self, record, status):
         self.owed += 1
+        if status in ENDS:
+            self.verdicts[record.id] = status
 
     @precondition(lambda self: self.model.records)
     @rule(data=st.data())
@@ -317,14 +420,14 @@ class ServiceMachine(RuleBasedStateMachine):
         if not record.published:
             self.model.end(record, "CANCELED")
         elif record.cancel_deadline is None:
-            record.cancel_deadline = self.model.now + GRACE
-            self.model.pending.append(lambda: self.model.sent.append(("cancel", record.id)))
+            self.model.cancel(record)
         self.settle()
 
     @rule(seconds=st.integers(0, 15), sweep=st.booleans())
     def time_passes(self, seconds, sweep):
         self.clock.advance(seconds)
         self.model.now += seconds
+        self.model.at += seconds
         if sweep:
             self.service.expire()
             self.model.expire()
@@ -333,6 +436,7 @@ class ServiceMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([-86400, -1, 3600]))
     def the_wall_clock_jumps(self, seconds):
         self.clock.jump(seconds)
+        self.model.at += seconds
 
     @invariant()
     def what_went_out_is_what_should_have(self):
@@ -341,6 +445,18 @@ class ServiceMachine(RuleBasedStateMachine):
     @invariant()
     def what_was_acknowledged_to_the_things_is_what_was_kept(self):
         assert self.kept == self.owed
+
+    @invariant()
+    def a_verdict_that_a_thing_was_told_is_kept_never_changes(self):
+        for execution_id, status in self.verdicts.items():
+            if execution_id not in {record.id for record in self.evicted}:
+                assert self.service.get(execution_id).status == status
+
+    @invariant()
+    def what_has_left_is_never_called_safe_to_send_again(self):
+        for what, execution_id, *_ in self.link.sent:
+            execution = self.service.table.get(execution_id)
+            assert what == "cancel" or execution is None or not execution.retry_safe
 
     @invariant()
     def every_execution_agrees(self):
@@ -366,4 +482,3 @@ class ServiceMachine(RuleBasedStateMachine):
 
 
 TestService = ServiceMachine.TestCase
-TestService.settings = settings(max_examples=2 * settings().max_examples)

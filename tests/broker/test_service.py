@@ -8,11 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from broker_support import HeldJournal
+from broker_support import AT, NOW, HeldJournal, make_execution, say
 from thingctl_broker.delivery import Deliveries
 from thingctl_broker.errors import (
     AlreadyEnded,
+    IdempotencyConflict,
     InvalidCommand,
+    NotAccepting,
     QueueFull,
     ServiceError,
     TableFull,
@@ -20,10 +22,13 @@ from thingctl_broker.errors import (
     UnknownThing,
 )
 from thingctl_broker.events import Change
+from thingctl_broker.idempotency import fingerprint
+from thingctl_broker.journal import SqliteJournal
 from thingctl_broker.service import CommandService, ServiceSettings
 from thingctl_broker.table import ExecutionTable, Query
 from thingctl_broker.testing import InMemoryLink, ManualClock, service_with_fakes
 from thingctl_broker.unkept import NoJournal
+from thingctl_protocol.identifiers import IdSource
 from thingctl_protocol.limits import PAYLOAD_MAX, TTL_MAX
 from thingctl_protocol.messages import decode_request
 from thingctl_protocol.statuses import Delivery, Status
@@ -92,6 +97,7 @@ def test_ids_are_uuid7_and_in_the_order_of_creation_though_the_clock_steps_back(
     ids = [execution.execution_id for execution in executions]
     assert ids == sorted(ids)
     assert {uuid.UUID(i).version for i in ids} == {7}
+    assert uuid.UUID(ids[0]).int >> 80 == executions[0].created_at * 1000
     assert [e.execution_id for e in bench.service.list(Query(), 10).executions] == ids[::-1]
 
 
@@ -347,6 +353,18 @@ def test_a_late_verdict_is_kept_beside_the_time_out_and_told(online):
     assert online.kept == 2
 
 
+def test_an_equal_repeat_is_counted_and_nothing_else():
+    bench = Bench(journal=HeldJournal())
+    execution = bench.send()
+    bench.say(execution)
+    before = (len(bench.journal.recorded), len(bench.heard))
+    with capture_logs() as logs:
+        bench.say(execution)
+    assert bench.service.counters["responses.repeated"] == 1
+    assert (len(bench.journal.recorded), len(bench.heard)) == before
+    assert logs == []
+
+
 def test_a_conflicting_verdict_is_counted_logged_and_never_applied(online):
     execution = online.send()
     online.say(execution)
@@ -480,15 +498,31 @@ def test_without_a_verdict_the_grace_ends_it_and_anything_after_is_late():
     assert (execution.status, execution.late.status) == (Status.CANCELED, Status.SUCCEEDED)
 
 
-def test_on_reconnect_a_request_being_canceled_is_not_repeated_but_its_cancel_is(online):
+@pytest.mark.parametrize("acknowledged", [False, True])
+def test_on_every_reconnect_a_request_being_canceled_is_not_repeated_but_its_cancel_is(online, acknowledged):
     execution = online.send()
+    if acknowledged:
+        online.service.acknowledged(LAMP, execution.execution_id)
     online.service.disconnected(LAMP)
     online.service.cancel(execution.execution_id)
     online.link.published.clear()
     online.link.canceled.clear()
-    online.service.reachable(LAMP)
+    for _ in range(2):
+        online.service.reachable(LAMP)
+        online.service.unreachable(LAMP)
     assert online.published == []
-    assert online.link.canceled == [(LAMP, execution.execution_id)]
+    assert online.link.canceled == [(LAMP, execution.execution_id)] * 2
+    online.say(execution, b'{"status":"CANCELED"}')
+    online.service.reachable(LAMP)
+    assert len(online.link.canceled) == 2
+
+
+def test_what_is_being_canceled_makes_room_for_what_is_behind():
+    bench = Bench(deliveries=Deliveries(window=1))
+    bench.service.reachable(LAMP)
+    first, second = bench.send(), bench.send()
+    bench.service.cancel(first.execution_id)
+    assert bench.published == [(first.execution_id, False), (second.execution_id, False)]
 
 
 def test_what_has_ended_cannot_be_canceled(online):
@@ -620,6 +654,16 @@ def test_a_cancel_goes_out_only_when_it_is_kept(held):
     assert held.link.canceled == [(LAMP, execution.execution_id)]
 
 
+def test_a_cancel_that_lost_the_race_before_it_is_kept_stays_here(held):
+    execution = held.send()
+    held.journal.commit()
+    held.service.cancel(execution.execution_id)
+    held.say(execution)
+    held.journal.commit()
+    assert held.link.canceled == []
+    assert execution.status is Status.SUCCEEDED
+
+
 def test_kept_while_the_thing_is_away_it_waits(held):
     execution = held.send()
     held.service.disconnected(LAMP)
@@ -649,3 +693,129 @@ def test_the_shipped_fakes_make_the_same_service():
     assert [request.execution_id for request in link.published] == [execution.execution_id]
     clock.advance(5)
     assert service.expire() == 1
+
+
+def test_what_could_not_be_kept_never_was(held):
+    held.send()
+    held.journal.commit()
+    lost = held.send(idempotency_key="k")
+    held.journal.fail()
+    with pytest.raises(UnknownExecution):
+        held.service.get(lost.execution_id)
+    assert held.service.counters["executions.withdrawn"] == 1
+    with pytest.raises(NotAccepting) as caught:
+        held.send()
+    assert caught.value.retry_after > 0
+    held.journal.commit()
+    assert len(held.published) == 1
+    assert held.send(idempotency_key="k") is not lost
+
+
+def test_while_nothing_can_be_kept_what_is_known_is_still_found_by_its_key(held):
+    execution = held.send(idempotency_key="k")
+    held.journal.commit()
+    held.journal.accepting = False
+    assert held.send(idempotency_key="k") is execution
+
+
+# The same command again.
+
+
+def test_the_same_key_and_command_give_the_same_execution(online):
+    execution = online.send(requested_by="ann", idempotency_key="k")
+    assert online.send(requested_by="ann", idempotency_key="k") is execution
+    assert len(online.published) == 1
+    assert online.send(requested_by="bob", idempotency_key="k") is not execution
+
+
+def test_the_same_key_and_another_command_conflict(online):
+    online.send(idempotency_key="k")
+    with pytest.raises(IdempotencyConflict):
+        online.send(idempotency_key="k", params=b'{"x":1}')
+    assert len(online.service.table) == 1
+
+
+def test_a_wrong_command_with_a_key_is_refused_like_any_other(online):
+    with pytest.raises(InvalidCommand):
+        online.service.send("\ud800", "turnOn", idempotency_key="k")
+    online.send(idempotency_key="k")
+
+
+# After a restart.
+
+
+def restarted(*executions, **parts):
+    bench = Bench(**parts)
+    assert bench.service.restore(executions) == len(executions)
+    return bench
+
+
+def test_after_a_restart_each_execution_is_where_it_was():
+    waiting, published = make_execution(thing=LAMP), make_execution(thing=LAMP)
+    delivered, started = make_execution(thing=LAMP), make_execution(thing=LAMP)
+    for execution in (published, delivered, started):
+        execution.published(AT)
+    delivered.delivered(AT)
+    started.respond(say(Status.IN_PROGRESS), AT)
+    ended = make_execution(thing=LAMP, status=Status.SUCCEEDED, ended_at=AT)
+    bench = restarted(waiting, published, delivered, started, ended)
+    assert bench.service._deliveries.waiting(LAMP) == 1
+    bench.service.reachable(LAMP)
+    assert bench.published == [(published.execution_id, True), (waiting.execution_id, False)]
+    assert bench.service.table.live == 4
+    assert len(bench.service.list(Query(), 10).executions) == 5
+
+
+def test_after_a_restart_a_cancel_still_goes_out_and_its_request_does_not():
+    execution = make_execution(thing=LAMP)
+    execution.published(AT)
+    execution.cancel(NOW, AT, 10.0)
+    bench = restarted(execution)
+    bench.service.reachable(LAMP)
+    assert (bench.published, bench.link.canceled) == ([], [(LAMP, execution.execution_id)])
+    bench.clock.advance(10)
+    assert bench.service.expire() == 1
+    assert execution.status is Status.CANCELED
+
+
+def test_after_a_restart_new_ids_follow_the_old_though_the_clock_was_set_back():
+    last = make_execution(execution_id=IdSource().make(2**42, 0), thing=LAMP)
+    bench = restarted(last)
+    assert bench.send().execution_id > last.execution_id
+
+
+def test_after_a_restart_keys_and_waiting_things_are_known():
+    execution = make_execution(
+        thing="porch", idempotency_key="k", fingerprint=fingerprint("porch", "turnOn", b"{}", None)
+    )
+    bench = restarted(execution)
+    assert bench.service.send("porch", "turnOn", idempotency_key="k") is execution
+    assert not bench.service.things.get("porch").online
+
+
+def test_a_restart_with_more_than_fits_forgets_the_ended_and_no_live_one():
+    live = [make_execution(thing=LAMP) for _ in range(3)]
+    ended = make_execution(thing=LAMP, status=Status.SUCCEEDED, ended_at=AT)
+    bench = restarted(*live, ended, table=ExecutionTable(capacity=2), journal=HeldJournal())
+    assert bench.journal.forgotten == [ended.execution_id]
+    assert bench.service.table.live == 3
+
+
+async def test_a_restart_with_more_than_fits_starts_on_the_real_journal_too(tmp_path):
+    journal = SqliteJournal(tmp_path)
+    await journal.start()
+    for _ in range(3):
+        journal.record(make_execution(thing=LAMP, status=Status.SUCCEEDED, ended_at=AT))
+    await journal.stop()
+    for _ in range(2):  # the second time there is nothing to let go
+        journal = SqliteJournal(tmp_path)
+        bench = Bench(table=ExecutionTable(capacity=2), journal=journal)
+        restored = bench.service.restore(journal.recover(NOW, AT))
+        assert len(bench.service.table) == 2
+        await journal.start()
+        await journal.stop()
+    assert restored == 2
+
+
+def test_a_restart_with_nothing_kept_is_a_start():
+    assert restarted().send().delivery is Delivery.QUEUED

@@ -186,6 +186,28 @@ def test_what_a_store_gives_back_as_ended_counts_as_ended():
     assert table.add(make_execution()) is execution
 
 
+def test_of_what_a_store_gives_back_too_much_the_longest_ended_leaves():
+    table = ExecutionTable(capacity=3)
+    ends = [AT + 3, AT + 1, AT + 2, AT + 4]
+    executions = [make_execution(status=Status.FAILED, ended_at=ended_at) for ended_at in ends]
+    for execution in executions:
+        table.restore(execution)
+    assert table.restored() == [executions[1]]
+    assert table.add(make_execution()) is executions[2]
+    assert table.add(make_execution()) is executions[0]
+
+
+def test_of_what_a_store_gives_back_nothing_live_is_forgotten():
+    table = ExecutionTable(capacity=1)
+    executions = [make_execution() for _ in range(3)]
+    for execution in executions:
+        table.restore(execution)
+    assert table.restored() == []
+    assert table.live == 3
+    with pytest.raises(TableFull):
+        table.add(make_execution())
+
+
 def test_a_deadline_is_due_at_its_exact_edge_and_once():
     table, (execution,) = filled(1)
     assert list(table.due(NOW - 0.001)) == []

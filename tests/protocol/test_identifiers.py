@@ -96,6 +96,16 @@ def test_a_new_source_continues_after_the_last_id_of_an_old_one(then, now, entro
     assert source.make(now, other) > last
 
 
+@pytest.mark.parametrize("count", [1, 2, 300, 4096, 5000])
+def test_it_continues_within_the_same_millisecond_too(count):
+    old, source = IdSource(), IdSource()
+    last = [old.make(1000, 2**62 - 1) for _ in range(count)][-1]
+    source.continue_after(last)
+    following = source.make(1000, 0)
+    assert following > last
+    assert following == old.make(1000, 0), "and leaves no gap"
+
+
 def test_continuing_after_an_older_id_takes_nothing_back():
     source = IdSource()
     newest = source.make(9000, 0)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from amqtt.broker import Broker
 
 from support.wire import RawClient
 from thingctl_broker.addresses import Address, bind_tcp, bound_to
+from thingctl_broker.application import Application
 from thingctl_broker.clock import SystemClock
 from thingctl_broker.mqtt.front import Front, Gatekeeper, OpenGatekeeper
 from thingctl_broker.mqtt.limits import FrontLimits
@@ -52,4 +54,54 @@ async def front_broker(
     finally:
         await RawClient.close_all()
         await front.stop()
+        await broker.shutdown()
+
+
+class RunningPlugin(NamedTuple):
+    """amqtt with the plugin in it, as ``thingctl serve`` and the stock command run it."""
+
+    address: tuple[str, int]
+    application: Application
+    broker: Any
+
+    @property
+    def front(self) -> Front:
+        return self.application.front
+
+    @property
+    def service(self) -> CommandService:
+        return self.application.service
+
+
+PLUGIN = "thingctl_broker.mqtt.plugin.CommandsPlugin"
+
+
+@asynccontextmanager
+async def plugin_broker(
+    data_dir: Path,
+    *,
+    beside: dict[str, Any] | None = None,
+    **settings: Any,
+) -> AsyncIterator[RunningPlugin]:
+    """amqtt with the plugin, and with others ``beside`` it, on free ports."""
+    settings = {
+        "open": True,
+        "data_dir": str(data_dir),
+        "mqtt": {"bind": "127.0.0.1:0"},
+        "http": {"bind": "127.0.0.1:0"},
+        **settings,
+    }
+    broker = Broker(
+        {
+            "listeners": {"default": {"type": "external"}},
+            "plugins": {PLUGIN: {"settings": settings}, **(beside or {})},
+        }
+    )
+    await broker.start()
+    plugin = broker.plugins_manager.get_plugin("CommandsPlugin")
+    assert plugin.failure is None
+    try:
+        yield RunningPlugin(tuple(plugin.application.mqtt_address), plugin.application, broker)
+    finally:
+        await RawClient.close_all()
         await broker.shutdown()

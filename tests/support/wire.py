@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 
 from thingctl_broker.mqtt import packets
 from thingctl_broker.mqtt.frames import Frame, FrameScanner
@@ -102,5 +104,8 @@ class RawClient:
             await client.close()
 
     def reset(self) -> None:
-        """Vanish without a word."""
+        """Vanish without a word: the peer sees a reset, not an end."""
+        sock = self._writer.get_extra_info("socket")
+        if sock is not None and sock.fileno() >= 0:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._writer.transport.abort()

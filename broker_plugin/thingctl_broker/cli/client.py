@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote, urlencode, urlsplit
+from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import urlencode, urlsplit
 
 from thingctl_broker.cli.exits import Exit, Failure
+from thingctl_protocol.identifiers import is_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Json = dict[str, Any]
+
+Filters = Mapping[str, str | list[str]]
+"""Query parameters; a list repeats one."""
 
 TIMEOUT: Final = 10.0
 """Seconds for the broker to answer, beyond what it was asked to wait."""
@@ -26,7 +31,7 @@ PAGE: Final = 500
 
 
 class ApiClient:
-    """One connection to one broker. Raises :class:`Failure` for whatever goes wrong."""
+    """One connection to one broker; a context manager. Raises :class:`Failure` for whatever goes wrong."""
 
     def __init__(self, url: str, token: str) -> None:
         """``url``: ``http://host[:port]`` or ``https://…``, with a path if a proxy adds one."""
@@ -44,8 +49,10 @@ class ApiClient:
         kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
         self._connection = kind(host, port, timeout=TIMEOUT)
 
-    def close(self) -> None:
-        """Close the connection."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._connection.close()
 
     # What the API offers.
@@ -60,26 +67,30 @@ class ApiClient:
     def execution(self, execution_id: str, wait: float | None = None) -> Json:
         """One execution; with ``wait`` (seconds), when it has ended or the time is over."""
         query = {} if wait is None else {"wait": f"{wait:g}"}
-        return self._execution("GET", _path("/commands", execution_id), query, wait=wait or 0.0)
+        return self._execution("GET", _path(execution_id), query, wait=wait or 0.0)
 
     def cancel(self, execution_id: str) -> Json:
         """Withdraw an execution, or have its thing asked to stop. Returns it."""
-        return self._execution("POST", _path("/commands", execution_id) + "/cancel")
+        return self._execution("POST", _path(execution_id) + "/cancel")
 
     def executions(self, filters: dict[str, str], limit: int) -> Iterator[Json]:
         """At most ``limit`` executions, newest first."""
         return self._pages("/commands", "executions", filters, limit)
 
-    def things(self) -> Iterator[Json]:
-        """All things, by name."""
-        return self._pages("/things", "things", {}, None)
+    def things(self, filters: Filters | None = None) -> Iterator[Json]:
+        """All things, by name; or those that the filters let through."""
+        return self._pages("/things", "things", filters or {}, None)
+
+    def items(self, path: str, key: str) -> Iterator[Json]:
+        """Everything in a collection of the API, by name."""
+        return self._pages(path, key, {}, None)
 
     # How it asks.
 
-    def _pages(self, path: str, key: str, filters: dict[str, str], limit: int | None) -> Iterator[Json]:
+    def _pages(self, path: str, key: str, filters: Filters, limit: int | None) -> Iterator[Json]:
         cursor = None
         while limit is None or limit > 0:
-            query = filters | {"limit": str(PAGE if limit is None else min(PAGE, limit))}
+            query = {**filters, "limit": str(PAGE if limit is None else min(PAGE, limit))}
             if cursor is not None:
                 query["cursor"] = cursor
             page = self.request("GET", path, query)
@@ -110,7 +121,7 @@ class ApiClient:
         self,
         method: str,
         path: str,
-        query: dict[str, str] | None = None,
+        query: Filters | None = None,
         body: str | None = None,
         wait: float = 0.0,
     ) -> Json:
@@ -118,7 +129,7 @@ class ApiClient:
 
         ``wait``: seconds that the broker was asked to wait.
         """
-        target = self._base + path + (f"?{urlencode(query)}" if query else "")
+        target = self._base + path + (f"?{urlencode(query, doseq=True)}" if query else "")
         headers = self._headers if body is None else self._headers | {"Content-Type": "application/json"}
         try:
             status, content = self._exchange(method, target, body, headers, TIMEOUT + wait)
@@ -126,9 +137,13 @@ class ApiClient:
             raise Failure(
                 Exit.UNREACHABLE, f"the broker at {self.url} did not answer within {TIMEOUT + wait:g} s"
             ) from None
-        except (OSError, HTTPException) as error:
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        except OSError as error:
+            reason = error.strerror or str(error) or type(error).__name__
             raise Failure(Exit.UNREACHABLE, f"cannot reach the broker at {self.url}: {reason}") from None
+        except HTTPException:
+            raise self._no_broker() from None
+        if status == 204:
+            return {}
         answer = _object(content)
         if answer is None:
             raise self._no_broker()
@@ -157,8 +172,10 @@ class ApiClient:
         return Failure(Exit.UNREACHABLE, f"what answers at {self.url} is not a thingctl broker")
 
 
-def _path(collection: str, name: str) -> str:
-    return f"{collection}/{quote(name, safe=':')}"
+def _path(execution_id: str) -> str:
+    if not is_id(execution_id):
+        raise Failure(Exit.USAGE, f"{execution_id!r} is no execution id")
+    return f"/commands/{execution_id}"
 
 
 def _object(content: bytes) -> Json | None:

@@ -1,4 +1,4 @@
-"""The client commands: send, list, show, watch, cancel, things."""
+"""The client commands: send, list, show, watch, cancel."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def send(
 ) -> None:
     """Send a command to a thing."""
     encoded = encode_params(params, values or [])
-    client = connect(url, token)
-    execution = client.send(thing, action, encoded, ttl)
-    if wait:
-        execution = _until_ended(client, execution)
+    with connect(url, token) as client:
+        execution = client.send(thing, action, encoded, ttl)
+        if wait:
+            execution = _until_ended(client, execution)
     if as_json:
         output.print_json(execution)
     else:
@@ -71,8 +71,8 @@ def list_(
 ) -> None:
     """List executions, newest first."""
     filters = {"thingId": thing, "action": action, "status": ",".join(status or ()).upper()}
-    client = connect(url, token)
-    found = list(client.executions({k: v for k, v in filters.items() if v}, limit))
+    with connect(url, token) as client:
+        found = list(client.executions({k: v for k, v in filters.items() if v}, limit))
     if as_json:
         output.print_json(found)
     elif not found:
@@ -100,7 +100,8 @@ def show(
     execution_id: ExecutionId, *, as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = ""
 ) -> None:
     """Show one execution with all that is known about it."""
-    execution = connect(url, token).execution(execution_id)
+    with connect(url, token) as client:
+        execution = client.execution(execution_id)
     if as_json:
         output.print_json(execution)
     else:
@@ -109,20 +110,20 @@ def show(
 
 def watch(execution_id: ExecutionId, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
     """Follow one execution until it has ended."""
-    client = connect(url, token)
-    execution = client.execution(execution_id)
-    told, last_progress = 0, None
-    while True:
-        events = execution.get("events") or []
-        for event in events[told:]:
-            print(output.precise_time(event.get("at")), output.clean(event.get("event")), flush=True)
-        told = len(events)
-        if execution.get("progress") != last_progress:
-            last_progress = execution["progress"]
-            print("progress:", output.progress(last_progress), flush=True)
-        if execution["status"] in TERMINAL:
-            break
-        execution = client.execution(execution_id, WATCH_INTERVAL)
+    with connect(url, token) as client:
+        execution = client.execution(execution_id)
+        told, last_progress = 0, None
+        while True:
+            events = execution.get("events") or []
+            for event in events[told:]:
+                print(output.precise_time(event.get("at")), output.clean(event.get("event")), flush=True)
+            told = len(events)
+            if execution.get("progress") != last_progress:
+                last_progress = execution["progress"]
+                print("progress:", output.progress(last_progress), flush=True)
+            if execution["status"] in TERMINAL:
+                break
+            execution = client.execution(execution_id, WATCH_INTERVAL)
     output.print_outcome(execution)
     raise typer.Exit(of_status(execution["status"]))
 
@@ -131,36 +132,14 @@ def cancel(
     execution_id: ExecutionId, *, as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = ""
 ) -> None:
     """Withdraw a command, or ask its thing to stop."""
-    execution = connect(url, token).cancel(execution_id)
+    with connect(url, token) as client:
+        execution = client.cancel(execution_id)
     if as_json:
         output.print_json(execution)
     else:
         output.print_outcome(execution)
         if execution["status"] not in TERMINAL:
             print("  the thing has been asked to stop")
-
-
-def things(*, as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = "") -> None:
-    """List the things that the broker knows."""
-    found = list(connect(url, token).things())
-    if as_json:
-        output.print_json(found)
-    elif not found:
-        print("no things: none has connected yet", file=sys.stderr)
-    else:
-        output.print_table(
-            ("THING", "ONLINE", "LAST SEEN", "CLIENT", "ACTIONS"), [_thing_row(thing) for thing in found]
-        )
-
-
-def _thing_row(thing: Json) -> tuple[str, ...]:
-    return (
-        output.clean(thing.get("name")),
-        "yes" if thing.get("online") else "no",
-        output.local_time(thing.get("lastSeen")),
-        output.clean(thing.get("clientId", "")),
-        output.clean(", ".join(map(str, thing.get("actions") or ()))),
-    )
 
 
 def _until_ended(client: ApiClient, execution: Json) -> Json:

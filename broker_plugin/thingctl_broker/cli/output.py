@@ -193,7 +193,7 @@ def progress(value: Any) -> str:
     if not isinstance(value, dict):
         return clean(value)
     percent = value.get("percent")
-    parts = ["" if percent is None else f"{clean(percent)} %", clean(value.get("message") or "")]
+    parts = [f"{percent:g} %" if isinstance(percent, int | float) else "", clean(value.get("message") or "")]
     return " ".join(part for part in parts if part)
 
 

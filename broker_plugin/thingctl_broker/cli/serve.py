@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path  # noqa: TC003 typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
 if TYPE_CHECKING:
@@ -59,7 +58,8 @@ def _with_options(
     open_: bool | None,
     in_memory: bool | None,
 ) -> Settings:
-    replace = msgspec.structs.replace
+    from msgspec.structs import replace  # noqa: PLC0415 the client commands start without it
+
     if data_dir is not None:
         settings = replace(settings, data_dir=str(data_dir))
     if mqtt is not None:

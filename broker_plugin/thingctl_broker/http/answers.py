@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
+WHOLE: Final = "thingctl.whole"
+"""In a scope: ``write(answer) -> bool``, where the server can write an answer in one piece."""
+
 JSON: Final = b"application/json"
 
 SECURITY_HEADERS: Final = (
@@ -45,7 +48,10 @@ class Answer:
             *self.headers,
         ]
 
-    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        """Send it."""
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        """Send it; in one piece where the server can."""
+        write = scope.get(WHOLE)
+        if write is not None and write(self):
+            return
         await send({"type": "http.response.start", "status": self.status, "headers": self.all_headers()})
         await send({"type": "http.response.body", "body": self.body})

@@ -19,8 +19,10 @@ from thingctl_broker.credentials import (
 )
 from thingctl_broker.errors import (
     AlreadyEnded,
+    IdempotencyConflict,
     InvalidCommand,
     InvalidThing,
+    NotAccepting,
     NotKept,
     QueueFull,
     ServiceError,
@@ -62,6 +64,7 @@ UNKNOWN_THING_TYPE: Final = Kind("unknown-thing-type", 404, "No thing type has t
 UNKNOWN_TOKEN: Final = Kind("unknown-token", 404, "No API token has that name")
 METHOD_NOT_ALLOWED: Final = Kind("method-not-allowed", 405, "This path does not take that method")
 REQUEST_TIMEOUT: Final = Kind("request-timeout", 408, "The request did not arrive in time")
+IDEMPOTENCY_CONFLICT: Final = Kind("idempotency-conflict", 409, "The key was used for another command")
 ALREADY_ENDED: Final = Kind("already-ended", 409, "The execution has ended")
 THING_DISABLED: Final = Kind("thing-disabled", 409, "The thing is disabled")
 ALREADY_EXISTS: Final = Kind("already-exists", 409, "There is one of that name already")
@@ -73,6 +76,7 @@ HEAD_TOO_LARGE: Final = Kind("head-too-large", 431, "The request line and header
 INTERNAL_ERROR: Final = Kind("internal-error", 500, "The broker failed")
 TABLE_FULL: Final = Kind("table-full", 503, "The broker holds as many live executions as it may")
 NOT_KEPT: Final = Kind("not-kept", 503, "The change could not be written to the disk")
+NOT_ACCEPTING: Final = Kind("not-accepting", 503, "Commands cannot be kept at present")
 TOO_MANY_CONNECTIONS: Final = Kind("too-many-connections", 503, "Too many HTTP connections are open")
 
 KINDS: Final = (
@@ -88,6 +92,7 @@ KINDS: Final = (
     UNKNOWN_EXECUTION,
     METHOD_NOT_ALLOWED,
     REQUEST_TIMEOUT,
+    IDEMPOTENCY_CONFLICT,
     ALREADY_ENDED,
     THING_DISABLED,
     ALREADY_EXISTS,
@@ -99,6 +104,7 @@ KINDS: Final = (
     INTERNAL_ERROR,
     TABLE_FULL,
     NOT_KEPT,
+    NOT_ACCEPTING,
     TOO_MANY_CONNECTIONS,
 )
 
@@ -149,6 +155,7 @@ _SIMPLE: Final[tuple[tuple[type[Exception], Kind], ...]] = (
     (UnknownToken, UNKNOWN_TOKEN),
     (UnknownExecution, UNKNOWN_EXECUTION),
     (AlreadyEnded, ALREADY_ENDED),
+    (IdempotencyConflict, IDEMPOTENCY_CONFLICT),
     (ThingDisabled, THING_DISABLED),
     (ThingExists, ALREADY_EXISTS),
     (TokenExists, ALREADY_EXISTS),
@@ -167,20 +174,19 @@ def problem_of(error: Exception) -> Problem | None:
             return error
         case InvalidCommand() | InvalidThing() | InvalidToken():
             return Problem(INVALID_BODY, error.text, pointer=error.pointer)
-        case QueueFull():
-            return Problem(
-                QUEUE_FULL, error.text, headers=((b"retry-after", str(error.retry_after).encode()),)
-            )
+        case QueueFull() | NotAccepting():
+            kind = QUEUE_FULL if isinstance(error, QueueFull) else NOT_ACCEPTING
+            return Problem(kind, error.text, headers=((b"retry-after", str(error.retry_after).encode()),))
         case TableFull():
             return Problem(TABLE_FULL, error.text, headers=((b"retry-after", b"10"),))
         case HTTPException(status_code=404):
             return Problem(NOT_FOUND, "no part of the API has this path")
         case ServiceError() | CredentialsError():
-            kind = next((kind for cls, kind in _SIMPLE if isinstance(error, cls)), None)
-            if kind is None:
+            simple = next((kind for refusal, kind in _SIMPLE if isinstance(error, refusal)), None)
+            if simple is None:
                 return None
-            headers = ((b"retry-after", b"5"),) if kind is NOT_KEPT else ()
-            return Problem(kind, error.text, headers=headers)
+            headers = ((b"retry-after", b"5"),) if simple is NOT_KEPT else ()
+            return Problem(simple, error.text, headers=headers)
         case _:
             return None
 

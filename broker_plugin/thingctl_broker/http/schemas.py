@@ -100,13 +100,13 @@ def rfc3339(at: float) -> str:
     >>> rfc3339(1748390400.25)
     '2025-05-28T00:00:00.250Z'
     """
-    return _millisecond(int(at * 1000))
+    seconds, ms = divmod(int(at * 1000), 1000)
+    return f"{_second(seconds)}.{ms:03d}Z"
 
 
-@lru_cache(maxsize=1024)  # most times told are of the last moments, and several of one millisecond
-def _millisecond(unix_ms: int) -> str:
-    seconds, ms = divmod(unix_ms, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ms:03d}Z"
+@lru_cache(maxsize=1024)  # most times told are of the last moments
+def _second(unix: int) -> str:
+    return f"{datetime.fromtimestamp(unix, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def encode_execution(execution: Execution) -> bytes:

@@ -9,7 +9,9 @@ What comes back is looked at packet by packet, because the two share one connect
 - amqtt's CONNACK is swallowed, the client has had one;
 - packet identifiers: the front counts down from 65535, amqtt up from 1. Should they meet,
   amqtt's is exchanged for a free one on the way out and back again on the way in;
-- a SUBACK for a SUBSCRIBE of which the front took some filters is merged.
+- a SUBACK for a SUBSCRIBE of which the front took some filters is merged;
+- what amqtt sends before its message loop runs is what it has kept: of that, retained
+  messages that nobody asked for are dropped, and kept ones lose their RETAIN flag.
 
 Until amqtt's message loop runs it loses a DISCONNECT, or the end of the connection, and
 keeps the session as a zombie. So an UNSUBSCRIBE of nothing goes ahead as a probe, and
@@ -19,14 +21,26 @@ everything but acknowledgements is held until its UNSUBACK shows that the loop r
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from contextlib import suppress
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from amqtt.adapters import ReaderAdapter, WriterAdapter
 from amqtt.errors import AMQTTError
 
-from thingctl_broker.mqtt.packets import PacketType, encode_connect, encode_suback, encode_unsubscribe
+from thingctl_broker.mqtt.adapters import Inlet, Outlet
+from thingctl_broker.mqtt.limits import IDENTIFIERS_HALF
+from thingctl_broker.mqtt.packets import (
+    PacketType,
+    encode_connect,
+    encode_puback,
+    encode_pubcomp,
+    encode_pubrec,
+    encode_suback,
+    encode_subscribe,
+    encode_unsubscribe,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
@@ -38,93 +52,20 @@ LISTENER: Final = "default"
 
 _PROBE: Final = encode_unsubscribe(0xFFFF, ["thingctl/ready"])
 
-HIGH_WATER: Final = 256 * 1024
-"""Bytes waiting for amqtt at which the client is no longer read from; at half of it, again."""
+handed_over: ContextVar[bool] = ContextVar("handed_over", default=False)
+"""Set in the task that runs amqtt for a connection of the front, and so in those that it starts.
+
+By address it could not be told: amqtt goes on with a kept session under the address that
+the client had when the session began, and asks about a client that may have just gone.
+"""
+
+_ENCODE_ANSWER: Final = {
+    PacketType.PUBACK: encode_puback,
+    PacketType.PUBREC: encode_pubrec,
+    PacketType.PUBCOMP: encode_pubcomp,
+}
 
 _log = structlog.get_logger("thingctl.front")
-
-
-class Inlet(ReaderAdapter):  # type: ignore[misc] # amqtt ships no types
-    """What amqtt reads from."""
-
-    def __init__(self, set_full: Callable[[bool], None]) -> None:
-        self._buffer = bytearray()
-        self._waiter: asyncio.Future[None] | None = None
-        self._eof = False
-        self._full = False
-        self._set_full = set_full
-
-    def feed(self, packet: bytes) -> None:
-        """Hand amqtt a whole packet."""
-        if self._eof:
-            return
-        self._buffer += packet
-        self._wake()
-        if not self._full and len(self._buffer) > HIGH_WATER:
-            self._full = True
-            self._set_full(True)
-
-    def feed_eof(self) -> None:
-        """The client has gone."""
-        self._eof = True
-        self._wake()
-
-    async def read(self, n: int = -1) -> bytes:
-        """Read exactly ``n`` bytes, as amqtt's own adapter does."""
-        while len(self._buffer) < n or (n < 0 and not self._eof):
-            if self._eof:
-                raise asyncio.IncompleteReadError(bytes(self._buffer), n)
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        n = len(self._buffer) if n < 0 else n
-        data = bytes(self._buffer[:n])
-        del self._buffer[:n]
-        if self._full and len(self._buffer) < HIGH_WATER // 2:
-            self._full = False
-            self._set_full(False)
-        return data
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-
-class Outlet(WriterAdapter):  # type: ignore[misc] # amqtt ships no types
-    """What amqtt writes to. It writes one whole packet a call (a contract test holds that)."""
-
-    def __init__(
-        self,
-        peer: tuple[str, int],
-        write: Callable[[bytes], None],
-        drain: Callable[[], Any],
-        close: Callable[[], None],
-    ) -> None:
-        self._peer = peer
-        self._write = write
-        self._drain = drain
-        self._close = close
-
-    def write(self, data: bytes) -> None:
-        """Take a packet for the client."""
-        self._write(data)
-
-    async def drain(self) -> None:
-        """Wait while the client is slow."""
-        await self._drain()
-
-    def get_peer_info(self) -> tuple[str, int]:
-        """Address and port of the client."""
-        return self._peer
-
-    def get_ssl_info(self) -> None:
-        """Nothing: the front has authenticated."""
-
-    async def close(self) -> None:
-        """Close the connection; as often as amqtt likes."""
-        self._close()
 
 
 class Behind:
@@ -143,6 +84,8 @@ class Behind:
         taken_ids: Container[int],
     ) -> None:
         """``taken_ids``: packet identifiers that the front has in flight to the client."""
+        self._broker = broker
+        self._connect = connect
         self._write = write
         self._close = close
         self._taken_ids = taken_ids
@@ -150,17 +93,26 @@ class Behind:
         self._held: list[bytes] | None = []  # None: amqtt's message loop runs
         self._gone = False
         self._left = False
-        self._wire_ids: dict[int, int] = {}  # on the wire -> amqtt's, where they differ
-        self._merges: dict[int, list[int | None]] = {}
+        self._wire_ids: dict[int, int] = {}  # in flight to the client: on the wire -> amqtt's
+        self._exchanged: dict[int, int] = {}  # amqtt's -> on the wire, where they differ
+        self._qos2: set[int] = set()  # in flight from the client, not released yet
+        # Of a kept session, by identifier. None: amqtt waits for the release; otherwise it waits for amqtt.
+        self._recovering: dict[int, bytes | None] = {}
+        self._filters: set[str] | None = None
+        # Both are answered in the order in which they went in.
+        self._subscribing: deque[list[int | None]] = deque()
+        self._unsubscribing: deque[list[str]] = deque()
         self._inlet = Inlet(set_full)
-        # Keep-alive is the front's to enforce, and amqtt's timer would lose bytes.
-        self._inlet.feed(encode_connect(connect._replace(keep_alive=0)))
+        self._inlet.feed(encode_connect(_for_amqtt(connect)))
         self._inlet.feed(_PROBE)
         outlet = Outlet(peer, self._from_amqtt, drain, lambda: close("amqtt closed the connection"))
-        self.task = asyncio.get_running_loop().create_task(
-            self._run(broker.external_connected(self._inlet, outlet, LISTENER)),
-        )
+        self.task = asyncio.get_running_loop().create_task(self._run(outlet))
         """Ends when amqtt has done with the connection."""
+
+    @property
+    def qos2_held(self) -> int:
+        """QoS 2 messages that the client has not released."""
+        return len(self._qos2)
 
     def feed(self, packet: bytes) -> None:
         """Hand amqtt a packet from the client."""
@@ -169,15 +121,56 @@ class Behind:
         else:
             self._held.append(packet)
 
-    def feed_answer(self, packet: bytes, start: int, packet_id: int) -> None:
-        """Hand amqtt a PUBACK, PUBREC, PUBCOMP: its own identifier put back in."""
-        kind = packet[0] >> 4
+    def feed_qos2(self, packet: bytes, packet_id: int) -> None:
+        """Hand amqtt a QoS 2 PUBLISH, unless its kept session has it already [MQTT-4.3.3-2]."""
+        if not self._recovers(packet_id):
+            self._qos2.add(packet_id)
+            self.feed(packet)
+
+    def feed_pubrel(self, packet: bytes, packet_id: int) -> bool:
+        """Hand amqtt a PUBREL, unless it knows nothing of it: then it would not answer."""
+        if packet_id in self._qos2:
+            self._qos2.remove(packet_id)
+            self.feed(packet)
+        elif not self._recovers(packet_id):
+            return False
+        elif packet_id in self._recovering:
+            self._inlet.feed(packet)
+        else:
+            self._recovering[packet_id] = packet
+        return True
+
+    def feed_answer(self, kind: PacketType, packet_id: int) -> None:
+        """Hand amqtt a PUBACK, PUBREC or PUBCOMP: its own identifier put back in."""
         original = self._wire_ids.get(packet_id)
-        if original is not None:
-            if kind in {PacketType.PUBACK, PacketType.PUBCOMP}:
-                del self._wire_ids[packet_id]
-            packet = packet[:start] + original.to_bytes(2, "big") + packet[start + 2 :]
-        self._inlet.feed(packet)
+        if original is None:
+            return  # the answer to nothing
+        if kind is not PacketType.PUBREC:
+            del self._wire_ids[packet_id]
+            self._exchanged.pop(original, None)
+        self._inlet.feed(_ENCODE_ANSWER[kind](original))
+
+    def may_subscribe(self, topic_filter: str, limit: int) -> bool:
+        """Whether the client may have this filter, having ``limit`` at most; if so, it counts from now on."""
+        if self._filters is None:
+            self._filters = set() if self._connect.clean_session else self._kept_filters()
+        if topic_filter not in self._filters:
+            if len(self._filters) >= limit:
+                return False
+            self._filters.add(topic_filter)
+        return True
+
+    def subscribe(self, packet_id: int, theirs: list[tuple[str, int]], codes: list[int | None]) -> None:
+        """Hand amqtt a SUBSCRIBE for ``theirs``; its codes fill the gaps of ``codes``."""
+        self._subscribing.append(codes)
+        self.feed(encode_subscribe(packet_id, theirs))
+
+    def unsubscribe(self, packet_id: int, filters: list[str]) -> None:
+        """Hand amqtt an UNSUBSCRIBE."""
+        self._unsubscribing.append(filters)
+        if self._filters is not None:
+            self._filters.difference_update(filters)
+        self.feed(encode_unsubscribe(packet_id, filters))
 
     def feed_eof(self) -> None:
         """The client has gone."""
@@ -195,54 +188,86 @@ class Behind:
         self.feed(packet)
 
     def is_taken(self, packet_id: int) -> bool:
-        """Whether an exchanged identifier of amqtt's is on the wire."""
+        """Whether amqtt has that identifier on the wire."""
         return packet_id in self._wire_ids
 
-    def merge_suback(self, packet_id: int, codes: list[int | None]) -> None:
-        """When amqtt acknowledges ``packet_id``, fill its codes into the gaps of ``codes``."""
-        self._merges[packet_id] = codes
-
-    async def _run(self, handling: Any) -> None:
+    async def _run(self, outlet: Outlet) -> None:
+        handed_over.set(True)
         try:
-            await handling
-        except asyncio.CancelledError:
-            raise
+            await self._broker.external_connected(self._inlet, outlet, LISTENER)
         except (AMQTTError, OSError) as error:
             _log.info("amqtt ended a connection", error=str(error))
         except Exception:
             # Nothing a client does may take the broker down; that it happened must be seen.
             _log.exception("amqtt failed on a connection")
         finally:
+            session = self._session()
+            if session is not None and session.transitions.state == "connected":
+                session.transitions.disconnect()  # it would be a zombie, and its successor deaf
             with suppress(RuntimeError):  # the loop is closing
                 self._close("amqtt has ended the session")
 
+    def _session(self) -> Any:
+        """Amqtt's session of this client; it has one at most, as the front lets in one at a time."""
+        return self._broker.sessions.get(self._connect.client_id, (None, None))[0]
+
+    def _recovers(self, packet_id: int) -> bool:
+        """Whether amqtt takes up an exchange of its kept session, before its message loop runs."""
+        if self._held is None:
+            return False
+        session = self._session()
+        return session is not None and packet_id in session.inflight_in
+
+    def _kept_filters(self) -> set[str]:
+        client_id = self._connect.client_id
+        return {
+            topic_filter
+            for topic_filter, subscribers in self._broker.subscriptions.items()
+            if any(session.client_id == client_id for session, _ in subscribers)
+        }
+
+    # What amqtt sends.
+
     def _from_amqtt(self, packet: bytes) -> None:
-        kind = packet[0] >> 4
-        if kind == PacketType.CONNACK and not self._connected:
-            self._connected = True
-            if packet[3]:
-                self._close(f"amqtt refused the connection (code {packet[3]})")
+        match packet[0] >> 4:
+            case PacketType.PUBLISH:
+                packet = self._published(packet)
+            case PacketType.PUBREL:
+                packet = self._with_wire_id(packet)
+            case PacketType.PUBREC if self._held is not None:
+                packet = self._recovered(packet)
+            case PacketType.SUBACK:
+                packet = self._merged(packet)
+            case PacketType.CONNACK if not self._connected:
+                self._on_connack(packet)
+                return
+            case PacketType.UNSUBACK if self._held is not None:
+                self._runs()
+                return
+            case PacketType.UNSUBACK:
+                self._forget_filters()
+        if packet:
+            self._write(packet)
+
+    def _on_connack(self, packet: bytes) -> None:
+        self._connected = True
+        if packet[3]:
+            self._close(f"amqtt refused the connection (code {packet[3]})")
             return
-        if kind == PacketType.UNSUBACK and self._held is not None:
-            self._runs()
-            return
-        if kind == PacketType.SUBACK and self._merges:
-            start = _body_start(packet)
-            codes = self._merges.pop(int.from_bytes(packet[start : start + 2], "big"), None)
-            if codes is not None:
-                theirs = iter(packet[start + 2 :])
-                merged = [next(theirs) if code is None else code for code in codes]
-                packet = encode_suback(int.from_bytes(packet[start : start + 2], "big"), merged)
-        elif kind == PacketType.PUBLISH and packet[0] & 0x06:
-            packet = self._with_free_id(packet)
-        elif kind == PacketType.PUBREL and self._wire_ids:
-            start = _body_start(packet)
-            theirs_id = int.from_bytes(packet[start : start + 2], "big")
-            for wire_id, original in self._wire_ids.items():
-                if original == theirs_id:
-                    packet = packet[:start] + wire_id.to_bytes(2, "big")
-                    break
-        self._write(packet)
+        will, session = self._connect.will, self._session()
+        if will is not None and session is not None:
+            # What amqtt cannot read from a CONNECT, or leaves as it was in a kept session.
+            session.will_message = will.payload
+            session.will_retain = will.retain
+
+    def _recovered(self, packet: bytes) -> bytes:
+        packet_id = int.from_bytes(packet[2:4], "big")
+        release = self._recovering.get(packet_id)
+        if release is None:
+            self._recovering[packet_id] = None
+            return packet
+        self._inlet.feed(release)
+        return b""
 
     def _runs(self) -> None:
         held, self._held = self._held or [], None
@@ -251,11 +276,39 @@ class Behind:
         if self._gone:
             self._inlet.feed_eof()
 
+    def _merged(self, packet: bytes) -> bytes:
+        codes = self._subscribing.popleft() if self._subscribing else []
+        start = _body_start(packet)
+        theirs = iter(packet[start + 2 :])
+        merged = [next(theirs, 0x80) if code is None else code for code in codes]
+        return encode_suback(int.from_bytes(packet[start : start + 2], "big"), merged)
+
+    def _forget_filters(self) -> None:
+        """Amqtt would match every message against the filters that nobody subscribes to any more."""
+        subscriptions = self._broker.subscriptions
+        for topic_filter in self._unsubscribing.popleft() if self._unsubscribing else ():
+            if subscriptions.get(topic_filter) == []:
+                del subscriptions[topic_filter]
+
+    def _published(self, packet: bytes) -> bytes:
+        first = packet[0]
+        if self._held is not None and first & 1:
+            if not first & 0x06:
+                return b""  # it matches somebody's subscription, not this client's
+            packet = bytes([first & 0xFE]) + packet[1:]  # [MQTT-3.3.1-9]
+        return self._with_free_id(packet) if first & 0x06 else packet
+
     def _with_free_id(self, packet: bytes) -> bytes:
         start = _body_start(packet)
         at = start + 2 + int.from_bytes(packet[start : start + 2], "big")
         packet_id = int.from_bytes(packet[at : at + 2], "big")
-        if packet_id not in self._taken_ids:
+        if self._wire_ids.get(packet_id) == packet_id:
+            return packet  # amqtt has given it up, and sends something else by it
+        if len(self._wire_ids) >= IDENTIFIERS_HALF:
+            self._close("acknowledges nothing")
+            return b""
+        if packet_id not in self._taken_ids and packet_id not in self._wire_ids:
+            self._wire_ids[packet_id] = packet_id
             return packet
         free = next(
             candidate
@@ -263,7 +316,39 @@ class Behind:
             if candidate not in self._taken_ids and candidate not in self._wire_ids
         )
         self._wire_ids[free] = packet_id
+        self._exchanged[packet_id] = free
         return packet[:at] + free.to_bytes(2, "big") + packet[at + 2 :]
+
+    def _with_wire_id(self, packet: bytes) -> bytes:
+        wire_id = self._exchanged.get(int.from_bytes(packet[2:4], "big"))
+        return packet if wire_id is None else packet[:2] + wire_id.to_bytes(2, "big")
+
+
+def drop_session(broker: Any, client_id: str) -> None:
+    """Take a session away from amqtt, with all that it has subscribed to; nobody is connected with it."""
+    broker.sessions.pop(client_id, None)
+    deserted = []
+    for topic_filter, subscribers in broker.subscriptions.items():
+        for i, (session, _) in enumerate(subscribers):
+            if session.client_id == client_id:
+                del subscribers[i]
+                break
+        if not subscribers:
+            deserted.append(topic_filter)
+    for topic_filter in deserted:
+        del broker.subscriptions[topic_filter]
+
+
+def _for_amqtt(connect: Connect) -> Connect:
+    """The CONNECT as amqtt is to see it.
+
+    Keep-alive is the front's to enforce, and amqtt's timer would lose bytes. A will
+    without a payload amqtt would refuse: it gets one until the CONNACK.
+    """
+    will = connect.will
+    if will is not None and not will.payload:
+        will = will._replace(payload=b"\0")
+    return connect._replace(keep_alive=0, will=will)
 
 
 def _body_start(packet: bytes) -> int:

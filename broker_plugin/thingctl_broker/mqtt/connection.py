@@ -5,16 +5,15 @@ Command packets are handled here, synchronously. Everything else goes to amqtt, 
 
 from __future__ import annotations
 
-import asyncio
-import socket
 from functools import partial
-from inspect import isawaitable
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
-from uuid import uuid4
+from itertools import chain
+from typing import TYPE_CHECKING, Final
 
 from thingctl_broker.mqtt import packets
 from thingctl_broker.mqtt.behind import Behind
 from thingctl_broker.mqtt.frames import Frame, FrameScanner, MalformedPacket
+from thingctl_broker.mqtt.handshake import Handshake
+from thingctl_broker.mqtt.inflight import CANCEL, InFlight
 from thingctl_broker.mqtt.packets import (
     SUBSCRIPTION_REFUSED,
     ConnackCode,
@@ -23,102 +22,102 @@ from thingctl_broker.mqtt.packets import (
     Publish,
     Refused,
 )
+from thingctl_broker.mqtt.subscriptions import CommandSubscriptions
+from thingctl_broker.mqtt.wire import Wire
 from thingctl_protocol.messages import EMPTY_OBJECT, encode_time
 from thingctl_protocol.topics import DEVICE_KINDS, Kind, is_filter, is_topic
 
 if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterator
+
     from thingctl_broker.mqtt.front import Admission, Front
 
 PATIENCE: Final = 1.5
 """A client may be silent for this many times its keep-alive [MQTT-3.1.2-24]."""
 
 
-class Granted(NamedTuple):
-    """A command subscription: what it covers, and at which QoS."""
-
-    kinds: frozenset[Kind]
-    qos: int
-
-
-Subscriptions: TypeAlias = dict[str, Granted]
-"""By filter."""
-
-
-class Connection(asyncio.Protocol):
+class Connection(Wire):
     """A client, from its first byte to its last."""
 
+    __slots__ = (
+        "_connect",
+        "_handshake",
+        "_in_flight",
+        "_qos2",
+        "_scanner",
+        "_unread",
+        "behind",
+        "client_id",
+        "front",
+        "heard_at",
+        "keeps_session",
+        "patience",
+        "subscriptions",
+        "thing",
+    )
+
     def __init__(self, front: Front) -> None:
+        super().__init__(front.limits)
         self.front = front
         self.client_id = ""
         self.thing: str | None = None
         self.keeps_session = False
-        self.subscriptions: Subscriptions = {}
+        self.subscriptions = CommandSubscriptions()
         self.behind: Behind | None = None
         self.heard_at = 0.0
+        """When the client last sent anything; before it is let in: when it opened the connection."""
         self.patience = front.limits.connect_timeout
         """Seconds that the client may be silent."""
-        self._transport: asyncio.Transport
         self._scanner = FrameScanner(front.limits.connect_bytes)
-        self.peer = ("", 0)
-        self._connect: Connect | None = None
-        self._admission: asyncio.Task[None] | None = None
-        self._held: list[Frame] = []
-        self._in_flight: dict[int, str] = {}
+        self._connect: Connect | None = None  # None: it is not admitted yet
+        self._handshake: Handshake | None = None
+        self._unread: Iterator[Frame] | None = None
+        self._in_flight = InFlight()
         self._qos2: set[int] = set()
-        self._packet_id = 0
-        self._qos: dict[Kind, int] = {}
-        self._closed = False
-        self._reading_stops = 0
-        self._writable: asyncio.Future[None] | None = None
-        self._write_paused = False
 
     # asyncio's side.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for a CONNECT."""
-        self._transport = transport  # type: ignore[assignment] # uvloop's is one by behaviour only
+        super().connection_made(transport)
         self.heard_at = self.front.time()
-        peer = transport.get_extra_info("peername")
-        self.peer = (str(peer[0]), int(peer[1])) if peer else ("", 0)
-        sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family in {socket.AF_INET, socket.AF_INET6}:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # 40 ms a round trip otherwise
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if not self.front.opened(self):
             self._closed = True
-            self._transport.abort()
+            transport.abort()  # type: ignore[attr-defined] # a Transport, whatever its annotation
 
     def data_received(self, data: bytes) -> None:
         """Take in what came, packet by packet."""
-        self.heard_at = self.front.time()
-        try:
-            if self._connect is None and not self._scanner.buffered and data[0] >> 4 != PacketType.CONNECT:
-                raise MalformedPacket("MQTT-3.1.0-1", "the first packet is not a CONNECT")  # noqa: TRY301
-            for frame in self._scanner.feed(data):
-                if self._closed:
-                    return
-                if self._admission is not None:
-                    self._held.append(frame)
-                elif frame.first & 0xF0 == 0x30 and self._connect is not None:
-                    self._on_publish(frame)
-                else:
-                    self._on_packet(frame)
-        except MalformedPacket as fault:
-            self._fault(fault)
+        if self._connect is not None:
+            self.heard_at = self.front.time()
+        elif self._handshake is not None:
+            self._unread = chain(self._unread or (), self._scanner.feed(data))
+            if self._handshake.leaves_unread(len(data)):
+                self.hold_reading(stop=True)
+            return
+        elif not self._scanner.buffered and data[0] >> 4 != PacketType.CONNECT:
+            self._fault(MalformedPacket("MQTT-3.1.0-1", "the first packet is not a CONNECT"))
+            return
+        self._take(self._scanner.feed(data))
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 why does not matter
-        """The connection is gone."""
-        self._leave()
+    def eof_received(self) -> bool:
+        """The client sends no more. True: what it has sent is still to be read."""
+        if self._handshake is None:
+            return False
+        self._handshake.is_last_word = True
+        return True
 
-    def pause_writing(self) -> None:
-        """The client reads more slowly than it is written to."""
-        self._write_paused = True
+    def left(self) -> None:
+        """Undo everything this connection is to others."""
+        if self._handshake is not None:
+            self._handshake.cancel()
+        if self.behind is not None:
+            self.behind.feed_eof()
+        self.front.closed(self)
 
-    def resume_writing(self) -> None:
-        """The client has caught up."""
-        self._write_paused = False
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
+    def offended(self, limit: str, text: str) -> None:
+        """Tell of a limit that the client has reached."""
+        self.front.note(limit, text, who=self.client_id)
 
     # Called by the front.
 
@@ -126,56 +125,108 @@ class Connection(asyncio.Protocol):
         """End the connection now; what amqtt has to do about it, it does by itself."""
         if not self._closed:
             self.front.service.counters["front.closed"] += 1
-            self._leave()
             del reason  # kept in the signature: it tells the reader why, and a debugger when
-            self._transport.close()
+            self.finish()
 
-    def is_closed(self) -> bool:
-        """Whether the connection has ended for this side."""
-        return self._closed
-
-    def run_out_of_patience(self) -> None:
-        """The client has been silent for too long."""
+    def watch(self, now: float, elapsed: float) -> None:
+        """Drop the client if it has been silent, or has not read, for too long."""
+        self.check_stall(elapsed)
+        if self._closed or now <= self.heard_at + self.patience:
+            return
         if self._connect is None:
             self.front.note("connectTimeout", "no CONNECT in time", who=self.peer[0])
+        elif not self.is_heard:
+            return
         else:
             self.front.note("keepAlive", "keep-alive ran out [MQTT-3.1.2-24]", who=self.client_id)
-        self._abort()
+        self.abort()
 
     def publish_request(self, execution_id: str, payload: bytes, *, again: bool) -> bool:
         """Write a request; return whether a PUBACK will follow."""
         assert self.thing is not None
         topic = self.front.topics.request(self.thing, execution_id).encode()
-        if not self._qos[Kind.REQUEST]:
-            self._write(packets.encode_publish(topic, payload))
+        if not self.subscriptions.qos[Kind.REQUEST]:
+            self.write(packets.encode_publish(topic, payload))
             return False
-        if len(self._in_flight) >= self.front.limits.in_flight:
-            self.front.note("inFlight", "acknowledges nothing: dropped", who=self.client_id)
-            self._abort()
+        if len(self._in_flight) >= self.limits.in_flight:
+            self.offended("inFlight", "acknowledges nothing: dropped")
+            self.abort()
             return True
-        packet_id = self._next_packet_id()
-        self._in_flight[packet_id] = execution_id
-        self._write(packets.encode_publish(topic, payload, qos=1, packet_id=packet_id, dup=again))
+        packet_id = self._in_flight.add(execution_id, self._is_taken())
+        self.write(packets.encode_publish(topic, payload, qos=1, packet_id=packet_id, dup=again))
         return True
 
     def publish_cancel(self, execution_id: str) -> None:
         """Write a cancel, if the client listens for it."""
-        qos = self._qos.get(Kind.CANCEL)
+        qos = self.subscriptions.qos.get(Kind.CANCEL)
         if qos is not None and self.thing is not None:
             topic = self.front.topics.cancel(self.thing, execution_id).encode()
-            packet_id = 0
-            if qos:
-                packet_id = self._next_packet_id()
-                self._in_flight[packet_id] = ""
-            self._write(packets.encode_publish(topic, EMPTY_OBJECT, qos=qos, packet_id=packet_id))
+            packet_id = self._in_flight.add(CANCEL, self._is_taken()) if qos else 0
+            self.write(packets.encode_publish(topic, EMPTY_OBJECT, qos=qos, packet_id=packet_id))
+
+    # Called by the handshake.
+
+    def admit(self, connect: Connect, admission: Admission) -> None:
+        """Let the client in; nobody else has its client id."""
+        self._connect = connect
+        self._handshake = None
+        self.client_id = connect.client_id
+        self.thing = admission.thing
+        self.keeps_session = not connect.clean_session
+        self.heard_at = self.front.time()
+        self.patience = connect.keep_alive * PATIENCE if connect.keep_alive else float("inf")
+        self._scanner.limit = self.limits.packet_bytes
+        resumes = self.front.resumes_amqtt_session(connect)
+        kept = self.front.admitted(self)
+        if kept is not None:
+            self.subscriptions = kept
+        self.write(packets.encode_connack(ConnackCode.ACCEPTED, session_present=resumes or kept is not None))
+        if connect.will is not None or resumes:
+            # A will is amqtt's to publish; a session that it keeps is its to resume.
+            self._open_behind()
+        if kept is not None:
+            self._serve(tell_time=True)
+
+    def refuse(self, refusal: Refused) -> None:
+        """Turn the client away."""
+        self.front.note("refused", "connection refused", who=self.peer[0], reason=refusal.text)
+        self.write(packets.encode_connack(refusal.code))
+        self.finish()
+
+    def read_on(self) -> None:
+        """Go on where reading stopped at the CONNECT."""
+        unread, self._unread = self._unread, None
+        if unread is not None:
+            self._take(unread)
 
     # Packets.
 
+    def _take(self, frames: Iterator[Frame]) -> None:
+        try:
+            for frame in frames:
+                if self._connect is None:
+                    if not self._begin(frame):
+                        self._unread = frames
+                        return
+                elif frame.first & 0xF0 == 0x30:
+                    self._on_publish(frame)
+                else:
+                    self._on_packet(frame)
+                if self._closed:
+                    return
+        except MalformedPacket as fault:
+            self._fault(fault)
+
+    def _begin(self, frame: Frame) -> bool:
+        """Take the CONNECT; False: what follows it must wait."""
+        packets.check_shape(frame)
+        handshake = Handshake(self)
+        if handshake.begin(frame):
+            return True
+        self._handshake = handshake
+        return False
+
     def _on_packet(self, frame: Frame) -> None:
-        if self._connect is None:
-            packets.check_shape(frame)
-            self._on_connect(frame)
-            return
         kind = packets.check_shape(frame)
         match kind:
             case PacketType.PUBACK | PacketType.PUBREC | PacketType.PUBCOMP:
@@ -187,12 +238,11 @@ class Connection(asyncio.Protocol):
             case PacketType.UNSUBSCRIBE:
                 self._on_unsubscribe(frame)
             case PacketType.PINGREQ:
-                self._write(packets.PINGRESP)
+                self.write(packets.PINGRESP)
             case PacketType.DISCONNECT:
                 if self.behind is not None:
                     self.behind.disconnect(frame.packet)
-                self._leave()
-                self._transport.close()
+                self.finish()
             case _:
                 raise MalformedPacket("MQTT-3.1.0-2", "a second CONNECT")
 
@@ -205,8 +255,10 @@ class Connection(asyncio.Protocol):
             self._refuse_publish(publish, "a client may not publish under $")
         elif not is_topic(topic):
             raise MalformedPacket("MQTT-3.3.2-2", f"topic {topic[:80]!a}")
-        else:
-            self._to_amqtt(frame.packet)
+        elif publish.qos < 2:
+            self._amqtt().feed(frame.packet)
+        elif self._may_hold_another():
+            self._amqtt().feed_qos2(frame.packet, publish.packet_id)
 
     def _on_command_publish(self, publish: Publish) -> None:
         topic = self.front.topics.parse(publish.topic)
@@ -215,11 +267,9 @@ class Connection(asyncio.Protocol):
             return
         if publish.qos == 2:
             if publish.packet_id in self._qos2:  # sent again: it was handled [MQTT-4.3.3-2]
-                self._write(packets.encode_pubrec(publish.packet_id))
+                self.write(packets.encode_pubrec(publish.packet_id))
                 return
-            if len(self._qos2) >= self.front.limits.qos2_held:
-                self.front.note("qos2Held", "releases nothing: dropped", who=self.client_id)
-                self._abort()
+            if not self._may_hold_another():
                 return
             self._qos2.add(publish.packet_id)
         kept = partial(self._acknowledge, publish.qos, publish.packet_id)
@@ -235,50 +285,54 @@ class Connection(asyncio.Protocol):
         self.front.service.dropped(
             self.thing or self.client_id, "forbiddenTopic", f"{text}: {publish.topic[:200]!a}"
         )
-        if publish.qos == 2:
-            self._qos2.add(publish.packet_id)
+        # At QoS 2 its PUBREL is answered like any that is not known.
         self._acknowledge(publish.qos, publish.packet_id)
+
+    def _may_hold_another(self) -> bool:
+        """Whether the client may begin another QoS 2 exchange; if not, it is dropped."""
+        held = len(self._qos2) + (self.behind.qos2_held if self.behind is not None else 0)
+        if held < self.limits.qos2_held:
+            return True
+        self.offended("qos2Held", "releases nothing: dropped")
+        self.abort()
+        return False
 
     def _acknowledge(self, qos: int, packet_id: int) -> None:
         if qos == 1:
-            self._write(packets.encode_puback(packet_id))
+            self.write(packets.encode_puback(packet_id))
         elif qos == 2:
-            self._write(packets.encode_pubrec(packet_id))
+            self.write(packets.encode_pubrec(packet_id))
 
     def _on_answer(self, kind: PacketType, frame: Frame) -> None:
         packet_id = packets.parse_packet_id(frame)
-        execution_id = self._in_flight.get(packet_id) if kind is PacketType.PUBACK else None
-        if execution_id is not None:
-            del self._in_flight[packet_id]
-            if execution_id and self.thing is not None:
-                self.front.service.acknowledged(self.thing, execution_id)
-        elif self.behind is not None:
-            self.behind.feed_answer(frame.packet, frame.start, packet_id)
+        execution_id = self._in_flight.acknowledged(packet_id) if kind is PacketType.PUBACK else None
+        if execution_id is None:
+            if self.behind is not None:
+                self.behind.feed_answer(kind, packet_id)
+        elif execution_id != CANCEL and self.thing is not None:
+            self.front.service.acknowledged(self.thing, execution_id)
 
     def _on_pubrel(self, frame: Frame) -> None:
         packet_id = packets.parse_packet_id(frame)
         if packet_id in self._qos2:
             self._qos2.remove(packet_id)
-            self._write(packets.encode_pubcomp(packet_id))
-        elif self.behind is not None:
-            self.behind.feed(frame.packet)
-        else:
-            # Nothing is known of it, so it is complete [MQTT-4.3.3-2].
-            self._write(packets.encode_pubcomp(packet_id))
+        elif self.behind is not None and self.behind.feed_pubrel(frame.packet, packet_id):
+            return
+        # What is not known is complete [MQTT-4.3.3-2].
+        self.write(packets.encode_pubcomp(packet_id))
 
     # Subscriptions.
 
     def _on_subscribe(self, frame: Frame) -> None:
         packet_id, wanted = packets.parse_subscribe(frame)
+        told_time = {Kind.TIME, Kind.REQUEST} <= self.subscriptions.qos.keys()
         codes: list[int | None] = [self._subscribe(topic_filter, qos) for topic_filter, qos in wanted]
         theirs = [want for want, code in zip(wanted, codes, strict=True) if code is None]
         if theirs:
-            self._to_amqtt(packets.encode_subscribe(packet_id, theirs))
-            if len(theirs) < len(wanted) and self.behind is not None:
-                self.behind.merge_suback(packet_id, codes)
+            self._amqtt().subscribe(packet_id, theirs, codes)
         else:
-            self._write(packets.encode_suback(packet_id, [code for code in codes if code is not None]))
-        self._subscriptions_changed()
+            self.write(packets.encode_suback(packet_id, [code for code in codes if code is not None]))
+        self._serve(tell_time=not told_time)
 
     def _subscribe(self, topic_filter: str, qos: int) -> int | None:
         """Grant or refuse a filter of the command namespace; None: it is amqtt's."""
@@ -288,189 +342,70 @@ class Connection(asyncio.Protocol):
         if not topics.owns(topic_filter):
             if topic_filter.startswith("$share/"):
                 return SUBSCRIPTION_REFUSED  # amqtt has none: it would grant it and stay silent
+            if not self._amqtt().may_subscribe(topic_filter, self.limits.other_subscriptions):
+                self.offended("subscriptions", "has too many subscriptions: refused")
+                return SUBSCRIPTION_REFUSED
             return None
-        own = self.thing is not None and topics.is_within(topic_filter, self.thing)
-        kinds = topics.kinds(topic_filter, self.thing) - DEVICE_KINDS if own and self.thing else frozenset()
-        if not kinds or (
-            topic_filter not in self.subscriptions
-            and len(self.subscriptions) >= self.front.limits.subscriptions
-        ):
+        mine = self.subscriptions
+        granted = None
+        if self.thing is not None and (topic_filter in mine or len(mine) < self.limits.subscriptions):
+            granted = mine.grant(topic_filter, qos, topics=topics, thing=self.thing)
+        if granted is None:
             self.front.service.dropped(
                 self.thing or self.client_id,
                 "forbiddenFilter",
                 f"not for this client: {topic_filter[:200]!a}",
             )
             return SUBSCRIPTION_REFUSED
-        granted = min(qos, 1)
-        self.subscriptions[topic_filter] = Granted(kinds, granted)
         return granted
 
     def _on_unsubscribe(self, frame: Frame) -> None:
         packet_id, filters = packets.parse_unsubscribe(frame)
-        theirs = [
-            f for f in filters if self.subscriptions.pop(f, None) is None and not self.front.topics.owns(f)
-        ]
+        owns = self.front.topics.owns
+        theirs = [f for f in filters if not self.subscriptions.remove(f) and not owns(f)]
         if theirs and self.behind is not None:
-            self._to_amqtt(packets.encode_unsubscribe(packet_id, theirs))  # whose UNSUBACK serves for all
+            self.behind.unsubscribe(packet_id, theirs)  # whose UNSUBACK serves for all
         else:
-            self._write(packets.encode_unsuback(packet_id))
-        self._subscriptions_changed()
+            self.write(packets.encode_unsuback(packet_id))
+        self._serve(tell_time=False)
 
-    def _subscriptions_changed(self) -> None:
-        told_time = Kind.TIME in self._qos and Kind.REQUEST in self._qos
-        self._qos = {}
-        for granted in self.subscriptions.values():
-            for kind in granted.kinds:
-                self._qos[kind] = max(granted.qos, self._qos.get(kind, 0))
-        if Kind.REQUEST not in self._qos:
+    def _serve(self, *, tell_time: bool) -> None:
+        """Take the thing's requests from now on, or no longer, as the subscriptions are."""
+        qos = self.subscriptions.qos
+        if self._closed or Kind.REQUEST not in qos or self.thing is None:
             self.front.released(self)
             return
-        if Kind.TIME in self._qos and not told_time and self.thing is not None:
+        if tell_time and Kind.TIME in qos:
             now = encode_time(self.front.service.unix())
-            self._write(packets.encode_publish(self.front.topics.time(self.thing).encode(), now))
+            self.write(packets.encode_publish(self.front.topics.time(self.thing).encode(), now))
         self.front.serves(self)
-
-    # CONNECT.
-
-    def _on_connect(self, frame: Frame) -> None:
-        try:
-            connect = packets.parse_connect(frame)
-            if connect.will is not None and (
-                connect.will.topic.startswith("$") or not is_topic(connect.will.topic)
-            ):
-                raise Refused(ConnackCode.NOT_AUTHORIZED, f"a will on topic {connect.will.topic[:80]!a}")  # noqa: TRY301
-            if not connect.client_id:
-                connect = connect._replace(client_id=f"auto-{uuid4().hex}")  # [MQTT-3.1.3-6]
-            admission = self.front.gatekeeper.admit(connect, self.peer)
-        except Refused as refusal:
-            self._refuse(refusal)
-            return
-        self._connect = connect
-        if isawaitable(admission) or self.front.predecessor(connect.client_id) is not None:
-            self._hold_reading(stop=True)
-            self._admission = asyncio.get_running_loop().create_task(self._admit_later(connect, admission))
-        else:
-            self._admit(connect, admission)
-
-    async def _admit_later(self, connect: Connect, admission: Admission | object) -> None:
-        try:
-            admitted: Admission = await admission if isawaitable(admission) else admission  # type: ignore[assignment]
-        except Refused as refusal:
-            self._refuse(refusal)
-            return
-        while not self._closed and (leaving := self.front.predecessor(connect.client_id)) is not None:
-            await asyncio.wait([leaving])
-        self._admission = None
-        if self.is_closed():
-            return
-        held, self._held = self._held, []
-        try:
-            self._admit(connect, admitted)
-            for frame in held:
-                if self._closed:
-                    return
-                if frame.first & 0xF0 == 0x30:
-                    self._on_publish(frame)
-                else:
-                    self._on_packet(frame)
-        except MalformedPacket as fault:
-            self._fault(fault)
-        self._hold_reading(stop=False)
-
-    def _admit(self, connect: Connect, admission: Admission) -> None:
-        self.client_id = connect.client_id
-        self.thing = admission.thing
-        self.keeps_session = not connect.clean_session
-        self.patience = connect.keep_alive * PATIENCE if connect.keep_alive else float("inf")
-        self._scanner.limit = self.front.limits.packet_bytes
-        amqtt_knows = self.front.has_amqtt_session(connect.client_id)
-        self.subscriptions = self.front.admitted(self)
-        present = self.keeps_session and (amqtt_knows or bool(self.subscriptions))
-        self._write(packets.encode_connack(ConnackCode.ACCEPTED, session_present=present))
-        if connect.will is not None or amqtt_knows:
-            # A will is amqtt's to publish; a session it keeps is its to resume or to end.
-            self._open_behind()
-        if self.subscriptions:
-            self._subscriptions_changed()
-
-    def _refuse(self, refusal: Refused) -> None:
-        self.front.note("refused", "connection refused", who=self.peer[0], reason=refusal.text)
-        self._write(packets.encode_connack(refusal.code))
-        self._leave()
-        self._transport.close()
 
     # amqtt.
 
-    def _to_amqtt(self, packet: bytes) -> None:
-        if self.behind is None:
-            self._open_behind()
-        assert self.behind is not None
-        self.behind.feed(packet)
+    def _amqtt(self) -> Behind:
+        return self.behind if self.behind is not None else self._open_behind()
 
-    def _open_behind(self) -> None:
+    def _open_behind(self) -> Behind:
         assert self._connect is not None
         self.behind = Behind(
             broker=self.front.broker,
             connect=self._connect,
             peer=self.peer,
-            write=self._write,
-            drain=self._drain,
+            write=self.write,
+            drain=self.drain,
             close=self.close,
-            set_full=lambda full: self._hold_reading(stop=full),
+            set_full=self._set_full,
             taken_ids=self._in_flight,
         )
+        return self.behind
 
-    # The wire.
+    def _set_full(self, full: bool) -> None:
+        self.hold_reading(stop=full)
+        self.heard_at = self.front.time()  # while it was not read from it could not be heard
 
-    def _write(self, data: bytes) -> None:
-        if self._closed:
-            return
-        self._transport.write(data)
-        if self._write_paused and self._transport.get_write_buffer_size() > self.front.limits.write_buffer:
-            self.front.note("writeBuffer", "reads too slowly: dropped", who=self.client_id)
-            self._abort()
-
-    async def _drain(self) -> None:
-        while self._write_paused and not self._closed:
-            if self._writable is None or self._writable.done():
-                self._writable = asyncio.get_running_loop().create_future()
-            await self._writable
-
-    def _hold_reading(self, *, stop: bool) -> None:
-        """Stop reading, or undo one earlier stop. Reading goes on when no stop is left."""
-        self._reading_stops += 1 if stop else -1
-        if self._closed:
-            return
-        if stop and self._reading_stops == 1:
-            self._transport.pause_reading()
-        elif not stop and self._reading_stops == 0:
-            self._transport.resume_reading()
-
-    def _next_packet_id(self) -> int:
-        """Counts down from 65535, amqtt counts up from 1 [MQTT-2.3.1-4]."""
-        while True:
-            self._packet_id = self._packet_id - 1 if self._packet_id > 1 else 0xFFFF
-            if self._packet_id not in self._in_flight and not (
-                self.behind is not None and self.behind.is_taken(self._packet_id)
-            ):
-                return self._packet_id
+    def _is_taken(self) -> Callable[[int], bool] | None:
+        return None if self.behind is None else self.behind.is_taken
 
     def _fault(self, fault: MalformedPacket) -> None:
         self.front.note("malformed", str(fault), who=self.client_id or self.peer[0])
-        self._abort()
-
-    def _abort(self) -> None:
-        self._leave()
-        self._transport.abort()
-
-    def _leave(self) -> None:
-        """Undo everything this connection is to others; once."""
-        if self._closed:
-            return
-        self._closed = True
-        if self._admission is not None:
-            self._admission.cancel()
-        if self.behind is not None:
-            self.behind.feed_eof()
-        self.resume_writing()
-        self.front.closed(self)
+        self.abort()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 import structlog
 
 from thingctl_broker.events import RateLimit
+from thingctl_broker.mqtt.behind import drop_session
 from thingctl_broker.mqtt.connection import Connection
 from thingctl_broker.mqtt.limits import FrontLimits
 from thingctl_broker.mqtt.packets import ConnackCode, Refused
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable
 
-    from thingctl_broker.mqtt.connection import Subscriptions
     from thingctl_broker.mqtt.packets import Connect
+    from thingctl_broker.mqtt.subscriptions import CommandSubscriptions
     from thingctl_broker.service import CommandService
 
 WATCH_INTERVAL: Final = 0.5
@@ -55,6 +56,11 @@ class Broker(Protocol):
         """Sessions by client id."""
         ...
 
+    @property
+    def subscriptions(self) -> dict[str, Any]:
+        """Who subscribes, by filter."""
+        ...
+
     def external_connected(self, reader: Any, writer: Any, listener_name: str) -> Awaitable[None]:
         """Handle a connection until it ends."""
         ...
@@ -76,13 +82,13 @@ class Front:
         self.service: CommandService
         self.broker: Broker
         self.log_limit = RateLimit(60.0)
-        self.connections: dict[tuple[str, int], Connection] = {}
-        """By the client's address and port."""
+        self.connections: set[Connection] = set()
         self._clients: dict[str, Connection] = {}
         self._serving: dict[str, Connection] = {}
+        self._standing_by: dict[str, list[Connection]] = {}
         self._present: Counter[str] = Counter()
         self._leaving: dict[str, asyncio.Task[None]] = {}
-        self._kept: OrderedDict[str, tuple[str, Subscriptions]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[str, CommandSubscriptions]] = OrderedDict()
         self._servers: list[asyncio.Server] = []
         self._watcher: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop
@@ -94,7 +100,7 @@ class Front:
         self._loop = asyncio.get_running_loop()
         for sock in sockets:
             self._servers.append(
-                await self._loop.create_server(lambda: Connection(self), sock=sock, backlog=4096),
+                await self._loop.create_server(self.connection, sock=sock, backlog=4096),
             )
         self._watcher = self._loop.create_task(self._watch())
 
@@ -105,7 +111,7 @@ class Front:
             await asyncio.gather(self._watcher, return_exceptions=True)
         for server in self._servers:
             server.close()
-        for connection in tuple(self.connections.values()):
+        for connection in tuple(self.connections):
             connection.close("the broker is stopping")
         if self._leaving:
             await asyncio.wait(self._leaving.values(), timeout=1.0)
@@ -127,6 +133,10 @@ class Front:
 
     # What connections tell.
 
+    def connection(self) -> Connection:
+        """One for a client that is about to be accepted."""
+        return Connection(self)
+
     def time(self) -> float:
         """The loop's monotonic time."""
         return self._loop.time()
@@ -136,12 +146,12 @@ class Front:
         if len(self.connections) >= self.limits.connections:
             self.note("connections", "too many connections", limit=self.limits.connections)
             return False
-        self.connections[connection.peer] = connection
+        self.connections.add(connection)
         return True
 
     def closed(self, connection: Connection) -> None:
         """A connection is gone, or as good as gone."""
-        self.connections.pop(connection.peer, None)
+        self.connections.discard(connection)
         client_id, thing = connection.client_id, connection.thing
         if connection.behind is not None:
             self._amqtt_leaves(client_id, connection.behind.task)
@@ -150,7 +160,7 @@ class Front:
         del self._clients[client_id]
         if thing is None:
             return
-        if connection.keeps_session and connection.subscriptions:
+        if connection.keeps_session and len(connection.subscriptions):
             self._kept[client_id] = (thing, connection.subscriptions)
             if len(self._kept) > self.limits.kept_sessions:
                 self._kept.popitem(last=False)
@@ -171,30 +181,60 @@ class Front:
             previous.close("taken over by a new connection")
         return self._leaving.get(client_id)
 
-    def admitted(self, connection: Connection) -> Subscriptions:
+    def resumes_amqtt_session(self, connect: Connect) -> bool:
+        """Whether amqtt has a session that this client goes on with. One that it may not is dropped.
+
+        A clean session of amqtt's outlives its client a little; to go on with it would make
+        a clean one of this client's too. And what one user left no other may take up.
+        """
+        session, _ = self.broker.sessions.get(connect.client_id, (None, None))
+        if session is None:
+            return False
+        if not connect.clean_session and not session.clean_session and session.username == connect.username:
+            return True
+        drop_session(self.broker, connect.client_id)
+        return False
+
+    def admitted(self, connection: Connection) -> CommandSubscriptions | None:
         """A client is in; return the command subscriptions that were kept for it."""
         self._clients[connection.client_id] = connection
         kept = self._kept.pop(connection.client_id, None)
         thing = connection.thing
         if thing is None:
-            return {}
+            return None
         self._present[thing] += 1
         self.service.connected(thing, connection.client_id)
-        return kept[1] if kept is not None and kept[0] == thing and connection.keeps_session else {}
+        return kept[1] if kept is not None and kept[0] == thing and connection.keeps_session else None
 
     def serves(self, connection: Connection) -> None:
         """A connection has subscribed to its thing's requests. The latest one gets them."""
-        assert connection.thing is not None
-        if self._serving.get(connection.thing) is not connection:
-            self._serving[connection.thing] = connection
-            self.service.reachable(connection.thing)
+        thing = connection.thing
+        assert thing is not None
+        serving = self._serving.get(thing)
+        if serving is connection:
+            return
+        others = self._standing_by.get(thing)
+        if others is not None and connection in others:
+            return
+        if serving is not None:
+            self._standing_by.setdefault(thing, []).append(serving)
+        self._serve(thing, connection)
 
     def released(self, connection: Connection) -> None:
-        """A connection no longer takes its thing's requests."""
+        """A connection no longer takes its thing's requests; the latest of any others does."""
         thing = connection.thing
-        if thing is not None and self._serving.get(thing) is connection:
+        if thing is None:
+            return
+        others = self._standing_by.get(thing)
+        if others is not None and connection in others:
+            others.remove(connection)
+        elif self._serving.get(thing) is connection:
             del self._serving[thing]
             self.service.unreachable(thing)
+            if others:
+                self._serve(thing, others.pop())
+        if not others:
+            self._standing_by.pop(thing, None)
 
     def expel(self, thing: str, reason: str) -> None:
         """Close every connection of a thing: it is disabled, removed, or has other credentials."""
@@ -202,9 +242,9 @@ class Front:
             if connection.thing == thing:
                 connection.close(reason)
 
-    def has_amqtt_session(self, client_id: str) -> bool:
-        """Whether amqtt keeps anything for this client."""
-        return client_id in self.broker.sessions
+    def _serve(self, thing: str, connection: Connection) -> None:
+        self._serving[thing] = connection
+        self.service.reachable(thing)
 
     def note(self, fault: str, text: str, *, who: str = "", **details: object) -> None:
         """Count a fault, and log it at most once a minute for whoever caused it."""
@@ -218,9 +258,8 @@ class Front:
         while True:
             await asyncio.sleep(WATCH_INTERVAL)
             now = self._loop.time()
-            for connection in tuple(self.connections.values()):
-                if now > connection.heard_at + connection.patience:
-                    connection.run_out_of_patience()
+            for connection in tuple(self.connections):
+                connection.watch(now, WATCH_INTERVAL)
 
     def _amqtt_leaves(self, client_id: str, task: asyncio.Task[None]) -> None:
         if task.done():

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Final, TypeAlias
+
 import msgspec
+
+IDENTIFIERS_HALF: Final = 0x7FFF
+"""The front and amqtt share the packet identifiers of a connection: each may take as many."""
+
+_LONGEST_PACKET: Final = 1 + 4 + 0xFFF_FFFF
+
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
+Identifiers: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=IDENTIFIERS_HALF)]
+PacketBytes: TypeAlias = Annotated[int, msgspec.Meta(ge=1024, le=_LONGEST_PACKET)]
+Seconds: TypeAlias = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class FrontLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Bounds of the front. Times in seconds, sizes in bytes."""
 
-    connections: int = 20_000
+    connections: Count = 20_000
     """Connections at once."""
-    connect_timeout: float = 10.0
-    """How long a connection may take to its CONNECT."""
-    packet_bytes: int = 1024 * 1024
+    connect_timeout: Seconds = 10.0
+    """How long a connection may take until its CONNECT is accepted."""
+    packet_bytes: PacketBytes = 1024 * 1024
     """The largest packet taken from a client."""
-    connect_bytes: int = 64 * 1024
+    connect_bytes: PacketBytes = 64 * 1024
     """The largest CONNECT: nobody has been authenticated yet."""
-    write_buffer: int = 1024 * 1024
+    write_buffer: Count = 1024 * 1024
     """Bytes waiting for a client that does not read, at which it is dropped."""
-    in_flight: int = 1024
+    write_timeout: Seconds = 30.0
+    """How long a client may be behind with reading, while amqtt waits for it."""
+    in_flight: Identifiers = 1024
     """Requests written to a client that it has not acknowledged, at which it is dropped."""
-    qos2_held: int = 1024
-    """QoS 2 responses that a client has not released, at which it is dropped."""
-    subscriptions: int = 100
+    qos2_held: Identifiers = 1024
+    """QoS 2 messages that a client has not released, at which it is dropped."""
+    subscriptions: Count = 100
     """Command subscriptions of one client."""
-    kept_sessions: int = 100_000
+    other_subscriptions: Count = 1000
+    """All its others."""
+    kept_sessions: Count = 100_000
     """Clients whose command subscriptions are kept while they are away."""

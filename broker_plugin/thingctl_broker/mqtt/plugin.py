@@ -24,7 +24,8 @@ from amqtt.session import Session
 
 from thingctl_broker.application import Application
 from thingctl_broker.config import ConfigurationError, Settings, convert_settings, read_settings
-from thingctl_broker.mqtt.front import Admission, Broker, Gatekeeper
+from thingctl_broker.mqtt.behind import handed_over
+from thingctl_broker.mqtt.front import Admission, OpenGatekeeper
 from thingctl_broker.mqtt.packets import ConnackCode, Connect, Refused
 
 _log = structlog.get_logger("thingctl.broker")
@@ -61,8 +62,9 @@ class CommandsPlugin(BaseAuthPlugin):  # type: ignore[misc] # amqtt ships no typ
             p for p in self._broker.plugins_manager.plugins if isinstance(p, BaseAuthPlugin) and p is not self
         ]
         if others:
-            front = self.application.front
-            front.gatekeeper = AmqttGatekeeper(front.gatekeeper, self._broker)
+            self.application.front.gatekeeper = AmqttGatekeeper(
+                self._broker, needs_credentials=not self.application.settings.open
+            )
         for name, server in self._broker._servers.items():  # noqa: SLF001 only to warn
             if server.instance is not None:
                 _log.warning("an amqtt listener bypasses thingctl: make it external", listener=name)
@@ -77,37 +79,38 @@ class CommandsPlugin(BaseAuthPlugin):  # type: ignore[misc] # amqtt ships no typ
         """Close the front before amqtt goes."""
         await self.application.stop()
 
-    async def authenticate(self, *, session: Session) -> bool | None:
+    async def authenticate(self, *, session: Session) -> bool | None:  # noqa: ARG002 amqtt's signature
         """Yes for a client of the front; no opinion on any other."""
-        peer = (session.remote_address, session.remote_port)
-        return True if peer in self.application.front.connections else None
+        return True if handed_over.get() else None
 
 
 class AmqttGatekeeper:
-    """Asks amqtt's other authentication plugins too, before amqtt knows of the client.
+    """Asks amqtt's other authentication plugins, before amqtt knows of the client.
 
     amqtt itself asks them only after it has found, changed or deleted the session of that
-    client id; so they are asked with a session of their own first.
+    client id; so they are asked with a session of their own first. By amqtt's rule one yes
+    is needed and no no. Without ``open`` a client must have brought credentials, too.
     """
 
-    def __init__(self, inner: Gatekeeper, broker: Any) -> None:
-        self._inner = inner
+    def __init__(self, broker: Any, *, needs_credentials: bool) -> None:
         self._plugins = broker.plugins_manager
+        self._needs_credentials = needs_credentials
 
     async def admit(self, connect: Connect, peer: tuple[str, int]) -> Admission:
         """Return who it is; raise :class:`Refused`."""
-        admission = self._inner.admit(connect, peer)
-        assert isinstance(admission, Admission)
+        if self._needs_credentials and (connect.username is None or connect.password is None):
+            raise Refused(ConnackCode.NOT_AUTHORIZED, "no user name and password")
         session = Session()
         session.client_id = connect.client_id
         session.clean_session = connect.clean_session
         session.username = connect.username
         session.password = None if connect.password is None else connect.password.decode(errors="replace")
         session.remote_address, session.remote_port = peer
-        verdicts = (await self._plugins.map_plugin_auth(session=session)).values()
-        if not all(verdict for verdict in verdicts if verdict is not None):
-            raise Refused(ConnackCode.NOT_AUTHORIZED, "an authentication plugin of amqtt said no")
-        return admission
+        answers = await self._plugins.map_plugin_auth(session=session)
+        verdicts = [verdict for verdict in answers.values() if verdict is not None]
+        if not verdicts or not all(verdicts):
+            raise Refused(ConnackCode.NOT_AUTHORIZED, "no authentication plugin of amqtt's says yes")
+        return OpenGatekeeper().admit(connect, peer)
 
 
 def _settings(config: Any) -> Settings:
@@ -126,6 +129,3 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
         under = merged.get(key)
         merged[key] = _merged(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
     return merged
-
-
-__all__ = ["AmqttGatekeeper", "Broker", "CommandsPlugin"]

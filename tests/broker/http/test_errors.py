@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from broker.http.running import AUTHORIZED, RunningApi
-from thingctl_broker.errors import QueueFull, ServiceError, TableFull
+from thingctl_broker.errors import NotAccepting, QueueFull, ServiceError, TableFull
 from thingctl_broker.http import errors
 from thingctl_broker.http.answers import SECURITY_HEADERS
 from thingctl_broker.http.app import OPEN_PATHS
@@ -342,7 +342,7 @@ def test_every_kind_has_a_type_of_its_own():
 
 def test_every_refusal_of_the_service_has_a_problem():
     for refusal in ServiceError.__subclasses__():
-        made = refusal("why", 5) if refusal is QueueFull else refusal("why")
+        made = refusal("why", 5) if refusal in {QueueFull, NotAccepting} else refusal("why")
         problem = problem_of(made)
         assert isinstance(problem, Problem)
         assert problem.details.detail == "why"

@@ -19,8 +19,8 @@ class LaterJournal(NoJournal):
     def __init__(self):
         self.callbacks = []
 
-    def then(self, callback):
-        self.callbacks.append(callback)
+    def then(self, kept, lost=None):
+        self.callbacks.append(kept)
 
 
 async def test_what_is_kept_already_costs_no_turn_of_the_loop():

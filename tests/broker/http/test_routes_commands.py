@@ -249,11 +249,13 @@ class LaterJournal:
     def record(self, execution):
         pass
 
+    accepting = True
+
     def forget(self, execution_id):
         pass
 
-    def then(self, callback):
-        self.callbacks.append(callback)
+    def then(self, kept, lost=None):
+        self.callbacks.append(kept)
 
     def keep(self):
         callbacks, self.callbacks = self.callbacks, []

@@ -208,8 +208,8 @@ async def test_telemetry_goes_through_amqtt_beside_commands(running):
 async def test_packet_identifiers_of_amqtt_and_of_the_front_never_meet(running):
     client = await thing(running)
     assert await client.subscribe("news/#", packet_id=2) == [1]
-    connection = next(iter(running.front.connections.values()))
-    connection._packet_id = 4  # so that the next request takes 3, which amqtt is about to use
+    connection = next(iter(running.front.connections))
+    connection._in_flight._last = 4  # so that the next request takes 3, which amqtt is about to use
     taken = [running.service.send("lamp", "turnOn") for _ in range(3)]
     requests = [await client.expect_publish() for _ in taken]
     assert [r.packet_id for r in requests] == [3, 2, 1]

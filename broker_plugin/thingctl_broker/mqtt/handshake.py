@@ -1,0 +1,104 @@
+"""A client's CONNECT: checked, shown to the gatekeeper, and kept waiting while its namesake leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from inspect import isawaitable
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import structlog
+
+from thingctl_broker.mqtt import packets
+from thingctl_broker.mqtt.packets import ConnackCode, Refused
+from thingctl_protocol.topics import is_topic
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from thingctl_broker.mqtt.connection import Connection
+    from thingctl_broker.mqtt.frames import Frame
+    from thingctl_broker.mqtt.front import Admission
+    from thingctl_broker.mqtt.packets import Connect
+
+_log = structlog.get_logger("thingctl.front")
+
+
+class Handshake:
+    """From the CONNECT to the connection's ``admit`` or ``refuse``."""
+
+    __slots__ = ("_connection", "_is_held", "_task", "_unread_bytes", "is_last_word")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.is_last_word = False
+        """Whether the client has closed its side since."""
+        self._unread_bytes = 0
+        self._is_held = False
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, frame: Frame) -> bool:
+        """Take the CONNECT; return whether it has been decided on. False: it will be, later."""
+        connection, front = self._connection, self._connection.front
+        try:
+            connect = packets.parse_connect(frame)
+            self._check_will(connect)
+            if not connect.client_id:
+                connect = connect._replace(client_id=f"auto-{uuid4().hex}")  # [MQTT-3.1.3-6]
+            admission = front.gatekeeper.admit(connect, connection.peer)
+        except Refused as refusal:
+            connection.refuse(refusal)
+            return True
+        if not isawaitable(admission) and front.predecessor(connect.client_id) is None:
+            connection.admit(connect, admission)
+            return True
+        self._task = asyncio.get_running_loop().create_task(self._decide(connect, admission))
+        return False
+
+    def leaves_unread(self, count: int) -> bool:
+        """Note that ``count`` bytes more must wait; return whether to stop reading now.
+
+        Not at once: a client that is not read from is not seen to go.
+        """
+        self._unread_bytes += count
+        if self._is_held or self._unread_bytes <= self._connection.limits.connect_bytes:
+            return False
+        self._is_held = True
+        return True
+
+    def cancel(self) -> None:
+        """The client has gone."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def _check_will(self, connect: Connect) -> None:
+        """A will is published as if its client did it, so it needs the same permission."""
+        if connect.will is None:
+            return
+        topic = connect.will.topic
+        if topic.startswith("$") or self._connection.front.topics.owns(topic) or not is_topic(topic):
+            raise Refused(ConnackCode.NOT_AUTHORIZED, f"a will on topic {topic[:80]!a}")
+
+    async def _decide(self, connect: Connect, admission: Admission | Awaitable[Admission]) -> None:
+        connection, front = self._connection, self._connection.front
+        try:
+            admitted: Admission = await admission if isawaitable(admission) else admission
+        except Refused as refusal:
+            connection.refuse(refusal)
+            return
+        except Exception:
+            # Somebody's authentication plugin: what is wrong with it must not let anybody in.
+            _log.exception("authentication failed to answer")
+            connection.refuse(Refused(ConnackCode.SERVER_UNAVAILABLE, "authentication failed to answer"))
+            return
+        # Several may wait for the same client id: each that is let in is the next one's predecessor.
+        while (leaving := front.predecessor(connect.client_id)) is not None:
+            await asyncio.wait([leaving])
+        if connection.is_closed():
+            return
+        connection.admit(connect, admitted)
+        if self._is_held:
+            connection.hold_reading(stop=False)
+        connection.read_on()
+        if self.is_last_word and not connection.is_closed():
+            connection.finish()

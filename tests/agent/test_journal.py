@@ -1,0 +1,247 @@
+"""The journal on a real disk."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from thingctl_agent.errors import JournalError
+from thingctl_agent.history import Accepted, Answered, Cleared, Closed, Opened, Rebooting, Started
+from thingctl_agent.journal import Journal
+
+SMALL = 16 * 1024
+
+
+def write(journal, record, *, flush=True):
+    journal.history.apply(record)
+    journal.append(record, flush=flush)
+
+
+def accepted(name, params=b"{}"):
+    return Accepted(name, "a", params, 1.7e9, 60.0, 5.0)
+
+
+def crash(journal):
+    """Let go of the file as a killed process does."""
+    os.close(journal._file)
+    os.close(journal._lock)
+
+
+def known(journal):
+    return {i: (e.attempt, e.response, e.cleared) for i, e in journal.history._entries.items()}
+
+
+def test_a_new_journal_is_empty_and_preallocated(tmp_path):
+    journal = Journal(tmp_path / "journal", "boot-1", segment=SMALL)
+    assert len(journal.history) == 0
+    assert journal.trusted
+    assert (tmp_path / "journal").stat().st_size == 2 * SMALL
+    assert (tmp_path / "journal").stat().st_mode & 0o777 == 0o600
+    journal.close()
+
+
+def test_what_was_written_is_there_after_a_crash(tmp_path):
+    journal = Journal(tmp_path / "journal", "boot-1")
+    journal.opened("boot-1")
+    journal.history.boot_id = "boot-1"
+    write(journal, accepted("e1"))
+    write(journal, Started("e1", 1), flush=False)
+    write(journal, accepted("e2"))
+    write(journal, Answered("e2", 9.0, b"answer"))
+    crash(journal)
+    again = Journal(tmp_path / "journal", "boot-1")
+    assert known(again) == {"e1": (1, None, False), "e2": (0, b"answer", False)}
+    assert again.trusted
+    assert not again.damage
+    again.close()
+
+
+def test_trust_ends_with_the_boot_unless_it_was_closed(tmp_path):
+    def trusted(boot_id):
+        journal = Journal(tmp_path / "journal", boot_id)
+        journal.history.boot_id = boot_id
+        journal.opened(boot_id)
+        return journal, journal.trusted
+
+    journal, _ = trusted("boot-1")
+    crash(journal)
+    journal, still = trusted("boot-1")
+    assert still, "the process was killed, the kernel was not"
+    crash(journal)
+    journal, still = trusted("boot-2")
+    assert not still, "the power may have gone"
+    journal.close()
+    journal, still = trusted("boot-3")
+    assert still, "it was closed"
+    journal.close()
+
+
+def test_a_command_takes_two_flushes_and_less_than_two_and_a_half_kilobytes(tmp_path):
+    journal = Journal(tmp_path / "journal", "boot-1")
+    flushes, written, count = journal.flushes, journal.bytes_written, 700
+    for i in range(count):
+        name = f"0193448f-5d1c-7000-9b3c-{i:012}"
+        write(journal, accepted(name, b'{"value":24}'))
+        write(journal, Started(name, 1), flush=False)
+        write(journal, Answered(name, 9.0, b'{"status":"SUCCEEDED","result":{"currentTemperature":24.0}}'))
+        write(journal, Cleared(name), flush=False)
+    assert (journal.flushes - flushes) / count < 2.02, "snapshots included"
+    assert (journal.bytes_written - written) / count < 2.5 * 1024, "snapshots included"
+    journal.close()
+
+
+def test_it_goes_on_in_the_other_segment_and_stays_as_long_as_it_was(tmp_path):
+    journal = Journal(tmp_path / "journal", "boot-1", segment=SMALL)
+    for i in range(300):
+        write(journal, accepted(f"e{i}"))
+        write(journal, Answered(f"e{i}", 9.0, b"x"))
+        write(journal, Cleared(f"e{i}"), flush=False)
+        if i % 37 == 0:
+            before = known(journal)
+            crash(journal)
+            journal = Journal(tmp_path / "journal", "boot-1", segment=SMALL)
+            after = known(journal)
+            assert set(before) <= set(after), "clearings that were put off may be lost"
+    assert (tmp_path / "journal").stat().st_size <= 8 * SMALL
+    journal.close()
+
+
+def test_a_snapshot_that_does_not_fit_makes_the_file_grow(tmp_path):
+    journal = Journal(tmp_path / "journal", "boot-1", segment=SMALL)
+    for i in range(8):
+        write(journal, accepted(f"e{i}", b"x" * 5000))
+    crash(journal)
+    again = Journal(tmp_path / "journal", "boot-1", segment=SMALL)
+    assert len(again.history) == 8
+    assert again.history.get("e7").accepted.params == b"x" * 5000
+    write(again, accepted("e9"))
+    again.close()
+
+
+def test_a_record_longer_than_the_buffer_is_written(tmp_path):
+    journal = Journal(tmp_path / "journal", "boot-1")
+    write(journal, accepted("e1", b"x" * 100_000))
+    crash(journal)
+    again = Journal(tmp_path / "journal", "boot-1")
+    assert len(again.history.get("e1").accepted.params) == 100_000
+    again.close()
+
+
+def test_two_agents_cannot_share_one(tmp_path):
+    journal = Journal(tmp_path / "journal", "boot-1")
+    with pytest.raises(JournalError, match="another agent uses"):
+        Journal(tmp_path / "journal", "boot-1")
+    journal.close()
+    Journal(tmp_path / "journal", "boot-1").close()
+
+
+def test_what_is_no_journal_is_set_aside_and_told(tmp_path):
+    (tmp_path / "journal").write_bytes(b"hello" * 1000)
+    journal = Journal(tmp_path / "journal", "boot-1")
+    assert "none of its 5000 bytes" in journal.damage
+    assert not journal.trusted
+    assert (tmp_path / "journal.damaged").read_bytes() == b"hello" * 1000
+    write(journal, accepted("e1"))
+    crash(journal)
+    again = Journal(tmp_path / "journal", "boot-1")
+    assert not again.damage
+    assert len(again.history) == 1
+    again.close()
+
+
+def test_closed_fits_even_when_the_segment_is_full(tmp_path):
+    journal = Journal(tmp_path / "journal", "boot-1", segment=SMALL)
+    journal.history.boot_id = "boot-1"
+    while journal._position < journal._active + SMALL:
+        write(journal, Rebooting("e1", b"x"))
+    journal.close()
+    again = Journal(tmp_path / "journal", "boot-2", segment=SMALL)
+    assert again.trusted
+    again.close()
+
+
+def test_where_direct_writing_is_not_offered_it_writes_through_the_cache(tmp_path, monkeypatch):
+    opening = os.open
+
+    def refuse(path, flags, *more):
+        if flags & os.O_DIRECT:
+            raise OSError(22, "Invalid argument")
+        return opening(path, flags, *more)
+
+    monkeypatch.setattr(os, "open", refuse)
+    journal = Journal(tmp_path / "journal", "boot-1")
+    write(journal, accepted("e1"))
+    crash(journal)
+    again = Journal(tmp_path / "journal", "boot-1")
+    assert len(again.history) == 1
+    again.close()
+
+
+def test_a_directory_that_is_not_there_is_an_oserror(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        Journal(tmp_path / "no" / "journal", "boot-1")
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    events=st.lists(st.tuples(st.sampled_from("asrc"), st.integers(0, 5)), max_size=40),
+    damage=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=4),
+    cut=st.one_of(st.none(), st.floats(0, 1)),
+)
+def test_whatever_happens_to_the_file_the_agent_starts_and_nothing_is_made_up(tmp_path, events, damage, cut):
+    path = tmp_path / "journal"
+    for old in tmp_path.iterdir():
+        old.unlink()
+    journal = Journal(path, "boot-1", segment=SMALL)
+    written = []
+    for kind, i in events:
+        name = f"e{i}"
+        made = {
+            "a": accepted(name),
+            "s": Started(name, 1),
+            "r": Answered(name, 9.0, b"x"),
+            "c": Cleared(name),
+        }[kind]
+        write(journal, made, flush=kind in "ar")
+        written.append(name)
+    crash(journal)
+    raw = bytearray(path.read_bytes())
+    for place, value in damage:
+        raw[int(place * (len(raw) - 1))] ^= value
+    if cut is not None:
+        raw = raw[: int(cut * len(raw))]
+    path.write_bytes(raw)
+    again = Journal(path, "boot-1", segment=SMALL)
+    assert set(known(again)) <= set(written)
+    write(again, accepted("new"))
+    crash(again)
+    third = Journal(path, "boot-1", segment=SMALL)
+    assert not third.damage, "it was mended"
+    assert third.history.get("new") is not None
+    third.close()
+
+
+def test_the_records_of_a_clean_end_are_in_the_file(tmp_path):
+    journal = Journal(tmp_path / "journal", "boot-1")
+    write(journal, accepted("e1"))
+    write(journal, Answered("e1", 9.0, b"x"))
+    write(journal, Cleared("e1"), flush=False)
+    journal.close()
+    again = Journal(tmp_path / "journal", "boot-1")
+    assert again.history.closed
+    assert again.history.get("e1").cleared, "what was put off is written at the end"
+    again.close()
+
+
+def test_records_that_stand_for_no_execution_are_kept(tmp_path):
+    journal = Journal(tmp_path / "journal", "boot-1")
+    write(journal, Opened("boot-7"))
+    write(journal, Closed())
+    crash(journal)
+    again = Journal(tmp_path / "journal", "boot-7")
+    assert again.history.boot_id == "boot-7"
+    assert again.history.closed
+    again.close()

@@ -1,0 +1,66 @@
+"""The commands themselves, as small as they go."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.system
+
+BENCH = Path(__file__).parents[2] / "bench"
+
+
+def run(script: str, *options: str, seconds: float = 90) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(BENCH / script), *options],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=True,
+    )
+
+
+def test_a_small_run_loses_nothing_and_says_what_it_found(tmp_path: Path, mosquitto_port: int) -> None:
+    assert mosquitto_port  # installed
+    path = tmp_path / "run.json"
+    servers = ["--servers", "thingctl,mosquitto,amqtt", "--peers-dir", str(tmp_path)]
+    sizes = ["--things", "20", "--windows", "4", "--repeats", "1", "--seconds", "0.3"]
+    done = run("run.py", "--parts", "trips,storm,telemetry", *servers, *sizes, "--json", str(path))
+    found = json.loads(path.read_text())
+    assert found["skipped"] == {}
+    assert {row["server"] for row in found["trips"]} == {
+        "thingctl-in-process",
+        "thingctl-in-process-memory",
+        "thingctl-http",
+        "thingctl-http-memory",
+        "mosquitto",
+        "amqtt",
+    }
+    for row in found["trips"]:
+        assert row["lost"] == 0, row
+        assert row["ended"]["SUCCEEDED"] == row["sent"] > 0, row
+        assert row["latency_ms"]["p50"] > 0, row
+    assert all(row["connect_seconds"] > 0 for row in found["storm"])
+    assert {row["server"] for row in found["telemetry"]} == {"thingctl-in-process", "mosquitto"}
+    assert "| bare mosquitto" in done.stdout
+    assert "round 1 of 1" in done.stderr
+
+
+def test_the_path_alone_is_measured() -> None:
+    found = json.loads(run("hot_path.py", "--batches", "1").stdout)
+    assert found["commands"] == 4000
+    assert found["cpu_us_per_command"] > 0
+
+
+def test_the_fleet_is_measured() -> None:
+    found = json.loads(run("ceiling.py", "--things", "10", "--seconds", "0.2").stdout)
+    assert found["fleet_ceiling_per_second"] > 0
+
+
+def test_an_unknown_part_is_refused() -> None:
+    with pytest.raises(subprocess.CalledProcessError):
+        run("run.py", "--parts", "nonsense")

@@ -1,0 +1,33 @@
+"""What the tests of the front share."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+
+import pytest
+import structlog
+
+from thingctl_broker.logs import WithoutLostClients
+
+
+@pytest.fixture
+async def nothing_goes_wrong(caplog):
+    """Fail a test in which anything went wrong that nobody was told of, or that was logged as an error."""
+    faults: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+    with structlog.testing.capture_logs() as logs:
+        yield
+        for _ in range(3):
+            await asyncio.sleep(0)
+    gc.collect()  # an exception that nobody retrieved is told of when its task goes
+    faults += [entry for entry in logs if entry["log_level"] in {"error", "critical"}]
+    faults += [
+        record.getMessage()
+        for record in caplog.get_records("call")
+        if record.levelno >= logging.ERROR
+        and record.name.startswith(("amqtt", "asyncio"))
+        and WithoutLostClients().filter(record)
+    ]
+    assert faults == []

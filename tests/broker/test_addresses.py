@@ -1,0 +1,72 @@
+"""``HOST:PORT``, as people write it."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from thingctl_broker.addresses import Address, bind_tcp, bound_to, is_loopback, parse_address
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:1883", Address("127.0.0.1", 1883)),
+        ("localhost:0", Address("localhost", 0)),
+        ("[::1]:65535", Address("::1", 65535)),
+        ("broker.example:8883", Address("broker.example", 8883)),
+    ],
+)
+def test_an_address_is_read_and_written_alike(text, address):
+    assert parse_address(text) == address
+    assert str(address) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", ":", "1883", ":1883", "localhost", "localhost:", "localhost:x", "localhost:-1", "localhost:65536",
+        "localhost:1 ", "localhost:\u0661", "::1:1883", "[]:1883", "localhost:1:2",
+    ],
+)  # fmt: skip
+def test_what_is_no_address_is_refused_with_an_example(text):
+    with pytest.raises(ValueError, match="HOST:PORT, such as"):
+        parse_address(text)
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.1.2.3", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.0.2.1", False),
+        ("localhost.example", False),
+        ("loopback", False),
+    ],
+)
+def test_only_this_machine_is_loopback(host, loopback):
+    assert is_loopback(Address(host, 1)) is loopback
+
+
+def test_port_0_is_any_free_one_and_it_can_be_told():
+    sock = bind_tcp(Address("127.0.0.1", 0))
+    with sock:
+        address = bound_to(sock)
+        assert address.host == "127.0.0.1"
+        assert address.port > 0
+        assert sock.gettimeout() == 0
+
+
+def test_a_taken_port_is_refused_and_nothing_stays_open():
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
+        bind_tcp(bound_to(taken))
+
+
+def test_a_name_that_does_not_exist_is_an_os_error():
+    with pytest.raises(OSError):
+        bind_tcp(Address("no-such-host.invalid", 1))

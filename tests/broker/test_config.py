@@ -1,0 +1,134 @@
+"""Settings: whole or not at all, and every one of them in the file that ships."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+from amqtt.utils import read_yaml_config
+
+from thingctl_broker.config import (
+    ConfigurationError,
+    Settings,
+    check,
+    convert_settings,
+    read_settings,
+)
+from thingctl_broker.service import ServiceSettings
+
+CONFIGS = Path(__file__).parent.parent.parent / "configs"
+NO_DEFAULT_TO_SHOW = {"data_dir"}
+
+
+def uncommented(text: str) -> str:
+    """The file as it is when every setting is taken in use."""
+    return re.sub(r"(?m)^# (?=\w+ = )", "", text)
+
+
+def with_everything() -> dict:
+    """Every setting and its default, by the file's names."""
+    return msgspec.to_builtins(Settings())
+
+
+def test_every_setting_stands_in_the_file_that_ships_with_its_default():
+    shown = msgspec.toml.decode(uncommented((CONFIGS / "broker.toml").read_text()))
+    wanted = with_everything()
+    for name in NO_DEFAULT_TO_SHOW:
+        assert shown.pop(name)
+        wanted.pop(name)
+    assert shown == wanted
+
+
+def test_the_file_that_ships_changes_nothing():
+    assert read_settings(CONFIGS / "broker.toml") == Settings()
+
+
+def test_the_file_that_ships_is_sound_with_everything_in_use(tmp_path):
+    path = tmp_path / "all.toml"
+    path.write_text(uncommented((CONFIGS / "broker.toml").read_text()))
+    assert msgspec.structs.replace(read_settings(path), data_dir=None) == Settings()
+
+
+def test_the_yaml_that_ships_is_sound():
+    plugins = read_yaml_config(str(CONFIGS / "amqtt.yaml"))["plugins"]
+    (options,) = plugins.values()
+    settings = convert_settings(options["settings"])
+    assert settings == msgspec.structs.replace(Settings(), open=True)
+
+
+def test_every_file_that_ships_is_tested_here():
+    assert {path.name for path in CONFIGS.iterdir()} >= {"broker.toml", "amqtt.yaml"}
+
+
+WRONG = [
+    ({"opne": True}, "opne"),
+    ({"open": "yes"}, "open"),
+    ({"mqtt": {"bind": "1883"}}, "HOST:PORT"),
+    ({"mqtt": {"bind": "localhost:99999"}}, "HOST:PORT"),
+    ({"http": {"bind": ""}}, "HOST:PORT"),
+    ({"mqtt": {"topic_root": "a/#"}}, "topic root"),
+    ({"mqtt": {"port": 1}}, "port"),
+    ({"open": True, "mqtt": {"bind": "0.0.0.0:1883"}}, "loopback only"),
+    ({"open": True, "mqtt": {"bind": "broker.example:1883"}}, "loopback only"),
+    ({"commands": {"ttl_default": 0}}, "ttl_default"),
+    ({"commands": {"ttl_default": 61, "ttl_max": 60}}, "ttl_max"),
+    ({"commands": {"ttl_max": 604801}}, "ttl_max"),
+    ({"commands": {"cancel_grace": 0.5}}, "cancel_grace"),
+    ({"commands": {"window": 0}}, "window"),
+    ({"commands": {"queue": 0}}, "queue"),
+    ({"commands": {"table": -1}}, "table"),
+    ({"commands": {"window": 2000}}, "limits.in_flight"),
+    ({"commands": {"keep": "a week"}}, "keep"),
+    ({"commands": {"keep": -1.0}}, "keep"),
+    ({"limits": {"connections": 0}}, "connections"),
+    ({"limits": {"packet_bytes": 0}}, "packet_bytes"),
+    ({"limits": {"packet_bytes": 300_000_000}}, "packet_bytes"),
+    ({"limits": {"connect_timeout": 0}}, "connect_timeout"),
+    ({"limits": {"write_timeout": -5}}, "write_timeout"),
+    ({"limits": {"in_flight": 40_000}}, "in_flight"),
+    ({"limits": {"speed": 1}}, "speed"),
+]
+
+
+@pytest.mark.parametrize(("values", "word"), WRONG, ids=[str(values) for values, _ in WRONG])
+def test_what_makes_no_sense_is_refused_in_a_sentence_that_names_it(values, word):
+    with pytest.raises(ConfigurationError) as fault:
+        convert_settings(values)
+    assert word in str(fault.value)
+    assert "\n" not in str(fault.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        (b"open = ", "TOML"),
+        (b"\xff\xfe", "broker.toml"),
+        (b"open = 1", "open"),
+        (b"[mqtt]\nbind = 'x'", "HOST:PORT"),
+    ],
+)
+def test_a_file_that_makes_no_sense_is_refused_with_its_name(tmp_path, text, word):
+    path = tmp_path / "broker.toml"
+    path.write_bytes(text)
+    with pytest.raises(ConfigurationError) as fault:
+        read_settings(path)
+    assert str(path) in str(fault.value)
+    assert word.lower() in str(fault.value).lower()
+
+
+@pytest.mark.parametrize("kind", ["missing", "directory"])
+def test_a_file_that_cannot_be_read_is_refused_with_the_reason(tmp_path, kind):
+    path = tmp_path if kind == "directory" else tmp_path / "broker.toml"
+    with pytest.raises(ConfigurationError, match="cannot read"):
+        read_settings(path)
+
+
+def test_what_the_service_needs_is_handed_on():
+    settings = convert_settings({"commands": {"ttl_default": 5, "ttl_max": 50, "cancel_grace": 3}})
+    assert settings.service == ServiceSettings(5, 50, 3)
+
+
+def test_the_defaults_make_sense():
+    assert check(Settings()) == Settings()
