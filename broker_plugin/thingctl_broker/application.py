@@ -62,7 +62,8 @@ class Application:
             raise ConfigurationError(f"data directory {self.data_dir}: {error}") from error
         self._journal = self._open_journal()
         self.passwords = Passwords()
-        self.things = ThingRegistry(enrols=settings.open, changed=self._thing_changed)
+        is_lab = settings.open and settings.in_memory  # nobody has said who is a thing, and nothing is kept
+        self.things = ThingRegistry(enrols=settings.open, changed=None if is_lab else self._thing_changed)
         self._registry_store = self._open_registry()
         if gatekeeper is None:
             gatekeeper = OpenGatekeeper() if settings.open else ClosedGatekeeper()
@@ -121,6 +122,8 @@ class Application:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)
         await self.front.stop()
+        self._mqtt_socket.close()
+        self._http_socket.close()
         if isinstance(self._journal, SqliteJournal):
             await self._journal.stop()
         if self._registry_store is not None:
@@ -137,7 +140,7 @@ class Application:
 
     def _open_registry(self) -> RegistryStore | None:
         if self.settings.open and self.settings.in_memory:
-            return None  # nobody has said who is a thing, and nothing else is kept
+            return None
         try:
             store = RegistryStore(self.data_dir, self.things.record)
             count = self.things.restore(store.load())

@@ -16,7 +16,7 @@ tried again until it succeeds.
 from __future__ import annotations
 
 import asyncio
-import fcntl
+import contextlib
 import os
 import queue
 import sqlite3
@@ -27,42 +27,50 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 import structlog
 
-from thingctl_broker.records import (
-    APPLICATION_ID,
-    MIGRATIONS,
-    SCHEMA_VERSION,
-    SELECT,
-    Row,
-    from_row,
-    to_row,
-    upserts,
+from thingctl_broker.journal_file import (
+    JournalError,
+    check_whole,
+    damaged,
+    lock,
+    open_to_read,
+    open_to_write,
+    prepare,
 )
+from thingctl_broker.records import DELETE, SELECT, Row, RowReader, encode_ids, to_rows, upserts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from thingctl_broker.executions import Execution
 
+__all__ = ["RETRY_SECONDS", "JournalError", "SqliteJournal"]
+
 RETRY_SECONDS: Final = 1.0
 """Between two tries after a failed commit."""
 
-_DELETE: Final = "DELETE FROM executions WHERE execution_id IN (SELECT value FROM json_each(?))"
+FILE: Final = "executions.db"
+"""In the data directory."""
 
 _log = structlog.get_logger("thingctl.journal")
 
 
-class JournalError(Exception):
-    """The database cannot be used; the text says why, and that it was left as it is."""
+class _Waiting(NamedTuple):
+    kept: Callable[[], None]
+    lost: Callable[[], None] | None
 
 
 class _Batch(NamedTuple):
     rows: list[Row]
     new: list[Execution]
-    forgotten: str
-    callbacks: list[tuple[Callable[[], None], Callable[[], None] | None]]
+    """Those that have their first row in here."""
+    ids: str
+    """Of the rows to delete."""
+    probe: bool
+    """Whether to find out too that there is room."""
+    waiting: list[_Waiting]
     executions: dict[str, Execution]
-    gone: set[str]
+    forgotten: set[str]
 
 
 class SqliteJournal:
@@ -72,26 +80,27 @@ class SqliteJournal:
     """
 
     def __init__(self, directory: Path, *, max_bytes: int = 0) -> None:
-        """Open or make the database, and lock the directory. Raises :class:`JournalError`."""
-        self._path = directory / "executions.db"
+        """Open or make the database, and hold the directory. Raises :class:`JournalError`."""
+        self._path = directory / FILE
         self._max_bytes = max_bytes
-        self._lock = _lock(directory)
         self._dirty: dict[str, Execution] = {}
         self._forgotten: set[str] = set()
-        self._callbacks: list[tuple[Callable[[], None], Callable[[], None] | None]] = []
+        self._waiting: list[_Waiting] = []
         self._busy = False
         self._scheduled = False
         self._failing = False
-        self._loop: asyncio.AbstractEventLoop
+        self._retrying: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._settled: asyncio.Future[None] | None = None
         self._batches: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self.commits = 0
         """Batches committed since the start."""
+        self._lock = lock(directory)
         try:
-            _check(self._path)
+            prepare(self._path)
         except BaseException:
-            os.close(self._lock)
+            self.release()
             raise
 
     @property
@@ -105,34 +114,42 @@ class SqliteJournal:
         Deadlines go on by wall time: ``now`` is monotonic time, ``at`` wall time, this moment.
         Raises :class:`JournalError` when the database is damaged; it is only read here.
         """
-        if not self._path.exists():
-            return
+        check_whole(self._path)
+        reader = RowReader(now, at)
         try:
-            with closing(_open(self._path, "ro")) as connection:
+            with closing(open_to_read(self._path)) as connection:
                 for row in connection.execute(SELECT):
-                    yield from_row(row, now, at)
-        except (sqlite3.Error, msgspec.DecodeError, ValueError) as error:
-            raise JournalError(f"{self._path} is damaged: {error}. It was left as it is.") from error
+                    yield reader.read(row)
+        except (sqlite3.Error, msgspec.MsgspecError, ValueError) as error:
+            raise damaged(self._path, error) from error
 
     async def start(self) -> None:
         """Begin to keep. Raises :class:`JournalError`."""
         self._loop = asyncio.get_running_loop()
         ready: asyncio.Future[None] = self._loop.create_future()
-        self._thread = threading.Thread(target=self._write, args=(ready,), name="journal", daemon=True)
+        self._thread = threading.Thread(
+            target=self._write, args=(self._loop, ready), name="journal", daemon=True
+        )
         self._thread.start()
         try:
             await ready
-        except (sqlite3.Error, OSError) as error:
+        except sqlite3.Error as error:
             raise JournalError(f"{self._path} cannot be written: {error}") from error
-        if self._dirty or self._forgotten:
-            self._schedule()  # what recovering has changed already
+        self._next()  # what was let go while the executions were recovered
 
     async def stop(self) -> None:
         """Keep what is still to be kept, and close."""
-        if self._thread is not None:
-            if not self._failing and (self._busy or self._dirty or self._callbacks or self._forgotten):
+        if self._thread is not None and self._loop is not None:
+            if self._busy or self._dirty or self._forgotten or self._waiting:
                 self._settled = self._loop.create_future()
+                if not self._busy:
+                    self._take()  # once more, if it failed before
                 await self._settled
+            if self._retrying is not None:
+                self._retrying.cancel()
+            unkept = len(self._dirty)
+            if unkept:
+                _log.error("executions could not be kept as they stand now", count=unkept)
             self._batches.put(None)
             await asyncio.to_thread(self._thread.join)
             self._thread = None
@@ -140,7 +157,9 @@ class SqliteJournal:
 
     def release(self) -> None:
         """Let another process have the directory."""
-        os.close(self._lock)
+        handle, self._lock = self._lock, -1
+        if handle >= 0:
+            os.close(handle)
 
     # The port.
 
@@ -156,192 +175,134 @@ class SqliteJournal:
         self._schedule()
 
     def then(self, kept: Callable[[], None], lost: Callable[[], None] | None = None) -> None:
-        """Call ``kept`` when everything recorded so far is on the disk.
+        """Call ``kept`` when everything recorded so far is on the disk; at once if it is.
 
         ``lost`` is called instead when it could not be written; without one, ``kept`` waits
         for a later try that succeeds.
         """
-        if not self._busy and not self._dirty and not self._forgotten and not self._callbacks:
+        if not self._busy and not self._dirty and not self._forgotten and not self._waiting:
             kept()
             return
-        self._callbacks.append((kept, lost))
+        self._waiting.append(_Waiting(kept, lost))
         self._schedule()
 
     # The loop's side.
 
     def _schedule(self) -> None:
-        if self._thread is not None and not self._scheduled and not self._busy and not self._failing:
-            self._scheduled = True
-            self._loop.call_soon(self._take)
+        if self._scheduled or self._busy or self._failing or self._thread is None:
+            return
+        assert self._loop is not None
+        self._scheduled = True
+        self._loop.call_soon(self._next)
+
+    def _next(self) -> None:
+        """Take what has gathered, if nobody has done so meanwhile."""
+        self._scheduled = False
+        if self._busy or self._failing:
+            return
+        while self._waiting and not self._dirty and not self._forgotten:
+            waiting, self._waiting = self._waiting, []  # what they wait for is on the disk
+            _call(entry.kept for entry in waiting)
+        if self._dirty or self._forgotten:
+            self._take()
+        else:
+            self._settle()
 
     def _take(self) -> None:
-        """Hand what has gathered to the writer."""
-        self._scheduled = False
-        if self._busy:  # pragma: no cover - only ever scheduled when idle
-            return
+        """Hand everything that has gathered to the writer."""
         dirty, self._dirty = self._dirty, {}
         forgotten, self._forgotten = self._forgotten, set()
-        callbacks, self._callbacks = self._callbacks, []
-        if not dirty and not forgotten:
-            _call(kept for kept, _ in callbacks)
-            return
+        waiting, self._waiting = self._waiting, []
         self._busy = True
-        rows = [to_row(execution, new=not execution.kept) for execution in dirty.values()]
+        rows = to_rows(dirty.values())
         new = [execution for execution in dirty.values() if not execution.kept]
         for execution in new:
             execution.kept = True
-        gone = msgspec.json.encode(list(forgotten)).decode() if forgotten else ""
-        self._batches.put(_Batch(rows, new, gone, callbacks, dirty, forgotten))
+        ids = encode_ids(forgotten) if forgotten else ""
+        self._batches.put(_Batch(rows, new, ids, self._failing, waiting, dirty, forgotten))
 
     def _committed(self, batch: _Batch) -> None:
         self.commits += 1
         self._busy = False
         if self._failing:
             self._failing = False
-            _log.warning("executions are kept again; commands are accepted")
-        # What the callbacks record is taken together, behind them.
-        _call(kept for kept, _ in batch.callbacks)
-        self._next()
+            _log.warning("executions are kept again: commands are accepted", path=str(self._path))
+        _call(entry.kept for entry in batch.waiting)
+        self._next()  # with what the callbacks have recorded, all together
 
     def _failed(self, batch: _Batch, error: Exception) -> None:
         self._busy = False
         if not self._failing:
             self._failing = True
             _log.error(
-                "executions cannot be kept: no command is accepted", fault=str(error), path=str(self._path)
+                "executions cannot be kept: no command is accepted until they can",
+                fault=str(error),
+                path=str(self._path),
             )
         for execution in batch.new:
             execution.kept = False
-        self._forgotten |= batch.gone
-        self._dirty = batch.executions | self._dirty
-        waiting, self._callbacks = batch.callbacks + self._callbacks, []
-        self._callbacks = [entry for entry in waiting if entry[1] is None]
-        _call(lost for _, lost in waiting if lost is not None)
-        self._loop.call_later(RETRY_SECONDS, self._retry)
-        if self._settled is not None and not self._settled.done():
-            self._settled.set_result(None)
+        # What was let go meanwhile must not come back, what changed meanwhile is newer.
+        again = {key: found for key, found in batch.executions.items() if key not in self._forgotten}
+        self._dirty = again | self._dirty
+        self._forgotten |= batch.forgotten
+        waiting, self._waiting = batch.waiting + self._waiting, []
+        self._waiting = [entry for entry in waiting if entry.lost is None]
+        _call(entry.lost for entry in waiting if entry.lost is not None)
+        if self._settled is None:
+            assert self._loop is not None
+            self._retrying = self._loop.call_later(RETRY_SECONDS, self._retry)
+        self._settle()
 
     def _retry(self) -> None:
-        if self._busy:
-            return
-        if not self._dirty and not self._forgotten:
-            # Nothing is left to try with: an empty commit tells whether the disk is back.
-            self._busy = True
-            callbacks, self._callbacks = self._callbacks, []
-            self._batches.put(_Batch([], [], "", callbacks, {}, set()))
-            return
-        self._take()
-
-    def _next(self) -> None:
-        if self._busy:
-            return
-        if self._dirty or self._forgotten or self._callbacks:
+        if not self._busy:
             self._take()
-        elif self._settled is not None and not self._settled.done():
+
+    def _settle(self) -> None:
+        if self._settled is not None and not self._settled.done():
             self._settled.set_result(None)
 
     # The writer's side.
 
-    def _write(self, ready: asyncio.Future[None]) -> None:
+    def _write(self, loop: asyncio.AbstractEventLoop, ready: asyncio.Future[None]) -> None:
         try:
-            connection = self._open_to_write()
-        except (sqlite3.Error, OSError) as error:
-            self._tell(ready.set_exception, error)
+            connection = open_to_write(self._path, self._max_bytes)
+        except sqlite3.Error as error:
+            _tell(loop, ready.set_exception, error)
             return
-        self._tell(ready.set_result, None)
+        _tell(loop, ready.set_result, None)
         with closing(connection):
             while (batch := self._batches.get()) is not None:
                 try:
-                    connection.execute("BEGIN IMMEDIATE")
-                    for statement, values in upserts(batch.rows):
-                        connection.execute(statement, values)
-                    if batch.forgotten:
-                        connection.execute(_DELETE, (batch.forgotten,))
-                    if not batch.executions and not batch.gone:
-                        _touch(connection)
-                    connection.execute("COMMIT")
-                except sqlite3.Error as error:
-                    if connection.in_transaction:
+                    _commit(connection, batch)
+                except Exception as error:  # whatever it is, it must not end the writer
+                    with contextlib.suppress(sqlite3.Error):
                         connection.execute("ROLLBACK")
-                    self._tell(self._failed, batch, error)
+                    _tell(loop, self._failed, batch, error)
                 else:
-                    self._tell(self._committed, batch)
-
-    def _tell(self, callback: Callable[..., Any], *arguments: object) -> None:
-        try:
-            self._loop.call_soon_threadsafe(callback, *arguments)
-        except RuntimeError:  # pragma: no cover - the loop has been closed under us
-            return
-
-    def _open_to_write(self) -> sqlite3.Connection:
-        connection = _open(self._path, "rwc")
-        self._path.chmod(0o600)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA cache_size = -16384")
-        if self._max_bytes:
-            page = connection.execute("PRAGMA page_size").fetchone()[0]
-            connection.execute(f"PRAGMA max_page_count = {self._max_bytes // page}")
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version < SCHEMA_VERSION:
-            connection.execute("BEGIN IMMEDIATE")
-            for migration in MIGRATIONS[version:]:
-                connection.execute(migration)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            connection.execute("COMMIT")
-        return connection
+                    _tell(loop, self._committed, batch)
 
 
-def _open(path: Path, mode: str) -> sqlite3.Connection:
-    uri = f"{path.absolute().as_uri()}?mode={mode}"
-    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0)
+def _commit(connection: sqlite3.Connection, batch: _Batch) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    if batch.ids:  # first: what leaves makes room
+        connection.execute(DELETE, (batch.ids,))
+    for statement, values in upserts(batch.rows):
+        connection.execute(statement, values)
+    if batch.probe:
+        # Something that takes room, taken back: a batch may be so small that it would fit
+        # a disk that is full for everything else, or be nothing at all.
+        connection.execute("CREATE TABLE room (filler BLOB)")
+        connection.execute("INSERT INTO room VALUES (zeroblob(65536))")
+        connection.execute("DROP TABLE room")
+    connection.execute("COMMIT")
 
 
-def _lock(directory: Path) -> int:
-    """Hold the directory for this process; raises :class:`JournalError` when another has it."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise JournalError(f"cannot use {directory}: {error.strerror}") from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise JournalError(f"another broker is using {directory}") from None
-    return handle
+def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[..., Any], *arguments: object) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has been closed under us
+        loop.call_soon_threadsafe(callback, *arguments)
 
 
-def _check(path: Path) -> None:
-    """Refuse a database that is not ours or newer than we are, without writing to it."""
-    if not path.exists() or not path.stat().st_size:
-        return
-    try:
-        with closing(_open(path, "ro")) as connection:
-            application = connection.execute("PRAGMA application_id").fetchone()[0]
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-    except sqlite3.Error as error:
-        raise JournalError(
-            f"{path} is damaged or no SQLite database: {error}. It was left as it is."
-        ) from None
-    if application != APPLICATION_ID:
-        raise JournalError(f"{path} is a database, but not of thingctl. It was left as it is.")
-    if version > SCHEMA_VERSION:
-        raise JournalError(
-            f"{path} was written by a newer thingctl (schema {version}; this one knows {SCHEMA_VERSION}). "
-            "It was left as it is."
-        )
-
-
-def _touch(connection: sqlite3.Connection) -> None:
-    """Write something that takes room, and take it back: only then the disk has to answer."""
-    connection.execute("CREATE TABLE room (filler BLOB)")
-    connection.execute("INSERT INTO room VALUES (zeroblob(65536))")
-    connection.execute("DROP TABLE room")
-
-
-def _call(callbacks: Iterator[Callable[[], None]]) -> None:
+def _call(callbacks: Iterable[Callable[[], None]]) -> None:
     for callback in callbacks:
         try:
             callback()

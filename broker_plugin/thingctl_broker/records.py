@@ -2,40 +2,54 @@
 
 A row has the id, the status (so that a person with ``sqlite3`` finds their way), and two
 JSON texts: ``head``, which is written once, and ``state``, which is written again with
-every change. Few wide values are what SQLite takes in fastest.
+every change. Few wide values are what SQLite takes in fastest. Each text has a checksum,
+because SQLite notices a damaged page, but not a damaged value.
 
 Times in ``state`` are wall time; the monotonic ones are worked out anew at recovery.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+from zlib import crc32
 
 import msgspec
+import structlog
 
 from thingctl_broker.executions import Execution, Late
-from thingctl_protocol.messages import Progress, StatusReason  # noqa: TC001 msgspec reads the annotations
+from thingctl_protocol.messages import EMPTY_OBJECT, Progress, StatusReason
 from thingctl_protocol.statuses import Status
 
-SCHEMA_VERSION: Final = 1
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
 APPLICATION_ID: Final = 0x7468_6374
 """"thct", so that ``file`` and we know the database again."""
 
-MIGRATIONS: Final = (
+MIGRATIONS: Sequence[str] = (
     # Version 1. Ids ascend with time, so rows are appended: the table is its own index.
     """
     CREATE TABLE executions (
         execution_id TEXT PRIMARY KEY,
         status TEXT NOT NULL,
-        head TEXT,
-        state TEXT NOT NULL
+        head TEXT NOT NULL,
+        head_check INTEGER NOT NULL,
+        state TEXT NOT NULL,
+        state_check INTEGER NOT NULL
     ) WITHOUT ROWID
     """,
 )
-SELECT: Final = "SELECT execution_id, status, head, state FROM executions ORDER BY execution_id"
+"""What leads from each version of the schema to the next."""
 
-_SIZES: Final = (256, 64, 16, 4, 1)
-"""Rows of one statement. Each size is prepared once; a batch is cut into the largest that fit."""
+_COLUMNS: Final = "execution_id, status, head, head_check, state, state_check"
+SELECT: Final = f"SELECT {_COLUMNS} FROM executions ORDER BY execution_id"  # noqa: S608 names of our own
+DELETE: Final = "DELETE FROM executions WHERE execution_id IN (SELECT value FROM json_each(?))"
+
+_SIZES: Final = (128, 32, 8, 1)
+"""Rows of one statement. Each size is prepared once; a batch is cut into the largest that fit.
+The largest stays below the 999 values that every SQLite takes."""
+
+_log = structlog.get_logger("thingctl.journal")
 
 
 class _Head(msgspec.Struct, array_like=True, gc=False):
@@ -77,8 +91,24 @@ _heads: Final = msgspec.json.Decoder(_Head)
 _states: Final = msgspec.json.Decoder(_State)
 _encode: Final = msgspec.json.encode
 
-Row = tuple[str, str, str | None, str]
-"""The columns of ``SELECT``. ``head`` is None for an execution that has a row already."""
+Row = tuple[str, str, str, int, str, int]
+"""The columns of ``SELECT``. ``head`` is empty for an execution that has a row already."""
+
+
+def to_rows(executions: Iterable[Execution]) -> list[Row]:
+    """The executions as they stand now. Those that have a row already come without their head."""
+    rows: list[Row] = []
+    for execution in executions:
+        try:
+            rows.append(to_row(execution, new=not execution.kept))
+        except UnicodeError:  # one that cannot be told must not keep all others from the disk
+            _log.exception("an execution cannot be kept", execution_id=execution.execution_id)
+    return rows
+
+
+def encode_ids(ids: Iterable[str]) -> str:
+    """Ids, as the value of ``DELETE``."""
+    return _encode(list(ids)).decode()
 
 
 def upserts(rows: list[Row]) -> list[tuple[str, list[Any]]]:
@@ -94,9 +124,10 @@ def upserts(rows: list[Row]) -> list[tuple[str, list[Any]]]:
 
 def to_row(execution: Execution, *, new: bool) -> Row:
     """The execution as it stands now. Encoded JSON goes as text, and comes back byte for byte."""
-    head = None
+    execution_id, status = execution.execution_id, execution.status.value
+    head, head_check = "", 0
     if new:
-        head = _encode(
+        encoded = _encode(
             _Head(
                 execution.command_id,
                 execution.thing,
@@ -108,70 +139,95 @@ def to_row(execution: Execution, *, new: bool) -> Row:
                 execution.idempotency_key,
                 execution.fingerprint,
             )
-        ).decode()
+        )
+        head, head_check = encoded.decode(), crc32(encoded, crc32(execution_id.encode()))
     late = execution.late
-    state = _State(
-        execution.attempts,
-        execution.conflicts,
-        execution.published_at,
-        execution.delivered_at,
-        execution.started_at,
-        execution.cancel_requested_at,
-        execution.cancel_grace,
-        execution.ended_at,
-        _text(execution.result),
-        execution.reason,
-        execution.progress,
-        None
-        if late is None
-        else _Late(late.status, late.at, late.delay_seconds, _text(late.result), late.reason),
+    state = _encode(
+        _State(
+            execution.attempts,
+            execution.conflicts,
+            execution.published_at,
+            execution.delivered_at,
+            execution.started_at,
+            execution.cancel_requested_at,
+            execution.cancel_grace,
+            execution.ended_at,
+            _text(execution.result),
+            execution.reason,
+            execution.progress,
+            None
+            if late is None
+            else _Late(late.status, late.at, late.delay_seconds, _text(late.result), late.reason),
+        )
     )
-    return execution.execution_id, execution.status.value, head, _encode(state).decode()
+    state_check = crc32(state, crc32(f"{execution_id} {status}".encode()))
+    return execution_id, status, head, head_check, state.decode(), state_check
 
 
-def from_row(row: Row, now: float, at: float) -> Execution:
-    """The execution of a row. ``now``: monotonic time, ``at``: wall time, of this moment.
+class RowReader:
+    """Makes executions of rows. Deadlines go on by wall time.
 
-    Raises ValueError (msgspec's errors among them) when the row is not one of ours.
+    ``now`` is monotonic time, ``at`` wall time, this moment. Nothing gets more time than
+    it had at its creation, however far the wall clock was set back meanwhile.
     """
-    execution_id, status, head_text, state_text = row
-    if head_text is None:
-        raise ValueError(f"execution {execution_id} has no head")
-    head, state = _heads.decode(head_text), _states.decode(state_text)
-    cancel_deadline = None
-    if state.cancel_requested_at is not None and state.cancel_grace is not None:
-        cancel_deadline = now + state.cancel_requested_at + state.cancel_grace - at
-    late = state.late
-    return Execution(
-        execution_id=execution_id,
-        command_id=head.command_id,
-        thing=head.thing,
-        action=head.action,
-        params=head.params.encode(),
-        ttl=head.ttl,
-        created_at=head.created_at,
-        deadline=now + head.created_at + head.ttl - at,
-        requested_by=head.requested_by,
-        idempotency_key=head.idempotency_key,
-        fingerprint=head.fingerprint,
-        status=Status(status),
-        result=_bytes(state.result),
-        reason=state.reason,
-        progress=state.progress,
-        late=None
-        if late is None
-        else Late(late.status, late.at, late.delay_seconds, _bytes(late.result), late.reason),
-        attempts=state.attempts,
-        conflicts=state.conflicts,
-        published_at=state.published_at,
-        delivered_at=state.delivered_at,
-        started_at=state.started_at,
-        cancel_requested_at=state.cancel_requested_at,
-        cancel_grace=state.cancel_grace,
-        cancel_deadline=cancel_deadline,
-        ended_at=state.ended_at,
-        kept=True,
-    )
+
+    def __init__(self, now: float, at: float) -> None:
+        self._now = now
+        self._at = at
+        self._shared: dict[str, str] = {}
+        self._last_id = ""
+
+    def read(self, row: Row) -> Execution:
+        """Return the execution of a row of ``SELECT``.
+
+        Raises ValueError (msgspec's errors among them) when it is not as it was written.
+        """
+        execution_id, status, head_text, head_check, state_text, state_check = row
+        if (
+            execution_id <= self._last_id
+            or crc32(head_text.encode(), crc32(execution_id.encode())) != head_check
+            or crc32(state_text.encode(), crc32(f"{execution_id} {status}".encode())) != state_check
+        ):
+            raise ValueError(f"the execution behind {self._last_id or 'the start'} is not as it was written")
+        self._last_id = execution_id
+        head, state = _heads.decode(head_text), _states.decode(state_text)
+        deadline = self._now + min(head.ttl, head.created_at + head.ttl - self._at)
+        cancel_deadline = None
+        if state.cancel_requested_at is not None and state.cancel_grace is not None:
+            left = min(state.cancel_grace, state.cancel_requested_at + state.cancel_grace - self._at)
+            cancel_deadline = self._now + left
+        late = state.late
+        share = self._shared.setdefault  # a million executions have few names between them
+        return Execution(
+            execution_id=execution_id,
+            command_id=head.command_id,
+            thing=share(head.thing, head.thing),
+            action=share(head.action, head.action),
+            params=EMPTY_OBJECT if head.params == "{}" else head.params.encode(),
+            ttl=head.ttl,
+            created_at=head.created_at,
+            deadline=deadline,
+            requested_by=share(head.requested_by, head.requested_by),
+            idempotency_key=head.idempotency_key,
+            fingerprint=head.fingerprint,
+            status=Status(status),
+            result=_bytes(state.result),
+            reason=state.reason,
+            progress=state.progress,
+            late=None
+            if late is None
+            else Late(late.status, late.at, late.delay_seconds, _bytes(late.result), late.reason),
+            attempts=state.attempts,
+            conflicts=state.conflicts,
+            published_at=state.published_at,
+            delivered_at=state.delivered_at,
+            started_at=state.started_at,
+            cancel_requested_at=state.cancel_requested_at,
+            cancel_grace=state.cancel_grace,
+            cancel_deadline=cancel_deadline,
+            ended_at=state.ended_at,
+            kept=True,
+        )
 
 
 def _text(encoded: bytes | None) -> str | None:
@@ -184,10 +240,10 @@ def _bytes(text: str | None) -> bytes | None:
 
 def _upsert(size: int) -> str:
     # Without its head, a row can only be an update: the insert is never reached.
-    values = ", ".join(["(?, ?, ?, ?)"] * size)
+    values = ", ".join(["(?, ?, ?, ?, ?, ?)"] * size)
     return (
-        f"INSERT INTO executions (execution_id, status, head, state) VALUES {values} "  # noqa: S608
-        "ON CONFLICT (execution_id) DO UPDATE SET status = excluded.status, state = excluded.state"
+        f"INSERT INTO executions ({_COLUMNS}) VALUES {values} ON CONFLICT (execution_id) DO UPDATE "  # noqa: S608
+        "SET status = excluded.status, state = excluded.state, state_check = excluded.state_check"
     )
 
 

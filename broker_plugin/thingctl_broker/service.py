@@ -339,9 +339,10 @@ class CommandService:
             last = execution.execution_id
             self.table.restore(execution)
             self._keys.remember(execution)
+            if self.things.learns:
+                # Known by what it was sent; when it was last there, nobody has written down.
+                self.things.know(execution.thing, execution.created_at)
             if not execution.is_terminal:
-                if self.things.enrols:
-                    self.things.know(execution.thing, execution.created_at)
                 if execution.cancel_requested_at is not None:
                     self._deliveries.cancel(execution.thing, execution.execution_id)
                 elif execution.delivered_at is None and execution.started_at is None:
@@ -378,8 +379,11 @@ class CommandService:
         self._keys.forget(execution)
 
     def _withdraw(self, execution: Execution) -> None:
-        """An execution could not be kept, so it never was: nobody has been told of it."""
-        if not execution.is_terminal and self.table.get(execution.execution_id) is execution:
+        """An execution could not be kept, so it never was: nobody has been told of it.
+
+        Not even when it has timed out meanwhile, on a disk that took that long to fail.
+        """
+        if self.table.get(execution.execution_id) is execution:
             self.counters["executions.withdrawn"] += 1
             self.table.withdraw(execution)
             self._forget(execution)

@@ -136,7 +136,9 @@ class ExecutionTable:
             heapq.heapify(self._deadlines)
 
     def withdraw(self, execution: Execution) -> None:
-        """Take an execution out as if it had never been; it must be live."""
+        """Take an execution out as if it had never been."""
+        if execution.is_terminal:
+            self._ended.remove(execution.execution_id)
         self._remove(execution.execution_id)
 
     def reschedule(self, execution: Execution) -> None:

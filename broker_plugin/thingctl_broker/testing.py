@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from thingctl_broker.records import Row, RowReader, to_row
 from thingctl_broker.service import CommandService
 from thingctl_broker.unkept import NoJournal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
+    from thingctl_broker.executions import Execution
     from thingctl_broker.ports import Journal
 
 
@@ -73,6 +75,105 @@ class InMemoryLink:
     def publish_cancel(self, thing: str, execution_id: str) -> None:
         """Remember a cancel."""
         self.canceled.append((thing, execution_id))
+
+
+class InMemoryJournal:
+    """A journal whose disk is a dict, and whose every step is the test's to take.
+
+    What is recorded gathers; ``take`` hands it to the writer as it stands; ``commit`` has it
+    written, ``fail`` finds the disk full. A crash is a new service on what ``recover`` gives:
+    what was not committed is gone, and nobody is called back.
+
+    >>> journal = InMemoryJournal()
+    >>> service, link, clock = service_with_fakes(["lamp"], journal)
+    >>> kept = service.send("lamp", "turnOn")
+    >>> journal.commit()
+    >>> lost = service.send("lamp", "turnOff")
+    >>> [execution.action for execution in journal.recover(clock.monotonic(), clock.unix())]
+    ['turnOn']
+    """
+
+    def __init__(self) -> None:
+        self.accepting = True
+        self.rows: dict[str, Row] = {}
+        """What is on the disk."""
+        self._dirty: dict[str, Execution] = {}
+        self._forgotten: set[str] = set()
+        self._waiting: list[tuple[Callable[[], None], Callable[[], None] | None]] = []
+        self._taken: _Taken | None = None
+
+    def record(self, execution: Execution) -> None:
+        """Note that the execution has changed."""
+        self._dirty[execution.execution_id] = execution
+
+    def forget(self, execution_id: str) -> None:
+        """Let an execution go."""
+        self._dirty.pop(execution_id, None)
+        self._forgotten.add(execution_id)
+
+    def then(self, kept: Callable[[], None], lost: Callable[[], None] | None = None) -> None:
+        """Call ``kept`` when everything recorded so far is committed; at once if it is."""
+        if self.idle:
+            kept()
+        else:
+            self._waiting.append((kept, lost))
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return self._taken is None and not (self._dirty or self._forgotten or self._waiting)
+
+    def take(self) -> None:
+        """Hand what has gathered to the writer, unless that is busy."""
+        if self._taken is None:
+            rows = {key: to_row(execution, new=True) for key, execution in self._dirty.items()}
+            self._taken = _Taken(rows, self._dirty, self._forgotten, self._waiting)
+            self._dirty, self._forgotten, self._waiting = {}, set(), []
+
+    def write(self) -> None:
+        """Put on the disk what the writer has; nobody hears of it yet."""
+        if self._taken is not None:
+            for execution_id in self._taken.forgotten:
+                self.rows.pop(execution_id, None)
+            self.rows |= self._taken.rows
+
+    def commit(self) -> None:
+        """Write what the writer has, or else all that has gathered, and call back."""
+        self.take()
+        self.write()
+        assert self._taken is not None
+        waiting, self._taken = self._taken.waiting, None
+        self.accepting = True
+        for kept, _ in waiting:
+            kept()
+
+    def fail(self) -> None:
+        """Find the disk full: give back what is new, keep the rest for the next try."""
+        self.take()
+        assert self._taken is not None
+        taken, self._taken = self._taken, None
+        self.accepting = False
+        again = {key: found for key, found in taken.executions.items() if key not in self._forgotten}
+        self._dirty = again | self._dirty
+        self._forgotten |= taken.forgotten
+        waiting = taken.waiting + self._waiting
+        self._waiting = [entry for entry in waiting if entry[1] is None]
+        for _, lost in waiting:
+            if lost is not None:
+                lost()
+
+    def recover(self, now: float, at: float) -> Iterator[Execution]:
+        """Yield what is on the disk, oldest first, as of monotonic time ``now`` and wall time ``at``."""
+        reader = RowReader(now, at)
+        for _, row in sorted(self.rows.items()):
+            yield reader.read(row)
+
+
+class _Taken(NamedTuple):
+    rows: dict[str, Row]
+    executions: dict[str, Execution]
+    forgotten: set[str]
+    waiting: list[tuple[Callable[[], None], Callable[[], None] | None]]
 
 
 def service_with_fakes(

@@ -139,6 +139,8 @@ class ThingRegistry:
 
     def __init__(self, *, enrols: bool = True, changed: Callable[[Kept, str], None] | None = None) -> None:
         self.enrols = enrols
+        self.learns = enrols and changed is None
+        """Whether the commands of the past make their things known: nothing else remembers them."""
         self._changed = changed if changed is not None else _nothing
         self._things: dict[str, Thing] = {}
         self._types: dict[str, ThingType] = {}

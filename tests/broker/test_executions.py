@@ -84,6 +84,7 @@ def test_after_a_late_word_only_its_verdict_counts(state, first, second):
     else:
         assert outcome is CONFLICTING
     assert execution.late.status == (second if outcome is LATE else first)
+    assert execution.conflicts == (outcome is CONFLICTING)
 
 
 def test_a_late_response_is_kept_beside_the_verdict_with_its_delay():

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from thingctl_broker.delivery import Deliveries
 from thingctl_broker.errors import AlreadyEnded, NotAccepting, QueueFull, TableFull
-from thingctl_broker.records import from_row, to_row
+from thingctl_broker.records import RowReader, to_row
 from thingctl_broker.service import CommandService, ServiceSettings
 from thingctl_broker.table import ExecutionTable, Query
 from thingctl_broker.testing import InMemoryLink, ManualClock
@@ -48,9 +48,8 @@ class ManualJournal:
 
     def write(self):
         """All that a crash leaves behind of a commit."""
-        self.rows |= {
-            execution_id: to_row(execution, new=True) for execution_id, execution in self.dirty.items()
-        }
+        for key, execution in self.dirty.items():
+            self.rows[key] = to_row(execution, new=True)
         for execution_id in self.forgotten:
             self.rows.pop(execution_id, None)
         self.dirty, self.forgotten = {}, set()
@@ -71,7 +70,8 @@ class ManualJournal:
                 lost()
 
     def recover(self, now, at):
-        return [from_row(self.rows[execution_id], now, at) for execution_id in sorted(self.rows)]
+        reader = RowReader(now, at)
+        return [reader.read(self.rows[execution_id]) for execution_id in sorted(self.rows)]
 
 
 @dataclass
@@ -81,6 +81,7 @@ class Record:
     id: str
     thing: str
     deadline: float
+    ttl: int
     ends_at: float  # the deadline by the wall clock, for after a crash
     status: str = "SENT"
     by_device: bool = False
@@ -185,8 +186,10 @@ class Model:
         self.pump(record.thing)
 
     def fail(self):
-        for record in [record for record in self.records if record.live and not record.kept]:
+        for record in [record for record in self.records if not record.kept]:
             self.records.remove(record)
+            if record in self.ended:
+                self.ended.remove(record)
             self.pump(record.thing)
 
     def snapshot(self):
@@ -198,10 +201,10 @@ class Model:
         self.ended = sorted(ended, key=lambda record: record.ended_at)
         self.here, self.pending = set(), []
         for number, record in enumerate(self.records):
-            record.deadline = self.now + record.ends_at - self.at
+            record.deadline = self.now + min(record.ttl, record.ends_at - self.at)
             record.stopping = number + 1 if record.cancel_ends_at is not None else 0
             if record.stopping:
-                record.cancel_deadline = self.now + record.cancel_ends_at - self.at
+                record.cancel_deadline = self.now + min(GRACE, record.cancel_ends_at - self.at)
             if not record.live or record.stopping or record.delivered or record.started:
                 record.place = "gone"
             else:
@@ -341,7 +344,7 @@ class ServiceMachine(RuleBasedStateMachine):
             records.remove(leaving)
             self.evicted.append(leaving)
         execution = self.service.send(thing, "act", ttl=ttl)
-        record = Record(execution.execution_id, thing, self.model.now + ttl, self.model.at + ttl)
+        record = Record(execution.execution_id, thing, self.model.now + ttl, ttl, self.model.at + ttl)
         records.append(record)
         self.model.pump(thing)
         self.settle()

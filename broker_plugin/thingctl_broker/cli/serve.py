@@ -58,7 +58,7 @@ def _with_options(
     open_: bool | None,
     in_memory: bool | None,
 ) -> Settings:
-    from msgspec.structs import replace  # noqa: PLC0415 the client commands start without it
+    from msgspec.structs import replace  # noqa: PLC0415 the client commands must start fast
 
     if data_dir is not None:
         settings = replace(settings, data_dir=str(data_dir))

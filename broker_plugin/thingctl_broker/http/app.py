@@ -6,6 +6,7 @@ whatever went wrong into problem details.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
 import structlog
@@ -51,6 +52,7 @@ class Api:
         self._commands = commands
         self._tokens = tokens
         self._waiters = waiters
+        self._stopping = False
         self._log = structlog.get_logger("thingctl.http")
         self._router = Router(
             [*commands.routes(), *routes, Route(HEALTH, _health, methods=["GET"])],
@@ -67,6 +69,7 @@ class Api:
 
     def stop(self) -> None:
         """Let waiting callers go; from now on nobody waits."""
+        self._stopping = True
         self._waiters.release()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,6 +89,10 @@ class Api:
                 return
         except ClientDisconnect:
             return
+        except asyncio.CancelledError:
+            if not self._stopping:
+                raise
+            return  # the connection is closed already: there is nobody to tell, and nothing to log
         except Exception as error:
             answer = self._problem(scope, error).answer()
         await answer(scope, receive, send)

@@ -55,6 +55,7 @@ class Kind(NamedTuple):
 INVALID_REQUEST: Final = Kind("invalid-request", 400, "The request is not well-formed HTTP")
 INVALID_BODY: Final = Kind("invalid-body", 400, "The body is not what this call takes")
 INVALID_PARAMETER: Final = Kind("invalid-parameter", 400, "A query parameter is wrong")
+INVALID_HEADER: Final = Kind("invalid-header", 400, "A header is not what this call takes")
 UNAUTHORIZED: Final = Kind("unauthorized", 401, "A valid API token is needed")
 FORBIDDEN: Final = Kind("forbidden", 403, "The API token is not for this")
 NOT_FOUND: Final = Kind("not-found", 404, "There is nothing at this path")
@@ -83,6 +84,7 @@ KINDS: Final = (
     INVALID_REQUEST,
     INVALID_BODY,
     INVALID_PARAMETER,
+    INVALID_HEADER,
     UNAUTHORIZED,
     FORBIDDEN,
     NOT_FOUND,
@@ -120,6 +122,8 @@ class ProblemDetails(msgspec.Struct, frozen=True, omit_defaults=True):
     """RFC 6901 JSON pointer to the fault in the request's body."""
     parameter: str | None = None
     """The query parameter at fault."""
+    header: str | None = None
+    """The header at fault."""
 
 
 class Problem(Exception):
@@ -132,11 +136,12 @@ class Problem(Exception):
         *,
         pointer: str | None = None,
         parameter: str | None = None,
+        header: str | None = None,
         headers: Headers = (),
     ) -> None:
         super().__init__(detail)
         self.kind = kind
-        self.details = ProblemDetails(kind.type, kind.title, kind.status, detail, pointer, parameter)
+        self.details = ProblemDetails(kind.type, kind.title, kind.status, detail, pointer, parameter, header)
         self.headers = headers
 
     def answer(self) -> Answer:
@@ -189,6 +194,3 @@ def problem_of(error: Exception) -> Problem | None:
             return Problem(simple, error.text, headers=headers)
         case _:
             return None
-
-
-assert issubclass(TableFull, ServiceError)
