@@ -200,6 +200,12 @@ class TokenStore:
                 return found
         return None
 
+    def stands(self, token: Token) -> bool:
+        """Whether a token that was verified earlier would still be."""
+        return (token.expires_at is None or self._now() < token.expires_at) and any(
+            known is token for _, known in self._tokens.values()
+        )
+
     def __iter__(self) -> Iterator[Token]:
         return iter(sorted((token for _, token in self._tokens.values()), key=lambda token: token.name))
 

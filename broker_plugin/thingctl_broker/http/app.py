@@ -16,11 +16,14 @@ from starlette.routing import Route, Router
 
 from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.auth import authenticate, scope_of
+from thingctl_broker.http.console import Console
 from thingctl_broker.http.errors import INTERNAL_ERROR, METHOD_NOT_ALLOWED, Problem, problem_of
 from thingctl_broker.http.routes_commands import COMMANDS, Commands
+from thingctl_broker.http.routes_overview import OverviewPage
 from thingctl_broker.http.routes_thing_types import ThingTypes
 from thingctl_broker.http.routes_things import Things
 from thingctl_broker.http.routes_tokens import Tokens
+from thingctl_broker.http.stream import Streams
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -33,23 +36,37 @@ if TYPE_CHECKING:
 HEALTH: Final = "/healthz"
 
 OPEN_PATHS: Final = frozenset({HEALTH})
-"""Everything else needs a token, also what is not there."""
+"""With the console's own files, all that needs no token; also what is not there needs one."""
 
 
 def create_app(service: CommandService, waiters: EndWaiters, tokens: TokenStore, directory: Directory) -> Api:
     """Make the API over ``service``. It runs in the loop that the service lives in."""
-    routes = [*Things(directory).routes(), *ThingTypes(directory).routes(), *Tokens(tokens).routes()]
-    return Api(Commands(service, waiters), routes, tokens, waiters)
+    streams = Streams(service)
+    routes = [
+        *Things(directory).routes(),
+        *ThingTypes(directory).routes(),
+        *Tokens(tokens).routes(),
+        *OverviewPage(service).routes(),
+        *streams.routes(),
+    ]
+    return Api(Commands(service, waiters), routes, tokens, waiters, streams)
 
 
 class Api:
     """The API. Call it with ASGI; ``stop`` ends what waits."""
 
     def __init__(
-        self, commands: Commands, routes: list[Route], tokens: TokenStore, waiters: EndWaiters
+        self,
+        commands: Commands,
+        routes: list[Route],
+        tokens: TokenStore,
+        waiters: EndWaiters,
+        streams: Streams,
     ) -> None:
         """``routes``: every endpoint but those of commands, each marked with the scope it needs."""
         self._commands = commands
+        self._console = Console()
+        self._streams = streams
         self._tokens = tokens
         self._waiters = waiters
         self._stopping = False
@@ -68,9 +85,10 @@ class Api:
         return cast("list[Route]", self._router.routes)
 
     def stop(self) -> None:
-        """Let waiting callers go; from now on nobody waits."""
+        """Let waiting and listening callers go; from now on nobody waits."""
         self._stopping = True
         self._waiters.release()
+        self._streams.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -79,12 +97,16 @@ class Api:
         scope["app"] = self  # with it, the router raises what it cannot route
         try:
             path = scope["path"]
+            if self._console.owns(path):
+                await self._console.answer(scope)(scope, receive, send)
+                return
             if path not in OPEN_PATHS:
                 scope["token"] = authenticate(scope, self._tokens)
             if path == COMMANDS and scope["method"] == "POST":
                 # Straight to the busiest endpoint: the router costs as much as all the rest.
                 answer = await self._commands.send(scope, receive)
             else:
+                scope["tokens"] = self._tokens
                 await self._router(scope, receive, send)
                 return
         except ClientDisconnect:

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from starlette.types import Scope as AsgiScope
 
     from thingctl_broker.credentials import Token, TokenStore
-    from thingctl_broker.http.answers import Answer
+    from thingctl_broker.executions import Execution
 
 _Self = TypeVar("_Self")
+_Answer = TypeVar("_Answer")
 
 _SCHEME: Final = b"bearer "
 _CHALLENGE: Final = (b"www-authenticate", b'Bearer realm="thingctl"')
@@ -63,6 +64,19 @@ def require_thing(token: Token, thing: str) -> None:
         raise Problem(FORBIDDEN, f"the API token {token.name!r} is not for this thing")
 
 
+def require_everything(token: Token) -> None:
+    """Raise :class:`Problem` (403) when the token is limited to some things or actions."""
+    if token.is_limited:
+        raise Problem(FORBIDDEN, f"the API token {token.name!r} is limited, and this is about all things")
+
+
+def visible(token: Token) -> Callable[[Execution], bool] | None:
+    """What tells whether the token may see an execution; None: it sees all."""
+    if not token.is_limited:
+        return None
+    return lambda execution: token.covers_command(execution.thing, execution.action)
+
+
 def require_command(token: Token, thing: str, action: str) -> None:
     """Raise :class:`Problem` (403) unless the token is for that action on that thing."""
     if not token.covers_command(thing, action):
@@ -72,14 +86,16 @@ def require_command(token: Token, thing: str, action: str) -> None:
 
 def needs(
     scope: Scope | None,
-) -> Callable[[Callable[[_Self, Request], Awaitable[Answer]]], Callable[[_Self, Request], Awaitable[Answer]]]:
+) -> Callable[
+    [Callable[[_Self, Request], Awaitable[_Answer]]], Callable[[_Self, Request], Awaitable[_Answer]]
+]:
     """Mark an endpoint (a method) with the scope that it needs; None: any valid token will do."""
 
     def mark(
-        endpoint: Callable[[_Self, Request], Awaitable[Answer]],
-    ) -> Callable[[_Self, Request], Awaitable[Answer]]:
+        endpoint: Callable[[_Self, Request], Awaitable[_Answer]],
+    ) -> Callable[[_Self, Request], Awaitable[_Answer]]:
         @wraps(endpoint)
-        async def checked(self: _Self, request: Request) -> Answer:
+        async def checked(self: _Self, request: Request) -> _Answer:
             if scope is not None:
                 require(request.scope["token"], scope)
             return await endpoint(self, request)

@@ -79,6 +79,7 @@ TABLE_FULL: Final = Kind("table-full", 503, "The broker holds as many live execu
 NOT_KEPT: Final = Kind("not-kept", 503, "The change could not be written to the disk")
 NOT_ACCEPTING: Final = Kind("not-accepting", 503, "Commands cannot be kept at present")
 TOO_MANY_CONNECTIONS: Final = Kind("too-many-connections", 503, "Too many HTTP connections are open")
+TOO_MANY_STREAMS: Final = Kind("too-many-streams", 503, "Too many event streams are open")
 
 KINDS: Final = (
     INVALID_REQUEST,
@@ -108,6 +109,7 @@ KINDS: Final = (
     NOT_KEPT,
     NOT_ACCEPTING,
     TOO_MANY_CONNECTIONS,
+    TOO_MANY_STREAMS,
 )
 
 

@@ -9,7 +9,7 @@ from starlette.routing import Route
 from thingctl_broker.credentials import Scope
 from thingctl_broker.errors import NotAccepting, UnknownExecution, UnknownThing
 from thingctl_broker.http.answers import Answer
-from thingctl_broker.http.auth import needs, require, require_command
+from thingctl_broker.http.auth import needs, require, require_command, visible
 from thingctl_broker.http.bodies import decode_body, read_json_body
 from thingctl_broker.http.errors import INVALID_HEADER, UNKNOWN_THING, Problem
 from thingctl_broker.http.keeping import until_ended, until_kept
@@ -26,7 +26,7 @@ from thingctl_broker.table import Query
 from thingctl_protocol.identifiers import is_action_name, is_id, is_thing_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from starlette.requests import Request
     from starlette.types import Receive
@@ -122,7 +122,7 @@ class Commands:
             thing=asked.text("thingId", is_thing_name, "the name of a thing"),
             action=asked.text("action", is_action_name, "the name of an action"),
             statuses=asked.statuses(),
-            visible=_visible(request.scope["token"]),
+            visible=visible(request.scope["token"]),
         )
         limit, cursor = asked.limit(), asked.cursor()
         body = self._page(query, limit, cursor)
@@ -175,12 +175,6 @@ def _asked_id(request: Request) -> str:
     if not is_id(execution_id):
         raise UnknownExecution("what the path names is no execution id")
     return execution_id
-
-
-def _visible(token: Token) -> Callable[[Execution], bool] | None:
-    if not token.is_limited:
-        return None
-    return lambda execution: token.covers_command(execution.thing, execution.action)
 
 
 def _is_only(text: str) -> bool:

@@ -9,9 +9,8 @@ from starlette.routing import Route
 
 from thingctl_broker.credentials import Scope
 from thingctl_broker.http.answers import Answer
-from thingctl_broker.http.auth import needs
+from thingctl_broker.http.auth import needs, require_everything
 from thingctl_broker.http.bodies import decode_body, read_json_body
-from thingctl_broker.http.errors import FORBIDDEN, Problem
 from thingctl_broker.http.queries import Parameters
 from thingctl_broker.http.schemas import encode_page
 from thingctl_broker.http.thing_schemas import type_body_decoder, type_patch_decoder, type_resource
@@ -19,7 +18,6 @@ from thingctl_broker.http.thing_schemas import type_body_decoder, type_patch_dec
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from thingctl_broker.credentials import Token
     from thingctl_broker.directory import Directory
 
 THING_TYPES: Final = "/api/v1/thing-types"
@@ -64,7 +62,7 @@ class ThingTypes:
     @needs(Scope.THINGS_WRITE)
     async def put(self, request: Request) -> Answer:
         """``PUT /api/v1/thing-types/{name}``: add a thing type, or say anew what it is."""
-        _require_all_things(request)
+        require_everything(request.scope["token"])  # a type is about every thing of it
         name: str = request.path_params["name"]
         body = decode_body(type_body_decoder, await _body(request))
         is_new = await self._directory.put_type(body.thing_type(name))
@@ -74,7 +72,7 @@ class ThingTypes:
     @needs(Scope.THINGS_WRITE)
     async def patch(self, request: Request) -> Answer:
         """``PATCH /api/v1/thing-types/{name}``: change some of it."""
-        _require_all_things(request)
+        require_everything(request.scope["token"])  # a type is about every thing of it
         name: str = request.path_params["name"]
         body = decode_body(type_patch_decoder, await _body(request))
         await self._directory.put_type(body.applied_to(self._registry.need_type(name)))
@@ -83,7 +81,7 @@ class ThingTypes:
     @needs(Scope.THINGS_WRITE)
     async def remove(self, request: Request) -> Answer:
         """``DELETE /api/v1/thing-types/{name}``: forget it, when no thing is of it."""
-        _require_all_things(request)
+        require_everything(request.scope["token"])  # a type is about every thing of it
         Parameters(request.scope["query_string"], _NONE)
         await self._directory.remove_type(request.path_params["name"])
         return Answer(204, b"")
@@ -91,13 +89,6 @@ class ThingTypes:
     def _shown(self, name: str, status: int, *headers: tuple[bytes, bytes]) -> Answer:
         resource = type_resource(self._registry.need_type(name), self._registry)
         return Answer(status, msgspec.json.encode(resource), headers)
-
-
-def _require_all_things(request: Request) -> None:
-    """A type is about every thing of it, those that a limited token is not for among them."""
-    token: Token = request.scope["token"]
-    if token.is_limited:
-        raise Problem(FORBIDDEN, f"the API token {token.name!r} is limited, thing types are for all things")
 
 
 async def _body(request: Request) -> bytes:

@@ -75,6 +75,7 @@ class ExecutionResource(msgspec.Struct, frozen=True, gc=False, rename="camel", o
     retry_safe: bool | None = None
     late: LateResource | None = None
     conflicts: int = 0
+    requested_by: str = ""
     published_at: str | None = None
     delivered_at: str | None = None
     started_at: str | None = None
@@ -137,6 +138,7 @@ def execution_resource(execution: Execution) -> ExecutionResource:
         execution.retry_safe if execution.status is Status.TIMED_OUT else None,
         None if execution.late is None else _late_resource(execution.late),
         execution.conflicts,
+        execution.requested_by,
         _time(execution.published_at),
         _time(execution.delivered_at),
         _time(execution.started_at),
