@@ -64,7 +64,7 @@ class Api:
 
     def call(self, method, path, body=None):
         with closing(HTTPConnection(self._netloc, timeout=20)) as connection:
-            content = None if body is None else json.dumps(body)
+            content = body if body is None or isinstance(body, str) else json.dumps(body)
             headers = self._headers | ({} if body is None else {"Content-Type": "application/json"})
             connection.request(method, f"/api/v1/{path}", content, headers)
             response = connection.getresponse()
@@ -78,6 +78,12 @@ class Api:
         status, execution = self.call(
             "POST", "commands", {"thingId": thing, "action": action, "params": params or {}, "ttl": ttl}
         )
+        assert status == 201, execution
+        return execution
+
+    def send_raw(self, body):
+        """Send a command whose body is given digit for digit."""
+        status, execution = self.call("POST", "commands", body)
         assert status == 201, execution
         return execution
 
