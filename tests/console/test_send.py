@@ -98,6 +98,18 @@ def test_the_form_comes_from_what_the_thing_announced(look, thermostat):
     expect(page.locator(".result .status").first).to_have_text("Succeeded")
 
 
+def test_another_link_to_the_page_shows_another_form(look, thermostat):
+    page = look(f"#/send?thing={thermostat}&action=setTemperature")
+    form = form_of(page)
+    expect(form.get_by_label("value")).to_be_visible()
+    page.evaluate("hash => { location.hash = hash }", f"#/send?thing={thermostat}&action=calibrate")
+    expect(form.get_by_label("seconds", exact=True)).to_have_value("5")
+    expect(form.get_by_label("value")).to_have_count(0)
+    page.evaluate("hash => { location.hash = hash }", "#/send?from=0193448f-5d1c-7000-9b3c-0a1b2c3d4e5f")
+    expect(form.get_by_role("alert")).to_contain_text("no execution")
+    expect(form.get_by_label("Thing", exact=True)).to_have_value("")
+
+
 def test_progress_shows_up_in_place(look, thermostat):
     page = look(f"#/send?thing={thermostat}&action=calibrate")
     expect(page.get_by_label("seconds", exact=True)).to_have_value("5")

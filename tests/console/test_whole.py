@@ -93,6 +93,7 @@ def test_every_page_fits_a_phone(look, places):
             "() => [document.documentElement.scrollWidth, document.querySelector('main').scrollWidth]"
         )
         assert max(beyond) <= 360, name
+        assert page.evaluate("document.querySelector('main').clientWidth") == 360, name
 
 
 def test_a_phone_shows_the_list_then_the_details_then_the_list_again(look, api, thermostat):
