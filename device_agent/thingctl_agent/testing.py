@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from thingctl_agent.effects import Effect, Interrupt, Note, Publish, Save, Start
 from thingctl_agent.history import History
-from thingctl_agent.session import Limits, Session
+from thingctl_agent.session import Session
 from thingctl_agent.workers import Workers
 from thingctl_protocol.identifiers import IdSource
 from thingctl_protocol.messages import encode_request
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from thingctl_agent.agent import Agent
+    from thingctl_agent.calls import Limits
     from thingctl_agent.history import Record
     from thingctl_agent.outcome import Outcome
 
@@ -123,6 +124,7 @@ class Device:
 
     def deliver(self, execution_id: str, payload: bytes) -> None:
         """Hand a request over as it stands, to try a repeated or a malformed one."""
+        self._drain()
         topic = self._session.topics.request(self._session.thing, execution_id)
         self._do(self._session.message(topic, payload, time.monotonic(), time.time, retain=False))
 
@@ -133,7 +135,7 @@ class Device:
 
     def reply(self, execution_id: str) -> Reply:
         """What the device has said of it so far."""
-        self._turn(0.0)
+        self._drain()
         return Reply(list(self._published.get(execution_id, ())))
 
     def wait(self, execution_id: str, seconds: float = 10.0) -> Reply:
@@ -184,6 +186,11 @@ class Device:
         except queue.Empty:
             pass
         self._do(self._session.tick(time.monotonic(), time.time))
+
+    def _drain(self) -> None:
+        self._turn(0.0)
+        while not self._events.empty():
+            self._turn(0.0)
 
     def _do(self, effects: Iterable[Effect]) -> None:
         for effect in effects:

@@ -6,6 +6,7 @@ whatever went wrong into problem details.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
 import structlog
@@ -59,6 +60,7 @@ class Api:
         self._streams = streams
         self._tokens = tokens
         self._waiters = waiters
+        self._stopping = False
         self._log = structlog.get_logger("thingctl.http")
         self._router = Router(
             [
@@ -78,6 +80,7 @@ class Api:
 
     def stop(self) -> None:
         """Let waiting and listening callers go; from now on nobody waits."""
+        self._stopping = True
         self._waiters.release()
         self._streams.stop()
 
@@ -101,6 +104,10 @@ class Api:
                 return
         except ClientDisconnect:
             return
+        except asyncio.CancelledError:
+            if not self._stopping:
+                raise
+            return  # the connection is closed already: there is nobody to tell, and nothing to log
         except Exception as error:
             answer = self._problem(scope, error).answer()
         await answer(scope, receive, send)

@@ -146,6 +146,7 @@ def test_a_command_for_a_thing_that_is_none(api):
         (b'"lamp"', ""),
         (b"[" * 5000, ""),
         (b'{"thingId":"lamp","action":"x"} {}', ""),
+        (b'{"thingId":"lamp","action":"x","params":%b' % (b"[" * 100_000), ""),
         (b"{}", "/thingId"),
         (b'{"thingId":"lamp"}', "/action"),
         (b'{"action":"x"}', "/thingId"),

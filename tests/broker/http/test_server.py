@@ -13,6 +13,7 @@ import pytest
 
 from broker.http.running import AUTHORIZED, RunningApi, until
 from thingctl_broker.http.server import HttpServer
+from thingctl_broker.unkept import NoJournal
 
 BODY = b'{"thingId":"lamp","action":"turnOn"}'
 WAITING = (
@@ -25,6 +26,8 @@ def stop_in_time(api):
     begun = time.monotonic()
     api.run(api.server.stop())
     assert time.monotonic() - begun < 1.0
+    assert connections(api) == set()
+    assert api.server._server.server_state.tasks == set()
 
 
 def test_stop_ends_waiting_callers_with_what_there_is():
@@ -74,6 +77,18 @@ def connections(api):
     return api.server._server.server_state.connections
 
 
+def test_stop_does_not_wait_for_a_journal_that_got_stuck(caplog):
+    journal = NoJournal()
+    api = RunningApi(journal=journal)
+    journal.then = lambda kept, lost=None: None
+    with api.raw() as sock:
+        sock.sendall(WAITING.replace(b"?wait=60", b""))
+        until(lambda: len(api.service.table) == 1)
+        stop_in_time(api)
+    api.close()
+    assert caplog.records == []
+
+
 def test_stop_refuses_new_connections_and_may_be_repeated():
     api = RunningApi()
     stop_in_time(api)
@@ -111,6 +126,16 @@ class RunningNothing:
 
     def stop(self):
         pass
+
+
+def test_requests_are_not_worth_a_line_in_the_log(caplog):
+    api = RunningApi()
+    with caplog.at_level(logging.DEBUG, "uvicorn"):
+        assert api.get("/healthz").status == 200
+        assert api.request("HEAD", "/healthz").status == 200
+        assert api.get("/nowhere").status == 404
+    api.close()
+    assert caplog.records == []
 
 
 def test_the_server_runs_in_any_thread():
