@@ -269,8 +269,8 @@ class Connection(Wire):
             self._refuse_publish(publish, "not a topic that this client may publish")
             return
         if publish.qos == 2:
-            if publish.packet_id in self._qos2:  # sent again: it was handled [MQTT-4.3.3-2]
-                self.write(packets.encode_pubrec(publish.packet_id))
+            if publish.packet_id in self._qos2:  # sent again: it was handled [MQTT-4.3.3-2], if not kept yet
+                self.front.service.journal.then(partial(self._acknowledge, publish.qos, publish.packet_id))
                 return
             if not self._may_hold_another():
                 return
