@@ -14,8 +14,10 @@ import time
 from contextlib import contextmanager
 
 from thingctl_broker.credentials import TokenStore
+from thingctl_broker.directory import Directory
 from thingctl_broker.http.app import create_app
 from thingctl_broker.http.server import HttpServer
+from thingctl_broker.passwords import Passwords
 from thingctl_broker.service import CommandService
 from thingctl_broker.table import ExecutionTable
 from thingctl_broker.testing import InMemoryLink
@@ -111,7 +113,9 @@ class Demo:
             clock=self.clock, link=self.link, journal=NoJournal(), table=ExecutionTable()
         )
         self.tokens = TokenStore.open(None, TOKEN)
-        self.app = create_app(self.service, EndWaiters(self.service.events), self.tokens)
+        self.passwords = Passwords()
+        directory = Directory(self.service, self.passwords)
+        self.app = create_app(self.service, EndWaiters(self.service.events), self.tokens, directory)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -129,6 +133,7 @@ class Demo:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        self.passwords.close()
 
     def call(self, function, *args, **kwargs):
         async def in_loop():

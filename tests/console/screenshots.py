@@ -73,6 +73,13 @@ def main(folder: Path) -> int:
                 page.locator(there).first.wait_for()
                 page.wait_for_timeout(400)  # fonts and bars come to rest
                 page.screenshot(path=folder / f"{name}-{size}.png")
+            page.evaluate("place => { location.hash = place }", "#/things")
+            page.get_by_role("button", name="Add thing").click()
+            page.get_by_label("Name").fill(f"thermostat-{size}")
+            page.screenshot(path=folder / f"add-thing-{size}.png")
+            page.keyboard.press("Enter")
+            page.get_by_role("button", name="Done").wait_for()
+            page.screenshot(path=folder / f"bundle-{size}.png")
             context.close()
     print(f"{len(list(folder.glob('*.png')))} pictures in {folder}")
     return 0
