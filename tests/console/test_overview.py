@@ -43,9 +43,9 @@ def test_it_goes_on_by_itself_and_trouble_shows_up(look, api, thermostat):
     figure = figure_of(page, "Commands, last hour")
     expect(figure).to_be_visible()
     before = int(figure.inner_text())
-    execution = api.ended(api.send(thermostat, "setTemperature", {"value": 98.5})["executionId"])
+    execution = api.ended(api.send(thermostat, "explode")["executionId"])
     trouble = page.get_by_role("region", name="Latest trouble").locator("li").first
-    expect(trouble.get_by_role("link", name="setTemperature")).to_have_attribute(
+    expect(trouble.get_by_role("link", name="explode")).to_have_attribute(
         "href", re.compile(execution["executionId"])
     )
     expect(trouble).to_contain_text("Rejected")
