@@ -93,6 +93,17 @@ def test_a_command_takes_two_flushes_and_less_than_two_and_a_half_kilobytes(tmp_
     journal.close()
 
 
+def test_it_flushes_when_it_is_told_to_and_only_then(tmp_path, monkeypatch):
+    journal = Journal(tmp_path / "journal", "boot-1")
+    flushed = []
+    monkeypatch.setattr(os, "fdatasync", flushed.append)
+    write(journal, Started("e1", 1), flush=False)
+    assert flushed == []
+    write(journal, accepted("e1"), flush=True)
+    assert flushed == [journal._file]
+    journal.close()
+
+
 def test_it_goes_on_in_the_other_segment_and_stays_as_long_as_it_was(tmp_path):
     journal = Journal(tmp_path / "journal", "boot-1", segment=SMALL)
     for i in range(300):
@@ -210,7 +221,8 @@ def test_whatever_happens_to_the_file_the_agent_starts_and_nothing_is_made_up(tm
     crash(journal)
     raw = bytearray(path.read_bytes())
     for place, value in damage:
-        raw[int(place * (len(raw) - 1))] ^= value
+        used = [i for i, byte in enumerate(raw) if byte]
+        raw[used[int(place * (len(used) - 1))]] ^= value
     if cut is not None:
         raw = raw[: int(cut * len(raw))]
     path.write_bytes(raw)
