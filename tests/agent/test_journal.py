@@ -80,8 +80,8 @@ def test_trust_ends_with_the_boot_unless_it_was_closed(tmp_path):
 
 
 def test_a_command_takes_two_flushes_and_less_than_two_and_a_half_kilobytes(tmp_path):
-    journal = Journal(tmp_path / "journal", "boot-1")
-    flushes, written, count = journal.flushes, journal.bytes_written, 700
+    journal = Journal(tmp_path / "journal", "boot-1", segment=256 * 1024)
+    flushes, written, count = journal.flushes, journal.bytes_written, 250
     for i in range(count):
         name = f"0193448f-5d1c-7000-9b3c-{i:012}"
         write(journal, accepted(name, b'{"value":24}'))
