@@ -12,6 +12,7 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
+from thingctl_broker.journal_wal import check_wal
 from thingctl_broker.records import APPLICATION_ID, MIGRATIONS
 
 if TYPE_CHECKING:
@@ -99,11 +100,14 @@ def open_to_write(path: Path, max_bytes: int) -> sqlite3.Connection:
 
 
 def check_whole(path: Path) -> None:
-    """Raise :class:`JournalError` when SQLite finds fault with the database as a whole."""
+    """Raise :class:`JournalError` when there is fault with the database or its log as a whole."""
     try:
+        check_wal(_wal(path))
         with closing(open_to_read(path)) as connection:
             verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    except (sqlite3.Error, UnicodeError) as error:  # what SQLite says of damage may be damaged itself
+    except OSError as error:
+        raise JournalError(f"cannot use {path}: {error.strerror}") from None
+    except (sqlite3.Error, ValueError) as error:  # what SQLite says of damage may itself be no UTF-8
         raise damaged(path, error) from error
     if verdict != "ok":
         raise damaged(path, " ".join(str(verdict).split()))
@@ -169,8 +173,12 @@ def _connect(path: Path, options: str) -> sqlite3.Connection:
     return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0)
 
 
+def _wal(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
 def _wal_size(path: Path) -> int:
     try:
-        return path.with_name(f"{path.name}-wal").stat().st_size
+        return _wal(path).stat().st_size
     except FileNotFoundError:
         return 0

@@ -19,7 +19,7 @@ from support.wire import RawClient
 from thingctl_broker.journal import SqliteJournal
 from thingctl_broker.mqtt import packets
 from thingctl_broker.mqtt.packets import PacketType
-from thingctl_broker.testing import ManualClock
+from thingctl_broker.testing import InMemoryJournal, ManualClock
 from thingctl_protocol.statuses import Status
 from thingctl_protocol.topics import Topics
 
@@ -95,6 +95,22 @@ async def test_a_device_that_flaps_a_thousand_times_gets_each_command_at_least_o
         await client.ping()
     assert sorted(seen) == sent
     assert all(seen.values())
+
+
+async def test_a_response_that_is_repeated_is_not_acknowledged_before_it_is_kept():
+    journal = InMemoryJournal()
+    async with front_broker(journal=journal) as running:
+        client = await connected(running)
+        execution = running.service.send("lamp", "turnOn")
+        journal.commit()
+        await client.expect_publish()
+        topic = TOPICS.response("lamp", execution.execution_id).encode()
+        response = packets.encode_publish(topic, b'{"status":"SUCCEEDED"}', qos=2, packet_id=7)
+        client.send(response + response)
+        await client.ping()  # and no PUBREC before the answer
+        journal.commit()
+        for _ in range(2):
+            await client.expect(PacketType.PUBREC)
 
 
 # Clocks.
