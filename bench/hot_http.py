@@ -51,9 +51,6 @@ class NoSocket:
 
     family: Final = None
 
-    def setsockopt(self, *_: object) -> None:
-        """There is nothing to set."""
-
     def getsockname(self) -> tuple[str, int]:
         """Where the server listens."""
         return "127.0.0.1", 80
