@@ -240,6 +240,10 @@ class Process:
         self._log.close()
 
 
+def _without_delay(_client: paho.Client, _data: object, sock: Any) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
 class Operator:
     """Sends requests in the form a peer understands and counts the answers."""
 
@@ -249,7 +253,7 @@ class Operator:
         self._lock = threading.Event()
         self.client = paho.Client(CallbackAPIVersion.VERSION2, client_id=f"operator-{uuid.uuid4().hex[:8]}")
         self.client.on_message = self._on_message
-        self.client.on_socket_open = lambda _c, _u, s: s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # type: ignore[attr-defined]
+        self.client.on_socket_open = _without_delay
         self.client.on_subscribe = lambda *_: self._lock.set()
         self.client.connect("127.0.0.1", broker["port"])
         self.client.loop_start()
