@@ -10,6 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from broker_support import AT, IDS, NOW, make_execution, say
+from support.processes import ROOT
 from support.waits import eventually
 from thingctl_broker import journal as journal_module
 from thingctl_broker.errors import NotAccepting, UnknownExecution
@@ -302,6 +303,8 @@ async def test_what_cannot_be_kept_is_given_back(small, tmp_path):
         ("warning", "executions are kept again: commands are accepted"),
     ]
     assert "full" in logs[0]["fault"]
+    page = " ".join((ROOT / "docs" / "operations.md").read_text().split())
+    assert all(f"`{line['event']}`" in page for line in logs), "operators are told what to look for"
     await small.stop()
     found = kept(tmp_path)
     assert list(found) == [old.execution_id]
