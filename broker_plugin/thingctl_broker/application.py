@@ -21,6 +21,7 @@ from thingctl_broker.http.app import create_app
 from thingctl_broker.http.server import HttpServer
 from thingctl_broker.journal import JournalError, SqliteJournal
 from thingctl_broker.mqtt.front import ClosedGatekeeper, Front, OpenGatekeeper
+from thingctl_broker.mqtt.websocket import WebSocket
 from thingctl_broker.paths import default_data_dir
 from thingctl_broker.service import CommandService
 from thingctl_broker.sweeper import sweep
@@ -82,7 +83,9 @@ class Application:
             undo.pop_all()
         self.mqtt_address: Address = bound_to(self._mqtt_socket)
         self.http_address: Address = bound_to(self._http_socket)
-        self._http = HttpServer(create_app(self.service, self.waiters, self.tokens), self._http_socket)
+        self._http = HttpServer(
+            create_app(self.service, self.waiters, self.tokens), self._http_socket, self._websocket
+        )
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self, broker: Broker) -> None:
@@ -109,6 +112,11 @@ class Application:
         self._http_socket.close()
         if isinstance(self._journal, SqliteJournal):
             await self._journal.stop()
+
+    def _websocket(self, **_: object) -> WebSocket:
+        """The protocol of a client that speaks MQTT over WebSocket on the HTTP port."""
+        hosts = {f"{host}:{self.http_address.port}" for host in (self.http_address.host, "localhost")}
+        return WebSocket(self.front, hosts)
 
     def _open_journal(self) -> SqliteJournal | NoJournal:
         if self.settings.in_memory:

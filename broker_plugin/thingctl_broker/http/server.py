@@ -44,14 +44,20 @@ class HttpServer:
     ``sock`` is a TCP socket, bound already; the server listens on it and closes it at the end.
     """
 
-    def __init__(self, app: StoppableApp, sock: socket.socket) -> None:
+    def __init__(
+        self,
+        app: StoppableApp,
+        sock: socket.socket,
+        websocket: Callable[..., asyncio.Protocol] | None = None,
+    ) -> None:
+        """``websocket`` makes the protocol that takes a connection over which asks for WebSocket."""
         self._app = app
         self._sock = sock
         self._server = _Server(
             uvicorn.Config(
                 app,
                 http=Connection,
-                ws="none",
+                ws="none" if websocket is None else websocket,  # type: ignore[arg-type] # called, whatever it is
                 lifespan="off",
                 interface="asgi3",
                 log_config=None,  # logging is the broker's

@@ -29,7 +29,7 @@ from thingctl_protocol.topics import DEVICE_KINDS, Kind, is_filter, is_topic
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from thingctl_broker.mqtt.front import Admission, Front
 
@@ -152,7 +152,8 @@ class Connection(Wire):
             self.offended("inFlight", "acknowledges nothing: dropped")
             self.abort()
             return True
-        packet_id = self._in_flight.add(execution_id, self._is_taken())
+        behind = self.behind
+        packet_id = self._in_flight.add(execution_id, None if behind is None else behind.is_taken)
         self.write(packets.encode_publish(topic, payload, qos=1, packet_id=packet_id, dup=again))
         return True
 
@@ -161,7 +162,9 @@ class Connection(Wire):
         qos = self.subscriptions.qos.get(Kind.CANCEL)
         if qos is not None and self.thing is not None:
             topic = self.front.topics.cancel(self.thing, execution_id).encode()
-            packet_id = self._in_flight.add(CANCEL, self._is_taken()) if qos else 0
+            behind = self.behind
+            is_taken = None if behind is None else behind.is_taken
+            packet_id = self._in_flight.add(CANCEL, is_taken) if qos else 0
             self.write(packets.encode_publish(topic, EMPTY_OBJECT, qos=qos, packet_id=packet_id))
 
     # Called by the handshake.
@@ -403,9 +406,6 @@ class Connection(Wire):
     def _set_full(self, full: bool) -> None:
         self.hold_reading(stop=full)
         self.heard_at = self.front.time()  # while it was not read from it could not be heard
-
-    def _is_taken(self) -> Callable[[int], bool] | None:
-        return None if self.behind is None else self.behind.is_taken
 
     def _fault(self, fault: MalformedPacket) -> None:
         self.front.note("malformed", str(fault), who=self.client_id or self.peer[0])
