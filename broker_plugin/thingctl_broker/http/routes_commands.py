@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.routing import Route
 
-from thingctl_broker.errors import NotAccepting, UnknownExecution, UnknownThing
+from thingctl_broker.errors import AlreadyEnded, NotAccepting, UnknownExecution, UnknownThing
 from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.bodies import decode_body, read_json_body
 from thingctl_broker.http.errors import INVALID_HEADER, UNKNOWN_THING, Problem
@@ -120,7 +120,12 @@ class Commands:
     async def cancel(self, request: Request) -> Answer:
         """``POST /api/v1/commands/{executionId}/cancel``: withdraw it, or ask the thing to stop."""
         Parameters(request.scope["query_string"], _NONE)
-        return await self._kept(self._service.cancel(_asked_id(request)), 200)
+        try:
+            execution = self._service.cancel(_asked_id(request))
+        except AlreadyEnded:
+            await until_kept(self._service.journal)  # the refusal tells how it ended
+            raise
+        return await self._kept(execution, 200)
 
     async def _ended(self, execution: Execution, wait: float, receive: Receive) -> Answer:
         """The execution when it has ended (200), or as it stands after ``wait`` seconds (202)."""
