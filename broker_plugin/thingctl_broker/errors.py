@@ -53,3 +53,31 @@ class NotAccepting(ServiceError):
 
 class TableFull(ServiceError):
     """The table holds as many executions as it may, and all of them are live."""
+
+
+class ThingDisabled(ServiceError):
+    """The thing is switched off: it takes no commands."""
+
+
+class ThingExists(ServiceError):
+    """A thing of that name is there already."""
+
+
+class InvalidThing(ServiceError):
+    """What is said of a thing or a thing type is wrong. ``pointer``: an RFC 6901 pointer to the fault."""
+
+    def __init__(self, text: str, pointer: str = "") -> None:
+        super().__init__(text)
+        self.pointer = pointer
+
+
+class UnknownThingType(ServiceError):
+    """No thing type has that name."""
+
+
+class TypeInUse(ServiceError):
+    """Things are of that type."""
+
+
+class NotKept(ServiceError):
+    """A change to things or tokens could not be written to the disk."""

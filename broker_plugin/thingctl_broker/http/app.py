@@ -15,18 +15,21 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Route, Router
 
 from thingctl_broker.http.answers import Answer
-from thingctl_broker.http.auth import authenticate
+from thingctl_broker.http.auth import authenticate, scope_of
 from thingctl_broker.http.console import Console
 from thingctl_broker.http.errors import INTERNAL_ERROR, METHOD_NOT_ALLOWED, Problem, problem_of
 from thingctl_broker.http.routes_commands import COMMANDS, Commands
 from thingctl_broker.http.routes_overview import OverviewPage
+from thingctl_broker.http.routes_thing_types import ThingTypes
 from thingctl_broker.http.routes_things import Things
+from thingctl_broker.http.routes_tokens import Tokens
 from thingctl_broker.http.stream import Streams
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from thingctl_broker.credentials import TokenStore
+    from thingctl_broker.directory import Directory
     from thingctl_broker.service import CommandService
     from thingctl_broker.waiting import EndWaiters
 
@@ -36,10 +39,17 @@ OPEN_PATHS: Final = frozenset({HEALTH})
 """With the console's own files, all that needs no token; also what is not there needs one."""
 
 
-def create_app(service: CommandService, waiters: EndWaiters, tokens: TokenStore) -> Api:
+def create_app(service: CommandService, waiters: EndWaiters, tokens: TokenStore, directory: Directory) -> Api:
     """Make the API over ``service``. It runs in the loop that the service lives in."""
-    commands, things = Commands(service, waiters), Things(service.things)
-    return Api(commands, things, tokens, waiters, overview=OverviewPage(service), streams=Streams(service))
+    streams = Streams(service)
+    routes = [
+        *Things(directory).routes(),
+        *ThingTypes(directory).routes(),
+        *Tokens(tokens).routes(),
+        *OverviewPage(service).routes(),
+        *streams.routes(),
+    ]
+    return Api(Commands(service, waiters), routes, tokens, waiters, streams)
 
 
 class Api:
@@ -48,13 +58,12 @@ class Api:
     def __init__(
         self,
         commands: Commands,
-        things: Things,
+        routes: list[Route],
         tokens: TokenStore,
         waiters: EndWaiters,
-        *,
-        overview: OverviewPage,
         streams: Streams,
     ) -> None:
+        """``routes``: every endpoint but those of commands, each marked with the scope it needs."""
         self._commands = commands
         self._console = Console()
         self._streams = streams
@@ -63,15 +72,12 @@ class Api:
         self._stopping = False
         self._log = structlog.get_logger("thingctl.http")
         self._router = Router(
-            [
-                *commands.routes(),
-                *things.routes(),
-                *overview.routes(),
-                *streams.routes(),
-                Route(HEALTH, _health, methods=["GET"]),
-            ],
+            [*commands.routes(), *routes, Route(HEALTH, _health, methods=["GET"])],
             redirect_slashes=False,
         )
+        for route in self.routes:
+            if route.path not in OPEN_PATHS:
+                scope_of(route.endpoint)  # raises for one that does not say
 
     @property
     def routes(self) -> list[Route]:
@@ -100,6 +106,7 @@ class Api:
                 # Straight to the busiest endpoint: the router costs as much as all the rest.
                 answer = await self._commands.send(scope, receive)
             else:
+                scope["tokens"] = self._tokens
                 await self._router(scope, receive, send)
                 return
         except ClientDisconnect:

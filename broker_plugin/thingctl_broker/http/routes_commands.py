@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.routing import Route
 
+from thingctl_broker.credentials import Scope
 from thingctl_broker.errors import AlreadyEnded, NotAccepting, UnknownExecution, UnknownThing
 from thingctl_broker.http.answers import Answer
+from thingctl_broker.http.auth import needs, require, require_command, visible
 from thingctl_broker.http.bodies import decode_body, read_json_body
 from thingctl_broker.http.errors import INVALID_HEADER, UNKNOWN_THING, Problem
 from thingctl_broker.http.keeping import until_ended, until_kept
@@ -16,6 +18,7 @@ from thingctl_broker.http.schemas import (
     command_body_decoder,
     encode_execution,
     encode_page,
+    encode_validation,
     execution_resource,
 )
 from thingctl_broker.idempotency import KEY_MAX, is_key
@@ -26,8 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from starlette.requests import Request
-    from starlette.types import Receive, Scope
+    from starlette.types import Receive
+    from starlette.types import Scope as AsgiScope
 
+    from thingctl_broker.credentials import Token
     from thingctl_broker.executions import Execution
     from thingctl_broker.service import CommandService
     from thingctl_broker.waiting import EndWaiters
@@ -39,6 +44,7 @@ IDEMPOTENCY_KEY: Final = b"idempotency-key"
 
 _NONE: Final[frozenset[str]] = frozenset()
 _WAIT: Final = frozenset({"wait"})
+_SEND: Final = frozenset({"validate", "wait"})
 _LIST: Final = frozenset({"thingId", "action", "status", "limit", "cursor"})
 
 
@@ -58,24 +64,32 @@ class Commands:
             Route(COMMANDS + "/{execution_id}/cancel", self.cancel, methods=["POST"]),
         ]
 
-    async def send(self, scope: Scope, receive: Receive) -> Answer:
+    async def send(self, scope: AsgiScope, receive: Receive) -> Answer:
         """``POST /api/v1/commands``: accept a command.
 
         The busiest call, so it takes the bare ASGI scope; the application comes here
         without asking the router.
         """
+        token: Token = scope["token"]
+        require(token, Scope.COMMANDS_SEND)
         query = scope["query_string"]
-        wait = Parameters(query, _WAIT).wait() if query else None
+        asked = Parameters(query, _SEND) if query else None
+        wait = None if asked is None else asked.wait()
         headers = dict(scope["headers"])
         key = _idempotency_key(scope["headers"]) if IDEMPOTENCY_KEY in headers else ""
         body = decode_body(command_body_decoder, await read_json_body(headers, receive))
+        if token.is_limited:
+            require_command(token, body.thing_id, body.action)
         try:
+            if asked is not None and asked.text("validate", _is_only, "only"):
+                checked = self._service.validate(body.thing_id, body.action, body.params_json(), body.ttl)
+                return Answer(200, encode_validation(checked))
             execution = self._service.send(
                 body.thing_id,
                 body.action,
                 body.params_json(),
                 body.ttl,
-                requested_by=scope["token"].name,
+                requested_by=token.name,
                 idempotency_key=key,
             )
         except UnknownThing as error:
@@ -87,17 +101,20 @@ class Commands:
             return Answer(201, answer, (_location(execution),))
         return await self._ended(execution, wait, receive)
 
+    @needs(Scope.COMMANDS_SEND)
     async def send_routed(self, request: Request) -> Answer:
         """``send`` as a route of the router."""
         return await self.send(request.scope, request.receive)
 
+    @needs(Scope.COMMANDS_READ)
     async def show(self, request: Request) -> Answer:
         """``GET /api/v1/commands/{executionId}``: one execution, on request when it has ended."""
         wait = Parameters(request.scope["query_string"], _WAIT).wait()
-        execution = self._service.get(_asked_id(request))
+        execution = self._asked(request)
         now = await self._kept(execution, 200)
         return now if wait is None else await self._ended(execution, wait, request.receive)
 
+    @needs(Scope.COMMANDS_READ)
     async def list(self, request: Request) -> Answer:
         """``GET /api/v1/commands``: executions, newest first."""
         asked = Parameters(request.scope["query_string"], _LIST)
@@ -105,6 +122,7 @@ class Commands:
             thing=asked.text("thingId", is_thing_name, "the name of a thing"),
             action=asked.text("action", is_action_name, "the name of an action"),
             statuses=asked.statuses(),
+            visible=visible(request.scope["token"]),
         )
         limit, cursor = asked.limit(), asked.cursor()
         body = self._page(query, limit, cursor)
@@ -117,15 +135,27 @@ class Commands:
         items = ((execution.execution_id, execution_resource(execution)) for execution in page.executions)
         return encode_page("executions", items, page.cursor)
 
+    @needs(Scope.COMMANDS_CANCEL)
     async def cancel(self, request: Request) -> Answer:
         """``POST /api/v1/commands/{executionId}/cancel``: withdraw it, or ask the thing to stop."""
         Parameters(request.scope["query_string"], _NONE)
         try:
-            execution = self._service.cancel(_asked_id(request))
+            execution = self._service.cancel(self._asked(request).execution_id)
         except AlreadyEnded:
             await until_kept(self._service.journal)  # the refusal tells how it ended
             raise
         return await self._kept(execution, 200)
+
+    def _asked(self, request: Request) -> Execution:
+        """The execution in the path, if there is one that the caller may see."""
+        execution = self._service.get(_asked_id(request))
+        token: Token = request.scope["token"]
+        if not token.covers_command(execution.thing, execution.action):
+            # As if it were not there: whoever guesses ids learns nothing.
+            raise UnknownExecution(
+                f"no execution has the id {execution.execution_id!r}, or it ended long ago"
+            )
+        return execution
 
     async def _ended(self, execution: Execution, wait: float, receive: Receive) -> Answer:
         """The execution when it has ended (200), or as it stands after ``wait`` seconds (202)."""
@@ -150,6 +180,10 @@ def _asked_id(request: Request) -> str:
     if not is_id(execution_id):
         raise UnknownExecution("what the path names is no execution id")
     return execution_id
+
+
+def _is_only(text: str) -> bool:
+    return text == "only"
 
 
 def _idempotency_key(headers: Iterable[tuple[bytes, bytes]]) -> str:

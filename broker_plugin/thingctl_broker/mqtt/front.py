@@ -238,6 +238,12 @@ class Front:
         if not others:
             self._standing_by.pop(thing, None)
 
+    def expel(self, thing: str, reason: str) -> None:
+        """Close every connection of a thing: it is disabled, removed, or has other credentials."""
+        for connection in tuple(self._clients.values()):
+            if connection.thing == thing:
+                connection.close(reason)
+
     def _serve(self, thing: str, connection: Connection) -> None:
         self._serving[thing] = connection
         self.service.reachable(thing)

@@ -221,23 +221,6 @@ def test_cancel(api, quick):
     assert quick("cancel", published["executionId"], "--json").json["status"] == "SENT"
 
 
-def test_things(api, quick):
-    api.connect("lamp")
-    api.call(api.service.announce, "lamp", b'{"actions":[{"name":"turnOn"},{"name":"turnOff"}]}')
-    lines = quick("things").out.splitlines()
-    assert lines[1].split() == [
-        "lamp",
-        "yes",
-        "2025-05-28",
-        "02:00:00",
-        "client-of-lamp",
-        "turnOn,",
-        "turnOff",
-    ]
-    assert lines[2].split() == ["lock", "no", "2025-05-28", "02:00:00"]
-    assert [thing["name"] for thing in quick("things", "--json").json] == ["lamp", "lock"]
-
-
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\x9b31m\x7f\r\n\u202egnp.exe\u2028"
 
 
