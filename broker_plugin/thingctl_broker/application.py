@@ -22,7 +22,8 @@ from thingctl_broker.directory import Directory
 from thingctl_broker.http.app import create_app
 from thingctl_broker.http.server import HttpServer
 from thingctl_broker.journal import JournalError, SqliteJournal
-from thingctl_broker.mqtt.front import ClosedGatekeeper, Front, OpenGatekeeper
+from thingctl_broker.mqtt.front import Front, OpenGatekeeper
+from thingctl_broker.mqtt.identities import IdentityGatekeeper
 from thingctl_broker.passwords import Passwords
 from thingctl_broker.paths import default_data_dir
 from thingctl_broker.registry_store import RegistryError, RegistryStore
@@ -66,7 +67,11 @@ class Application:
         self.things = ThingRegistry(enrols=settings.open, changed=None if is_lab else self._thing_changed)
         self._registry_store = self._open_registry()
         if gatekeeper is None:
-            gatekeeper = OpenGatekeeper() if settings.open else ClosedGatekeeper()
+            gatekeeper = (
+                OpenGatekeeper()
+                if settings.open
+                else IdentityGatekeeper(self.things, self.passwords, settings.acl)
+            )
         self.front = Front(
             gatekeeper=gatekeeper, topics=Topics(settings.mqtt.topic_root), limits=settings.limits
         )
@@ -112,6 +117,11 @@ class Application:
         await self.front.start(self.service, broker, [self._mqtt_socket])
         self._sweeper = asyncio.get_running_loop().create_task(sweep(self.service))
         await self._http.start()
+        if self.settings.open:
+            _log.warning(
+                "OPEN ENROLMENT: whoever reaches the MQTT port is any thing it says; for labs only",
+                mqtt=str(self.mqtt_address),
+            )
         _log.info("serving", mqtt=str(self.mqtt_address), http=str(self.http_address))
 
     async def stop(self) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
+from thingctl_broker.acl import AclSettings, check_rule
 from thingctl_broker.addresses import is_loopback, parse_address
 from thingctl_broker.delivery import QUEUE_MAX, WINDOW
 from thingctl_broker.mqtt.limits import FrontLimits
@@ -66,6 +67,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     http: HttpSettings = HttpSettings()
     commands: CommandSettings = CommandSettings()
     limits: FrontLimits = FrontLimits()
+    acl: AclSettings = AclSettings()
 
     @property
     def service(self) -> ServiceSettings:
@@ -107,6 +109,10 @@ def check(settings: Settings) -> Settings:
         raise ConfigurationError(
             f"open enrolment lets anybody be any thing: it is for loopback only, not for {settings.mqtt.bind}"
         )
+    for rule in (*settings.acl.publish, *settings.acl.subscribe):
+        fault = check_rule(rule)
+        if fault is not None:
+            raise ConfigurationError(f"acl: {fault}")
     commands = settings.commands
     if not TTL_MIN <= commands.ttl_default <= commands.ttl_max <= TTL_MAX:
         raise ConfigurationError(

@@ -19,8 +19,6 @@ from thingctl_protocol.errors import ProtocolError
 from thingctl_protocol.identifiers import check_action_name, check_thing_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from thingctl_broker.passwords import Passwords
     from thingctl_broker.service import CommandService
     from thingctl_broker.things import Thing, ThingType
@@ -33,6 +31,14 @@ class Store(Protocol):
 
     async def kept(self) -> None:
         """Return when every change so far is kept; raises :class:`~thingctl_broker.errors.NotKept`."""
+        ...
+
+
+class Expel(Protocol):
+    """What closes the connections of a thing; ``forget``: what was kept for it goes, too."""
+
+    def __call__(self, thing: str, reason: str, *, forget: bool = False) -> None:
+        """Close them, if there are any."""
         ...
 
 
@@ -51,9 +57,9 @@ class Directory:
         service: CommandService,
         passwords: Passwords,
         store: Store | None = None,
-        expel: Callable[[str, str], None] | None = None,
+        expel: Expel | None = None,
     ) -> None:
-        """``expel(thing, reason)`` closes the connections of a thing."""
+        """``expel`` closes the connections of a thing."""
         self.registry = service.things
         self._service = service
         self._passwords = passwords
@@ -86,7 +92,7 @@ class Directory:
     async def remove(self, name: str) -> None:
         """Forget a thing: its connections end, what waits for it is withdrawn."""
         self.registry.remove(name)
-        self._expel(name, "the thing was removed")
+        self._expel(name, "the thing was removed", forget=True)
         for execution in self._service.list(Query(thing=name), self._service.table.capacity).executions:
             if not execution.is_terminal:
                 try:
@@ -156,5 +162,5 @@ def _check_type(thing_type: ThingType) -> None:
         raise InvalidThing(error.text, error.pointer) from None
 
 
-def _nobody(_thing: str, _reason: str) -> None:
+def _nobody(thing: str, reason: str, *, forget: bool = False) -> None:
     """Nobody is connected."""
