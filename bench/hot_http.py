@@ -55,6 +55,9 @@ class NoSocket:
         """Where the server listens."""
         return "127.0.0.1", 80
 
+    def setsockopt(self, *_: object) -> None:
+        """Nothing to set."""
+
     def getpeername(self) -> tuple[str, int]:
         """Where the client is."""
         return "127.0.0.1", 40_000

@@ -24,6 +24,7 @@ from thingctl_broker.http.server import HttpServer
 from thingctl_broker.journal import JournalError, SqliteJournal
 from thingctl_broker.mqtt.front import Front, OpenGatekeeper
 from thingctl_broker.mqtt.identities import IdentityGatekeeper
+from thingctl_broker.mqtt.websocket import WebSocket
 from thingctl_broker.passwords import Passwords
 from thingctl_broker.paths import default_data_dir
 from thingctl_broker.registry_store import RegistryError, RegistryStore
@@ -57,11 +58,13 @@ class Application:
         """Raises :class:`~thingctl_broker.config.ConfigurationError`."""
         self.settings = settings
         self.data_dir = Path(settings.data_dir) if settings.data_dir else default_data_dir()
+        self._journal = self._open_journal()  # first: it locks out any other broker
         try:
             self.tokens = TokenStore.open(self.data_dir, os.environ.get("THINGCTL_ADMIN_TOKEN"))
         except (CredentialsError, OSError) as error:
+            if isinstance(self._journal, SqliteJournal):
+                self._journal.release()
             raise ConfigurationError(f"data directory {self.data_dir}: {error}") from error
-        self._journal = self._open_journal()
         self.passwords = Passwords()
         is_lab = settings.open and settings.in_memory  # nobody has said who is a thing, and nothing is kept
         self.things = ThingRegistry(enrols=settings.open, changed=None if is_lab else self._thing_changed)
@@ -101,7 +104,9 @@ class Application:
         self.mqtt_address: Address = bound_to(self._mqtt_socket)
         self.http_address: Address = bound_to(self._http_socket)
         self._http = HttpServer(
-            create_app(self.service, self.waiters, self.tokens, self.directory), self._http_socket
+            create_app(self.service, self.waiters, self.tokens, self.directory),
+            self._http_socket,
+            self._websocket,
         )
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -139,6 +144,11 @@ class Application:
         if self._registry_store is not None:
             await self._registry_store.stop()
         self.passwords.close()
+
+    def _websocket(self, **_: object) -> WebSocket:
+        """The protocol of a client that speaks MQTT over WebSocket on the HTTP port."""
+        hosts = {f"{host}:{self.http_address.port}" for host in (self.http_address.host, "localhost")}
+        return WebSocket(self.front, hosts)
 
     def _open_journal(self) -> SqliteJournal | NoJournal:
         if self.settings.in_memory:

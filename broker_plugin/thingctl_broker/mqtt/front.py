@@ -16,6 +16,7 @@ from thingctl_broker.events import RateLimit
 from thingctl_broker.mqtt.behind import drop_session
 from thingctl_broker.mqtt.connection import Connection
 from thingctl_broker.mqtt.limits import FrontLimits
+from thingctl_broker.mqtt.steady import steady_subscriptions
 from thingctl_protocol.identifiers import is_thing_name
 from thingctl_protocol.topics import Topics
 
@@ -93,7 +94,7 @@ class Front:
         self.connections: set[Connection] = set()
         self._clients: dict[str, Connection] = {}
         self._serving: dict[str, Connection] = {}
-        self._standing_by: dict[str, list[Connection]] = {}
+        self._standing_by: dict[str, dict[Connection, None]] = {}  # in the order of serving
         self._present: Counter[str] = Counter()
         self._leaving: dict[str, asyncio.Task[None]] = {}
         self._kept: OrderedDict[str, tuple[str, CommandSubscriptions]] = OrderedDict()
@@ -105,6 +106,7 @@ class Front:
         """Listen on ``sockets``, which are bound."""
         self.service = service
         self.broker = broker
+        steady_subscriptions(broker)
         self._loop = asyncio.get_running_loop()
         for sock in sockets:
             self._servers.append(
@@ -225,7 +227,7 @@ class Front:
         if others is not None and connection in others:
             return
         if serving is not None:
-            self._standing_by.setdefault(thing, []).append(serving)
+            self._standing_by.setdefault(thing, {})[serving] = None
         self._serve(thing, connection)
 
     def released(self, connection: Connection) -> None:
@@ -235,12 +237,12 @@ class Front:
             return
         others = self._standing_by.get(thing)
         if others is not None and connection in others:
-            others.remove(connection)
+            del others[connection]
         elif self._serving.get(thing) is connection:
             del self._serving[thing]
             self.service.unreachable(thing)
             if others:
-                self._serve(thing, others.pop())
+                self._serve(thing, others.popitem()[0])
         if not others:
             self._standing_by.pop(thing, None)
 

@@ -62,6 +62,7 @@ def test_cursors_walk_every_thing_exactly_once(api):
         cursor = ""
         while cursor is not None:
             page = api.get(f"{THINGS}?limit={limit}" + (f"&cursor={cursor}" if cursor else "")).json
+            assert page["things"]  # also the last page has some
             walked += [thing["name"] for thing in page["things"]]
             cursor = page["nextCursor"]
         assert walked == sorted(names)
