@@ -414,3 +414,45 @@ async def test_what_is_kept_outlives_the_broker(tmp_path):
         await world.enter("lamp")
         world.operator.close()
         await RawClient.close_all()
+
+
+async def test_the_audit_tells_who_did_what_and_that_nobody_changed_it(tmp_path):
+    def verify():
+        return subprocess.run(
+            [BIN / "thingctl", "audit", "verify", "--data-dir", tmp_path],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    with serving(tmp_path, enrolment="--closed") as serve:
+        world = World(serve, Operator(serve.http_address))
+        lamp = await world.enter("lamp")
+        await lamp.subscribe(request_filter("lamp"))
+        execution_id = world.operator.send("lamp", "setWifi", {"key": "hunter2"})
+        await lamp.expect_publish()
+        topic = f"{ROOT}/lamp/executions/{execution_id}/response"
+        lamp.send(publish(topic, b'{"status":"SUCCEEDED"}'))
+        world.operator.until(execution_id, "SUCCEEDED")
+        world.operator.close()
+        serve.process.terminate()
+        assert serve.process.wait(10) == 0
+    assert verify().returncode == 0, verify()
+    path = tmp_path / "audit.log"
+    whole = path.read_text()
+    records = [json.loads(line) for line in whole.splitlines()]
+    about = [record for record in records if record.get("executionId") == execution_id]
+    assert [(record["event"], record["who"], record["thing"]) for record in about] == [
+        ("command.sent", "admin", "lamp"),
+        ("command.ended", "admin", "lamp"),
+    ]
+    assert (about[0]["source"], about[0]["action"], about[1]["status"]) == (
+        "127.0.0.1",
+        "setWifi",
+        "SUCCEEDED",
+    )
+    assert [record["thing"] for record in records if record.get("event") == "thing.added"] == ["lamp", "lock"]
+    for secret in ("hunter2", TOKEN, *world.passwords.values()):
+        assert secret not in whole
+    path.write_text(whole.replace("setWifi", "turnOff"))
+    assert verify().returncode == 1
