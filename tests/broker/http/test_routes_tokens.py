@@ -93,9 +93,9 @@ def test_no_endpoint_answers_a_token_without_its_scope(api):
 def test_every_endpoint_answers_a_token_with_just_its_scope(api):
     for i, (method, path, scope) in enumerate(ENDPOINTS):
         headers = make(api, f"with-{i}", scope or Scope.THINGS_READ)
-        how = "HEAD" if path == "/api/v1/events" else method  # which would go on and on
-        reply = api.request(how, re.sub(r"\{\w+\}", "nosuch", path), {}, headers=headers)
-        assert reply.status not in {401, 403}, (method, path, reply)
+        asked = "HEAD" if path == "/api/v1/events" else method  # which would go on and on
+        reply = api.request(asked, re.sub(r"\{\w+\}", "nosuch", path), {}, headers=headers)
+        assert reply.status not in {401, 403}, (asked, path, reply)
 
 
 def test_a_token_is_told_once_and_shown_without_its_secret(api):
