@@ -92,6 +92,8 @@ class Connection(Wire):
 
     def data_received(self, data: bytes) -> None:
         """Take in what came, packet by packet."""
+        if self._closed:
+            return  # it came in one piece with what ended the connection
         if self._connect is not None:
             self.heard_at = self.front.time()
         elif self._handshake is not None:
