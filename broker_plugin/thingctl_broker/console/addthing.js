@@ -42,7 +42,7 @@ export function addThing(added) {
       h("p", {}, "These settings let its agent in. The password is told this once: copy them now, into a file on the device that nobody else may read, and check the address."),
       h("pre", { tabindex: 0, "aria-label": "Settings of its agent" }, visible(text)),
       h("p", { class: "help" }, "Start it with ", h("code", {}, "thingctl-agent run --config agent.toml my_actions.py")),
-      h("p", { class: "actions" }, copyButton("Copy the settings", () => text), h("button", { type: "button", class: "primary", on: { click: () => dialog.close() } }, "Done"))));
+      h("p", { class: "actions" }, copyButton("Copy the settings", () => text, { worded: true }), h("button", { type: "button", class: "primary", on: { click: () => dialog.close() } }, "Done"))));
     dialog.querySelector("h2").focus();
     announce("The thing is added");
   }
