@@ -187,6 +187,10 @@ class CommandService:
             raise UnknownExecution(f"no execution has the id {execution_id!r}, or it ended long ago")
         return execution
 
+    def is_reachable(self, thing: str) -> bool:
+        """Whether the thing is connected and subscribed to its requests."""
+        return self._deliveries.is_reachable(thing)
+
     def list(self, query: Query, limit: int, cursor: str | None = None) -> Page:
         """Executions, newest first, from behind ``cursor``."""
         return self.table.select(query, limit, cursor)

@@ -15,14 +15,19 @@ from starlette.routing import Route, Router
 
 from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.auth import authenticate
+from thingctl_broker.http.compat.graph import Graph
+from thingctl_broker.http.compat.navixy import Navixy
 from thingctl_broker.http.errors import INTERNAL_ERROR, METHOD_NOT_ALLOWED, Problem, problem_of
 from thingctl_broker.http.routes_commands import COMMANDS, Commands
 from thingctl_broker.http.routes_things import Things
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from starlette.types import Receive, Scope, Send
 
     from thingctl_broker.credentials import TokenStore
+    from thingctl_broker.http.compat.dialect import Dialect
     from thingctl_broker.service import CommandService
     from thingctl_broker.waiting import EndWaiters
 
@@ -34,26 +39,33 @@ OPEN_PATHS: Final = frozenset({HEALTH})
 
 def create_app(service: CommandService, waiters: EndWaiters, tokens: TokenStore) -> Api:
     """Make the API over ``service``. It runs in the loop that the service lives in."""
-    return Api(Commands(service, waiters), Things(service.things), tokens, waiters)
+    dialects = (Navixy(service, tokens), Graph(service))
+    return Api(Commands(service, waiters), Things(service.things), tokens, waiters, dialects)
 
 
 class Api:
     """The API. Call it with ASGI; ``stop`` ends what waits."""
 
-    def __init__(self, commands: Commands, things: Things, tokens: TokenStore, waiters: EndWaiters) -> None:
+    def __init__(
+        self,
+        commands: Commands,
+        things: Things,
+        tokens: TokenStore,
+        waiters: EndWaiters,
+        dialects: Sequence[Dialect] = (),
+    ) -> None:
         self._commands = commands
+        self.dialects = dialects
+        self._open_paths = OPEN_PATHS.union(*(dialect.open_paths for dialect in dialects))
         self._tokens = tokens
         self._waiters = waiters
         self._log = structlog.get_logger("thingctl.http")
+        self.routes = [*commands.routes(), *things.routes(), Route(HEALTH, _health, methods=["GET"])]
+        """Every endpoint but those of the dialects."""
         self._router = Router(
-            [*commands.routes(), *things.routes(), Route(HEALTH, _health, methods=["GET"])],
+            [*self.routes, *(route for dialect in dialects for route in dialect.routes())],
             redirect_slashes=False,
         )
-
-    @property
-    def routes(self) -> list[Route]:
-        """Every endpoint there is."""
-        return cast("list[Route]", self._router.routes)
 
     def stop(self) -> None:
         """Let waiting callers go; from now on nobody waits."""
@@ -66,7 +78,7 @@ class Api:
         scope["app"] = self  # with it, the router raises what it cannot route
         try:
             path = scope["path"]
-            if path not in OPEN_PATHS:
+            if path not in self._open_paths:
                 scope["token"] = authenticate(scope, self._tokens)
             if path == COMMANDS and scope["method"] == "POST":
                 # Straight to the busiest endpoint: the router costs as much as all the rest.
@@ -77,8 +89,14 @@ class Api:
         except ClientDisconnect:
             return
         except Exception as error:
-            answer = self._problem(scope, error).answer()
+            answer = self._told(scope, self._problem(scope, error))
         await answer(scope, receive, send)
+
+    def _told(self, scope: Scope, problem: Problem) -> Answer:
+        for dialect in self.dialects:
+            if dialect.owns(scope["path"]):
+                return dialect.tell(problem)
+        return problem.answer()
 
     def _problem(self, scope: Scope, error: Exception) -> Problem:
         problem = problem_of(error)
@@ -96,7 +114,7 @@ class Api:
 
     def _methods(self, path: str) -> list[str]:
         methods: set[str] = set()
-        for route in self.routes:
+        for route in cast("list[Route]", self._router.routes):
             if route.path_regex.match(path):
                 methods |= route.methods or set()
         return sorted(methods)
