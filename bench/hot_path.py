@@ -35,8 +35,8 @@ THINGS: Final = 1000
 class KeepingTransport(asyncio.Transport):
     """Keeps what is written to it."""
 
-    def __init__(self, port: int) -> None:
-        super().__init__({"peername": ("127.0.0.1", port)})
+    def __init__(self, port: int, **extra: object) -> None:
+        super().__init__({"peername": ("127.0.0.1", port), **extra})
         self.written: list[bytes] = []
         self.write = self.written.append  # type: ignore[method-assign,assignment] # as cheap as can be
 
@@ -89,19 +89,21 @@ class Path:
             for name in names:
                 send(name, "setTemperature", PARAMS, TTL)
 
-        steps = {"send": _cpu(send_all)}
-        # Every thing was sent BATCH / THINGS requests; the answers come each on its own.
+        return {"send": _cpu(send_all), **self.answer()}
+
+    def answer(self) -> dict[str, float]:
+        """Acknowledge and answer all that was published, each packet on its own."""
         acknowledgements: list[tuple[Connection, bytes]] = []
         responses: list[tuple[Connection, bytes]] = []
-        for i in dict.fromkeys(chosen):
-            connection, written = self.connections[i], self.transports[i].written
-            for packet in written:
+        for connection, transport in zip(self.connections, self.transports, strict=True):
+            for packet in transport.written:
                 puback, response = _answers(packet)
                 acknowledgements.append((connection, puback))
                 responses.append((connection, response))
-            written.clear()
-        steps["acknowledged"] = _cpu(lambda: _feed(acknowledgements))
-        steps["responded"] = _cpu(lambda: _feed(responses))
+        steps = {
+            "acknowledged": _cpu(lambda: _feed(acknowledgements)),
+            "responded": _cpu(lambda: _feed(responses)),
+        }
         for transport in self.transports:
             transport.written.clear()
         return steps

@@ -11,7 +11,7 @@ PACKAGES = {
     "broker_plugin": "thingctl_broker",
     "device_agent": "thingctl_agent",
 }
-OF_MORE_THAN_ONE_MODULE = {"test_model.py", "test_protocol_page.py"}
+OF_MORE_THAN_ONE_MODULE = {"test_model.py", "test_recovery.py", "test_protocol_page.py"}
 
 
 def pure_cores():

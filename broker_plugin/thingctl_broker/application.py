@@ -103,6 +103,8 @@ class Application:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)
         await self.front.stop()
+        self._mqtt_socket.close()
+        self._http_socket.close()
         if isinstance(self._journal, SqliteJournal):
             await self._journal.stop()
 

@@ -6,12 +6,23 @@ Pure. A key belongs to the caller that used it, and lives as long as its executi
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Final
 
 from thingctl_broker.errors import IdempotencyConflict
 
 if TYPE_CHECKING:
     from thingctl_broker.executions import Execution
+
+KEY_MAX: Final = 255
+"""Characters of a key."""
+
+_KEY: Final = re.compile(rf"[\x21-\x7e]{{1,{KEY_MAX}}}")
+
+
+def is_key(text: str) -> bool:
+    """Whether ``text`` can be a key: 1 to 255 visible ASCII characters."""
+    return _KEY.fullmatch(text) is not None
 
 
 def fingerprint(thing: str, action: str, params: bytes, ttl: int | None) -> str:

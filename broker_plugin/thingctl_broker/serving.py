@@ -63,7 +63,7 @@ def build_broker(settings: Settings) -> tuple[Any, Any]:
         broker = Broker(
             {
                 "listeners": {"default": {"type": "external"}},
-                "plugins": {plugin_name: {"settings": values}},
+                "plugins": {plugin_name: {"settings": values, "is_looked_after": True}},
                 "session_expiry_interval": _SESSION_EXPIRY,
             }
         )

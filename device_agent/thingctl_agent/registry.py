@@ -141,7 +141,7 @@ def _describe(function: Callable[..., Any], name: str, policy: Policy) -> Action
         name=name,
         description=signature.clean(function.__doc__ or ""),
         params_schema=params_schema,
-        result_schema=_result_schema(name, hints.get("return", Any)),
+        result_schema=_result_schema(hints.get("return", Any)),
         policy=msgspec.to_builtins(policy),
     )
     is_async = signature.is_async(function)
@@ -159,10 +159,11 @@ def _schema(kind: Any) -> dict[str, Any]:
     return schema
 
 
-def _result_schema(name: str, kind: Any) -> dict[str, Any] | None:
+def _result_schema(kind: Any) -> dict[str, Any] | None:
+    """JSON Schema of what is returned; ``None`` where the hint says too little or is no JSON type."""
     if kind in {Any, object}:
         return None
     try:
         return msgspec.json.schema(kind)
-    except (TypeError, ValueError) as error:
-        raise RegistrationError(f"{name}: what it returns cannot be described as JSON: {error}") from None
+    except (TypeError, ValueError):
+        return None

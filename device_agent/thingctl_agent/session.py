@@ -186,6 +186,7 @@ class Session:
                 "warning", "handler ended after its answer", executionId=execution_id, status=result.status
             )
         elif call.action.policy.reboots and result.status is Status.SUCCEEDED:
+            self._note("info", "restart asked for", executionId=execution_id)
             self._rebooting[execution_id] = (call, now + REBOOT_WITHIN)
             self._record(Rebooting(execution_id, result.encode()), flush=True)
         elif call.asked_to_stop == "stop" and result.status is Status.CANCELED:

@@ -69,6 +69,6 @@ def is_async(function: Callable[..., Any]) -> bool:
 
 def clean(text: str) -> str:
     """A docstring without its indentation, as ``inspect.cleandoc`` gives it."""
-    lines = text.expandtabs().strip().splitlines()
-    margin = min((len(line) - len(line.lstrip()) for line in lines[1:] if line.strip()), default=0)
-    return "\n".join([*lines[:1], *(line[margin:].rstrip() for line in lines[1:])])
+    first, *others = text.expandtabs().split("\n")
+    margin = min((len(line) - len(line.lstrip()) for line in others if line.strip()), default=0)
+    return "\n".join([first.lstrip(), *(line[margin:] for line in others)]).strip("\n")

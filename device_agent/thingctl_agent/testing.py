@@ -123,6 +123,7 @@ class Device:
 
     def deliver(self, execution_id: str, payload: bytes) -> None:
         """Hand a request over as it stands, to try a repeated or a malformed one."""
+        self._drain()
         topic = self._session.topics.request(self._session.thing, execution_id)
         self._do(self._session.message(topic, payload, time.monotonic(), time.time, retain=False))
 
@@ -133,7 +134,7 @@ class Device:
 
     def reply(self, execution_id: str) -> Reply:
         """What the device has said of it so far."""
-        self._turn(0.0)
+        self._drain()
         return Reply(list(self._published.get(execution_id, ())))
 
     def wait(self, execution_id: str, seconds: float = 10.0) -> Reply:
@@ -184,6 +185,11 @@ class Device:
         except queue.Empty:
             pass
         self._do(self._session.tick(time.monotonic(), time.time))
+
+    def _drain(self) -> None:
+        self._turn(0.0)
+        while not self._events.empty():
+            self._turn(0.0)
 
     def _do(self, effects: Iterable[Effect]) -> None:
         for effect in effects:

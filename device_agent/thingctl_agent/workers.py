@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -40,7 +40,7 @@ class Workers:
         self._finished = finished
         self._failed = failed
         self._contexts: dict[str, Context] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks: dict[str, asyncio.Task[Outcome]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __len__(self) -> int:
@@ -94,23 +94,21 @@ class Workers:
     def _spawn(
         self, loop: asyncio.AbstractEventLoop, action: Action, params: bytes, context: Context
     ) -> None:
-        self._tasks[context.execution_id] = loop.create_task(self._await(action, params, context))
+        def on_error(error: BaseException) -> None:
+            self._failed(context.execution_id, error)
+
+        def done(task: asyncio.Task[Outcome]) -> None:
+            del self._tasks[context.execution_id]
+            # A task that is cancelled before its first step ends without running any of it.
+            self._end(context, runner.never_begun() if task.cancelled() else task.result())
+
+        task = loop.create_task(runner.run_async(action, params, context, on_error))
+        self._tasks[context.execution_id] = task
+        task.add_done_callback(done)
         if context.canceled:  # it was interrupted before the loop came to it
-            self._cancel(context.execution_id)
+            task.cancel()
 
     def _cancel(self, execution_id: str) -> None:
         task = self._tasks.get(execution_id)
         if task is not None:
             task.cancel()
-
-    async def _await(self, action: Action, params: bytes, context: Context) -> None:
-        outcome: Any = None
-        try:
-            outcome = await runner.run_async(
-                action, params, context, lambda error: self._failed(context.execution_id, error)
-            )
-        finally:
-            self._tasks.pop(context.execution_id, None)
-            if outcome is None:  # cancelled before the handler had begun
-                outcome = runner.never_begun()
-            self._end(context, outcome)

@@ -56,6 +56,12 @@ def test_the_path_alone_is_measured() -> None:
     assert found["cpu_us_per_command"] > 0
 
 
+def test_a_post_alone_is_measured() -> None:
+    found = json.loads(run("hot_http.py", "--batches", "1").stdout)
+    assert found["cpu_us_per_post"] > 0
+    assert found["writes_per_answer"] >= 1
+
+
 def test_the_fleet_is_measured() -> None:
     found = json.loads(run("ceiling.py", "--things", "10", "--seconds", "0.2").stdout)
     assert found["fleet_ceiling_per_second"] > 0

@@ -53,12 +53,18 @@ class ApiClient:
 
     # What the API offers.
 
-    def send(self, thing: str, action: str, params: str, ttl: int | None) -> Json:
-        """Send a command; ``params`` is an encoded JSON object. Returns the execution."""
+    def send(self, thing: str, action: str, params: str, ttl: int | None, key: str = "") -> Json:
+        """Send a command; ``params`` is an encoded JSON object. Returns the execution.
+
+        ``key``: with that of an earlier command, its execution is returned and nothing is sent.
+        """
         fields = [f'"thingId":{json.dumps(thing)}', f'"action":{json.dumps(action)}', f'"params":{params}']
         if ttl is not None:
             fields.append(f'"ttl":{ttl}')
-        return self._execution("POST", "/commands", body="{" + ",".join(fields) + "}")
+        if not key.isascii() or not key.isprintable():  # the broker has its say on the rest
+            raise Failure(Exit.USAGE, "an idempotency key consists of visible ASCII characters")
+        headers = {"Idempotency-Key": key} if key else {}
+        return self._execution("POST", "/commands", body="{" + ",".join(fields) + "}", headers=headers)
 
     def execution(self, execution_id: str, wait: float | None = None) -> Json:
         """One execution; with ``wait`` (seconds), when it has ended or the time is over."""
@@ -103,8 +109,10 @@ class ApiClient:
         query: dict[str, str] | None = None,
         body: str | None = None,
         wait: float = 0.0,
+        *,
+        headers: dict[str, str] | None = None,
     ) -> Json:
-        execution = self.request(method, path, query, body, wait)
+        execution = self.request(method, path, query, body, wait, headers=headers)
         if not isinstance(execution.get("executionId"), str) or not isinstance(execution.get("status"), str):
             raise self._no_broker()
         return execution
@@ -116,13 +124,17 @@ class ApiClient:
         query: dict[str, str] | None = None,
         body: str | None = None,
         wait: float = 0.0,
+        *,
+        headers: dict[str, str] | None = None,
     ) -> Json:
         """Ask once; return the JSON object that comes back with a 2xx.
 
         ``wait``: seconds that the broker was asked to wait.
         """
         target = self._base + path + (f"?{urlencode(query)}" if query else "")
-        headers = self._headers if body is None else self._headers | {"Content-Type": "application/json"}
+        headers = self._headers | (headers or {})
+        if body is not None:
+            headers["Content-Type"] = "application/json"
         try:
             status, content = self._exchange(method, target, body, headers, TIMEOUT + wait)
         except TimeoutError:

@@ -37,6 +37,14 @@ def send(
     ttl: Annotated[
         int | None, typer.Option("--ttl", metavar="SECONDS", help="How long it may take.", min=1)
     ] = None,
+    key: Annotated[
+        str,
+        typer.Option(
+            "--idempotency-key",
+            metavar="KEY",
+            help="A name for this command: sent again with it, it is not carried out again.",
+        ),
+    ] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it has ended.")] = False,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
@@ -45,7 +53,7 @@ def send(
     """Send a command to a thing."""
     encoded = encode_params(params, values or [])
     with connect(url, token) as client:
-        execution = client.send(thing, action, encoded, ttl)
+        execution = client.send(thing, action, encoded, ttl, key)
         if wait:
             execution = _until_ended(client, execution)
     if as_json:
@@ -172,7 +180,8 @@ def _until_ended(client: ApiClient, execution: Json) -> Json:
         while execution["status"] not in TERMINAL:
             execution = client.execution(execution["executionId"], WAIT)
     except KeyboardInterrupt:
-        print(f"still {execution['status']}: thingctl watch {execution['executionId']}", file=sys.stderr)
+        status, execution_id = map(output.clean, (execution["status"], execution["executionId"]))
+        print(f"still {status}: thingctl watch {execution_id}", file=sys.stderr)
         raise
     except Failure as failure:
         raise Failure(failure.code, f"{failure.text}; the execution is {execution['executionId']}") from None

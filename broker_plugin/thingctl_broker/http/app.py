@@ -6,6 +6,7 @@ whatever went wrong into problem details.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
 import structlog
@@ -17,9 +18,12 @@ from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.auth import authenticate
 from thingctl_broker.http.compat.graph import Graph
 from thingctl_broker.http.compat.navixy import Navixy
+from thingctl_broker.http.console import Console
 from thingctl_broker.http.errors import INTERNAL_ERROR, METHOD_NOT_ALLOWED, Problem, problem_of
 from thingctl_broker.http.routes_commands import COMMANDS, Commands
+from thingctl_broker.http.routes_overview import OverviewPage
 from thingctl_broker.http.routes_things import Things
+from thingctl_broker.http.stream import Streams
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,13 +38,16 @@ if TYPE_CHECKING:
 HEALTH: Final = "/healthz"
 
 OPEN_PATHS: Final = frozenset({HEALTH})
-"""Everything else needs a token, also what is not there."""
+"""With the console's own files, all that needs no token; also what is not there needs one."""
 
 
 def create_app(service: CommandService, waiters: EndWaiters, tokens: TokenStore) -> Api:
     """Make the API over ``service``. It runs in the loop that the service lives in."""
+    streams = Streams(service)
+    things, overview = Things(service.things), OverviewPage(service)
+    routes = [*things.routes(), *overview.routes(), *streams.routes()]
     dialects = (Navixy(service, tokens), Graph(service))
-    return Api(Commands(service, waiters), Things(service.things), tokens, waiters, dialects)
+    return Api(Commands(service, waiters), routes, tokens, waiters, streams=streams, dialects=dialects)
 
 
 class Api:
@@ -49,18 +56,23 @@ class Api:
     def __init__(
         self,
         commands: Commands,
-        things: Things,
+        routes: list[Route],
         tokens: TokenStore,
         waiters: EndWaiters,
+        *,
+        streams: Streams,
         dialects: Sequence[Dialect] = (),
     ) -> None:
         self._commands = commands
+        self._console = Console()
+        self._streams = streams
         self.dialects = dialects
         self._open_paths = OPEN_PATHS.union(*(dialect.open_paths for dialect in dialects))
         self._tokens = tokens
         self._waiters = waiters
+        self._stopping = False
         self._log = structlog.get_logger("thingctl.http")
-        self.routes = [*commands.routes(), *things.routes(), Route(HEALTH, _health, methods=["GET"])]
+        self.routes = [*commands.routes(), *routes, Route(HEALTH, _health, methods=["GET"])]
         """Every endpoint but those of the dialects."""
         self._router = Router(
             [*self.routes, *(route for dialect in dialects for route in dialect.routes())],
@@ -68,8 +80,10 @@ class Api:
         )
 
     def stop(self) -> None:
-        """Let waiting callers go; from now on nobody waits."""
+        """Let waiting and listening callers go; from now on nobody waits."""
+        self._stopping = True
         self._waiters.release()
+        self._streams.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -78,6 +92,9 @@ class Api:
         scope["app"] = self  # with it, the router raises what it cannot route
         try:
             path = scope["path"]
+            if self._console.owns(path):
+                await self._console.answer(scope)(scope, receive, send)
+                return
             if path not in self._open_paths:
                 scope["token"] = authenticate(scope, self._tokens)
             if path == COMMANDS and scope["method"] == "POST":
@@ -88,6 +105,10 @@ class Api:
                 return
         except ClientDisconnect:
             return
+        except asyncio.CancelledError:
+            if not self._stopping:
+                raise
+            return  # the connection is closed already: there is nobody to tell, and nothing to log
         except Exception as error:
             answer = self._told(scope, self._problem(scope, error))
         await answer(scope, receive, send)

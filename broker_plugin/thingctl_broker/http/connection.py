@@ -56,6 +56,8 @@ class Connection(HttpToolsProtocol):
         self.access_log = False
         self._received = 0
         """Bytes of the request that is arriving."""
+        self._begun = False
+        """Whether something of that request is there already."""
         self._head_complete = False
         self._arriving_since: float | None = self.loop.time()
         self._stalled_since: float | None = None
@@ -63,9 +65,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection in, or refuse it if there are too many."""
         super().connection_made(transport)
-        sock = transport.get_extra_info("socket")
-        if sock.family in {socket.AF_INET, socket.AF_INET6}:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if len(self.connections) > CONNECTIONS_MAX:
             self.refuse(TOO_MANY_CONNECTIONS, f"{CONNECTIONS_MAX} are open already")
 
@@ -88,6 +88,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
+        self._begun = True
         if self._arriving_since is None:
             self._arriving_since = self.loop.time()
 
@@ -106,6 +107,7 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request is there."""
         self._received = 0
+        self._begun = False
         self._head_complete = False
         self._arriving_since = None
         super().on_message_complete()
@@ -154,8 +156,8 @@ class Connection(HttpToolsProtocol):
             self._arriving_since = now  # it is we who do not read
         elif now - self._arriving_since <= REQUEST_TIMEOUT_SECONDS:
             return
-        elif self._received == 0:
-            self.transport.close()  # it asked for nothing
+        elif not self._begun:
+            self.transport.close()  # it asks for nothing
         else:
             self.refuse(REQUEST_TIMEOUT, f"it took more than {REQUEST_TIMEOUT_SECONDS:g} seconds")
 

@@ -16,7 +16,6 @@ from thingctl_broker.errors import (
     InvalidCommand,
     NotAccepting,
     QueueFull,
-    ServiceError,
     TableFull,
     UnknownExecution,
     UnknownThing,
@@ -42,6 +41,7 @@ class Kind(NamedTuple):
 INVALID_REQUEST: Final = Kind("invalid-request", 400, "The request is not well-formed HTTP")
 INVALID_BODY: Final = Kind("invalid-body", 400, "The body is not what this call takes")
 INVALID_PARAMETER: Final = Kind("invalid-parameter", 400, "A query parameter is wrong")
+INVALID_HEADER: Final = Kind("invalid-header", 400, "A header is not what this call takes")
 UNAUTHORIZED: Final = Kind("unauthorized", 401, "A valid API token is needed")
 NOT_FOUND: Final = Kind("not-found", 404, "There is nothing at this path")
 UNKNOWN_THING: Final = Kind("unknown-thing", 404, "No thing has that name")
@@ -58,11 +58,13 @@ INTERNAL_ERROR: Final = Kind("internal-error", 500, "The broker failed")
 TABLE_FULL: Final = Kind("table-full", 503, "The broker holds as many live executions as it may")
 NOT_ACCEPTING: Final = Kind("not-accepting", 503, "Commands cannot be kept at present")
 TOO_MANY_CONNECTIONS: Final = Kind("too-many-connections", 503, "Too many HTTP connections are open")
+TOO_MANY_STREAMS: Final = Kind("too-many-streams", 503, "Too many event streams are open")
 
 KINDS: Final = (
     INVALID_REQUEST,
     INVALID_BODY,
     INVALID_PARAMETER,
+    INVALID_HEADER,
     UNAUTHORIZED,
     NOT_FOUND,
     UNKNOWN_THING,
@@ -79,6 +81,7 @@ KINDS: Final = (
     TABLE_FULL,
     NOT_ACCEPTING,
     TOO_MANY_CONNECTIONS,
+    TOO_MANY_STREAMS,
 )
 
 
@@ -93,6 +96,8 @@ class ProblemDetails(msgspec.Struct, frozen=True, omit_defaults=True):
     """RFC 6901 JSON pointer to the fault in the request's body."""
     parameter: str | None = None
     """The query parameter at fault."""
+    header: str | None = None
+    """The header at fault."""
 
 
 class Problem(Exception):
@@ -105,11 +110,12 @@ class Problem(Exception):
         *,
         pointer: str | None = None,
         parameter: str | None = None,
+        header: str | None = None,
         headers: Headers = (),
     ) -> None:
         super().__init__(detail)
         self.kind = kind
-        self.details = ProblemDetails(kind.type, kind.title, kind.status, detail, pointer, parameter)
+        self.details = ProblemDetails(kind.type, kind.title, kind.status, detail, pointer, parameter, header)
         self.headers = headers
 
     def answer(self) -> Answer:
@@ -146,6 +152,3 @@ def problem_of(error: Exception) -> Problem | None:
             return Problem(NOT_FOUND, "no part of the API has this path")
         case _:
             return None
-
-
-assert issubclass(TableFull, ServiceError)

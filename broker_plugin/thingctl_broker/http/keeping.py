@@ -15,17 +15,23 @@ if TYPE_CHECKING:
     from thingctl_broker.waiting import EndWaiters
 
 
-async def until_kept(journal: Journal) -> None:
-    """Return when everything recorded so far is kept.
+async def until_kept(journal: Journal) -> bool:
+    """Return True when everything recorded so far is kept.
 
     Nothing that an answer says may be lost to a crash a moment later, so every answer
     about an execution comes behind this. Costs a call when there is nothing to wait for.
+
+    Returns False, and soon, when the journal cannot write: what was recorded is true of the
+    broker that runs, but not kept; executions that were new have been withdrawn.
     """
+    if not journal.accepting:
+        return False
     kept = _Kept()
-    journal.then(kept)
+    journal.then(kept, kept.lost)
     if not kept.yes:
         kept.waiter = asyncio.get_running_loop().create_future()
-        await kept.waiter
+        return await kept.waiter
+    return True
 
 
 class _Kept:
@@ -35,12 +41,17 @@ class _Kept:
 
     def __init__(self) -> None:
         self.yes = False
-        self.waiter: asyncio.Future[None] | None = None
+        self.waiter: asyncio.Future[bool] | None = None
 
     def __call__(self) -> None:
         self.yes = True
         if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
+            self.waiter.set_result(True)
+
+    def lost(self) -> None:
+        """Nothing will come of it for now."""
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(False)
 
 
 async def until_ended(waiters: EndWaiters, execution: Execution, seconds: float, receive: Receive) -> None:

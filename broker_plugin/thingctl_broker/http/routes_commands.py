@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.routing import Route
 
-from thingctl_broker.errors import UnknownExecution, UnknownThing
+from thingctl_broker.errors import NotAccepting, UnknownExecution, UnknownThing
 from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.bodies import decode_body, read_json_body
-from thingctl_broker.http.errors import UNKNOWN_THING, Problem
+from thingctl_broker.http.errors import INVALID_HEADER, UNKNOWN_THING, Problem
 from thingctl_broker.http.keeping import until_ended, until_kept
 from thingctl_broker.http.queries import Parameters
 from thingctl_broker.http.schemas import (
@@ -18,10 +18,13 @@ from thingctl_broker.http.schemas import (
     encode_page,
     execution_resource,
 )
+from thingctl_broker.idempotency import KEY_MAX, is_key
 from thingctl_broker.table import Query
 from thingctl_protocol.identifiers import is_action_name, is_id, is_thing_name
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from starlette.requests import Request
     from starlette.types import Receive, Scope
 
@@ -30,6 +33,9 @@ if TYPE_CHECKING:
     from thingctl_broker.waiting import EndWaiters
 
 COMMANDS: Final = "/api/v1/commands"
+
+IDEMPOTENCY_KEY: Final = b"idempotency-key"
+"""The header that makes a command safe to send again."""
 
 _NONE: Final[frozenset[str]] = frozenset()
 _WAIT: Final = frozenset({"wait"})
@@ -60,15 +66,25 @@ class Commands:
         """
         query = scope["query_string"]
         wait = Parameters(query, _WAIT).wait() if query else None
-        body = decode_body(command_body_decoder, await read_json_body(dict(scope["headers"]), receive))
+        headers = dict(scope["headers"])
+        key = _idempotency_key(scope["headers"]) if IDEMPOTENCY_KEY in headers else ""
+        body = decode_body(command_body_decoder, await read_json_body(headers, receive))
         try:
             execution = self._service.send(
-                body.thing_id, body.action, body.params_json(), body.ttl, requested_by=scope["token"].name
+                body.thing_id,
+                body.action,
+                body.params_json(),
+                body.ttl,
+                requested_by=scope["token"].name,
+                idempotency_key=key,
             )
         except UnknownThing as error:
             raise Problem(UNKNOWN_THING, error.text, pointer="/thingId") from None
+        answer = encode_execution(execution)
+        if not await until_kept(self._service.journal) and not self._is_known(execution):
+            raise NotAccepting("the command could not be kept, so it was not accepted", retry_after=5)
         if wait is None:
-            return await self._kept(execution, 201, _location(execution))
+            return Answer(201, answer, (_location(execution),))
         return await self._ended(execution, wait, receive)
 
     async def send_routed(self, request: Request) -> Answer:
@@ -79,9 +95,8 @@ class Commands:
         """``GET /api/v1/commands/{executionId}``: one execution, on request when it has ended."""
         wait = Parameters(request.scope["query_string"], _WAIT).wait()
         execution = self._service.get(_asked_id(request))
-        if wait is None:
-            return await self._kept(execution, 200)
-        return await self._ended(execution, wait, request.receive)
+        now = await self._kept(execution, 200)
+        return now if wait is None else await self._ended(execution, wait, request.receive)
 
     async def list(self, request: Request) -> Answer:
         """``GET /api/v1/commands``: executions, newest first."""
@@ -91,11 +106,16 @@ class Commands:
             action=asked.text("action", is_action_name, "the name of an action"),
             statuses=asked.statuses(),
         )
-        page = self._service.list(query, asked.limit(), asked.cursor())
-        items = ((execution.execution_id, execution_resource(execution)) for execution in page.executions)
-        body = encode_page("executions", items, page.cursor)
-        await until_kept(self._service.journal)
+        limit, cursor = asked.limit(), asked.cursor()
+        body = self._page(query, limit, cursor)
+        if not await until_kept(self._service.journal):
+            body = self._page(query, limit, cursor)  # without what could not be kept
         return Answer(200, body)
+
+    def _page(self, query: Query, limit: int, cursor: str | None) -> bytes:
+        page = self._service.list(query, limit, cursor)
+        items = ((execution.execution_id, execution_resource(execution)) for execution in page.executions)
+        return encode_page("executions", items, page.cursor)
 
     async def cancel(self, request: Request) -> Answer:
         """``POST /api/v1/commands/{executionId}/cancel``: withdraw it, or ask the thing to stop."""
@@ -110,8 +130,13 @@ class Commands:
     async def _kept(self, execution: Execution, status: int, *headers: tuple[bytes, bytes]) -> Answer:
         """The execution as it stands now, told once that is kept."""
         body = encode_execution(execution)
-        await until_kept(self._service.journal)
+        if not await until_kept(self._service.journal) and not self._is_known(execution):
+            raise UnknownExecution("the execution could not be kept, so it never was")
         return Answer(status, body, headers)
+
+    def _is_known(self, execution: Execution) -> bool:
+        """Whether it has not been withdrawn because it could not be kept."""
+        return self._service.table.get(execution.execution_id) is execution
 
 
 def _asked_id(request: Request) -> str:
@@ -120,6 +145,16 @@ def _asked_id(request: Request) -> str:
     if not is_id(execution_id):
         raise UnknownExecution("what the path names is no execution id")
     return execution_id
+
+
+def _idempotency_key(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    keys = [value.decode("latin-1") for name, value in headers if name == IDEMPOTENCY_KEY]
+    if len(keys) > 1:
+        raise Problem(INVALID_HEADER, "there are two Idempotency-Key headers", header="Idempotency-Key")
+    if not is_key(keys[0]):
+        fault = f"an Idempotency-Key is 1 to {KEY_MAX} visible ASCII characters"
+        raise Problem(INVALID_HEADER, fault, header="Idempotency-Key")
+    return keys[0]
 
 
 def _location(execution: Execution) -> tuple[bytes, bytes]:

@@ -76,6 +76,7 @@ class ExecutionResource(msgspec.Struct, frozen=True, gc=False, rename="camel", o
     retry_safe: bool | None = None
     late: LateResource | None = None
     conflicts: int = 0
+    requested_by: str = ""
     published_at: str | None = None
     delivered_at: str | None = None
     started_at: str | None = None
@@ -92,6 +93,7 @@ class ThingResource(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     first_seen: str
     last_seen: str
     client_id: str = ""
+    agent_version: str = ""
     actions: list[str] | None = None
     announcement: Announcement | None = None
 
@@ -143,6 +145,7 @@ def execution_resource(execution: Execution) -> ExecutionResource:
         execution.retry_safe if execution.status is Status.TIMED_OUT else None,
         None if execution.late is None else _late_resource(execution.late),
         execution.conflicts,
+        execution.requested_by,
         _time(execution.published_at),
         _time(execution.delivered_at),
         _time(execution.started_at),
@@ -201,6 +204,7 @@ def thing_resource(thing: Thing, *, whole: bool) -> ThingResource:
         rfc3339(thing.first_seen),
         rfc3339(thing.last_seen),
         thing.client_id,
+        "" if announcement is None else announcement.agent_version,
         None if announcement is None else [action.name for action in announcement.actions],
         announcement if whole else None,
     )

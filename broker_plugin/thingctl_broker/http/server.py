@@ -41,7 +41,7 @@ class StoppableApp(Protocol):
 class HttpServer:
     """Serves one application on one listening socket.
 
-    ``sock`` is bound already; the server listens on it and closes it at the end.
+    ``sock`` is a TCP socket, bound already; the server listens on it and closes it at the end.
     """
 
     def __init__(self, app: StoppableApp, sock: socket.socket) -> None:
@@ -55,6 +55,7 @@ class HttpServer:
                 lifespan="off",
                 interface="asgi3",
                 log_config=None,  # logging is the broker's
+                workers=1,  # else $WEB_CONCURRENCY would have a say
                 proxy_headers=False,
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE,

@@ -13,6 +13,8 @@ amqtt's own listeners must be off: a client that came in by one would bypass the
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,20 +42,27 @@ class CommandsPlugin(BaseAuthPlugin):  # type: ignore[misc] # amqtt ships no typ
 
     @dataclass
     class Config(BasePlugin.Config):  # type: ignore[misc]
-        """``config_file``: a thingctl TOML. ``settings``: the same names, in place."""
+        """``config_file``: a thingctl TOML. ``settings``: the same names, in place.
+
+        ``is_looked_after``: whether whoever made the Broker tells why it could not start,
+        from what is raised or from ``failure``. amqtt's own command does not.
+        """
 
         config_file: str | None = None
         settings: dict[str, Any] = field(default_factory=dict)
+        is_looked_after: bool = False
 
     def __init__(self, context: Any) -> None:
         super().__init__(context)
         self.failure: Exception | None = None
+        """Why the broker could not start, if it could not."""
         self._broker: Any = context._broker_instance  # noqa: SLF001 the one private name: there is no public way
         try:
             settings = _settings(self.config)
             self.application = Application(settings)
         except ConfigurationError as error:
-            _log.error("thingctl cannot start", fault=str(error))
+            if not self.config.is_looked_after:
+                _log.error("thingctl cannot start", fault=str(error))
             raise
 
     async def on_broker_post_start(self) -> None:
@@ -71,9 +80,11 @@ class CommandsPlugin(BaseAuthPlugin):  # type: ignore[misc] # amqtt ships no typ
         try:
             await self.application.start(self._broker)
         except Exception as error:
-            # amqtt would swallow it; `thingctl serve` looks here.
+            # amqtt would swallow it, and go on without anybody to listen to devices.
             self.failure = error
-            _log.exception("thingctl could not start")
+            if not self.config.is_looked_after:
+                _log.exception("thingctl could not start")
+                asyncio.get_running_loop().call_soon(sys.exit, 2)
 
     async def on_broker_pre_shutdown(self) -> None:
         """Close the front before amqtt goes."""

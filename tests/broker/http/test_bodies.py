@@ -121,6 +121,15 @@ async def test_a_body_beyond_the_bound_is_refused_however_it_is_cut(declared):
         assert raised.value.kind.status == 413
 
 
+async def test_a_body_beyond_the_bound_is_refused_when_it_comes_in_one_piece():
+    async def receive():
+        return {"type": "http.request", "body": b" " * (BODY_MAX + 1)}
+
+    with pytest.raises(Problem) as raised:
+        await read_json_body({}, receive)
+    assert raised.value.kind.status == 413
+
+
 async def test_a_body_that_never_ends_is_refused_with_the_connection():
     with pytest.raises(Problem) as raised:
         await read_json_body({}, chunks(*[b" " * 65536] * 1000))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import struct
 from http.client import HTTPConnection, HTTPResponse
 
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
 from broker.http.running import AUTHORIZED, until
 from thingctl_broker.http import connection as limits
+from thingctl_broker.http import server
 
 COMMANDS = "/api/v1/commands"
 AUTHORIZATION = f"Authorization: {AUTHORIZED['Authorization']}\r\n".encode()
@@ -157,12 +161,19 @@ def test_a_client_that_aborts_costs_nothing(api):
         sock.sendall(post()[:cut])
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         sock.close()
-    until(lambda: not api.call(lambda: list(api.server._server.server_state.connections)))
-    until(lambda: not api.call(lambda: list(api.server._server.server_state.tasks)))
+    assert api.get("/healthz").status == 200  # connections are accepted in order: the others were
+    state = api.server._server.server_state
+    until(lambda: api.call(lambda: not state.connections and not state.tasks))
     assert len(api.service.table) == 0
 
 
-def test_a_request_that_takes_too_long_is_refused(api, monkeypatch):
+@pytest.fixture
+def often(monkeypatch):
+    """Connections are looked at every 0.1 s."""
+    monkeypatch.setattr(server, "_SWEEP_TICKS", 1)
+
+
+def test_a_request_that_takes_too_long_is_refused(api, often, monkeypatch):
     monkeypatch.setattr(limits, "REQUEST_TIMEOUT_SECONDS", 0.0)
     for data in (b"GET /", post()[:-1]):
         with api.raw() as sock:
@@ -172,20 +183,20 @@ def test_a_request_that_takes_too_long_is_refused(api, monkeypatch):
             assert eof(sock)
 
 
-def test_a_connection_that_asks_for_nothing_is_closed_without_a_word(api, monkeypatch):
+def test_a_connection_that_asks_for_nothing_is_closed_without_a_word(api, often, monkeypatch):
     monkeypatch.setattr(limits, "REQUEST_TIMEOUT_SECONDS", 0.0)
     with api.raw() as sock:
         assert eof(sock)
 
 
-def test_a_caller_that_waits_is_not_taken_for_slow(api, monkeypatch):
+def test_a_caller_that_waits_is_not_taken_for_slow(api, often, monkeypatch):
     monkeypatch.setattr(limits, "REQUEST_TIMEOUT_SECONDS", 0.0)
     with api.raw() as sock:
-        sock.sendall(post(query=b"?wait=1.5"))
+        sock.sendall(post(query=b"?wait=0.5"))
         assert read(sock)[0] == 202
 
 
-def test_a_client_that_does_not_read_is_cut_off(api, monkeypatch):
+def test_a_client_that_does_not_read_is_cut_off(api, often, monkeypatch):
     monkeypatch.setattr(limits, "STALL_TIMEOUT_SECONDS", 0.0)
     for _ in range(20):
         api.send(params={"text": "x" * 100_000})
@@ -207,3 +218,106 @@ def test_connections_beyond_the_bound_are_refused(api, monkeypatch):
             assert eof(second)
         first.sendall(post())
         assert read(first)[0] == 201
+
+
+class FakeSocket:
+    def setsockopt(self, *_):
+        pass
+
+    def getpeername(self):
+        return ("192.0.2.1", 1)
+
+    getsockname = getpeername
+
+
+class FakeTransport:
+    """Remembers what became of it."""
+
+    def __init__(self):
+        self.fate = ""
+        self.written = b""
+
+    def get_extra_info(self, name, default=None):
+        return FakeSocket() if name == "socket" else default
+
+    def write(self, data):
+        self.written += data
+
+    def close(self):
+        self.fate = self.fate or "closed"
+
+    def abort(self):
+        self.fate = "aborted"
+
+    def is_closing(self):
+        return bool(self.fate)
+
+    def pause_reading(self):
+        pass
+
+    def resume_reading(self):
+        pass
+
+
+@pytest.fixture
+async def connection():
+    """A connection whose application never answers; it opened at time 0."""
+    loop = asyncio.get_running_loop()
+
+    async def app(scope, receive, send):
+        await loop.create_future()
+
+    config = uvicorn.Config(app, http=limits.Connection, ws="none", lifespan="off", log_config=None)
+    config.load()
+    state = ServerState()
+    made = limits.Connection(config, state, {}, loop)
+    made.connection_made(FakeTransport())
+    made._arriving_since = 0.0
+    yield made
+    made.connection_lost(ConnectionAbortedError())
+    for task in list(state.tasks):
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_a_connection_is_closed_when_it_asks_for_nothing_for_too_long(connection):
+    connection.close_if_stuck(limits.REQUEST_TIMEOUT_SECONDS)
+    assert connection.transport.fate == ""
+    connection.close_if_stuck(limits.REQUEST_TIMEOUT_SECONDS + 0.1)
+    assert (connection.transport.fate, connection.transport.written) == ("closed", b"")
+
+
+async def test_a_request_has_so_long_to_arrive_and_an_answer_as_long_as_it_takes(connection):
+    connection.data_received(post()[:-1])
+    connection.close_if_stuck(limits.REQUEST_TIMEOUT_SECONDS)
+    assert connection.transport.fate == ""
+    connection.data_received(post()[-1:])
+    connection.close_if_stuck(1e9)
+    assert connection.transport.fate == ""
+
+
+async def test_a_next_request_has_its_own_time_and_none_runs_while_we_do_not_read(connection):
+    connection.data_received(post() + post()[:-1])  # the second waits for its turn: reading is paused
+    now = connection._arriving_since
+    connection.close_if_stuck(now + 1000)
+    assert connection.transport.fate == ""
+    connection.flow.resume_reading()
+    connection.close_if_stuck(now + 1000 + limits.REQUEST_TIMEOUT_SECONDS)
+    assert connection.transport.fate == ""
+    connection.close_if_stuck(now + 1000.1 + limits.REQUEST_TIMEOUT_SECONDS)
+    assert connection.transport.fate == "closed"
+    assert b" 408 Request Timeout\r\n" in connection.transport.written
+
+
+async def test_an_answer_has_so_long_to_be_read(connection):
+    connection.data_received(post())
+    connection.pause_writing()
+    connection._stalled_since = 0.0
+    connection.close_if_stuck(limits.STALL_TIMEOUT_SECONDS)
+    assert connection.transport.fate == ""
+    connection.resume_writing()
+    connection.close_if_stuck(limits.STALL_TIMEOUT_SECONDS + 0.1)
+    assert connection.transport.fate == ""
+    connection.pause_writing()
+    connection.close_if_stuck(connection._stalled_since + limits.STALL_TIMEOUT_SECONDS + 0.1)
+    assert connection.transport.fate == "aborted"

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from broker.http.running import AUTHORIZED, RunningApi, until
+from thingctl_broker.testing import InMemoryJournal
 
 COMMANDS = "/api/v1/commands"
 
@@ -34,6 +35,7 @@ def test_post_accepts_a_command_and_says_where_its_execution_is(api):
         "attempts": 0,
         "createdAt": "2025-05-28T00:00:00.000Z",
         "expiresAt": "2025-05-28T00:00:30.000Z",
+        "requestedBy": "admin",
         "events": [{"at": "2025-05-28T00:00:00.000Z", "event": "created"}],
     }
     assert api.get(path(execution)).json == execution
@@ -296,3 +298,69 @@ def test_nothing_is_told_before_it_is_kept(method, target):
         assert replies[0].status in {200, 201}
     finally:
         api.close()
+
+
+@pytest.fixture
+def full():
+    """An API whose journal finds the disk full at the next try, and one command that is kept."""
+    journal = InMemoryJournal()
+    running = RunningApi(journal=journal)
+    execution = running.call(running.service.send, "lamp", "turnOn")
+    running.call(journal.commit)
+    yield running, {"executionId": execution.execution_id, "thingId": "lamp"}
+    running.close()
+
+
+def ask_while_the_disk_fills(api, *args):
+    """The reply to a request whose record cannot be kept."""
+    replies = []
+    thread = threading.Thread(target=lambda: replies.append(api.request(*args)))
+    thread.start()
+    until(lambda: api.service.journal._waiting)
+    assert replies == []
+    api.call(api.service.journal.fail)
+    thread.join()
+    return replies[0]
+
+
+@pytest.mark.parametrize("wait", ["", "?wait=30"])
+def test_a_command_that_cannot_be_kept_is_not_accepted(full, wait):
+    api, kept = full
+    body = {"thingId": "lamp", "action": "turnOff"}
+    reply = ask_while_the_disk_fills(api, "POST", COMMANDS + wait, body)
+    assert (reply.status, reply.json["type"]) == (503, "urn:thingctl:problem:not-accepting")
+    assert reply.headers["retry-after"] == "5"
+    assert [e.execution_id for e in api.call(lambda: list(api.service.table))] == [kept["executionId"]]
+    assert api.post(COMMANDS, body).json["type"] == "urn:thingctl:problem:not-accepting"
+
+
+def test_while_nothing_can_be_kept_executions_can_be_read_and_canceled(full):
+    api, kept = full
+    reply = ask_while_the_disk_fills(api, "POST", path(kept) + "/cancel")
+    assert (reply.status, reply.json["status"]) == (200, "CANCELED")
+    # From here on nobody waits for a disk that is known to be full.
+    assert api.request("GET", path(kept)).status == 200
+    assert ids(api.request("GET", COMMANDS)) == [kept["executionId"]]
+
+
+def test_a_key_makes_a_command_safe_to_send_again(api):
+    body = {"thingId": "lamp", "action": "turnOn", "params": {"level": 1}}
+    key = AUTHORIZED | {"Idempotency-Key": '"8e03978e-40d5"'}
+    first = api.post(COMMANDS, body, headers=key)
+    again = api.post(COMMANDS, body, headers=key)
+    assert (again.status, again.content, again.headers["location"]) == (201, first.content, path(first.json))
+    assert len(api.service.table) == 1
+    other = api.post(COMMANDS, body | {"params": {"level": 2}}, headers=key)
+    assert (other.status, other.json["type"]) == (409, "urn:thingctl:problem:idempotency-conflict")
+    assert api.post(COMMANDS, body, headers=AUTHORIZED | {"Idempotency-Key": "another"}).json != first.json
+    assert len(api.service.table) == 2
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "ä", "a\tb"])
+def test_a_key_that_cannot_be_one_is_refused(api, key):
+    reply = api.post(
+        COMMANDS, {"thingId": "lamp", "action": "x"}, headers=AUTHORIZED | {"Idempotency-Key": key}
+    )
+    assert (reply.status, reply.json["header"]) == (400, "Idempotency-Key")
+    assert reply.json["type"] == "urn:thingctl:problem:invalid-header"
+    assert len(api.service.table) == 0

@@ -16,6 +16,7 @@ def test_a_thing_shows_its_presence(api):
         "firstSeen": "2025-05-28T00:00:00.000Z",
         "lastSeen": "2025-05-28T00:00:01.500Z",
         "clientId": "client-of-lamp",
+        "agentVersion": "0.1",
         "actions": ["turnOn"],
         "announcement": {"agentVersion": "0.1", "actions": [{"name": "turnOn"}]},
     }

@@ -136,6 +136,7 @@ def test_a_thing_shows_what_it_announced():
         "firstSeen": "1970-01-01T00:00:00.000Z",
         "lastSeen": "1970-01-01T00:00:01.500Z",
         "clientId": "c1",
+        "agentVersion": "1.2",
         "actions": ["turnOn"],
     }
     announcement = {

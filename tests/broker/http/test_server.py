@@ -13,6 +13,7 @@ import pytest
 
 from broker.http.running import AUTHORIZED, RunningApi, until
 from thingctl_broker.http.server import HttpServer
+from thingctl_broker.unkept import NoJournal
 
 BODY = b'{"thingId":"lamp","action":"turnOn"}'
 WAITING = (
@@ -72,6 +73,18 @@ def test_stop_does_not_wait_for_a_client_that_does_not_read():
 
 def connections(api):
     return api.server._server.server_state.connections
+
+
+def test_stop_does_not_wait_for_a_journal_that_got_stuck(caplog):
+    journal = NoJournal()
+    api = RunningApi(journal=journal)
+    journal.then = lambda kept, lost=None: None
+    with api.raw() as sock:
+        sock.sendall(WAITING.replace(b"?wait=60", b""))
+        until(lambda: len(api.service.table) == 1)
+        stop_in_time(api)
+    api.close()
+    assert caplog.records == []
 
 
 def test_stop_refuses_new_connections_and_may_be_repeated():

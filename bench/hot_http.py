@@ -1,0 +1,149 @@
+"""``POST /api/v1/commands`` alone, without a kernel: what our own code and uvicorn cost per request.
+
+The API on uvicorn's protocol as the product has it, on transports that keep what is
+written, with connected things behind it (see ``hot_path``). The figure includes
+``service.send`` and the event loop's turns, and excludes system calls.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import secrets
+import sys
+import time
+from typing import Final
+
+import uvicorn
+
+from fleet_parts import thing_name
+from hot_path import THINGS, KeepingTransport, Path
+from thingctl_broker.credentials import TokenStore
+from thingctl_broker.http.app import create_app
+from thingctl_broker.http.connection import Connection
+from thingctl_broker.waiting import EndWaiters
+
+WINDOW: Final = 64
+ROUNDS: Final = 30
+"""Requests on each connection in one batch."""
+
+
+class HttpTransport(KeepingTransport):
+    """What uvicorn asks of a transport besides."""
+
+    def is_closing(self) -> bool:
+        """It stays open."""
+        return False
+
+    def pause_reading(self) -> None:
+        """Nothing comes unasked."""
+
+    def resume_reading(self) -> None:
+        """Nothing comes unasked."""
+
+
+class NoSocket:
+    """Stands where the transport's socket does."""
+
+    family: Final = None
+
+    def getsockname(self) -> tuple[str, int]:
+        """Where the server listens."""
+        return "127.0.0.1", 80
+
+    def getpeername(self) -> tuple[str, int]:
+        """Where the client is."""
+        return "127.0.0.1", 40_000
+
+
+class Api:
+    """The API over a path, and ``WINDOW`` connections to it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        token = secrets.token_urlsafe(32)
+        service = path.service
+        app = create_app(service, EndWaiters(service.events), TokenStore.open(None, token))
+        config = uvicorn.Config(
+            app,
+            http=Connection,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            proxy_headers=False,
+            server_header=False,
+        )
+        config.load()
+        state = uvicorn.server.ServerState()
+        state.default_headers = [(b"date", b"Thu, 01 Jan 1970 00:00:00 GMT")]
+        self.transports = [HttpTransport(40_000 + i, socket=NoSocket()) for i in range(WINDOW)]
+        self.connections = [Connection(config, state, {}) for _ in range(WINDOW)]
+        for connection, transport in zip(self.connections, self.transports, strict=True):
+            connection.connection_made(transport)
+        head = f"POST /api/v1/commands HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\n"
+        self.requests = [self._request(head, thing_name(i)) for i in range(THINGS)]
+        self.turn = self.writes = self.answers = 0
+
+    async def batch(self) -> float:
+        """CPU microseconds per request."""
+        took = 0
+        for _ in range(ROUNDS):
+            requests = [self.requests[(self.turn + i) % THINGS] for i in range(WINDOW)]
+            self.turn += WINDOW
+            before = time.process_time_ns()
+            for connection, request in zip(self.connections, requests, strict=True):
+                connection.data_received(request)
+            # A turn of the loop is what is measured: no event could stand for it.
+            while not all(transport.written for transport in self.transports):  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            took += time.process_time_ns() - before
+            for transport in self.transports:
+                assert transport.written[0].startswith(b"HTTP/1.1 201"), transport.written
+                self.writes += len(transport.written)
+                self.answers += 1
+                transport.written.clear()
+        self.path.answer()
+        return took / 1000 / ROUNDS / WINDOW
+
+    @staticmethod
+    def _request(head: str, thing: str) -> bytes:
+        body = f'{{"thingId":"{thing}","action":"setTemperature","params":{{"value":24}},"ttl":60}}'
+        return f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--batches", type=int, default=20, help=f"of {ROUNDS * WINDOW} requests (20)")
+    parser.add_argument("--profile", action="store_true", help="cProfile over them, to stderr, instead")
+    options = parser.parse_args()
+    path = Path()
+    await path.connect()
+    api = Api(path)
+    await api.batch()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    if options.profile:
+        await _profile(api, options.batches)
+        return
+    least = min([await api.batch() for _ in range(options.batches)])
+    print(json.dumps({"cpu_us_per_post": round(least, 2), "writes_per_answer": api.writes / api.answers}))
+    await path.front.stop()
+
+
+async def _profile(api: Api, batches: int) -> None:
+    import cProfile  # noqa: PLC0415 not for the figures
+    import pstats  # noqa: PLC0415
+
+    with cProfile.Profile() as profile:
+        for _ in range(batches):
+            await api.batch()
+    pstats.Stats(profile, stream=sys.stderr).sort_stats("tottime").print_stats(45)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

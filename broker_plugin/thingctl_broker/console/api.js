@@ -1,0 +1,96 @@
+// The HTTP API. Every failure is an ApiError whose message is a sentence for people.
+
+import * as connection from "./connection.js";
+import { parse } from "./json.js";
+import * as session from "./session.js";
+
+export const BASE = new URL("api/v1/", document.baseURI);
+
+export class ApiError extends Error {
+  constructor(status, problem) {
+    super(problem.detail ?? problem.title ?? `The broker answered ${status}.`);
+    this.status = status;
+    this.type = problem.type ?? "";
+    this.pointer = problem.pointer ?? null;
+    this.parameter = problem.parameter ?? null;
+  }
+
+  /** The broker did not answer at all. */
+  get unreachable() {
+    return this.status === 0;
+  }
+}
+
+/** Ask; return the answer as text. `query`: parameters, those without a value left out. */
+async function ask(method, path, { query = {}, body, signal, token = session.token() } = {}) {
+  const url = new URL(path, BASE);
+  for (const [name, value] of Object.entries(query)) {
+    if (value !== null && value !== undefined && value !== "") url.searchParams.set(name, value);
+  }
+  const headers = { Authorization: `Bearer ${token}` };
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  let response;
+  let text;
+  try {
+    response = await fetch(url, { method, headers, body, signal, cache: "no-store", credentials: "omit" });
+    text = await response.text();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    connection.tell("offline");
+    throw new ApiError(0, { detail: "The broker cannot be reached." });
+  }
+  connection.answered();
+  if (response.ok) return text;
+  let problem = {};
+  try {
+    problem = JSON.parse(text);
+  } catch {
+    problem = { detail: `What answers here is no thingctl broker (status ${response.status}).` };
+  }
+  if (response.status === 401 && token === session.token()) session.end("The token is no longer valid.");
+  throw new ApiError(response.status, problem);
+}
+
+async function get(path, options) {
+  return JSON.parse(await ask("GET", path, options));
+}
+
+const id = encodeURIComponent;
+
+/** Whether a token is good; raises ApiError when the broker cannot say. */
+export async function check(token) {
+  try {
+    await ask("GET", "commands", { query: { limit: 1 }, token });
+    return true;
+  } catch (error) {
+    if (error.status === 401) return false;
+    if (error.status === 403) return true;
+    throw error;
+  }
+}
+
+export const overview = (options) => get("overview", options);
+export const executions = (query, options = {}) => get("commands", { query, ...options });
+export const execution = async (executionId) => parse(await ask("GET", `commands/${id(executionId)}`));
+export const cancel = async (executionId) => parse(await ask("POST", `commands/${id(executionId)}/cancel`));
+export const thing = (name, options) => get(`things/${id(name)}`, options);
+
+/** Send a command; `params` is JSON as text. */
+export async function send(thingId, action, params, ttl) {
+  const fields = [`"thingId":${JSON.stringify(thingId)}`, `"action":${JSON.stringify(action)}`, `"params":${params}`];
+  if (ttl !== null) fields.push(`"ttl":${ttl}`);
+  return parse(await ask("POST", "commands", { body: `{${fields.join(",")}}` }));
+}
+
+/** All things, page by page; `onPage` gets each as it comes. */
+export async function things(onPage = () => {}, options = {}) {
+  const all = [];
+  let cursor = null;
+  do {
+    const page = await get("things", { query: { limit: 500, cursor }, ...options });
+    all.push(...page.things);
+    onPage(all);
+    cursor = page.nextCursor;
+  } while (cursor);
+  return all;
+}

@@ -1,0 +1,216 @@
+// The page to send a command: a thing, an action, its params, and at once what became of it.
+
+import * as api from "./api.js";
+import { Details } from "./details.js";
+import { announce, foreign, h, put, visible } from "./dom.js";
+import { isObject, parse, pretty, write } from "./json.js";
+import * as known from "./known.js";
+import { hashOf } from "./router.js";
+import { FormError, paramsForm } from "./schema.js";
+import { icon, notice, pageHead, presence, suggesting } from "./widgets.js";
+
+export class SendPage {
+  constructor() {
+    this.title = "Send command";
+    this.raw = false;
+    this.thing = suggesting({ id: "send-thing", required: true, placeholder: "thermostat-001" }, known.thingNames);
+    this.about = h("p", { class: "help", "aria-live": "polite" });
+    this.action = suggesting({ id: "send-action", required: true, maxlength: 128, placeholder: "setTemperature" }, () => this.#announced().map((action) => action.name));
+    this.buttons = h("div", { class: "choices", role: "group", "aria-label": "Actions that the thing announced" });
+    this.described = h("div", { class: "help" });
+    this.params = h("div", { class: "params" });
+    this.toggle = h("button", { type: "button", class: "quiet small", on: { click: () => this.#toggle() } });
+    this.ttl = h("input", { id: "send-ttl", type: "text", inputmode: "numeric", class: "number", placeholder: "60", autocomplete: "off" });
+    this.fault = h("div", { class: "message", role: "alert" });
+    this.submit = h("button", { type: "submit", class: "primary" }, icon("send"), "Send command");
+    this.result = h("section", { class: "card result", "aria-label": "Result" });
+    this.form = h("form", { class: "card send-form", novalidate: true, "aria-label": "Send command", on: { submit: (event) => this.#submit(event) } },
+      h("div", { class: "field" }, h("label", { for: "send-thing" }, "Thing"), this.thing.input, this.thing.list, this.about),
+      h("div", { class: "field" }, h("label", { for: "send-action" }, "Action"), this.action.input, this.action.list, this.buttons, this.described),
+      h("fieldset", { class: "group top" }, h("legend", {}, "Parameters"), this.toggle, this.params),
+      h("div", { class: "field" }, h("label", { for: "send-ttl" }, "TTL in seconds"), this.ttl, h("p", { class: "help" }, "How long the thing may take. Past it, the request is not delivered any more. Empty: the broker's default.")),
+      this.fault, h("p", { class: "actions" }, this.submit));
+    this.element = h("div", { class: "page send" }, pageHead("Send command"), h("div", { class: "columns" }, this.form, this.result));
+    this.thing.input.addEventListener("change", () => this.#chooseThing());
+    this.thing.input.addEventListener("input", () => known.thingNames().includes(this.thing.input.value) && this.#chooseThing());
+    this.action.input.addEventListener("input", () => this.#chooseAction());
+    this.#showResult(null);
+    known.refresh().then(() => this.thing.offer());
+  }
+
+  /** Show the place: ?thing=, ?action=, or ?from= an execution to send again with changes. */
+  async show({ query }) {
+    const asked = JSON.stringify(query);
+    if (asked === this.asked) return;
+    this.asked = asked;
+    let start = {};
+    if (query.from) {
+      try {
+        const { thingId, action, params, ttl } = await api.execution(query.from);
+        start = { thing: thingId, action, params, ttl };
+      } catch (error) {
+        this.#complain(error);
+      }
+    }
+    this.thing.input.value = start.thing ?? query.thing ?? "";
+    this.action.input.value = start.action ?? query.action ?? "";
+    this.ttl.value = start.ttl ?? "";
+    this.start = start.params;
+    this.raw = false;
+    this.shown = null;
+    await this.#chooseThing();
+    if (!this.thing.input.value) this.thing.input.focus();
+    else if (!this.action.input.value) this.action.input.focus();
+  }
+
+  destroy() {
+    this.gone = true;
+    this.details?.destroy();
+  }
+
+  onShortcut(key) {
+    if (key !== "/") return false;
+    this.thing.input.focus();
+    return true;
+  }
+
+  #announced() {
+    return this.of?.announcement?.actions ?? [];
+  }
+
+  async #chooseThing() {
+    const name = this.thing.input.value.trim();
+    if (name === this.chosen) return;
+    this.chosen = name;
+    this.of = null;
+    put(this.about);
+    if (name) {
+      try {
+        const thing = await api.thing(name);
+        if (this.chosen !== name || this.gone) return;
+        this.of = thing;
+        const words = thing.online ? null : " The command will wait for it until its TTL is over.";
+        put(this.about, presence(thing.online), words);
+      } catch (error) {
+        if (this.chosen !== name || this.gone) return;
+        put(this.about, error.status === 404 ? "No thing has this name yet." : visible(error.message, 300));
+      }
+    }
+    const actions = this.#announced();
+    put(this.buttons, actions.slice(0, 24).map((action) => h("button", { type: "button", class: "choice", "data-action": action.name, on: { click: () => this.#pick(action.name) } }, foreign(action.name, 60))));
+    if (this.of && !actions.length) put(this.buttons, h("span", { class: "help" }, "It announced no actions; any name may be sent."));
+    this.shown = null;
+    this.#chooseAction();
+  }
+
+  #pick(name) {
+    this.action.input.value = name;
+    this.#chooseAction();
+    this.params.querySelector("input, select, textarea")?.focus();
+  }
+
+  #chooseAction() {
+    const name = this.action.input.value.trim();
+    for (const button of this.buttons.querySelectorAll("button")) button.setAttribute("aria-pressed", String(button.dataset.action === name));
+    const action = this.#announced().find((candidate) => candidate.name === name);
+    const key = `${this.chosen} ${action ? name : ""}`;
+    put(this.described, action?.description ? foreign(action.description, 600, { class: "description" }) : null);
+    if (key === this.shown) return;
+    this.shown = key;
+    this.schema = isObject(action?.paramsSchema) ? action.paramsSchema : null;
+    this.raw = false;
+    this.#drawParams(this.start ?? {});
+    this.start = undefined;
+  }
+
+  #drawParams(value) {
+    this.filled = this.schema && !this.raw ? paramsForm(this.schema, value) : null;
+    this.text = null;
+    this.toggle.hidden = !this.schema;
+    put(this.toggle, this.filled ? "Edit as JSON" : "Back to the form");
+    if (this.filled) {
+      put(this.params, this.filled.element);
+      return;
+    }
+    this.text = h("textarea", { id: "send-params", class: "mono", rows: 6, spellcheck: "false", "aria-label": "Parameters as JSON", value: pretty(value) });
+    put(this.params, this.text, h("p", { class: "help" }, "A JSON object."));
+  }
+
+  #toggle() {
+    try {
+      const value = this.#read();
+      this.raw = !this.raw;
+      this.#drawParams(value);
+      put(this.fault);
+    } catch (error) {
+      // From a form that is not whole, what there is goes over to the JSON all the same.
+      if (this.raw) return this.#complain(error);
+      this.raw = true;
+      this.#drawParams({});
+    }
+    this.params.querySelector("input, select, textarea")?.focus();
+  }
+
+  #read() {
+    if (this.filled) return this.filled.read();
+    let value;
+    try {
+      value = parse(this.text.value.trim() || "{}");
+    } catch (error) {
+      throw new FormError(`The parameters are not JSON: ${error.message}`, this.text);
+    }
+    if (!isObject(value)) throw new FormError("The parameters must be a JSON object: {…}", this.text);
+    return value;
+  }
+
+  #readTtl() {
+    const text = this.ttl.value.trim();
+    if (text === "") return null;
+    if (!/^\d{1,9}$/.test(text)) throw new FormError("The TTL must be a whole number of seconds", this.ttl);
+    return Number(text);
+  }
+
+  async #submit(event) {
+    event.preventDefault();
+    if (this.submit.disabled) return;
+    put(this.fault);
+    for (const input of this.form.querySelectorAll("[aria-invalid]")) input.removeAttribute("aria-invalid");
+    try {
+      const thing = this.thing.input.value.trim();
+      const action = this.action.input.value.trim();
+      if (!thing) throw new FormError("Choose a thing", this.thing.input);
+      if (!action) throw new FormError("Choose an action", this.action.input);
+      const params = write(this.#read());
+      const ttl = this.#readTtl();
+      this.submit.disabled = true;
+      const execution = await api.send(thing, action, params, ttl);
+      announce("Command sent");
+      this.#showResult(execution);
+      known.refresh();
+    } catch (error) {
+      this.#complain(error);
+    }
+    this.submit.disabled = false;
+  }
+
+  #complain(error) {
+    put(this.fault, h("p", {}, visible(error.message, 500)));
+    const places = { "/thingId": this.thing.input, "/action": this.action.input, "/ttl": this.ttl };
+    const input = error instanceof FormError ? error.input : places[error.pointer] ?? null;
+    if (!input) return;
+    input.setAttribute("aria-invalid", "true");
+    input.focus();
+  }
+
+  #showResult(execution) {
+    this.details?.destroy();
+    if (!execution) {
+      put(this.result, notice("The result shows up here", "As soon as the command is sent: how far it got, how it goes, and how it ended."));
+      return;
+    }
+    this.details = new Details(execution.executionId, { execution, onResent: (again) => this.#showResult(again) });
+    put(this.result, this.details.element, h("p", { class: "list-foot" }, h("a", { href: hashOf(["commands", execution.executionId]) }, "Open among all commands")));
+    this.result.scrollIntoView({ block: "nearest" });
+  }
+}
+

@@ -1,0 +1,261 @@
+"""``GET /api/v1/events``: every change of an execution, as it happens (Server-Sent Events).
+
+An event is an execution as it stands when it is told, so whoever reads slowly gets fewer
+events, never older ones and never a queue. The connection's write buffer is all that a
+reader who does not read can hold, and the connection is cut when that lies unread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+from uuid import uuid4
+
+import msgspec
+import structlog
+from starlette.routing import Route
+
+from thingctl_broker.feed import Feed
+from thingctl_broker.http.answers import SECURITY_HEADERS
+from thingctl_broker.http.errors import TOO_MANY_STREAMS, Problem
+from thingctl_broker.http.keeping import until_kept
+from thingctl_broker.http.queries import Parameters
+from thingctl_broker.http.schemas import encode_execution, rfc3339
+from thingctl_broker.table import Query
+from thingctl_protocol.identifiers import is_action_name, is_id, is_thing_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
+
+    from thingctl_broker.events import Change
+    from thingctl_broker.executions import Execution
+    from thingctl_broker.service import CommandService
+
+EVENTS: Final = "/api/v1/events"
+
+STREAMS_MAX: Final = 100
+"""Streams at once."""
+
+HEARTBEAT: Final = 15.0
+"""Seconds of silence after which a sign of life is sent."""
+
+LINGER: Final = 60.0
+"""Seconds for which changes are still noted when the last reader has left: it may come back."""
+
+LIFETIME: Final = 600.0
+"""Seconds after which a stream ends: its reader comes back, and its token is looked at again."""
+
+PACE: Final = 0.1
+"""Seconds between two writes to one reader; what happens meanwhile is told together."""
+
+PACE_MAX: Final = 2.0
+SHARE: Final = 0.25
+"""Of the loop's time, what all streams together may take."""
+
+BATCH: Final = 200
+"""Executions looked at for one write."""
+
+BATCH_BYTES: Final = 256 * 1024
+"""A write ends behind the event that passes this."""
+
+_KNOWN: Final = frozenset({"thingId", "action", "status", "commandId"})
+_HEADERS: Final = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    *SECURITY_HEADERS,
+    (b"x-accel-buffering", b"no"),  # a proxy in front is to pass on what it gets
+]
+
+
+class Streams:
+    """The endpoint of live events, over one service."""
+
+    def __init__(self, service: CommandService, feed: Feed | None = None) -> None:
+        self._service = service
+        self._feed = Feed(uuid4().hex[:8]) if feed is None else feed
+        self._log = structlog.get_logger("thingctl.http")
+        self._pumps: set[asyncio.Task[None]] = set()
+        self._sleeping: list[asyncio.Future[None]] = []
+        self._unsubscribe: Callable[[], None] | None = None
+        self._lingering: asyncio.TimerHandle | None = None
+        self._stopped = False
+
+    def __len__(self) -> int:
+        return len(self._pumps)
+
+    @property
+    def noting(self) -> bool:
+        """Whether changes are noted at present: somebody listens, or may come back."""
+        return self._unsubscribe is not None
+
+    def routes(self) -> list[Route]:
+        """The endpoint with its path."""
+        return [Route(EVENTS, self.open, methods=["GET"])]
+
+    async def open(self, request: Request) -> Stream:
+        """``GET /api/v1/events``: changes of executions from now on, or from ``Last-Event-ID`` on."""
+        asked = Parameters(request.scope["query_string"], _KNOWN)
+        query = Query(
+            thing=asked.text("thingId", is_thing_name, "the name of a thing"),
+            action=asked.text("action", is_action_name, "the name of an action"),
+            statuses=asked.statuses(),
+            command_id=asked.text("commandId", is_id, "the id of a command"),
+        )
+        if len(self._pumps) >= STREAMS_MAX:
+            raise Problem(
+                TOO_MANY_STREAMS, f"{STREAMS_MAX} are open already", headers=((b"retry-after", b"10"),)
+            )
+        return Stream(self, query, request.headers.get("last-event-id"))
+
+    def stop(self) -> None:
+        """End every stream, and note nothing any more."""
+        self._stopped = True
+        for pump in self._pumps:
+            pump.cancel()
+        self._rest()
+
+    async def run(self, query: Query, last_event_id: str | None, receive: Receive, send: Send) -> None:
+        """Tell one reader what happens until it goes, the stream has lived its time, or the broker stops."""
+        if self._stopped:
+            return
+        position = self._join(last_event_id)
+        pump = asyncio.create_task(self._pump(query, position, send))
+        gone = asyncio.create_task(_gone(receive))
+        self._pumps.add(pump)
+        try:
+            done, _ = await asyncio.wait((pump, gone), timeout=LIFETIME, return_when=asyncio.FIRST_COMPLETED)
+            if pump in done and not pump.cancelled():
+                self._log.error("event stream failed", exc_info=pump.exception())
+        finally:
+            pump.cancel()
+            gone.cancel()
+            self._pumps.discard(pump)
+            self._leave()
+
+    def _join(self, last_event_id: str | None) -> int | None:
+        """A reader comes; return where it begins, None: it has missed something."""
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
+        if self._unsubscribe is None:
+            self._unsubscribe = self._service.events.subscribe(self._on_change)
+        return self._feed.position if last_event_id is None else self._feed.resume(last_event_id)
+
+    def _leave(self) -> None:
+        if not self._pumps and not self._stopped and self._lingering is None:
+            self._lingering = asyncio.get_running_loop().call_later(LINGER, self._rest)
+
+    def _rest(self) -> None:
+        """Nobody listens: note nothing."""
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+            self._unsubscribe = None
+            self._feed.forget()
+
+    def _on_change(self, execution: Execution, change: Change) -> None:  # noqa: ARG002 the state says it
+        self._feed.note(execution.execution_id)
+        if self._sleeping:
+            sleeping, self._sleeping = self._sleeping, []
+            for sleeper in sleeping:
+                if not sleeper.done():
+                    sleeper.set_result(None)
+
+    async def _pump(self, query: Query, position: int | None, send: Send) -> None:
+        """Write to one reader, for ever."""
+        loop = asyncio.get_running_loop()
+        feed = self._feed
+        told = "ready"
+        if position is None:
+            position, told = feed.position, "reset"
+        await _write(send, self._mark(told, position))
+        while True:
+            began = loop.time()
+            changed = feed.since(position, BATCH)
+            if changed is None:
+                position = feed.position
+                await _write(send, self._mark("reset", position))
+            elif changed:
+                body, position = self._batch(query, [(c.position, c.execution_id) for c in changed])
+                spent = loop.time() - began
+                if body:
+                    await until_kept(self._service.journal)
+                    await _write(send, body)
+                await asyncio.sleep(min(PACE_MAX, max(PACE, spent * len(self._pumps) / SHARE)))
+            elif not await self._news():
+                # With the position, so that whoever hears little can still resume from late.
+                await _write(send, b": \nid: %b\n\n" % feed.name(position).encode())
+
+    def _batch(self, query: Query, changed: list[tuple[int, str]]) -> tuple[bytes, int]:
+        """Events for what ``query`` asks for, within ``BATCH_BYTES``, and the position behind them."""
+        parts: list[bytes] = []
+        size = 0
+        position = 0
+        for position, execution_id in changed:
+            execution = self._service.table.get(execution_id)
+            if execution is not None and query.admits(execution):
+                name = self._feed.name(position).encode()
+                parts.append(b"event: execution\nid: %b\ndata: %b\n\n" % (name, _one_line(execution)))
+                size += len(parts[-1])
+                if size > BATCH_BYTES:
+                    break
+        return b"".join(parts), position
+
+    async def _news(self) -> bool:
+        """Wait for the next change; False: there was none for ``HEARTBEAT`` seconds."""
+        sleeper = asyncio.get_running_loop().create_future()
+        self._sleeping.append(sleeper)
+        try:
+            async with asyncio.timeout(HEARTBEAT):
+                await sleeper
+        except TimeoutError:
+            return False
+        finally:
+            if sleeper in self._sleeping:
+                self._sleeping.remove(sleeper)
+        return True
+
+    def _mark(self, event: str, position: int) -> bytes:
+        data = msgspec.json.encode({"at": rfc3339(self._service.unix())})
+        name = self._feed.name(position).encode()
+        return b"event: %b\nid: %b\nretry: 1000\ndata: %b\n\n" % (event.encode(), name, data)
+
+
+class Stream:
+    """One answer that goes on."""
+
+    def __init__(self, streams: Streams, query: Query, last_event_id: str | None) -> None:
+        self._streams = streams
+        self._query = query
+        self._last_event_id = last_event_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        if scope["method"] != "HEAD":
+            await self._streams.run(self._query, self._last_event_id, receive, send)
+        await send({"type": "http.response.body", "body": b""})
+
+
+def _one_line(execution: Execution) -> bytes:
+    """The execution as the API shows it, without line breaks: they would end a line of the stream.
+
+    There may be some between the tokens of params and result; within its strings JSON has none.
+    """
+    encoded = encode_execution(execution)
+    return (
+        encoded.replace(b"\r", b" ").replace(b"\n", b" ") if b"\n" in encoded or b"\r" in encoded else encoded
+    )
+
+
+async def _write(send: Send, body: bytes) -> None:
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

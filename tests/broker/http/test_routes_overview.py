@@ -1,0 +1,21 @@
+"""``GET /api/v1/overview``."""
+
+from __future__ import annotations
+
+
+def test_the_last_hour_by_minute_and_status(api):
+    api.connect("lamp")
+    done = api.send("lamp")
+    api.send("lock")
+    api.clock.advance(0.25)
+    api.respond(done, status="SUCCEEDED")
+    seen = api.get("/api/v1/overview").json
+    assert seen["things"] == {"total": 2, "online": 1}
+    assert seen["executions"] == {"total": 2, "live": 1}
+    assert len(seen["minutes"]) == 60
+    assert seen["minutes"][-1]["at"] == "2025-05-28T00:00:00.000Z"
+    for whole in (seen["minutes"][-1], seen["hour"]):
+        assert (whole["created"], whole["ended"]) == (2, {"SUCCEEDED": 1})
+        assert whole["latency"]["count"] == 1
+        assert 0.23 < whole["latency"]["p50"] < 0.27
+    assert seen["minutes"][0]["latency"] is None
