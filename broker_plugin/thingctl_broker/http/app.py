@@ -7,6 +7,7 @@ whatever went wrong into problem details.
 from __future__ import annotations
 
 import asyncio
+from functools import cached_property
 from typing import TYPE_CHECKING, Final, cast
 
 import structlog
@@ -20,6 +21,8 @@ from thingctl_broker.http.compat.graph import Graph
 from thingctl_broker.http.compat.navixy import Navixy
 from thingctl_broker.http.console import Console
 from thingctl_broker.http.errors import INTERNAL_ERROR, METHOD_NOT_ALLOWED, Problem, problem_of
+from thingctl_broker.http.openapi import OPENAPI, describe
+from thingctl_broker.http.queries import Parameters
 from thingctl_broker.http.routes_commands import COMMANDS, Commands
 from thingctl_broker.http.routes_overview import OverviewPage
 from thingctl_broker.http.routes_things import Things
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
 
 HEALTH: Final = "/healthz"
 
-OPEN_PATHS: Final = frozenset({HEALTH})
+OPEN_PATHS: Final = frozenset({HEALTH, OPENAPI})
 """With the console's own files, all that needs no token; also what is not there needs one."""
 
 
@@ -72,12 +75,27 @@ class Api:
         self._waiters = waiters
         self._stopping = False
         self._log = structlog.get_logger("thingctl.http")
-        self.routes = [*commands.routes(), *routes, Route(HEALTH, _health, methods=["GET"])]
+        self.routes = [
+            *commands.routes(),
+            *routes,
+            Route(HEALTH, _health, methods=["GET"]),
+            Route(OPENAPI, self._describe, methods=["GET"]),
+        ]
         """Every endpoint but those of the dialects."""
         self._router = Router(
             [*self.routes, *(route for dialect in dialects for route in dialect.routes())],
             redirect_slashes=False,
         )
+
+    @cached_property
+    def description(self) -> bytes:
+        """What ``GET /openapi.json`` answers."""
+        return describe(cast("list[Route]", self._router.routes))
+
+    async def _describe(self, request: Request) -> Answer:
+        """``GET /openapi.json``: this API, described for programs (OpenAPI 3.1)."""
+        Parameters(request.scope["query_string"], frozenset())
+        return Answer(200, self.description)
 
     def stop(self) -> None:
         """Let waiting and listening callers go; from now on nobody waits."""

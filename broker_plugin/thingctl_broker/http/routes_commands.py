@@ -88,7 +88,7 @@ class Commands:
         return await self._ended(execution, wait, receive)
 
     async def send_routed(self, request: Request) -> Answer:
-        """``send`` as a route of the router."""
+        """``POST /api/v1/commands``: send a command (``send`` as a route of the router)."""
         return await self.send(request.scope, request.receive)
 
     async def show(self, request: Request) -> Answer:
