@@ -80,7 +80,12 @@ class Application:
             undo.pop_all()
         self.mqtt_address: Address = bound_to(self._mqtt_socket)
         self.http_address: Address = bound_to(self._http_socket)
-        self._http = HttpServer(create_app(self.service, self.waiters, self.tokens), self._http_socket)
+        self._http = HttpServer(
+            create_app(
+                self.service, self.waiters, self.tokens, connections=lambda: len(self.front.connections)
+            ),
+            self._http_socket,
+        )
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self, broker: Broker) -> None:

@@ -247,14 +247,24 @@ class CommandService:
         """
         execution = self.table.get(execution_id)
         if execution is None:
-            self._drop(thing, "unknownExecution", f"no execution {execution_id!r}")
+            self._drop(thing, "unknownExecution", f"no execution {execution_id!r}", execution_id=execution_id)
         elif execution.thing != thing:
-            self._drop(thing, "wrongThing", f"execution {execution_id} belongs to another thing")
+            self._drop(
+                thing,
+                "wrongThing",
+                f"execution {execution_id} belongs to another thing",
+                execution_id=execution_id,
+            )
         else:
             try:
                 response = decode_response(payload)
             except ProtocolError as error:
-                self._drop(thing, "badPayload", f"{error.text} (at {error.pointer or 'the whole'})")
+                self._drop(
+                    thing,
+                    "badPayload",
+                    f"{error.text} (at {error.pointer or 'the whole'})",
+                    execution_id=execution_id,
+                )
             else:
                 at = self._clock.unix()
                 outcome = execution.respond(response, at)
@@ -378,9 +388,9 @@ class CommandService:
                 execution.thing, "response contradicts the verdict", execution_id=execution.execution_id
             )
 
-    def _drop(self, thing: str, reason: str, text: str) -> None:
+    def _drop(self, thing: str, reason: str, text: str, **ids: str) -> None:
         self.counters[f"dropped.{reason}"] += 1
-        self._warn(thing, "message dropped", reason=reason, fault=text)
+        self._warn(thing, "message dropped", reason=reason, fault=text, **ids)
 
     def _warn(self, thing: str, event: str, **details: object) -> None:
         if self._log_limit.allows(thing, self._clock.monotonic()):

@@ -25,11 +25,12 @@ from thingctl_broker.http.openapi import OPENAPI, describe
 from thingctl_broker.http.queries import Parameters
 from thingctl_broker.http.routes_commands import COMMANDS, Commands
 from thingctl_broker.http.routes_overview import OverviewPage
+from thingctl_broker.http.routes_probes import HEALTH, READY, Probes
 from thingctl_broker.http.routes_things import Things
 from thingctl_broker.http.stream import Streams
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from starlette.types import Receive, Scope, Send
 
@@ -38,19 +39,29 @@ if TYPE_CHECKING:
     from thingctl_broker.service import CommandService
     from thingctl_broker.waiting import EndWaiters
 
-HEALTH: Final = "/healthz"
-
-OPEN_PATHS: Final = frozenset({HEALTH, OPENAPI})
+OPEN_PATHS: Final = frozenset({HEALTH, READY, OPENAPI})
 """With the console's own files, all that needs no token; also what is not there needs one."""
 
 
-def create_app(service: CommandService, waiters: EndWaiters, tokens: TokenStore) -> Api:
-    """Make the API over ``service``. It runs in the loop that the service lives in."""
+def create_app(
+    service: CommandService,
+    waiters: EndWaiters,
+    tokens: TokenStore,
+    *,
+    connections: Callable[[], int] | None = None,
+) -> Api:
+    """Make the API over ``service``. It runs in the loop that the service lives in.
+
+    ``connections``: how many MQTT connections are open, for ``/metrics``.
+    """
+    probes = Probes(service, connections)
     streams = Streams(service)
     things, overview = Things(service.things), OverviewPage(service)
-    routes = [*things.routes(), *overview.routes(), *streams.routes()]
+    routes = [*things.routes(), *overview.routes(), *streams.routes(), *probes.routes()]
     dialects = (Navixy(service, tokens), Graph(service))
-    return Api(Commands(service, waiters), routes, tokens, waiters, streams=streams, dialects=dialects)
+    return Api(
+        Commands(service, waiters), routes, tokens, waiters, streams=streams, probes=probes, dialects=dialects
+    )
 
 
 class Api:
@@ -64,11 +75,13 @@ class Api:
         waiters: EndWaiters,
         *,
         streams: Streams,
+        probes: Probes,
         dialects: Sequence[Dialect] = (),
     ) -> None:
         self._commands = commands
         self._console = Console()
         self._streams = streams
+        self._probes = probes
         self.dialects = dialects
         self._open_paths = OPEN_PATHS.union(*(dialect.open_paths for dialect in dialects))
         self._tokens = tokens
@@ -78,7 +91,6 @@ class Api:
         self.routes = [
             *commands.routes(),
             *routes,
-            Route(HEALTH, _health, methods=["GET"]),
             Route(OPENAPI, self._describe, methods=["GET"]),
         ]
         """Every endpoint but those of the dialects."""
@@ -102,6 +114,7 @@ class Api:
         self._stopping = True
         self._waiters.release()
         self._streams.stop()
+        self._probes.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -157,8 +170,3 @@ class Api:
             if route.path_regex.match(path):
                 methods |= route.methods or set()
         return sorted(methods)
-
-
-async def _health(_request: Request) -> Answer:
-    """``GET /healthz``: the loop turns."""
-    return Answer(200, b'{"status":"ok"}')

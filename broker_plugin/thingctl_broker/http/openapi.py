@@ -17,6 +17,7 @@ from thingctl_broker.http.errors import ProblemDetails
 from thingctl_broker.http.queries import LIMIT_DEFAULT, LIMIT_MAX, WAIT_MAX
 from thingctl_broker.http.routes_commands import COMMANDS
 from thingctl_broker.http.routes_overview import OVERVIEW, OverviewResource
+from thingctl_broker.http.routes_probes import HEALTH, METRICS, READY
 from thingctl_broker.http.routes_things import THINGS
 from thingctl_broker.http.schemas import CommandBody, ExecutionResource, ThingResource
 from thingctl_broker.http.stream import EVENTS
@@ -150,7 +151,9 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
     ("GET", THINGS): Operation({200: ThingPage}, parameters=(_LIMIT, _CURSOR)),
     ("GET", THINGS + "/{name}"): Operation({200: ThingResource}),
     ("GET", OPENAPI): Operation({200: None}, authorization="none"),
-    ("GET", "/healthz"): Operation({200: Health}, authorization="none"),
+    ("GET", HEALTH): Operation({200: Health}, authorization="none"),
+    ("GET", READY): Operation({200: Health}, authorization="none"),
+    ("GET", METRICS): Operation({200: Text("text/plain", "Prometheus' text format")}),
     **{
         ("POST", path): Operation({200: answer}, body=body, error=navixy.ErrorReply, authorization="body")
         for path, body, answer in (
