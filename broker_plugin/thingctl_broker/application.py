@@ -22,6 +22,8 @@ from thingctl_broker.http.server import HttpServer
 from thingctl_broker.journal import JournalError, SqliteJournal
 from thingctl_broker.mqtt.front import ClosedGatekeeper, Front, OpenGatekeeper
 from thingctl_broker.paths import default_data_dir
+from thingctl_broker.rolling import Rollouts
+from thingctl_broker.rollout_store import RolloutStore
 from thingctl_broker.service import CommandService
 from thingctl_broker.sweeper import sweep
 from thingctl_broker.table import ExecutionTable
@@ -70,10 +72,15 @@ class Application:
             settings=settings.service,
         )
         self.waiters = EndWaiters(self.service.events)
+        kept = isinstance(self._journal, SqliteJournal)
+        self.rollouts = Rollouts(self.service, RolloutStore(self.data_dir) if kept else None)
         with ExitStack() as undo:
             if isinstance(self._journal, SqliteJournal):
                 undo.callback(self._journal.release)
                 self._recover(self._journal)
+            going = self.rollouts.restore()
+            if going:
+                _log.info("commands to many things go on", count=going)
             self._mqtt_socket = _bind("mqtt", settings.mqtt.bind)
             undo.callback(self._mqtt_socket.close)
             self._http_socket = _bind("http", settings.http.bind)
@@ -82,7 +89,11 @@ class Application:
         self.http_address: Address = bound_to(self._http_socket)
         self._http = HttpServer(
             create_app(
-                self.service, self.waiters, self.tokens, connections=lambda: len(self.front.connections)
+                self.service,
+                self.waiters,
+                self.tokens,
+                connections=lambda: len(self.front.connections),
+                rollouts=self.rollouts,
             ),
             self._http_socket,
         )
@@ -97,6 +108,7 @@ class Application:
                 raise ConfigurationError(str(error)) from error
         await self.front.start(self.service, broker, [self._mqtt_socket])
         self._sweeper = asyncio.get_running_loop().create_task(sweep(self.service))
+        self.rollouts.start()
         await self._http.start()
         _log.info("serving", mqtt=str(self.mqtt_address), http=str(self.http_address))
 
@@ -104,6 +116,7 @@ class Application:
         """Stop serving: operators first, then devices."""
         self.waiters.release()
         await self._http.stop()
+        await self.rollouts.stop()
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)

@@ -53,3 +53,11 @@ class NotAccepting(ServiceError):
 
 class TableFull(ServiceError):
     """The table holds as many executions as it may, and all of them are live."""
+
+
+class UnknownCommand(ServiceError):
+    """No command to many things has that id."""
+
+
+class WrongMove(ServiceError):
+    """A command to many things cannot be paused, resumed or canceled as it stands."""

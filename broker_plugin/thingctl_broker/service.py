@@ -114,12 +114,13 @@ class CommandService:
         *,
         requested_by: str = "",
         idempotency_key: str = "",
+        command_id: str = "",
     ) -> Execution:
         """Accept a command for one thing and see it on its way.
 
         ``params``: an encoded JSON object. ``ttl``: whole seconds. ``idempotency_key``: with
         the key of an earlier command by the same caller, that command's execution is
-        returned and nothing is sent.
+        returned and nothing is sent. ``command_id``: of a command to many things (:meth:`make_id`).
 
         Raises :class:`InvalidCommand`, :class:`UnknownThing`, :class:`QueueFull`,
         :class:`~thingctl_broker.errors.IdempotencyConflict`, :class:`NotAccepting` or
@@ -139,7 +140,7 @@ class CommandService:
             check_thing_name(thing, "/thingId")
             check_action_name(action, "/action")
             check_json_object(params, "/params")
-            command_id = self._ids.make(unix_ms, self._entropy(62))
+            command_id = command_id or self._ids.make(unix_ms, self._entropy(62))
             payload = encode_request(
                 command_id=command_id, action=action, params=params, timestamp=int(at), ttl=ttl
             )
@@ -179,6 +180,10 @@ class CommandService:
             partial(self._withdraw, execution),
         )
         return execution
+
+    def make_id(self) -> str:
+        """The id of a command to many things."""
+        return self._ids.make(int(self._clock.unix() * 1000), self._entropy(62))
 
     def get(self, execution_id: str) -> Execution:
         """The execution with that id; raises :class:`UnknownExecution`."""
@@ -317,6 +322,10 @@ class CommandService:
         """How long until ``expire`` may have something to do; None: nothing is live."""
         deadline = self.table.next_deadline()
         return None if deadline is None else max(0.0, deadline - self._clock.monotonic())
+
+    def monotonic(self) -> float:
+        """Monotonic time, seconds, as the service sees it."""
+        return self._clock.monotonic()
 
     def unix(self) -> float:
         """Wall time, Unix seconds, as the service sees it."""

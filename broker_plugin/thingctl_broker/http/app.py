@@ -24,10 +24,12 @@ from thingctl_broker.http.errors import INTERNAL_ERROR, METHOD_NOT_ALLOWED, Prob
 from thingctl_broker.http.openapi import OPENAPI, describe
 from thingctl_broker.http.queries import Parameters
 from thingctl_broker.http.routes_commands import COMMANDS, Commands
+from thingctl_broker.http.routes_groups import Groups
 from thingctl_broker.http.routes_overview import OverviewPage
 from thingctl_broker.http.routes_probes import HEALTH, READY, Probes
 from thingctl_broker.http.routes_things import Things
 from thingctl_broker.http.stream import Streams
+from thingctl_broker.rolling import Rollouts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,18 +51,27 @@ def create_app(
     tokens: TokenStore,
     *,
     connections: Callable[[], int] | None = None,
+    rollouts: Rollouts | None = None,
 ) -> Api:
     """Make the API over ``service``. It runs in the loop that the service lives in.
 
-    ``connections``: how many MQTT connections are open, for ``/metrics``.
+    ``connections``: how many MQTT connections are open, for ``/metrics``. ``rollouts``: those
+    of ``service``; None: some that are not kept.
     """
+    groups = Groups(service, Rollouts(service) if rollouts is None else rollouts)
     probes = Probes(service, connections)
     streams = Streams(service)
     things, overview = Things(service.things), OverviewPage(service)
-    routes = [*things.routes(), *overview.routes(), *streams.routes(), *probes.routes()]
+    routes = [*things.routes(), *overview.routes(), *groups.routes(), *streams.routes(), *probes.routes()]
     dialects = (Navixy(service, tokens), Graph(service))
     return Api(
-        Commands(service, waiters), routes, tokens, waiters, streams=streams, probes=probes, dialects=dialects
+        Commands(service, waiters, groups),
+        routes,
+        tokens,
+        waiters,
+        streams=streams,
+        probes=probes,
+        dialects=dialects,
     )
 
 

@@ -16,9 +16,12 @@ from thingctl_broker.errors import (
     InvalidCommand,
     NotAccepting,
     QueueFull,
+    ServiceError,
     TableFull,
+    UnknownCommand,
     UnknownExecution,
     UnknownThing,
+    WrongMove,
 )
 from thingctl_broker.http.answers import Answer
 
@@ -46,9 +49,11 @@ UNAUTHORIZED: Final = Kind("unauthorized", 401, "A valid API token is needed")
 NOT_FOUND: Final = Kind("not-found", 404, "There is nothing at this path")
 UNKNOWN_THING: Final = Kind("unknown-thing", 404, "No thing has that name")
 UNKNOWN_EXECUTION: Final = Kind("unknown-execution", 404, "No execution has that id")
+UNKNOWN_COMMAND: Final = Kind("unknown-command", 404, "No command has that id")
 METHOD_NOT_ALLOWED: Final = Kind("method-not-allowed", 405, "This path does not take that method")
 REQUEST_TIMEOUT: Final = Kind("request-timeout", 408, "The request did not arrive in time")
 IDEMPOTENCY_CONFLICT: Final = Kind("idempotency-conflict", 409, "The key was used for another command")
+WRONG_MOVE: Final = Kind("wrong-move", 409, "The command cannot become that now")
 ALREADY_ENDED: Final = Kind("already-ended", 409, "The execution has ended")
 BODY_TOO_LARGE: Final = Kind("body-too-large", 413, "The body is too large")
 UNSUPPORTED_MEDIA_TYPE: Final = Kind("unsupported-media-type", 415, "The body must be plain JSON")
@@ -69,10 +74,12 @@ KINDS: Final = (
     NOT_FOUND,
     UNKNOWN_THING,
     UNKNOWN_EXECUTION,
+    UNKNOWN_COMMAND,
     METHOD_NOT_ALLOWED,
     REQUEST_TIMEOUT,
     IDEMPOTENCY_CONFLICT,
     ALREADY_ENDED,
+    WRONG_MOVE,
     BODY_TOO_LARGE,
     UNSUPPORTED_MEDIA_TYPE,
     QUEUE_FULL,
@@ -83,6 +90,9 @@ KINDS: Final = (
     TOO_MANY_CONNECTIONS,
     TOO_MANY_STREAMS,
 )
+
+
+_SIMPLE_KINDS: Final = {UnknownCommand: UNKNOWN_COMMAND, WrongMove: WRONG_MOVE, AlreadyEnded: ALREADY_ENDED}
 
 
 class ProblemDetails(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -139,8 +149,6 @@ def problem_of(error: Exception) -> Problem | None:
             return Problem(UNKNOWN_THING, error.text)
         case UnknownExecution():
             return Problem(UNKNOWN_EXECUTION, error.text)
-        case AlreadyEnded():
-            return Problem(ALREADY_ENDED, error.text)
         case IdempotencyConflict():
             return Problem(IDEMPOTENCY_CONFLICT, error.text)
         case QueueFull() | NotAccepting():
@@ -148,6 +156,8 @@ def problem_of(error: Exception) -> Problem | None:
             return Problem(kind, error.text, headers=((b"retry-after", str(error.retry_after).encode()),))
         case TableFull():
             return Problem(TABLE_FULL, error.text, headers=((b"retry-after", b"10"),))
+        case ServiceError() if type(error) in _SIMPLE_KINDS:
+            return Problem(_SIMPLE_KINDS[type(error)], error.text)
         case HTTPException(status_code=404):
             return Problem(NOT_FOUND, "no part of the API has this path")
         case _:

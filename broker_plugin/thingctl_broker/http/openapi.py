@@ -16,6 +16,7 @@ from thingctl_broker.http.compat import graph, navixy
 from thingctl_broker.http.errors import ProblemDetails
 from thingctl_broker.http.queries import LIMIT_DEFAULT, LIMIT_MAX, WAIT_MAX
 from thingctl_broker.http.routes_commands import COMMANDS
+from thingctl_broker.http.routes_groups import GROUPS, DryRun, GroupBody, GroupResource
 from thingctl_broker.http.routes_overview import OVERVIEW, OverviewResource
 from thingctl_broker.http.routes_probes import HEALTH, METRICS, READY
 from thingctl_broker.http.routes_things import THINGS
@@ -39,6 +40,7 @@ _SNAKE: Final = re.compile(r"_(\w)")
 _REF: Final = "#/components/schemas/{name}"
 
 Schema = dict[str, Any]
+Struct = type[msgspec.Struct]
 
 
 class Parameter(NamedTuple):
@@ -61,11 +63,11 @@ class Text(NamedTuple):
 class Operation(NamedTuple):
     """What a route takes and answers, beyond what the route itself tells."""
 
-    answers: Mapping[int, type[msgspec.Struct] | Text | None]
-    """By status. None: any JSON."""
-    body: type[msgspec.Struct] | None = None
+    answers: Mapping[int, Struct | tuple[Struct, ...] | Text | None]
+    """By status; several: one of them. None: any JSON."""
+    body: Struct | tuple[Struct, ...] | None = None
     parameters: Sequence[Parameter] = ()
-    error: type[msgspec.Struct] = ProblemDetails
+    error: Struct = ProblemDetails
     """How every fault is told."""
     authorization: Literal["header", "body", "none"] = "header"
     """Where the API token is to be."""
@@ -128,15 +130,24 @@ _SKIP: Final = Parameter("$skiptoken", "of an earlier @odata.nextLink", _text(TH
 
 OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
     ("GET", COMMANDS): Operation(
-        {200: ExecutionPage}, parameters=(_THING, _ACTION, _STATUS, _LIMIT, _CURSOR)
+        {200: ExecutionPage}, parameters=(_THING, _ACTION, _STATUS, _COMMAND, _LIMIT, _CURSOR)
     ),
     ("POST", COMMANDS): Operation(
-        {200: ExecutionResource, 201: ExecutionResource, 202: ExecutionResource},
-        body=CommandBody,
+        {
+            200: (ExecutionResource, DryRun),
+            201: ExecutionResource,
+            202: (ExecutionResource, GroupResource),
+        },
+        body=(CommandBody, GroupBody),
         parameters=(_WAIT, _KEY),
     ),
     ("GET", _EXECUTION): Operation({200: ExecutionResource, 202: ExecutionResource}, parameters=(_WAIT,)),
     ("POST", _EXECUTION + "/cancel"): Operation({200: ExecutionResource}),
+    ("GET", GROUPS + "/{command_id}"): Operation({200: GroupResource}),
+    **{
+        ("POST", f"{GROUPS}/{{command_id}}/{verb}"): Operation({200: GroupResource})
+        for verb in ("pause", "resume", "cancel")
+    },
     ("GET", EVENTS): Operation(
         {200: Text("text/event-stream", "every change, as Server-Sent Events")},
         parameters=(
@@ -225,7 +236,7 @@ def describe(routes: Iterable[Route]) -> bytes:
 
 
 def _operation(
-    method: str, route: Route, operation: Operation, schemas: Mapping[type[msgspec.Struct], Schema]
+    method: str, route: Route, operation: Operation, schemas: Mapping[Struct, Schema]
 ) -> dict[str, Any]:
     family, _, name = route.endpoint.__qualname__.partition(".")
     summary = " ".join((route.endpoint.__doc__ or "").partition(": ")[2].split())
@@ -255,7 +266,7 @@ def _operation(
         },
     }
     if operation.body is not None:
-        content = {"schema": schemas[operation.body]}
+        content = {"schema": _one_of(operation.body, schemas)}
         described["requestBody"] = {"required": True, "content": {_JSON: content}}
     if operation.authorization != "header":
         described["security"] = []
@@ -263,15 +274,22 @@ def _operation(
 
 
 def _answer(
-    answer: type[msgspec.Struct] | Text | None, schemas: Mapping[type[msgspec.Struct], Schema]
+    answer: Struct | tuple[Struct, ...] | Text | None, schemas: Mapping[Struct, Schema]
 ) -> dict[str, Any]:
     if isinstance(answer, Text):
         content = {"schema": {"type": "string"}}
         return {"description": answer.description, "content": {answer.media_type: content}}
     if answer is None:
         return {"description": "any JSON", "content": {_JSON: {"schema": {}}}}
-    description = " ".join((answer.__doc__ or "").split())
-    return {"description": description, "content": {_JSON: {"schema": schemas[answer]}}}
+    structs = answer if isinstance(answer, tuple) else (answer,)
+    description = " ".join(" ".join(struct.__doc__ or "" for struct in structs).split())
+    return {"description": description, "content": {_JSON: {"schema": _one_of(answer, schemas)}}}
+
+
+def _one_of(structs: Struct | tuple[Struct, ...], schemas: Mapping[Struct, Schema]) -> Schema:
+    if isinstance(structs, tuple):
+        return {"anyOf": [schemas[struct] for struct in structs]}
+    return schemas[structs]
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:
@@ -286,21 +304,22 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
 
 def _schemas(
     operations: Sequence[Operation],
-) -> tuple[dict[type[msgspec.Struct], Schema], dict[str, Schema]]:
+) -> tuple[dict[Struct, Schema], dict[str, Schema]]:
     """For each struct that the operations use a reference to its schema; and those schemas."""
-    structs: dict[type[msgspec.Struct], None] = {}
+    structs: dict[Struct, None] = {}
     for operation in operations:
-        answers = (answer for answer in operation.answers.values() if isinstance(answer, type))
-        for struct in (operation.body, operation.error, *answers):
-            if struct is not None:
-                structs[struct] = None
+        for used in (operation.body, operation.error, *operation.answers.values()):
+            if isinstance(used, type):
+                structs[used] = None
+            elif used is not None and not isinstance(used, Text):
+                structs |= dict.fromkeys(used)
     references, components = msgspec.json.schema_components(
         [_describable(struct) for struct in structs], ref_template=_REF
     )
     return dict(zip(structs, references, strict=True)), components
 
 
-def _describable(struct: type[msgspec.Struct]) -> type[msgspec.Struct]:
+def _describable(struct: Struct) -> Struct:
     """The struct itself; or, if it has encoded JSON as a default, one like it that says so in the open."""
     fields = msgspec.structs.fields(struct)
     if not any(isinstance(field.default, msgspec.Raw) for field in fields):

@@ -9,9 +9,10 @@ from starlette.routing import Route
 from thingctl_broker.errors import NotAccepting, UnknownExecution, UnknownThing
 from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.bodies import decode_body, read_json_body
-from thingctl_broker.http.errors import INVALID_HEADER, UNKNOWN_THING, Problem
+from thingctl_broker.http.errors import INVALID_HEADER, INVALID_PARAMETER, UNKNOWN_THING, Problem
 from thingctl_broker.http.keeping import until_ended, until_kept
 from thingctl_broker.http.queries import Parameters
+from thingctl_broker.http.routes_groups import is_for_many
 from thingctl_broker.http.schemas import (
     command_body_decoder,
     encode_execution,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope
 
     from thingctl_broker.executions import Execution
+    from thingctl_broker.http.routes_groups import Groups
     from thingctl_broker.service import CommandService
     from thingctl_broker.waiting import EndWaiters
 
@@ -39,14 +41,16 @@ IDEMPOTENCY_KEY: Final = b"idempotency-key"
 
 _NONE: Final[frozenset[str]] = frozenset()
 _WAIT: Final = frozenset({"wait"})
-_LIST: Final = frozenset({"thingId", "action", "status", "limit", "cursor"})
+_LIST: Final = frozenset({"thingId", "action", "status", "commandId", "limit", "cursor"})
 
 
 class Commands:
     """The endpoints of commands, over one service."""
 
-    def __init__(self, service: CommandService, waiters: EndWaiters) -> None:
+    def __init__(self, service: CommandService, waiters: EndWaiters, groups: Groups) -> None:
+        """``groups``: takes the commands to many things."""
         self._service = service
+        self._groups = groups
         self._waiters = waiters
 
     def routes(self) -> list[Route]:
@@ -68,7 +72,10 @@ class Commands:
         wait = Parameters(query, _WAIT).wait() if query else None
         headers = dict(scope["headers"])
         key = _idempotency_key(scope["headers"]) if IDEMPOTENCY_KEY in headers else ""
-        body = decode_body(command_body_decoder, await read_json_body(headers, receive))
+        encoded = await read_json_body(headers, receive)
+        if is_for_many(encoded):
+            return await self._send_to_many(encoded, scope["token"].name, wait, key)
+        body = decode_body(command_body_decoder, encoded)
         try:
             execution = self._service.send(
                 body.thing_id,
@@ -86,6 +93,13 @@ class Commands:
         if wait is None:
             return Answer(201, answer, (_location(execution),))
         return await self._ended(execution, wait, receive)
+
+    async def _send_to_many(self, encoded: bytes, requested_by: str, wait: float | None, key: str) -> Answer:
+        if wait is not None:
+            raise Problem(INVALID_PARAMETER, "wait is for a command to one thing", parameter="wait")
+        if key:
+            raise Problem(INVALID_HEADER, "an Idempotency-Key is for a command to one thing")
+        return await self._groups.send(encoded, requested_by)
 
     async def send_routed(self, request: Request) -> Answer:
         """``POST /api/v1/commands``: send a command (``send`` as a route of the router)."""
@@ -105,6 +119,7 @@ class Commands:
             thing=asked.text("thingId", is_thing_name, "the name of a thing"),
             action=asked.text("action", is_action_name, "the name of an action"),
             statuses=asked.statuses(),
+            command_id=asked.text("commandId", is_id, "the id of a command"),
         )
         limit, cursor = asked.limit(), asked.cursor()
         body = self._page(query, limit, cursor)
