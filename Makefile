@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check format bench clean
+.PHONY: help install run test check format bench screenshots clean
 
 help: ## list these targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ format: $(STAMP) ## format the source
 
 bench: $(STAMP) ## measure, side by side with peers
 	@$(BIN)/python bench/run.py --quick
+
+screenshots: $(STAMP) ## write pictures of the console to build/screenshots (needs chromium)
+	@$(BIN)/python tests/console/screenshots.py build/screenshots
 
 clean: ## remove what was made here
 	rm -rf $(VENV) .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist build bench/results

@@ -21,8 +21,10 @@ import uvicorn
 from fleet_parts import thing_name
 from hot_path import THINGS, KeepingTransport, Path
 from thingctl_broker.credentials import TokenStore
+from thingctl_broker.directory import Directory
 from thingctl_broker.http.app import create_app
 from thingctl_broker.http.connection import Connection
+from thingctl_broker.passwords import Passwords
 from thingctl_broker.waiting import EndWaiters
 
 WINDOW: Final = 64
@@ -53,6 +55,9 @@ class NoSocket:
         """Where the server listens."""
         return "127.0.0.1", 80
 
+    def setsockopt(self, *_: object) -> None:
+        """Nothing to set."""
+
     def getpeername(self) -> tuple[str, int]:
         """Where the client is."""
         return "127.0.0.1", 40_000
@@ -65,7 +70,8 @@ class Api:
         self.path = path
         token = secrets.token_urlsafe(32)
         service = path.service
-        app = create_app(service, EndWaiters(service.events), TokenStore.open(None, token))
+        directory = Directory(service, Passwords())
+        app = create_app(service, EndWaiters(service.events), TokenStore.open(None, token), directory)
         config = uvicorn.Config(
             app,
             http=Connection,

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from figures import median
-from processes import BenchError, Child, rss_bytes
+from processes import BenchError, Child, core_seconds, cpu_seconds, rss_bytes
 from servers import BENCH
 
 if TYPE_CHECKING:
@@ -42,12 +42,16 @@ def round_trips(
 ) -> dict[str, Any]:
     """One run of one load."""
     fleet.ask("report")
+    before, core, own = time.monotonic(), core_seconds(cores.server), cpu_seconds(server.pids)
     if via == "in process":
         assert server.control is not None
         order = {"do": "run", "things": things, "window": window, "warmup": WARMUP, "seconds": seconds}
         result = server.control.ask(json.dumps(order), "result", seconds + 60)
     else:
         result = _controller(server, cores, via, things=things, window=window, seconds=seconds)
+    passed = time.monotonic() - before
+    others = core_seconds(cores.server) - core - (cpu_seconds(server.pids) - own)
+    result["others_busy"] = round(max(0.0, others / passed), 3)
     report = fleet.ask("report")
     if via == "HTTP":
         result["latency_ms"] = report["done_ms"]
@@ -90,6 +94,7 @@ def merge(runs: list[dict[str, Any]]) -> dict[str, Any]:
         "cpu_us_per_execution": _middle(runs, "cpu_us_per_execution"),
         "cpu_us_range": _range(runs, "cpu_us_per_execution"),
         "server_busy": _middle(runs, "server_busy"),
+        "others_busy": _middle(runs, "others_busy"),
         "fleet_cpu_us": _middle(runs, "fleet_cpu_us"),
         "sent": sum(run["sent"] for run in runs),
         "ended": _summed(run["ended"] for run in runs),

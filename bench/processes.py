@@ -173,6 +173,17 @@ def cpu_seconds(pids: Sequence[int]) -> float:
     return total / _TICKS
 
 
+def core_seconds(cores: frozenset[int]) -> float:
+    """For how long these cores have worked so far, whoever for."""
+    total = 0
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *fields = line.split()
+        if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in cores:
+            user, nice, system, _idle, _iowait, irq, softirq = (int(field) for field in fields[:7])
+            total += user + nice + system + irq + softirq
+    return total / _TICKS
+
+
 def rss_bytes(pids: Sequence[int]) -> int:
     """Resident memory of these processes."""
     return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids) * _PAGE

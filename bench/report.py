@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from figures import ratio
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
-
-BUSY_ENOUGH: Final = 0.85
-"""Below this share of its core, the server was not what limited the rate."""
 
 Row = dict[str, Any]
 Size = tuple[int, int]
@@ -129,11 +126,9 @@ def _ratios(rows: list[Row]) -> str:
 
 def _trips(rows: list[Row]) -> str:
     heads: tuple[str, ...] = ("server", "load", "journal", "things", "window", "per s", "range")
-    heads += ("p50 ms", "p99 ms", "p99.9 ms", "CPU us", "lost")
+    heads += ("p50 ms", "p99 ms", "p99.9 ms", "CPU us", "core %", "others %", "lost")
     body = []
     for row in rows:
-        busy = row["server_busy"]
-        idle = "~" if row["window"] > 1 and busy is not None and busy < BUSY_ENOUGH else ""
         latency = row["latency_ms"]
         body.append(
             (
@@ -142,17 +137,18 @@ def _trips(rows: list[Row]) -> str:
                 {True: "on", False: "off", None: ""}[row["journal"]],
                 f"{row['things']:,}",
                 row["window"],
-                f"{idle}{row['per_second']:,}",
+                f"{row['per_second']:,}",
                 f"{row['least']:,} to {row['most']:,}",
                 *(latency.get(name, "") for name in ("p50", "p99", "p99.9")),
                 row["cpu_us_per_execution"] or "",
+                *(f"{100 * (row[name] or 0):.0f}" for name in ("server_busy", "others_busy")),
                 row["lost"],
             )
         )
     note = (
-        f"per s: median of {rows[0]['runs']} runs. "
-        f"~: the server had less than {BUSY_ENOUGH:.0%} of its core: "
-        "it was waiting for its disk, for the load, or for other work on this machine."
+        f"per s: median of {rows[0]['runs']} runs. CPU us: the server's CPU time per execution. "
+        "core %: how much of its core the server used; others %: how much of it other work on this machine "
+        "took. Far below 100 together, the server waited for its disk or for the load."
     )
     return f"{_table(heads, body)}\n\n{note}"
 

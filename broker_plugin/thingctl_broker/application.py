@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import structlog
 
 from thingctl_broker.addresses import Address, bind_tcp, bound_to, parse_address
@@ -17,16 +18,21 @@ from thingctl_broker.clock import SystemClock
 from thingctl_broker.config import ConfigurationError, Settings
 from thingctl_broker.credentials import CredentialsError, TokenStore
 from thingctl_broker.delivery import Deliveries
+from thingctl_broker.directory import Directory
 from thingctl_broker.http.app import create_app
 from thingctl_broker.http.server import HttpServer
 from thingctl_broker.journal import JournalError, SqliteJournal
 from thingctl_broker.mqtt.front import ClosedGatekeeper, Front, OpenGatekeeper
+from thingctl_broker.mqtt.websocket import WebSocket
+from thingctl_broker.passwords import Passwords
 from thingctl_broker.paths import default_data_dir
+from thingctl_broker.registry_store import RegistryError, RegistryStore
 from thingctl_broker.rolling import Rollouts
 from thingctl_broker.rollout_store import RolloutStore
 from thingctl_broker.service import CommandService
 from thingctl_broker.sweeper import sweep
 from thingctl_broker.table import ExecutionTable
+from thingctl_broker.things import ThingRegistry
 from thingctl_broker.unkept import NoJournal
 from thingctl_broker.waiting import EndWaiters
 from thingctl_protocol.topics import Topics
@@ -37,6 +43,7 @@ if TYPE_CHECKING:
 
     from thingctl_broker.executions import Execution
     from thingctl_broker.mqtt.front import Broker, Gatekeeper
+    from thingctl_broker.things import Kept
 
 _log = structlog.get_logger("thingctl.broker")
 
@@ -52,11 +59,17 @@ class Application:
         """Raises :class:`~thingctl_broker.config.ConfigurationError`."""
         self.settings = settings
         self.data_dir = Path(settings.data_dir) if settings.data_dir else default_data_dir()
+        self._journal = self._open_journal()  # first: it locks out any other broker
         try:
             self.tokens = TokenStore.open(self.data_dir, os.environ.get("THINGCTL_ADMIN_TOKEN"))
         except (CredentialsError, OSError) as error:
+            if isinstance(self._journal, SqliteJournal):
+                self._journal.release()
             raise ConfigurationError(f"data directory {self.data_dir}: {error}") from error
-        self._journal = self._open_journal()
+        self.passwords = Passwords()
+        is_lab = settings.open and settings.in_memory  # nobody has said who is a thing, and nothing is kept
+        self.things = ThingRegistry(enrols=settings.open, changed=None if is_lab else self._thing_changed)
+        self._registry_store = self._open_registry()
         if gatekeeper is None:
             gatekeeper = OpenGatekeeper() if settings.open else ClosedGatekeeper()
         self.front = Front(
@@ -69,12 +82,17 @@ class Application:
             journal=self._journal,
             table=ExecutionTable(commands.table, commands.keep),
             deliveries=Deliveries(commands.window, commands.queue),
+            things=self.things,
             settings=settings.service,
         )
         self.waiters = EndWaiters(self.service.events)
+        self.directory = Directory(self.service, self.passwords, self._registry_store, self.front.expel)
         kept = isinstance(self._journal, SqliteJournal)
         self.rollouts = Rollouts(self.service, RolloutStore(self.data_dir) if kept else None)
         with ExitStack() as undo:
+            undo.callback(self.passwords.close)
+            if self._registry_store is not None:
+                undo.callback(self._registry_store.close)
             if isinstance(self._journal, SqliteJournal):
                 undo.callback(self._journal.release)
                 self._recover(self._journal)
@@ -92,10 +110,12 @@ class Application:
                 self.service,
                 self.waiters,
                 self.tokens,
+                self.directory,
                 connections=lambda: len(self.front.connections),
                 rollouts=self.rollouts,
             ),
             self._http_socket,
+            self._websocket,
         )
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -106,6 +126,8 @@ class Application:
                 await self._journal.start()
             except JournalError as error:
                 raise ConfigurationError(str(error)) from error
+        if self._registry_store is not None:
+            self._registry_store.start()
         await self.front.start(self.service, broker, [self._mqtt_socket])
         self._sweeper = asyncio.get_running_loop().create_task(sweep(self.service))
         self.rollouts.start()
@@ -125,6 +147,14 @@ class Application:
         self._http_socket.close()
         if isinstance(self._journal, SqliteJournal):
             await self._journal.stop()
+        if self._registry_store is not None:
+            await self._registry_store.stop()
+        self.passwords.close()
+
+    def _websocket(self, **_: object) -> WebSocket:
+        """The protocol of a client that speaks MQTT over WebSocket on the HTTP port."""
+        hosts = {f"{host}:{self.http_address.port}" for host in (self.http_address.host, "localhost")}
+        return WebSocket(self.front, hosts)
 
     def _open_journal(self) -> SqliteJournal | NoJournal:
         if self.settings.in_memory:
@@ -133,6 +163,24 @@ class Application:
             return SqliteJournal(self.data_dir, max_bytes=self.settings.commands.journal_bytes)
         except JournalError as error:
             raise ConfigurationError(str(error)) from error
+
+    def _open_registry(self) -> RegistryStore | None:
+        if self.settings.open and self.settings.in_memory:
+            return None
+        try:
+            store = RegistryStore(self.data_dir, self.things.record)
+            count = self.things.restore(store.load())
+        except (RegistryError, msgspec.DecodeError) as error:
+            if isinstance(self._journal, SqliteJournal):
+                self._journal.release()
+            raise ConfigurationError(str(error)) from error
+        if count:
+            _log.info("things known", count=count)
+        return store
+
+    def _thing_changed(self, kept: Kept, name: str) -> None:
+        if self._registry_store is not None:
+            self._registry_store.changed(kept, name)
 
     def _recover(self, journal: SqliteJournal) -> None:
         began = time.monotonic()

@@ -60,7 +60,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether devices are let in without credentials; on loopback only."""
     data_dir: str | None = None
     in_memory: bool = False
-    """Whether executions are forgotten when the broker ends. Tokens are kept all the same."""
+    """Whether executions are forgotten when the broker ends, and with ``open`` things too.
+    Tokens are kept all the same."""
     mqtt: MqttSettings = MqttSettings()
     http: HttpSettings = HttpSettings()
     commands: CommandSettings = CommandSettings()

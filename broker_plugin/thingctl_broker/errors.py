@@ -61,3 +61,31 @@ class UnknownCommand(ServiceError):
 
 class WrongMove(ServiceError):
     """A command to many things cannot be paused, resumed or canceled as it stands."""
+
+
+class ThingDisabled(ServiceError):
+    """The thing is switched off: it takes no commands."""
+
+
+class ThingExists(ServiceError):
+    """A thing of that name is there already."""
+
+
+class InvalidThing(ServiceError):
+    """What is said of a thing or a thing type is wrong. ``pointer``: an RFC 6901 pointer to the fault."""
+
+    def __init__(self, text: str, pointer: str = "") -> None:
+        super().__init__(text)
+        self.pointer = pointer
+
+
+class UnknownThingType(ServiceError):
+    """No thing type has that name."""
+
+
+class TypeInUse(ServiceError):
+    """Things are of that type."""
+
+
+class NotKept(ServiceError):
+    """A change to things or tokens could not be written to the disk."""

@@ -133,7 +133,7 @@ class SqliteJournal:
         self._thread.start()
         try:
             await ready
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise JournalError(f"{self._path} cannot be written: {error}") from error
         self._next()  # what was let go while the executions were recovered
 
@@ -266,7 +266,7 @@ class SqliteJournal:
     def _write(self, loop: asyncio.AbstractEventLoop, ready: asyncio.Future[None]) -> None:
         try:
             connection = open_to_write(self._path, self._max_bytes)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             _tell(loop, ready.set_exception, error)
             return
         _tell(loop, ready.set_result, None)

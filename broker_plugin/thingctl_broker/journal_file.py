@@ -12,6 +12,7 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
+from thingctl_broker.journal_wal import check_wal
 from thingctl_broker.records import APPLICATION_ID, MIGRATIONS
 
 if TYPE_CHECKING:
@@ -32,13 +33,13 @@ def lock(directory: Path) -> int:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise JournalError(f"cannot use {directory}: {error.strerror}") from None
+        raise JournalError(f"cannot use the data directory {directory}: {error.strerror}") from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(handle)
         if error.errno == errno.EWOULDBLOCK:
-            raise JournalError(f"another broker is using {directory}") from None
+            raise JournalError(f"another broker is using the data directory {directory}") from None
         raise JournalError(f"cannot lock {directory}: {error.strerror}") from None
     return handle
 
@@ -79,6 +80,8 @@ def open_to_write(path: Path, max_bytes: int) -> sqlite3.Connection:
     """Open the database for its one writer."""
     connection = _connect(path, "mode=rw")
     try:
+        path.chmod(0o600)
+        connection.execute("PRAGMA journal_mode = WAL")  # a copy made by SQLite itself may have lost it
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA cache_size = -16384")
         # After one huge batch the log shrinks again.
@@ -90,18 +93,21 @@ def open_to_write(path: Path, max_bytes: int) -> sqlite3.Connection:
             "BEGIN IMMEDIATE"
         )  # tells now, not at the first command, that it cannot be written
         connection.execute("ROLLBACK")
-    except sqlite3.Error:
+    except (sqlite3.Error, OSError):
         connection.close()
         raise
     return connection
 
 
 def check_whole(path: Path) -> None:
-    """Raise :class:`JournalError` when SQLite finds fault with the database as a whole."""
+    """Raise :class:`JournalError` when there is fault with the database or its log as a whole."""
     try:
+        check_wal(_wal(path))
         with closing(open_to_read(path)) as connection:
             verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    except (sqlite3.Error, UnicodeError) as error:  # what SQLite says of damage may be damaged itself
+    except OSError as error:
+        raise JournalError(f"cannot use {path}: {error.strerror}") from None
+    except (sqlite3.Error, ValueError) as error:  # what SQLite says of damage may itself be no UTF-8
         raise damaged(path, error) from error
     if verdict != "ok":
         raise damaged(path, " ".join(str(verdict).split()))
@@ -167,8 +173,12 @@ def _connect(path: Path, options: str) -> sqlite3.Connection:
     return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0)
 
 
+def _wal(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
 def _wal_size(path: Path) -> int:
     try:
-        return path.with_name(f"{path.name}-wal").stat().st_size
+        return _wal(path).stat().st_size
     except FileNotFoundError:
         return 0

@@ -9,17 +9,19 @@ import structlog
 
 
 class WithoutLostClients(logging.Filter):
-    """Drops what amqtt's broadcasting says, with a traceback, of every message whose receiver has gone.
+    """Drops the traceback that amqtt leaves for every message whose receiver has gone or is silent.
 
-    Nor has it to be told of each that was not acknowledged in time: that is the receiver's affair.
+    It is the receiver's affair, and not news: amqtt has said so in a line. Its broadcasting
+    logs it, and what it sends to a new subscriber nobody asks how it went, so that asyncio does.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to keep a record."""
-        if not (record.exc_info and record.exc_info[1] and record.getMessage().startswith("Task failed")):
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, TimeoutError) and type(error).__name__ != "ProtocolHandlerError":
             return True
-        error = record.exc_info[1]
-        return not isinstance(error, TimeoutError) and type(error).__name__ != "ProtocolHandlerError"
+        text = record.getMessage()
+        return "mqtt_publish" not in text or not text.startswith(("Task failed", "Task exception was never"))
 
 
 def configure_logs(*, debug: bool = False) -> None:
@@ -54,5 +56,5 @@ def configure_logs(*, debug: bool = False) -> None:
     # amqtt tells every connection at INFO; the front has said what is worth saying.
     for name in ("amqtt", "transitions", "websockets", "uvicorn", "asyncio"):
         logging.getLogger(name).setLevel(logging.DEBUG if debug else logging.WARNING)
-    broadcasting = logging.getLogger("amqtt.broker")
-    broadcasting.filters = [WithoutLostClients()]
+    for name in ("amqtt.broker", "asyncio"):
+        logging.getLogger(name).filters = [WithoutLostClients()]

@@ -87,6 +87,7 @@ class _Late(msgspec.Struct, omit_defaults=True, gc=False):
     reason: StatusReason | None = None
 
 
+_STATUSES: Final = {status.value: status for status in Status}
 _heads: Final = msgspec.json.Decoder(_Head)
 _states: Final = msgspec.json.Decoder(_State)
 _encode: Final = msgspec.json.encode
@@ -187,6 +188,7 @@ class RowReader:
         execution_id, status, head_text, head_check, state_text, state_check = row
         if (
             execution_id <= self._last_id
+            or status not in _STATUSES
             or crc32(head_text.encode(), crc32(execution_id.encode())) != head_check
             or crc32(state_text.encode(), crc32(f"{execution_id} {status}".encode())) != state_check
         ):
@@ -212,7 +214,7 @@ class RowReader:
             requested_by=share(head.requested_by, head.requested_by),
             idempotency_key=head.idempotency_key,
             fingerprint=head.fingerprint,
-            status=Status(status),
+            status=_STATUSES[status],
             result=_bytes(state.result),
             reason=state.reason,
             progress=state.progress,

@@ -22,12 +22,14 @@ from thingctl_broker.errors import (
     InvalidCommand,
     NotAccepting,
     QueueFull,
+    ThingDisabled,
     UnknownExecution,
     UnknownThing,
 )
 from thingctl_broker.events import Change, Counters, Events, RateLimit
 from thingctl_broker.executions import Cancel, Execution, Outcome
 from thingctl_broker.idempotency import IdempotencyKeys, fingerprint
+from thingctl_broker.param_schemas import ParamSchemas
 from thingctl_broker.publishing import Publisher
 from thingctl_broker.table import ExecutionTable, Page, Query
 from thingctl_broker.things import ThingRegistry
@@ -45,6 +47,7 @@ from thingctl_protocol.messages import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from thingctl_broker.param_schemas import ParamsCheck
     from thingctl_broker.ports import Clock, Journal, Link
 
 EXPIRE_MAX: Final = 1000
@@ -90,6 +93,7 @@ class CommandService:
         self._clock = clock
         self._ids = IdSource()
         self._keys = IdempotencyKeys()
+        self._schemas = ParamSchemas(self.things)
         self._publisher = Publisher(
             deliveries=self._deliveries,
             table=self.table,
@@ -122,8 +126,8 @@ class CommandService:
         the key of an earlier command by the same caller, that command's execution is
         returned and nothing is sent. ``command_id``: of a command to many things (:meth:`make_id`).
 
-        Raises :class:`InvalidCommand`, :class:`UnknownThing`, :class:`QueueFull`,
-        :class:`~thingctl_broker.errors.IdempotencyConflict`, :class:`NotAccepting` or
+        Raises :class:`InvalidCommand`, :class:`UnknownThing`, :class:`ThingDisabled`,
+        :class:`QueueFull`, :class:`~thingctl_broker.errors.IdempotencyConflict`, :class:`NotAccepting` or
         :class:`~thingctl_broker.errors.TableFull`; then nothing has happened.
         """
         print_ = fingerprint(thing, action, params, ttl) if idempotency_key else ""
@@ -131,9 +135,7 @@ class CommandService:
             return earlier
         if not self.journal.accepting:
             raise NotAccepting("commands cannot be kept at present, so none is accepted", retry_after=5)
-        ttl = self.settings.ttl_default if ttl is None else ttl
-        if not TTL_MIN <= ttl <= self.settings.ttl_max:
-            raise InvalidCommand(f"ttl must be from {TTL_MIN} to {self.settings.ttl_max} seconds", "/ttl")
+        ttl = self._checked_ttl(ttl)
         at = self._clock.unix()
         unix_ms = int(at * 1000)
         try:
@@ -146,8 +148,7 @@ class CommandService:
             )
         except ProtocolError as error:
             raise InvalidCommand(error.text, error.pointer) from None
-        if self.things.get(thing) is None:
-            raise UnknownThing(f"no thing is named {thing!r}")
+        self._check_target(thing, action, params)
         if not self._deliveries.has_room(thing):
             raise QueueFull(
                 f"{self._deliveries.waiting(thing)} requests wait for {thing!r} already",
@@ -184,6 +185,21 @@ class CommandService:
     def make_id(self) -> str:
         """The id of a command to many things."""
         return self._ids.make(int(self._clock.unix() * 1000), self._entropy(62))
+
+    def validate(self, thing: str, action: str, params: bytes, ttl: int | None) -> tuple[str, ...]:
+        """Check a command as ``send`` would, and send nothing; return what its params were checked by.
+
+        Raises what ``send`` raises for a command that is wrong.
+        """
+        self._checked_ttl(ttl)
+        try:
+            check_thing_name(thing, "/thingId")
+            check_action_name(action, "/action")
+            check_json_object(params, "/params")
+            encode_request(command_id="", action=action, params=params, timestamp=0, ttl=1)
+        except ProtocolError as error:
+            raise InvalidCommand(error.text, error.pointer) from None
+        return tuple(check.source for check in self._check_target(thing, action, params))
 
     def get(self, execution_id: str) -> Execution:
         """The execution with that id; raises :class:`UnknownExecution`."""
@@ -346,8 +362,9 @@ class CommandService:
             last = execution.execution_id
             self.table.restore(execution)
             self._keys.remember(execution)
-            # Known by what it was sent; when it was last there, nobody has written down.
-            self.things.know(execution.thing, execution.created_at)
+            if self.things.learns:
+                # Known by what it was sent; when it was last there, nobody has written down.
+                self.things.know(execution.thing, execution.created_at)
             if not execution.is_terminal:
                 if execution.cancel_requested_at is not None:
                     self._deliveries.cancel(execution.thing, execution.execution_id)
@@ -361,6 +378,24 @@ class CommandService:
         return count
 
     # How it is done.
+
+    def _checked_ttl(self, ttl: int | None) -> int:
+        ttl = self.settings.ttl_default if ttl is None else ttl
+        if not TTL_MIN <= ttl <= self.settings.ttl_max:
+            raise InvalidCommand(f"ttl must be from {TTL_MIN} to {self.settings.ttl_max} seconds", "/ttl")
+        return ttl
+
+    def _check_target(self, name: str, action: str, params: bytes) -> tuple[ParamsCheck, ...]:
+        """Whether the thing is one that takes this command; return what the params were checked by."""
+        thing = self.things.get(name)
+        if thing is None:
+            raise UnknownThing(f"no thing is named {name!r}")
+        definition = thing.definition
+        if not definition.enabled:
+            raise ThingDisabled(f"the thing {name!r} is disabled: it takes no commands")
+        if thing.announcement is None and not definition.type:
+            return ()  # nobody has said what its params are
+        return self._schemas.check(thing, action, params)
 
     def _forget(self, execution: Execution) -> None:
         self.journal.forget(execution.execution_id)

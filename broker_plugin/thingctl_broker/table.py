@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from thingctl_broker.errors import TableFull
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator
+    from collections.abc import Callable, Container, Iterator
 
     from thingctl_broker.executions import Execution
     from thingctl_protocol.statuses import Status
@@ -38,6 +38,8 @@ class Query(NamedTuple):
     action: str | None = None
     statuses: Container[Status] | None = None
     command_id: str | None = None
+    visible: Callable[[Execution], bool] | None = None
+    """Whether the caller may see the execution."""
 
     def admits(self, execution: Execution) -> bool:
         """Whether the execution is asked for."""
@@ -46,6 +48,7 @@ class Query(NamedTuple):
             and (self.action is None or execution.action == self.action)
             and (self.statuses is None or execution.status in self.statuses)
             and (self.command_id is None or execution.command_id == self.command_id)
+            and (self.visible is None or self.visible(execution))
         )
 
 

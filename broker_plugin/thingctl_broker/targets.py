@@ -5,14 +5,14 @@ Pure: looks at the registry, decides nothing else.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from thingctl_broker.errors import InvalidCommand
 
 if TYPE_CHECKING:
-    from thingctl_broker.things import Thing, ThingRegistry
+    from thingctl_broker.things import ThingRegistry
 
 
 class Targets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -35,12 +35,12 @@ def resolve(targets: Targets, registry: ThingRegistry) -> list[str]:
     if targets.things is not None:
         return _named(targets.things, registry)
     if targets.type is not None:
-        found = [thing.name for thing in registry if _said(thing, "type", "/targets/type") == targets.type]
+        found = [thing.name for thing in registry if thing.definition.type == targets.type]
     elif targets.tags is not None:
         if not targets.tags:
             raise InvalidCommand("there is no tag", "/targets/tags")
         wanted = set(targets.tags)
-        found = [thing.name for thing in registry if wanted <= {*_said(thing, "tags", "/targets/tags")}]
+        found = [thing.name for thing in registry if wanted <= {*thing.definition.tags}]
     else:
         found = [thing.name for thing in registry]
     if not found:
@@ -55,11 +55,3 @@ def _named(names: list[str], registry: ThingRegistry) -> list[str]:
         if registry.get(name) is None:
             raise InvalidCommand(f"no thing is named {ascii(name)[:140]}", f"/targets/things/{i}")
     return list(dict.fromkeys(names))
-
-
-def _said(thing: Thing, what: str, pointer: str) -> Any:
-    """What an operator has said of the thing, where the registry holds that."""
-    definition = getattr(thing, "definition", None)
-    if definition is None:
-        raise InvalidCommand(f"this broker's things have no {what}", pointer)
-    return getattr(definition, what)

@@ -109,9 +109,10 @@ class Agent:
 def serve(agent: Agent, config: Config) -> int:
     """Run an agent; returns how many handlers were left running. Raises :class:`AgentError`."""
     from thingctl_agent import actions, boot, logs  # noqa: PLC0415 - after the stand-ins
+    from thingctl_agent.calls import Limits  # noqa: PLC0415
     from thingctl_agent.history import History  # noqa: PLC0415
     from thingctl_agent.loop import Loop  # noqa: PLC0415
-    from thingctl_agent.session import Limits, Session  # noqa: PLC0415
+    from thingctl_agent.session import Session  # noqa: PLC0415
     from thingctl_protocol.topics import Topics  # noqa: PLC0415
 
     logs.configure(config.log.level, config.log.format)
@@ -133,7 +134,7 @@ def _with_state(config: Config) -> dict[str, dict[str, Any]]:
     """The settings of built-in actions; ``reboot`` needs to know where the journal is."""
     enabled = dict(config.actions)
     if "reboot" in enabled:
-        enabled["reboot"] = {"state_dir": str(config.state), **enabled["reboot"]}
+        enabled["reboot"] = {"state_dir": config.state, **enabled["reboot"]}
     return enabled
 
 
@@ -146,17 +147,17 @@ def _journal(config: Config, boot_id: str) -> Journal | None:
     log = structlog.get_logger()
     directory = config.state
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        journal = Journal(directory / "journal", boot_id)
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        journal = Journal(os.path.join(directory, "journal"), boot_id)
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
         raise ConfigError(f"state_dir {directory} cannot be used: {error.strerror}") from None
     except OSError as error:
         reason = str(error)
-        log.warning("no journal; durable commands will be refused", directory=str(directory), reason=reason)
+        log.warning("no journal; durable commands will be refused", directory=directory, reason=reason)
         return None
     if journal.damage:
         log.warning(
-            "journal was damaged; set aside and written anew", file=str(journal.path), damage=journal.damage
+            "journal was damaged; set aside and written anew", file=journal.path, damage=journal.damage
         )
     return journal
 

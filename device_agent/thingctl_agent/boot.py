@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
-from pathlib import Path
 from typing import Final
 
-_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
-_TIMESYNC: Final = Path("/run/systemd/timesync/synchronized")
+_BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
+_TIMESYNC: Final = "/run/systemd/timesync/synchronized"
 _TIME_ERROR: Final = 5
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -15,7 +15,8 @@ _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 def boot_id() -> str:
     """A text that is another after every boot; ``""`` where the system has none."""
     try:
-        return _BOOT_ID.read_text("ascii").strip()
+        with open(_BOOT_ID, encoding="ascii") as file:
+            return file.read().strip()
     except OSError:
         return ""
 
@@ -27,7 +28,7 @@ def since_boot() -> float:
 
 def clock_is_synchronised() -> bool:
     """Whether the system says that its wall clock is right: systemd-timesyncd, or else the kernel."""
-    return _TIMESYNC.exists() or _kernel_says_so()
+    return os.path.exists(_TIMESYNC) or _kernel_says_so()
 
 
 def _kernel_says_so() -> bool:

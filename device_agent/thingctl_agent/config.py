@@ -6,7 +6,6 @@ Each later source wins. Every key of the file is an attribute of :class:`Config`
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -69,19 +68,20 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if not self.password_file:
             return self.password
         try:
-            return Path(self.password_file).read_text("utf-8").rstrip("\n")
+            with open(self.password_file, encoding="utf-8") as file:
+                return file.read().rstrip("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"password_file cannot be read: {error}") from None
 
     @property
-    def state(self) -> Path:
+    def state(self) -> str:
         """The directory of the journal."""
         if self.state_dir:
-            return Path(self.state_dir)
+            return self.state_dir
         if directory := os.environ.get("STATE_DIRECTORY"):  # systemd makes it and says where it is
-            return Path(directory.split(":")[0])
-        base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-        return Path(base) / "thingctl-agent" / self.thing
+            return directory.split(":")[0]
+        base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+        return os.path.join(base, "thingctl-agent", self.thing)
 
 
 class Broker(msgspec.Struct, frozen=True):
@@ -136,7 +136,7 @@ def _read(path: str) -> dict[str, Any]:
     import tomllib  # noqa: PLC0415 - an agent configured by its environment need not load it
 
     try:
-        with Path(path).open("rb") as file:
+        with open(path, "rb") as file:
             return tomllib.load(file)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None

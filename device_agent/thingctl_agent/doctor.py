@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thingctl_agent import actions, boot
@@ -73,7 +74,7 @@ def _handlers(config: Config, files: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _state(config: Config) -> Iterator[tuple[str, str]]:
-    directory = config.state
+    directory = Path(config.state)
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         journal = Journal(directory / "journal", boot.boot_id())

@@ -13,14 +13,11 @@ import errno
 import fcntl
 import mmap
 import os
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from thingctl_agent.blocks import HEADER_SECTORS, SECTOR, Identity, block, blocks, header, read_header, scan
 from thingctl_agent.errors import JournalError
 from thingctl_agent.history import Cleared, Closed, History, Opened, Record
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SEGMENT: Final = 512 * 1024
 """Bytes of one segment. A command takes about 1.5 KiB of it."""
@@ -37,9 +34,9 @@ class Journal:
     ``damage``: what is wrong with the file that was found, in words, or ``""``.
     """
 
-    def __init__(self, path: Path, boot_id: str, *, segment: int = SEGMENT) -> None:
+    def __init__(self, path: str | os.PathLike[str], boot_id: str, *, segment: int = SEGMENT) -> None:
         """Open or make the journal. Raises :class:`JournalError` and :class:`OSError`."""
-        self.path = path
+        self.path = os.fspath(path)
         self.history = History()
         self.damage = ""
         self.flushes = 0
@@ -50,9 +47,9 @@ class Journal:
         self._active = 0  # offset of the segment in use
         self._position = 0
         self._buffer = mmap.mmap(-1, 8 * SECTOR)
-        self._lock = _lock(path)
+        self._lock = _lock(self.path)
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             self._read()
             self.trusted = not self.damage and (self.history.closed or self.history.boot_id in {"", boot_id})
             if self.damage or not self._identity.generation:
@@ -133,7 +130,7 @@ class Journal:
 
     def _set_aside(self) -> None:
         os.close(self._file)
-        self.path.replace(self.path.with_suffix(".damaged"))
+        os.replace(self.path, f"{self.path}.damaged")
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     # -- writing
@@ -145,7 +142,7 @@ class Journal:
 
     def _make(self, segment: int) -> None:
         """Fill a new file with the history, and put it in the place of the one there is."""
-        new = self.path.with_suffix(".new")
+        new = f"{self.path}.new"
         descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             zeros = bytes(64 * 1024)
@@ -155,8 +152,8 @@ class Journal:
             snapshot = blocks(self._identity, self.history.snapshot())
             _write_all(descriptor, header(self._identity) + snapshot, 0)
             os.fsync(descriptor)
-            new.replace(self.path)
-            _sync_directory(self.path.parent)
+            os.replace(new, self.path)
+            _sync_directory(os.path.dirname(self.path))
         except BaseException:
             os.close(descriptor)
             raise
@@ -218,15 +215,17 @@ class Journal:
         os.close(old)
 
 
-def _lock(path: Path) -> int:
+def _lock(path: str) -> int:
     """Hold the journal alone. A file of its own, as the journal may be replaced."""
-    descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(descriptor)
         if error.errno in {errno.EAGAIN, errno.EACCES}:
-            raise JournalError(f"another agent uses {path.parent}; give each its own --state-dir") from None
+            raise JournalError(
+                f"another agent uses {os.path.dirname(path)}; give each its own --state-dir"
+            ) from None
         raise
     return descriptor
 
@@ -237,7 +236,7 @@ def _write_all(descriptor: int, raw: bytes | memoryview, offset: int) -> None:
         raise OSError(errno.EIO, "the disk took less than it was given")
 
 
-def _sync_directory(path: Path) -> None:
+def _sync_directory(path: str) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

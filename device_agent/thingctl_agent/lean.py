@@ -31,7 +31,15 @@ LATE: Final = (
     "structlog.threadlocal",
 )
 
+NEVER_RAISED: Final = {"ssl": ("SSLWantReadError", "SSLWantWriteError")}
+"""Exceptions that paho names in ``except`` clauses. As long as ssl is not loaded nobody raises
+them, so that any class will do; to load 4 MB because a socket had no more to read will not."""
+
 _lock: Final = threading.RLock()
+
+
+class _NeverRaisedError(Exception):
+    """Stands in for an exception of a module that is not loaded."""
 
 
 class _Late(ModuleType):
@@ -40,6 +48,8 @@ class _Late(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name not in {"__all__", "__path__", "__file__", "__version__"}:
             raise AttributeError(name)  # the import system looks for these; they mean nothing here
+        if name in NEVER_RAISED.get(self.__name__, ()) and sys.modules.get(self.__name__) is self:
+            return _NeverRaisedError
         return getattr(_real(self), name)
 
     def __dir__(self) -> list[str]:

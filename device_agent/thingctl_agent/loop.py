@@ -19,13 +19,11 @@ import structlog
 
 from thingctl_agent import boot
 from thingctl_agent.backoff import Backoff
+from thingctl_agent.dialer import Dialer
 from thingctl_agent.effects import Interrupt, Note, Publish, Save, Start
-from thingctl_agent.errors import ConfigError
 from thingctl_agent.extras import ANNOUNCEMENT, TOPICS, Extras
-from thingctl_agent.mqtt import Address, Connection
 from thingctl_agent.session import ANNOUNCEMENT as ANNOUNCEMENT_RECEIPT
 from thingctl_agent.systemd import Notifier
-from thingctl_agent.tls import Contexts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
     from thingctl_agent.config import Config
     from thingctl_agent.effects import Effect
     from thingctl_agent.journal import Journal
+    from thingctl_agent.mqtt import Connection
     from thingctl_agent.outcome import Outcome
     from thingctl_agent.registry import Registry
     from thingctl_agent.session import Session
@@ -70,9 +69,8 @@ class Loop:
         self._workers: Workers | None = None  # until the first command: an idle agent is small
         self._extras = Extras(announce=config.announce)
         self._backoff = Backoff(_draw)
-        self._contexts = Contexts(config.tls)
+        self._dialer = Dialer(config, self, self.post, self._dialed)
         self._connection: Connection | None = None
-        self._dialing: Connection | None = None
         self._dial_at = 0.0
         self._inbox: collections.deque[Callable[[], None]] = collections.deque()
         self._poll = select.poll()
@@ -116,7 +114,7 @@ class Loop:
         self._log.error("handler failed", executionId=execution_id, exc_info=error)
 
     def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # full: it will wake up anyway
+        with contextlib.suppress(OSError):  # full: it will wake up anyway; or closed: it has ended
             os.write(self._wake_write, b"\0")
 
     # -- the loop
@@ -147,13 +145,8 @@ class Loop:
         now = boot.since_boot()
         if self._finished_stopping(now):
             return True
-        if (
-            self._connection is None
-            and self._dialing is None
-            and self._stop_at is None
-            and now >= self._dial_at
-        ):
-            self._dial()
+        if self._idle and now >= self._dial_at:
+            self._dialer.dial()
         readable = self._wait(self._next_due() - now)
         now = boot.since_boot()
         while self._inbox:
@@ -172,6 +165,11 @@ class Loop:
             self._connection.serve(now, readable=False)  # what this turn has published
         return False
 
+    @property
+    def _idle(self) -> bool:
+        """Whether the next thing to do about the connection is to dial."""
+        return self._connection is None and not self._dialer.dialing and self._stop_at is None
+
     def _survive(self, what: Callable[[], None]) -> None:
         try:
             what()
@@ -183,7 +181,7 @@ class Loop:
         times = [self._watchdog_at, _NEVER if due is None else due]
         if self._connection is not None:
             times.append(self._connection.next_due)
-        elif self._dialing is None and self._stop_at is None:
+        elif self._idle:
             times.append(self._dial_at)
         if self._stop_at is not None:
             times.append(self._stop_at + (STOP_WITHIN if self._abandoned else HANDLERS_GRACE))
@@ -260,40 +258,12 @@ class Loop:
 
     # -- the connection
 
-    def _dial(self) -> None:
-        try:
-            broker, config = self._config.broker, self._config
-            dial = Address(
-                broker.host,
-                broker.port,
-                config.thing,
-                config.username or broker.username,
-                config.secret or broker.password,
-                config.keepalive,
-            )
-            context = self._contexts.current() if broker.tls else None
-        except ConfigError as error:  # a file that may be there again next time
-            self._failed(str(error))
-            return
-        connection = self._dialing = Connection(dial, self, context)
-        threading.Thread(target=self._open, args=(connection,), name="dial", daemon=True).start()
-
-    def _open(self, connection: Connection) -> None:
-        try:
-            connection.open()
-        except Exception as error:
-            reason = str(error) or type(error).__name__
-            self.post(lambda: self._dialed(connection, reason))
-        else:
-            self.post(lambda: self._dialed(connection, None))
-
-    def _dialed(self, connection: Connection, problem: str | None) -> None:
-        if self._dialing is not connection or self._stop_at is not None:
-            connection.drop()
-            return
-        self._dialing = None
-        if problem is not None:
+    def _dialed(self, connection: Connection | None, problem: str) -> None:
+        if connection is None:
             self._failed(problem)
+            return
+        if self._stop_at is not None:
+            connection.drop()
             return
         now = boot.since_boot()
         connection.begin(now)

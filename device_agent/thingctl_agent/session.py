@@ -10,16 +10,14 @@ An execution goes: held (its age cannot be told yet) -> waiting (for a place) ->
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
-
-import msgspec
+from typing import TYPE_CHECKING, Final
 
 from thingctl_agent import outcome
+from thingctl_agent.answers import Answers
+from thingctl_agent.calls import HOLD, Call, Limits
 from thingctl_agent.clock import Clock, Wall
-from thingctl_agent.effects import Effect, Interrupt, Note, Publish, Save, Start
-from thingctl_agent.history import Accepted, Answered, Cleared, History, Kept, Rebooting, Record, Started
-from thingctl_agent.outbox import Outbox
-from thingctl_agent.progress import Reporter
+from thingctl_agent.effects import Effect, Interrupt, Publish, Start
+from thingctl_agent.history import Accepted, Cleared, History, Kept, Rebooting, Record, Started
 from thingctl_agent.recovery import interrupted, not_rebooted, settle
 from thingctl_agent.registry import InvalidParamsError
 from thingctl_agent.slots import Slots
@@ -33,45 +31,11 @@ if TYPE_CHECKING:
     from thingctl_agent.outcome import Outcome
     from thingctl_agent.registry import Action, Registry
 
-HOLD: Final = 2.0
-"""Seconds after the first subscription that a request of unknown age waits for the broker's time."""
-
 REBOOT_WITHIN: Final = 300.0
 """Seconds in which the device must go down once a handler has asked for a reboot."""
 
 ANNOUNCEMENT: Final = "announcement"
 """The receipt of the announcement; no execution id can be in its place in the loop's table."""
-
-
-class Limits(msgspec.Struct, frozen=True):
-    """Bounds of one agent. Beyond them a command is REJECTED ``BUSY``."""
-
-    running: int = 8
-    waiting: int = 100
-    waiting_bytes: int = 1024 * 1024
-
-
-class Call(msgspec.Struct):
-    """One request between its acceptance and its answer."""
-
-    execution_id: str
-    action: Action
-    params: bytes
-    timestamp: float
-    ttl: float
-    deadline: float | None
-    """Time since boot at which it is stale; ``None``: its age cannot be told yet."""
-    attempt: int = 0
-    kept: bytes | None = None
-    timeout_at: float | None = None
-    answered: bool = False
-    asked_to_stop: str = ""
-    ageless: bool = False
-
-    @property
-    def expires(self) -> float:
-        """Unix seconds by the broker's clock at which its TTL has passed."""
-        return self.timestamp + self.ttl
 
 
 class Session:
@@ -93,16 +57,14 @@ class Session:
         self._history = history
         self._limits = limits or Limits()
         self._version = version
+        self._out = Answers(thing, self.topics, history)
         self._clock = Clock()
         self._slots = Slots(self._limits.running)
-        self._outbox = Outbox()
-        self._progress = Reporter()
         self._waiting: dict[str, Call] = {}
         self._running: dict[str, Call] = {}
         self._rebooting: dict[str, tuple[Call, float]] = {}
         self._hold_until: float | None = None
         self._stopping = False
-        self._effects: list[Effect] = []
 
     # -- what happens
 
@@ -115,35 +77,35 @@ class Session:
         rebooted = self._history.boot_id not in {"", boot_id}
         self._history.boot_id = boot_id
         for execution_id, payload in self._history.unacknowledged():
-            self._outbox.put(execution_id, payload)
+            self._out.outbox.put(execution_id, payload)
         for execution_id, entry in self._history.unanswered():
             self._recover_one(execution_id, entry, rebooted=rebooted, trusted=trusted)
         self._start_ready(now, wall)
-        return self._take()
+        return self._out.take()
 
     def connected(self, now: float) -> list[Effect]:
         """The broker has accepted the connection."""
-        self._send(self._outbox.connected())
-        self._say_progress(self._progress.connected(now))
-        return self._take()
+        self._out.send(self._out.outbox.connected())
+        self._out.progress(self._out.reporter.connected(now))
+        return self._out.take()
 
     def subscribed(self, now: float) -> list[Effect]:
         """The broker has accepted the subscription to requests."""
         if self._hold_until is None:
             self._hold_until = now + HOLD
-        return self._take()
+        return self._out.take()
 
     def disconnected(self) -> list[Effect]:
         """The connection is gone."""
-        self._outbox.disconnected()
-        self._progress.disconnected()
-        return self._take()
+        self._out.outbox.disconnected()
+        self._out.reporter.disconnected()
+        return self._out.take()
 
     def message(self, topic: str, payload: bytes, now: float, wall: Wall, *, retain: bool) -> list[Effect]:
         """A message arrived. Retained ones are history, not requests."""
         parsed = self.topics.parse(topic)
         if parsed is None or parsed.thing != self.thing or retain:
-            self._note("warning", "message ignored", topic=topic, retain=retain)
+            self._out.note("warning", "message ignored", topic=topic, retain=retain)
         elif parsed.kind is Kind.TIME:
             self._time(payload, now)
         elif parsed.kind is Kind.REQUEST and parsed.execution_id is not None:
@@ -151,15 +113,15 @@ class Session:
         elif parsed.kind is Kind.CANCEL and parsed.execution_id is not None:
             self._cancel(parsed.execution_id)
         self._start_ready(now, wall)
-        return self._take()
+        return self._out.take()
 
     def acknowledged(self, receipt: str) -> list[Effect]:
         """The broker has acknowledged a publish that had this receipt."""
         entry = self._history.get(receipt)
         if entry is not None and not entry.cleared:
-            self._record(Cleared(receipt), durable=entry.durable, flush=False)
-        self._send(self._outbox.acknowledged(receipt))
-        return self._take()
+            self._out.record(Cleared(receipt), durable=entry.durable, flush=False)
+        self._out.send(self._out.outbox.acknowledged(receipt))
+        return self._out.take()
 
     def progress(
         self, execution_id: str, percent: float | None, message: str | None, now: float
@@ -167,35 +129,35 @@ class Session:
         """A handler says how far it has come."""
         call = self._running.get(execution_id)
         if call is not None and not call.answered:
-            self._say_progress(self._progress.say(execution_id, percent, message, now))
-        return self._take()
+            self._out.progress(self._out.reporter.say(execution_id, percent, message, now))
+        return self._out.take()
 
     def keep(self, execution_id: str, value: bytes) -> list[Effect]:
         """A handler wants to find ``value`` again after a restart."""
         call = self._running.get(execution_id)
         if call is not None and not call.answered:
-            self._record(Kept(execution_id, value), durable=call.action.policy.durable, flush=False)
-        return self._take()
+            self._out.record(Kept(execution_id, value), durable=call.action.policy.durable, flush=False)
+        return self._out.take()
 
     def finished(self, execution_id: str, result: Outcome, now: float, wall: Wall) -> list[Effect]:
         """A handler has ended."""
         call = self._running.pop(execution_id)
         self._slots.release(execution_id, was_overdue=call.answered)
         if call.answered:
-            self._note(
+            self._out.note(
                 "warning", "handler ended after its answer", executionId=execution_id, status=result.status
             )
         elif call.action.policy.reboots and result.status is Status.SUCCEEDED:
-            self._note("info", "restart asked for", executionId=execution_id)
+            self._out.note("info", "restart asked for", executionId=execution_id)
             self._rebooting[execution_id] = (call, now + REBOOT_WITHIN)
-            self._record(Rebooting(execution_id, result.encode()), flush=True)
+            self._out.record(Rebooting(execution_id, result.encode()), flush=True)
         elif call.asked_to_stop == "stop" and result.status is Status.CANCELED:
             if not call.action.policy.reruns:
-                self._answer(call, interrupted())
+                self._out.answer(call, interrupted())
         else:
-            self._answer(call, result)
+            self._out.answer(call, result)
         self._start_ready(now, wall)
-        return self._take()
+        return self._out.take()
 
     def unsaved(self, record: Record, now: float, wall: Wall) -> list[Effect]:
         """A record could not be written: what depends on it is not done."""
@@ -207,11 +169,11 @@ class Session:
         else:
             call = self._waiting.pop(record.execution_id, None)
         if call is not None:
-            self._answer(
+            self._out.answer(
                 call, outcome.rejected(outcome.JOURNAL_UNAVAILABLE, "the device cannot write its journal")
             )
         self._start_ready(now, wall)
-        return self._take()
+        return self._out.take()
 
     def tick(self, now: float, wall: Wall) -> list[Effect]:
         """Time has passed."""
@@ -221,10 +183,10 @@ class Session:
         for execution_id, (call, until) in list(self._rebooting.items()):
             if until <= now:
                 del self._rebooting[execution_id]
-                self._answer(call, not_rebooted("the device did not go down"))
-        self._say_progress(self._progress.due(now))
+                self._out.answer(call, not_rebooted("the device did not go down"))
+        self._out.progress(self._out.reporter.due(now))
         self._start_ready(now, wall)
-        return self._take()
+        return self._out.take()
 
     def next_due(self) -> float | None:
         """When :meth:`tick` has something to do next (seconds since boot); ``None``: not foreseeable."""
@@ -235,7 +197,7 @@ class Session:
                 times.append(call.deadline)
             elif self._hold_until is not None:
                 times.append(self._hold_until)
-        times += self._progress.due_times()
+        times += self._out.reporter.due_times()
         return min(times, default=None)
 
     # -- stopping
@@ -246,17 +208,17 @@ class Session:
         for call in self._running.values():
             if not call.answered and not call.action.policy.reboots:
                 call.asked_to_stop = call.asked_to_stop or "stop"
-                self._effects.append(Interrupt(call.execution_id))
-        return self._take()
+                self._out.add(Interrupt(call.execution_id))
+        return self._out.take()
 
     def abandon(self) -> list[Effect]:
         """The handlers' grace is over: answer for those that still run."""
         for call in self._running.values():
             if not call.answered and not call.action.policy.reboots and not call.action.policy.reruns:
-                self._answer(call, interrupted())
+                self._out.answer(call, interrupted())
                 call.answered = True
                 self._slots.overdue(call.execution_id)
-        return self._take()
+        return self._out.take()
 
     @property
     def busy(self) -> bool:
@@ -266,7 +228,7 @@ class Session:
     @property
     def unacknowledged(self) -> int:
         """Responses the broker has not acknowledged."""
-        return len(self._outbox)
+        return len(self._out.outbox)
 
     def announcement(self) -> Publish:
         """What the agent can do, to be retained by the broker."""
@@ -285,40 +247,40 @@ class Session:
         try:
             self._clock.broker_says(decode_time(payload), now)
         except ProtocolError as error:
-            self._note("warning", "time ignored", reason=str(error))
+            self._out.note("warning", "time ignored", reason=str(error))
 
     def _request(self, execution_id: str, payload: bytes, now: float, wall: Wall) -> None:
         known = self._history.get(execution_id)
         if known is not None:
-            self._note(
+            self._out.note(
                 "info", "request repeated", executionId=execution_id, answered=known.response is not None
             )
             if known.response is not None:
-                self._send(self._outbox.put(execution_id, known.response))
+                self._out.send(self._out.outbox.put(execution_id, known.response))
             return
         try:
             request = decode_request(payload)
         except ProtocolError as error:
             text = f"{error.text} at {error.pointer}" if error.pointer else error.text
-            self._refuse(execution_id, outcome.rejected(outcome.INVALID_REQUEST, text), now, 0.0)
+            self._out.refuse(execution_id, outcome.rejected(outcome.INVALID_REQUEST, text), now, 0.0)
             return
         action = self._registry.get(request.action)
         params = bytes(request.params)
         refusal = self._refusal(action, request.action, params)
         if refusal is not None or action is None:
             assert refusal is not None
-            self._refuse(execution_id, refusal, request.timestamp, request.ttl)
+            self._out.refuse(execution_id, refusal, request.timestamp, request.ttl)
             return
         call = Call(execution_id, action, params, request.timestamp, request.ttl, None)
-        self._judge(call, now, wall)
+        call.judge(self._clock, self._hold_until, now, wall)
         if call.deadline is not None and call.deadline <= now:
-            self._refuse(execution_id, _expired(call), request.timestamp, request.ttl)
+            self._out.refuse(execution_id, call.expired(), request.timestamp, request.ttl)
             return
         if not self._slots.within_rate(action.name, action.policy, now):
             busy = outcome.rejected(outcome.BUSY, f"more than {action.policy.rate} of {action.name}")
-            self._refuse(execution_id, busy, request.timestamp, request.ttl)
+            self._out.refuse(execution_id, busy, request.timestamp, request.ttl)
             return
-        self._record(
+        self._out.record(
             Accepted(execution_id, action.name, params, request.timestamp, request.ttl, call.deadline),
             durable=action.policy.durable,
             flush=True,
@@ -348,38 +310,23 @@ class Session:
     def _cancel(self, execution_id: str) -> None:
         waiting = self._waiting.pop(execution_id, None)
         if waiting is not None:
-            self._answer(waiting, outcome.canceled("it had not begun"))
+            self._out.answer(waiting, outcome.canceled("it had not begun"))
             return
         running = self._running.get(execution_id)
         if running is not None and not running.answered and not running.asked_to_stop:
             running.asked_to_stop = "cancel"
-            self._effects.append(Interrupt(execution_id))
-
-    # -- freshness
-
-    def _judge(self, call: Call, now: float, wall: Wall) -> None:
-        """Set the call's deadline if its age can be told, or need not be."""
-        if call.deadline is not None:
-            return
-        policy = call.action.policy
-        lasts = call.ttl if policy.max_age is None else min(call.ttl, policy.max_age)
-        age = self._clock.age(call.timestamp, now, wall)
-        if age is not None:
-            call.deadline = now + lasts - max(0.0, age)
-        elif self._hold_until is not None and now >= self._hold_until:
-            call.ageless = True
-            call.deadline = now + lasts if policy.stale == "run" else now
+            self._out.add(Interrupt(execution_id))
 
     # -- running
 
     def _start_ready(self, now: float, wall: Wall) -> None:
         for call in list(self._waiting.values()):
-            self._judge(call, now, wall)
+            call.judge(self._clock, self._hold_until, now, wall)
             if call.deadline is None:
                 continue  # held
             if call.deadline <= now:
                 del self._waiting[call.execution_id]
-                self._answer(call, _expired(call) if not call.attempt else interrupted())
+                self._out.answer(call, call.expired() if not call.attempt else interrupted())
             elif self._may_start and self._slots.free(call.action.name, call.action.policy):
                 del self._waiting[call.execution_id]
                 self._start(call, now)
@@ -395,17 +342,19 @@ class Session:
         call.timeout_at = call.deadline if policy.timeout is None else now + policy.timeout
         self._running[call.execution_id] = call
         self._slots.take(call.execution_id, call.action.name, policy)
-        self._record(Started(call.execution_id, call.attempt), durable=policy.durable, flush=policy.reboots)
+        self._out.record(
+            Started(call.execution_id, call.attempt), durable=policy.durable, flush=policy.reboots
+        )
         timeout = call.timeout_at - now
         start = Start(call.execution_id, call.action.name, call.params, timeout, call.attempt, call.kept)
-        self._effects.append(start)
+        self._out.add(start)
 
     def _time_out(self, call: Call) -> None:
         # A function cannot be killed: answer, and keep its place taken until it ends.
-        self._answer(call, outcome.failed(outcome.TIMEOUT, "the handler did not end in time"))
+        self._out.answer(call, outcome.failed(outcome.TIMEOUT, "the handler did not end in time"))
         call.answered = True
         self._slots.overdue(call.execution_id)
-        self._effects.append(Interrupt(call.execution_id))
+        self._out.add(Interrupt(call.execution_id))
 
     # -- after a restart
 
@@ -415,12 +364,12 @@ class Session:
         settled = settle(entry, action.policy if action else None, rebooted=rebooted, trusted=trusted)
         if isinstance(settled, bytes) or accepted is None or action is None:
             assert isinstance(settled, bytes)
-            self._note("warning", "interrupted by a restart", executionId=execution_id)
-            self._put(
+            self._out.note("warning", "interrupted by a restart", executionId=execution_id)
+            self._out.put(
                 execution_id, settled, accepted.timestamp + accepted.ttl if accepted else 0.0, durable=True
             )
             return
-        self._note("info", "taken up again", executionId=execution_id, attempt=settled + 1)
+        self._out.note("info", "taken up again", executionId=execution_id, attempt=settled + 1)
         self._waiting[execution_id] = Call(
             execution_id,
             action,
@@ -431,61 +380,3 @@ class Session:
             attempt=settled,
             kept=entry.kept,
         )
-
-    # -- answering
-
-    def _refuse(self, execution_id: str, result: Outcome, timestamp: float, ttl: float) -> None:
-        self._note("info", "refused", executionId=execution_id, status=result.status, reason=_code(result))
-        self._put(execution_id, result.encode(), timestamp + ttl, durable=True)
-
-    def _answer(self, call: Call, result: Outcome) -> None:
-        self._note(
-            "info",
-            "answered",
-            executionId=call.execution_id,
-            action=call.action.name,
-            status=result.status,
-            reason=_code(result),
-        )
-        self._answer_raw(call, result.encode())
-
-    def _answer_raw(self, call: Call, payload: bytes) -> None:
-        self._put(call.execution_id, payload, call.expires, durable=call.action.policy.durable)
-
-    def _put(self, execution_id: str, payload: bytes, expires: float, *, durable: bool) -> None:
-        self._progress.drop(execution_id)
-        self._record(Answered(execution_id, expires, payload), durable=durable, flush=True)
-        self._send(self._outbox.put(execution_id, payload))
-
-    def _send(self, responses: list[tuple[str, bytes]]) -> None:
-        for execution_id, payload in responses:
-            topic = self.topics.response(self.thing, execution_id)
-            self._effects.append(Publish(topic, payload, receipt=execution_id))
-
-    def _say_progress(self, said: list[tuple[str, bytes]]) -> None:
-        for execution_id, payload in said:
-            self._effects.append(Publish(self.topics.response(self.thing, execution_id), payload))
-
-    def _record(self, record: Record, *, flush: bool, durable: bool = True) -> None:
-        self._history.apply(record, durable=durable)
-        if durable:
-            self._effects.append(Save(record, flush))
-
-    def _note(self, level: str, event: str, **fields: Any) -> None:
-        self._effects.append(Note(level, event, fields))
-
-    def _take(self) -> list[Effect]:
-        effects, self._effects = self._effects, []
-        return effects
-
-
-def _expired(call: Call) -> Outcome:
-    if call.ageless:
-        text = "its age cannot be told: the broker said no time and the device's clock is not synchronised"
-    else:
-        text = f"it is older than it may be (its TTL is {call.ttl:g} s)"
-    return outcome.rejected(outcome.EXPIRED, text)
-
-
-def _code(result: Outcome) -> str:
-    return result.reason.reason_code if result.reason else ""

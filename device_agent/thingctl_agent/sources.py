@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 import traceback
-from pathlib import Path
 
 from thingctl_agent.agent import Agent
 from thingctl_agent.errors import ConfigError, RegistrationError
@@ -16,17 +16,18 @@ def agents_in(file: str) -> list[Agent]:
 
     Its directory can be imported from, as when Python runs it.
     """
-    path = Path(file).resolve()
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    path = os.path.realpath(file)
+    name = os.path.splitext(os.path.basename(path))[0]
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"{file} is no Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent))
-    sys.modules[path.stem] = module
+    sys.path.insert(0, os.path.dirname(path))
+    sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
     except FileNotFoundError as error:
-        if error.filename == str(path):
+        if error.filename == path:
             raise ConfigError(f"there is no file {file}") from None
         raise
     except RegistrationError:

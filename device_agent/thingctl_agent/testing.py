@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from thingctl_agent.effects import Effect, Interrupt, Note, Publish, Save, Start
 from thingctl_agent.history import History
-from thingctl_agent.session import Limits, Session
+from thingctl_agent.session import Session
 from thingctl_agent.workers import Workers
 from thingctl_protocol.identifiers import IdSource
 from thingctl_protocol.messages import encode_request
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from thingctl_agent.agent import Agent
+    from thingctl_agent.calls import Limits
     from thingctl_agent.history import Record
     from thingctl_agent.outcome import Outcome
 

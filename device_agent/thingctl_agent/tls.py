@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING
 
 from thingctl_agent.errors import ConfigError
@@ -28,7 +28,7 @@ class Contexts:
         """The context; raises :class:`ConfigError` when a file cannot be used."""
         files = [name for name in (self._settings.ca, self._settings.cert, self._settings.key) if name]
         try:
-            changed = tuple(Path(name).stat().st_mtime for name in files)
+            changed = tuple(os.stat(name).st_mtime for name in files)
             if self._context is None or changed != self._changed:
                 self._context = _make(self._settings)
                 self._changed = changed

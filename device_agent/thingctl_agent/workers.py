@@ -1,4 +1,4 @@
-"""Where handlers run: a thread for each call of a ``def``, one event loop for ``async def``.
+"""Where handlers run: a thread for each running ``def``, one event loop for ``async def``.
 
 Neither exists before it is needed: an idle agent has one thread. All threads are
 daemons, as a function cannot be killed and must not keep the agent from ending.
@@ -6,9 +6,10 @@ daemons, as a function cannot be killed and must not keep the agent from ending.
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -28,6 +29,42 @@ if TYPE_CHECKING:
     Failed = Callable[[str, BaseException], None]
 
 
+LINGER: Final = 5.0
+"""Seconds that a thread waits for another call: to make one for each costs as much as a short call."""
+
+
+class Threads:
+    """Daemon threads, as many as there are calls; one that has nothing to do ends after a while."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[queue.SimpleQueue[Callable[[], None]]] = []
+
+    def run(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called, at once."""
+        with self._lock:
+            inbox = self._idle.pop() if self._idle else None
+        if inbox is not None:
+            inbox.put(call)
+        else:
+            threading.Thread(target=self._work, args=(call,), name="handler", daemon=True).start()
+
+    def _work(self, call: Callable[[], None]) -> None:
+        inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        while True:
+            call()
+            with self._lock:
+                self._idle.append(inbox)
+            try:
+                call = inbox.get(timeout=LINGER)
+            except queue.Empty:
+                with self._lock:
+                    if inbox in self._idle:
+                        self._idle.remove(inbox)
+                        return
+                call = inbox.get()  # it was put there just now
+
+
 class Workers:
     """Calls handlers. ``finished`` and ``failed`` are called from their threads.
 
@@ -42,6 +79,7 @@ class Workers:
         self._contexts: dict[str, Context] = {}
         self._tasks: dict[str, asyncio.Task[Outcome]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._pool = Threads()
 
     def __len__(self) -> int:
         """How many handlers run."""
@@ -62,9 +100,7 @@ class Workers:
             loop = self._loop or self._start_loop()
             loop.call_soon_threadsafe(self._spawn, loop, action, start.params, context)
         else:
-            threading.Thread(
-                target=self._call, args=(action, start.params, context), name=start.action, daemon=True
-            ).start()
+            self._pool.run(lambda: self._call(action, start.params, context))
 
     def interrupt(self, execution_id: str) -> None:
         """Ask a handler to stop. A task is cancelled; a function has to look at its context."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from thingctl_agent.calls import Limits
 from thingctl_agent.effects import Effect, Interrupt, Note, Publish, Save, Start
 from thingctl_agent.history import History, Record
 from thingctl_agent.outcome import Outcome, succeeded
 from thingctl_agent.registry import Registry
-from thingctl_agent.session import Limits, Session
+from thingctl_agent.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from agent.core import Core, interrupted, notes, registry, responses, saved, started, verdicts
+from thingctl_agent.calls import HOLD, Limits
 from thingctl_agent.effects import Publish, Save, Start
 from thingctl_agent.history import Accepted, Answered, History, Started
 from thingctl_agent.outcome import canceled, failed, succeeded
-from thingctl_agent.session import HOLD, REBOOT_WITHIN, Limits
+from thingctl_agent.session import REBOOT_WITHIN
 from thingctl_protocol.messages import decode_announcement
 
 

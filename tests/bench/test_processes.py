@@ -7,7 +7,7 @@ import time
 import pytest
 
 from cores import plan_cores
-from processes import BenchError, Child, cpu_seconds, on_cores, rss_bytes
+from processes import BenchError, Child, core_seconds, cpu_seconds, on_cores, rss_bytes
 
 
 def python(code: str, **options: object) -> Child:
@@ -62,6 +62,8 @@ def test_cpu_and_memory_of_a_process_are_read() -> None:
     while time.process_time() < end:
         pass
     assert 0.02 <= cpu_seconds([os.getpid()]) - before < 5
+    assert core_seconds(frozenset(os.sched_getaffinity(0))) >= cpu_seconds([os.getpid()])
+    assert core_seconds(frozenset()) == 0
     assert rss_bytes([os.getpid()]) > 1_000_000
 
 

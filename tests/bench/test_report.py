@@ -27,6 +27,7 @@ def row(server: str, via: str, rate: float, **more: Any) -> dict[str, Any]:
         "cpu_us_per_execution": 1e6 / rate,
         "cpu_us_range": [0.9e6 / rate, 1.1e6 / rate],
         "server_busy": 1.0,
+        "others_busy": 0.0,
         "lost": 0,
         **more,
     }
@@ -65,9 +66,9 @@ def test_ratios_are_of_equal_sizes_only() -> None:
     assert (ratio["peer"], ratio["times"], ratio["times_per_cpu"]) == ("mosquitto", 2.0, 2.0)
 
 
-def test_a_server_that_was_not_busy_is_marked() -> None:
-    assert "~20,000" in report.tables(found({**OURS, "server_busy": 0.5}))
-    assert "~20,000" not in report.tables(found(OURS))
+def test_what_other_work_took_of_the_core_is_said() -> None:
+    table = report.tables(found({**OURS, "server_busy": 0.5, "others_busy": 0.423}))
+    assert [cell.strip() for cell in table.splitlines()[2].split("|")][-4:-2] == ["50", "42"]
 
 
 def test_what_was_skipped_is_said_with_its_reason() -> None:

@@ -168,7 +168,7 @@ def test_a_damaged_file_is_refused_in_words_and_left_untouched(tmp_path, content
 
 
 def test_a_file_of_a_newer_version_is_refused_in_words(tmp_path):
-    (tmp_path / "tokens.json").write_text('{"version":2,"somethingElse":true}')
+    (tmp_path / "tokens.json").write_text('{"version":3,"somethingElse":true}')
     with pytest.raises(CredentialsError, match="newer version of thingctl"):
         TokenStore.open(tmp_path)
 

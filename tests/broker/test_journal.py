@@ -1,7 +1,10 @@
 """The journal: one commit for all that has gathered, in order, whatever the disk does."""
 
 import asyncio
+import sqlite3
+import stat
 import threading
+from contextlib import closing
 
 import pytest
 from structlog.testing import capture_logs
@@ -251,6 +254,26 @@ async def test_a_database_that_cannot_be_written_is_told_at_the_start(tmp_path):
     with pytest.raises(JournalError, match="cannot be written: unable to open"):
         await journal.start()
     journal.release()
+
+
+async def test_a_copy_made_by_sqlite_is_a_backup(journal, tmp_path):
+    """As docs/operations.md tells operators to make it, while the broker runs."""
+    execution = make_execution()
+    journal.record(execution)
+    await settled(journal)
+    backup = tmp_path / "backup"
+    backup.mkdir()
+    with closing(sqlite3.connect(tmp_path / "executions.db")) as connection:
+        connection.execute("VACUUM INTO ?", (str(backup / "executions.db"),))
+    assert list(kept(backup)) == [execution.execution_id]
+    restored = SqliteJournal(backup)
+    await restored.start()
+    restored.record(other := make_execution())
+    await settled(restored)
+    assert (backup / "executions.db-wal").exists()
+    assert stat.S_IMODE((backup / "executions.db").stat().st_mode) == 0o600
+    await restored.stop()
+    assert list(kept(backup)) == [execution.execution_id, other.execution_id]
 
 
 # The disk is full.

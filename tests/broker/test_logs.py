@@ -70,14 +70,22 @@ def test_an_exception_is_one_line(stderr):
     ("error", "told"),
     [(TimeoutError(), False), (ProtocolHandlerError("cancelled"), False), (ZeroDivisionError(), True)],
 )
-def test_a_receiver_that_is_gone_is_not_told_of_for_each_message(stderr, error, told):
+@pytest.mark.parametrize(
+    ("logger", "text"),
+    [
+        ("amqtt.broker", "Task failed and will be skipped: <Task coro=<mqtt_publish()>>"),
+        ("asyncio", "Task exception was never retrieved\nfuture: <Task coro=<mqtt_publish()>>"),
+    ],
+)
+def test_a_receiver_that_is_gone_is_not_told_of_for_each_message(stderr, logger, text, error, told):
     logs.configure_logs()
-    broadcasting = logging.getLogger("amqtt.broker")
-    broadcasting.error("Task failed and will be skipped: %r", "a task", exc_info=error)
-    broadcasting.error("Something else", exc_info=error)
+    logging.getLogger(logger).error(text, exc_info=error)
+    logging.getLogger(logger).error("Something else of mqtt_publish", exc_info=error)
+    logging.getLogger(logger).error("Task failed: something else", exc_info=error)
     assert [line["event"] for line in lines(stderr)] == [
-        *(["Task failed and will be skipped: 'a task'"] if told else []),
-        "Something else",
+        *([text] if told else []),
+        "Something else of mqtt_publish",
+        "Task failed: something else",
     ]
 
 

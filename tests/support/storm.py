@@ -15,10 +15,9 @@ import random
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from thingctl_broker.mqtt.packets import Connect, PacketType
 from thingctl_protocol.topics import Kind, Topics
 
 TERMINAL = {"SUCCEEDED", "FAILED", "REJECTED", "TIMED_OUT", "CANCELED"}
-TTL_LONGEST = 6
+TTL_LONGEST = 5
 TOPICS = Topics()
 
 
@@ -268,8 +267,8 @@ class Storm:
     broker: BrokerProcess
     seed: int
     things: int = 20
-    callers: int = 6
-    pause: float = 0.02
+    callers: int = 10
+    pause: float = 0.01
     """Seconds that a caller rests between two commands."""
     accepted: dict[str, Accepted] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
@@ -503,7 +502,3 @@ async def blow(directory: Path, kills: int, seed: int, tell: Callable[[str], obj
     finally:
         broker.end()
     return storm
-
-
-__all__ = ["BrokerProcess", "Caller", "Device", "Storm", "blow"]
-_ = (sys, Awaitable)

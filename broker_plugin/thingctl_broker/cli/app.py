@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from thingctl_broker.cli import commands
+from thingctl_broker.cli import commands, thing_types, things, tokens
 from thingctl_broker.cli.exits import Exit, Failure
 from thingctl_broker.cli.output import clean
 from thingctl_broker.cli.serve import serve  # its own heavy imports wait until it runs
@@ -32,7 +32,9 @@ app.command("list")(commands.list_)
 app.command()(commands.show)
 app.command()(commands.watch)
 app.command()(commands.cancel)
-app.command()(commands.things)
+app.add_typer(things.app, name="things")
+app.add_typer(thing_types.app, name="thing-types")
+app.add_typer(tokens.app, name="tokens")
 
 
 def _version(asked: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlencode, urlsplit
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Json = dict[str, Any]
+
+Filters = Mapping[str, str | list[str]]
+"""Query parameters; a list repeats one."""
 
 TIMEOUT: Final = 10.0
 """Seconds for the broker to answer, beyond what it was asked to wait."""
@@ -79,16 +83,20 @@ class ApiClient:
         """At most ``limit`` executions, newest first."""
         return self._pages("/commands", "executions", filters, limit)
 
-    def things(self) -> Iterator[Json]:
-        """All things, by name."""
-        return self._pages("/things", "things", {}, None)
+    def things(self, filters: Filters | None = None) -> Iterator[Json]:
+        """All things, by name; or those that the filters let through."""
+        return self._pages("/things", "things", filters or {}, None)
+
+    def items(self, path: str, key: str) -> Iterator[Json]:
+        """Everything in a collection of the API, by name."""
+        return self._pages(path, key, {}, None)
 
     # How it asks.
 
-    def _pages(self, path: str, key: str, filters: dict[str, str], limit: int | None) -> Iterator[Json]:
+    def _pages(self, path: str, key: str, filters: Filters, limit: int | None) -> Iterator[Json]:
         cursor = None
         while limit is None or limit > 0:
-            query = filters | {"limit": str(PAGE if limit is None else min(PAGE, limit))}
+            query = {**filters, "limit": str(PAGE if limit is None else min(PAGE, limit))}
             if cursor is not None:
                 query["cursor"] = cursor
             page = self.request("GET", path, query)
@@ -121,7 +129,7 @@ class ApiClient:
         self,
         method: str,
         path: str,
-        query: dict[str, str] | None = None,
+        query: Filters | None = None,
         body: str | None = None,
         wait: float = 0.0,
         *,
@@ -131,7 +139,7 @@ class ApiClient:
 
         ``wait``: seconds that the broker was asked to wait.
         """
-        target = self._base + path + (f"?{urlencode(query)}" if query else "")
+        target = self._base + path + (f"?{urlencode(query, doseq=True)}" if query else "")
         headers = self._headers | (headers or {})
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -146,6 +154,8 @@ class ApiClient:
             raise Failure(Exit.UNREACHABLE, f"cannot reach the broker at {self.url}: {reason}") from None
         except HTTPException:
             raise self._no_broker() from None
+        if status == 204:
+            return {}
         answer = _object(content)
         if answer is None:
             raise self._no_broker()

@@ -1,4 +1,4 @@
-"""The client commands: send, list, show, watch, cancel, things."""
+"""The client commands: send, list, show, watch, cancel."""
 
 from __future__ import annotations
 
@@ -148,30 +148,6 @@ def cancel(
         output.print_outcome(execution)
         if execution["status"] not in TERMINAL:
             print("  the thing has been asked to stop")
-
-
-def things(*, as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = "") -> None:
-    """List the things that the broker knows."""
-    with connect(url, token) as client:
-        found = list(client.things())
-    if as_json:
-        output.print_json(found)
-    elif not found:
-        print("no things: none has connected yet", file=sys.stderr)
-    else:
-        output.print_table(
-            ("THING", "ONLINE", "LAST SEEN", "CLIENT", "ACTIONS"), [_thing_row(thing) for thing in found]
-        )
-
-
-def _thing_row(thing: Json) -> tuple[str, ...]:
-    return (
-        output.clean(thing.get("name")),
-        "yes" if thing.get("online") else "no",
-        output.local_time(thing.get("lastSeen")),
-        output.clean(thing.get("clientId", "")),
-        output.clean(", ".join(map(str, thing.get("actions") or ()))),
-    )
 
 
 def _until_ended(client: ApiClient, execution: Json) -> Json:

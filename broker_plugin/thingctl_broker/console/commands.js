@@ -38,7 +38,7 @@ export class CommandsPage {
     this.foot = h("p", { class: "list-foot" });
     this.aside = h("aside", { class: "details-pane", "aria-label": "Execution", hidden: true });
     this.element = h("div", { class: "page commands" },
-      pageHead("Commands", h("a", { class: "button primary", href: hashOf(["send"]) }, icon("send"), "Send command")),
+      pageHead("Commands", this.bar.clear, h("a", { class: "button primary", href: hashOf(["send"]) }, icon("send"), "Send command")),
       this.bar.element,
       h("div", { class: "split" }, h("section", { class: "list", "aria-label": "List of commands" }, this.newer, this.rows.element, this.state, this.foot), this.aside));
     this.ticking = setInterval(() => this.#tick(), 1000);

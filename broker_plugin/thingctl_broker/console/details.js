@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { announce, copyButton, foreign, h, put, visible } from "./dom.js";
-import { duration, fullMoment, statusWord, TERMINAL } from "./format.js";
+import { clock, duration, fullMoment, statusWord, TERMINAL } from "./format.js";
 import { pretty, write } from "./json.js";
 import * as live from "./live.js";
 import { go, hashOf } from "./router.js";
@@ -172,7 +172,7 @@ export class Details {
         const since = (Date.parse(at) - created) / 1000;
         const word = event === "ended" ? statusWord(execution.status) : EVENTS[event] ?? event;
         const status = event === "ended" ? execution.status : event === "late" ? execution.late?.status : null;
-        return h("li", { "data-status": status, "data-event": event }, h("span", {}, word), when(Date.parse(at), fullMoment(Date.parse(at)).replace(/^.*, /, "")), h("span", { class: "since" }, event === "created" ? "" : `+${duration(since)}`));
+        return h("li", { "data-status": status, "data-event": event }, h("span", {}, word), when(Date.parse(at), clock(Date.parse(at))), h("span", { class: "since" }, event === "created" ? "" : `+${duration(since)}`));
       })));
   }
 

@@ -22,7 +22,7 @@ export function filterBar(change) {
   });
   const clear = h("button", { type: "button", class: "quiet", on: { click: () => change({}) } }, icon("close"), "Clear filters");
   const form = h("form", { class: "filters", role: "search", "aria-label": "Filter commands", on: { submit: (event) => event.preventDefault() } },
-    h("div", { class: "fields" }, field("Thing", thing), field("Action", action), h("label", { class: "field" }, h("span", {}, "Time"), span), custom, clear),
+    h("div", { class: "fields" }, field("Thing", thing), field("Action", action), h("label", { class: "field" }, h("span", {}, "Time"), span), custom),
     h("fieldset", { class: "chips" }, h("legend", { class: "hidden-text" }, "Status"), boxes));
 
   function field(label, { input, list }) {
@@ -50,6 +50,7 @@ export function filterBar(change) {
 
   return {
     element: form,
+    clear,
     focus: () => thing.input.focus(),
     /** Show `filters`. */
     show(filters) {

@@ -31,6 +31,13 @@ export function moment(ms, now = Date.now()) {
   return new Date(ms).toDateString() === new Date(now).toDateString() ? time.format(ms) : day.format(ms);
 }
 
+const exact = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3 });
+
+/** The time of day of a moment, to the millisecond. */
+export function clock(ms) {
+  return Number.isFinite(ms) ? exact.format(ms) : "–";
+}
+
 /** The minute of a moment. */
 export function minute(ms) {
   return time.format(ms).slice(0, 5);

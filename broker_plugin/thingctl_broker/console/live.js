@@ -28,9 +28,9 @@ export function brokerNow() {
  * `onExecutions`: gets [execution, …], each as it stands now, the latest state once.
  */
 export function watch(filter, { onSync, onExecutions }) {
-  const watcher = { filter, onSync, onExecutions, pending: new Map(), scheduled: false };
+  const watcher = { filter, onSync, onExecutions, pending: new Map(), scheduled: false, synced: false };
   watchers.add(watcher);
-  if (running && running.ready && covers(running.filter, filter)) onSync();
+  if (running && running.ready && covers(running.filter, filter)) sync(watcher);
   else if (!running || !covers(running.filter, filter)) restart();
   return () => {
     watchers.delete(watcher);
@@ -81,8 +81,11 @@ function again(stream, wait) {
   running = null;
   if (wasReady) failures = 0;
   failures += 1;
+  // Without a stream there is still a list, or what keeps it from being read.
+  for (const watcher of [...watchers]) if (!watcher.synced) sync(watcher);
   const next = wait ?? (wasReady ? 300 : Math.min(LONGEST_WAIT, 500 * 2 ** failures) * (0.8 + 0.4 * Math.random()));
-  if (wait === null || next > 2000) connection.tell("offline", Date.now() + next);
+  if (wait === null) connection.tell("offline", Date.now() + next);
+  else if (!wasReady) connection.tell("online");
   timer = setTimeout(() => restart(lastId), next);
 }
 
@@ -125,7 +128,12 @@ function handle(stream, event, data) {
   offset = Date.parse(content.at) - Date.now();
   stream.ready = true;
   connection.tell("live");
-  if (!resumed) for (const watcher of [...watchers]) watcher.onSync();
+  for (const watcher of [...watchers]) if (!resumed || !watcher.synced) sync(watcher);
+}
+
+function sync(watcher) {
+  watcher.synced = true;
+  watcher.onSync();
 }
 
 function admits(filter, execution) {

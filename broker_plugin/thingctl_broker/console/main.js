@@ -11,7 +11,7 @@ import * as session from "./session.js";
 import { applyTheme, Shell } from "./shell.js";
 import { signInPage } from "./signin.js";
 import { ThingPage, ThingsPage } from "./things.js";
-import { notice } from "./widgets.js";
+import { notice, pageHead } from "./widgets.js";
 
 const app = document.getElementById("app");
 let shell = null;
@@ -31,7 +31,7 @@ function pageOf([first, second]) {
 
 class Nowhere {
   title = "Nothing here";
-  element = h("div", { class: "page" }, notice("There is no such page", "The link may be old or cut short.", { actions: [h("a", { class: "button", href: hashOf([]) }, "To the overview")] }));
+  element = h("div", { class: "page" }, pageHead("Nothing here"), notice("There is no such page", "The link may be old or cut short.", { actions: [h("a", { class: "button", href: hashOf([]) }, "To the overview")] }));
   show() {}
   destroy() {}
 }

@@ -30,17 +30,25 @@ export class OverviewPage {
     this.timer = setInterval(() => document.hidden || this.#read(), EVERY);
     this.unwatch = live.watch({ status: TROUBLE.join(",") }, {
       onSync: () => this.#read(),
-      onExecutions: () => this.#readTrouble(),
+      onExecutions: () => this.#readSoon(),
     });
     this.#read();
   }
 
   destroy() {
     clearInterval(this.timer);
+    clearTimeout(this.soon);
     this.unwatch?.();
     this.commands.destroy();
     this.latency.destroy();
     this.gone = true;
+  }
+
+  #readSoon() {
+    this.soon ??= setTimeout(() => {
+      this.soon = null;
+      this.#read();
+    }, 500);
   }
 
   async #read() {

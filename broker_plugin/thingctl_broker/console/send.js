@@ -27,7 +27,8 @@ export class SendPage {
     this.form = h("form", { class: "card send-form", novalidate: true, "aria-label": "Send command", on: { submit: (event) => this.#submit(event) } },
       h("div", { class: "field" }, h("label", { for: "send-thing" }, "Thing"), this.thing.input, this.thing.list, this.about),
       h("div", { class: "field" }, h("label", { for: "send-action" }, "Action"), this.action.input, this.action.list, this.buttons, this.described),
-      h("fieldset", { class: "group top" }, h("legend", {}, "Parameters"), this.toggle, this.params),
+      h("div", { class: "group top", role: "group", "aria-labelledby": "send-params-title" },
+        h("div", { class: "group-head" }, h("span", { id: "send-params-title" }, "Parameters"), this.toggle), this.params),
       h("div", { class: "field" }, h("label", { for: "send-ttl" }, "TTL in seconds"), this.ttl, h("p", { class: "help" }, "How long the thing may take. Past it, the request is not delivered any more. Empty: the broker's default.")),
       this.fault, h("p", { class: "actions" }, this.submit));
     this.element = h("div", { class: "page send" }, pageHead("Send command"), h("div", { class: "columns" }, this.form, this.result));
@@ -44,13 +45,15 @@ export class SendPage {
     if (asked === this.asked) return;
     this.asked = asked;
     let start = {};
+    let fault = null;
     if (query.from) {
       try {
         const { thingId, action, params, ttl } = await api.execution(query.from);
         start = { thing: thingId, action, params, ttl };
       } catch (error) {
-        this.#complain(error);
+        fault = error;
       }
+      if (this.asked !== asked) return;
     }
     this.thing.input.value = start.thing ?? query.thing ?? "";
     this.action.input.value = start.action ?? query.action ?? "";
@@ -58,7 +61,10 @@ export class SendPage {
     this.start = start.params;
     this.raw = false;
     this.shown = null;
+    this.chosen = null;
+    put(this.fault);
     await this.#chooseThing();
+    if (fault) this.#complain(fault);
     if (!this.thing.input.value) this.thing.input.focus();
     else if (!this.action.input.value) this.action.input.focus();
   }

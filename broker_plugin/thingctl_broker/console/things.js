@@ -10,7 +10,7 @@ import { go, hashOf } from "./router.js";
 import { Rows } from "./rows.js";
 import { failure, icon, notice, pageHead, presence, statusBadge, when } from "./widgets.js";
 
-const EVERY = 5000;
+const EVERY = 3000;
 
 const COLUMNS = [
   { label: "Thing", class: "c-name" },

@@ -39,6 +39,8 @@ class Answer:
 
     def all_headers(self) -> list[tuple[bytes, bytes]]:
         """Every header, names in lower case."""
+        if self.status == 204:  # has no content to describe: RFC 9110 section 8.6
+            return [*SECURITY_HEADERS, *self.headers]
         return [
             (b"content-type", self.media_type),
             (b"content-length", b"%d" % len(self.body)),

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Route, Router
 
 from thingctl_broker.http.answers import Answer
-from thingctl_broker.http.auth import authenticate
+from thingctl_broker.http.auth import authenticate, needs, scope_of
 from thingctl_broker.http.compat.graph import Graph
 from thingctl_broker.http.compat.navixy import Navixy
 from thingctl_broker.http.console import Console
@@ -27,7 +27,9 @@ from thingctl_broker.http.routes_commands import COMMANDS, Commands
 from thingctl_broker.http.routes_groups import Groups
 from thingctl_broker.http.routes_overview import OverviewPage
 from thingctl_broker.http.routes_probes import HEALTH, READY, Probes
+from thingctl_broker.http.routes_thing_types import ThingTypes
 from thingctl_broker.http.routes_things import Things
+from thingctl_broker.http.routes_tokens import Tokens
 from thingctl_broker.http.stream import Streams
 from thingctl_broker.rolling import Rollouts
 
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from thingctl_broker.credentials import TokenStore
+    from thingctl_broker.directory import Directory
     from thingctl_broker.http.compat.dialect import Dialect
     from thingctl_broker.service import CommandService
     from thingctl_broker.waiting import EndWaiters
@@ -49,6 +52,7 @@ def create_app(
     service: CommandService,
     waiters: EndWaiters,
     tokens: TokenStore,
+    directory: Directory,
     *,
     connections: Callable[[], int] | None = None,
     rollouts: Rollouts | None = None,
@@ -61,9 +65,15 @@ def create_app(
     groups = Groups(service, Rollouts(service) if rollouts is None else rollouts)
     probes = Probes(service, connections)
     streams = Streams(service)
-    things, overview = Things(service.things), OverviewPage(service)
-    routes = [*things.routes(), *overview.routes(), *groups.routes(), *streams.routes(), *probes.routes()]
-    dialects = (Navixy(service, tokens), Graph(service))
+    routes = [
+        *groups.routes(),
+        *Things(directory).routes(),
+        *ThingTypes(directory).routes(),
+        *Tokens(tokens).routes(),
+        *OverviewPage(service).routes(),
+        *streams.routes(),
+        *probes.routes(),
+    ]
     return Api(
         Commands(service, waiters, groups),
         routes,
@@ -71,7 +81,7 @@ def create_app(
         waiters,
         streams=streams,
         probes=probes,
-        dialects=dialects,
+        dialects=(Navixy(service, tokens), Graph(service)),
     )
 
 
@@ -89,6 +99,7 @@ class Api:
         probes: Probes,
         dialects: Sequence[Dialect] = (),
     ) -> None:
+        """``routes``: every endpoint but those of commands, each marked with the scope it needs."""
         self._commands = commands
         self._console = Console()
         self._streams = streams
@@ -109,12 +120,16 @@ class Api:
             [*self.routes, *(route for dialect in dialects for route in dialect.routes())],
             redirect_slashes=False,
         )
+        for route in self.routes:
+            if route.path not in OPEN_PATHS:
+                scope_of(route.endpoint)  # raises for one that does not say
 
     @cached_property
     def description(self) -> bytes:
         """What ``GET /openapi.json`` answers."""
         return describe(cast("list[Route]", self._router.routes))
 
+    @needs(None)
     async def _describe(self, request: Request) -> Answer:
         """``GET /openapi.json``: this API, described for programs (OpenAPI 3.1)."""
         Parameters(request.scope["query_string"], frozenset())
@@ -143,6 +158,7 @@ class Api:
                 # Straight to the busiest endpoint: the router costs as much as all the rest.
                 answer = await self._commands.send(scope, receive)
             else:
+                scope["tokens"] = self._tokens
                 await self._router(scope, receive, send)
                 return
         except ClientDisconnect:

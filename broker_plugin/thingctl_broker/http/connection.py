@@ -76,7 +76,10 @@ class Connection(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            pass  # nothing to upgrade to: the request is answered as if it had not asked
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+                return
+            # To anything else the request is answered as if it had not asked.
         except httptools.HttpParserError:
             self.refuse(INVALID_REQUEST, "what was received is not an HTTP/1.1 request")
             return

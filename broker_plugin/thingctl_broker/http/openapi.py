@@ -19,10 +19,23 @@ from thingctl_broker.http.routes_commands import COMMANDS
 from thingctl_broker.http.routes_groups import GROUPS, DryRun, GroupBody, GroupResource
 from thingctl_broker.http.routes_overview import OVERVIEW, OverviewResource
 from thingctl_broker.http.routes_probes import HEALTH, METRICS, READY
+from thingctl_broker.http.routes_thing_types import THING_TYPES
 from thingctl_broker.http.routes_things import THINGS
-from thingctl_broker.http.schemas import CommandBody, ExecutionResource, ThingResource
+from thingctl_broker.http.routes_tokens import ME, TOKENS, TokenBody, TokenResource
+from thingctl_broker.http.schemas import CommandBody, ExecutionResource, ValidationResource
 from thingctl_broker.http.stream import EVENTS
+from thingctl_broker.http.thing_schemas import (
+    NewThingBody,
+    PasswordBody,
+    ThingBody,
+    ThingPatch,
+    ThingResource,
+    TypeBody,
+    TypePatch,
+    TypeResource,
+)
 from thingctl_broker.idempotency import KEY_MAX
+from thingctl_broker.things import TAG_MAX
 from thingctl_protocol import __version__
 from thingctl_protocol.limits import ACTION_MAX, ID_MAX, THING_MAX
 from thingctl_protocol.statuses import Status
@@ -53,6 +66,12 @@ class Parameter(NamedTuple):
     repeated: bool = False
 
 
+class Nothing(NamedTuple):
+    """An answer without a body."""
+
+    description: str
+
+
 class Text(NamedTuple):
     """An answer that is no JSON."""
 
@@ -63,7 +82,7 @@ class Text(NamedTuple):
 class Operation(NamedTuple):
     """What a route takes and answers, beyond what the route itself tells."""
 
-    answers: Mapping[int, Struct | tuple[Struct, ...] | Text | None]
+    answers: Mapping[int, Struct | tuple[Struct, ...] | Text | Nothing | None]
     """By status; several: one of them. None: any JSON."""
     body: Struct | tuple[Struct, ...] | None = None
     parameters: Sequence[Parameter] = ()
@@ -84,6 +103,20 @@ class ThingPage(msgspec.Struct, frozen=True, rename="camel"):
     """Things, by name. ``nextCursor``: null on the last page."""
 
     things: list[ThingResource]
+    next_cursor: str | None
+
+
+class TypePage(msgspec.Struct, frozen=True, rename="camel"):
+    """Thing types, by name. ``nextCursor``: null on the last page."""
+
+    thing_types: list[TypeResource]
+    next_cursor: str | None
+
+
+class TokenPage(msgspec.Struct, frozen=True, rename="camel"):
+    """Tokens, by name, without their secrets. ``nextCursor``: null on the last page."""
+
+    tokens: list[TokenResource]
     next_cursor: str | None
 
 
@@ -124,6 +157,19 @@ _KEY: Final = Parameter(
     place="header",
 )
 
+_ONLINE: Final = Parameter("online", "only those that are, or are not", {"type": "boolean"})
+_TAG: Final = Parameter(
+    "tag",
+    "only those that have it; repeated: all of them",
+    {"type": "array", "items": _text(TAG_MAX)},
+    repeated=True,
+)
+_TYPE: Final = Parameter("type", "only those of this thing type", _text(THING_MAX))
+_VALIDATE: Final = Parameter(
+    "validate", "only: check the command and send nothing", {"type": "string", "enum": ["only"]}
+)
+_GONE: Final = Nothing("done; there is nothing to tell")
+
 _EXECUTION: Final = COMMANDS + "/{execution_id}"
 _TOP: Final = Parameter("$top", "devices of one page", _LIMIT.schema)
 _SKIP: Final = Parameter("$skiptoken", "of an earlier @odata.nextLink", _text(THING_MAX))
@@ -134,12 +180,12 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
     ),
     ("POST", COMMANDS): Operation(
         {
-            200: (ExecutionResource, DryRun),
+            200: (ExecutionResource, DryRun, ValidationResource),
             201: ExecutionResource,
             202: (ExecutionResource, GroupResource),
         },
         body=(CommandBody, GroupBody),
-        parameters=(_WAIT, _KEY),
+        parameters=(_WAIT, _VALIDATE, _KEY),
     ),
     ("GET", _EXECUTION): Operation({200: ExecutionResource, 202: ExecutionResource}, parameters=(_WAIT,)),
     ("POST", _EXECUTION + "/cancel"): Operation({200: ExecutionResource}),
@@ -159,8 +205,25 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         ),
     ),
     ("GET", OVERVIEW): Operation({200: OverviewResource}),
-    ("GET", THINGS): Operation({200: ThingPage}, parameters=(_LIMIT, _CURSOR)),
+    ("GET", THINGS): Operation({200: ThingPage}, parameters=(_ONLINE, _TAG, _TYPE, _LIMIT, _CURSOR)),
+    ("POST", THINGS): Operation({201: ThingResource}, body=NewThingBody),
     ("GET", THINGS + "/{name}"): Operation({200: ThingResource}),
+    ("PUT", THINGS + "/{name}"): Operation({200: ThingResource, 201: ThingResource}, body=ThingBody),
+    ("PATCH", THINGS + "/{name}"): Operation({200: ThingResource}, body=ThingPatch),
+    ("DELETE", THINGS + "/{name}"): Operation({204: _GONE}),
+    ("POST", THINGS + "/{name}/password"): Operation({200: ThingResource}, body=PasswordBody),
+    ("DELETE", THINGS + "/{name}/password"): Operation({204: _GONE}),
+    ("GET", THING_TYPES): Operation({200: TypePage}, parameters=(_LIMIT, _CURSOR)),
+    ("GET", THING_TYPES + "/{name}"): Operation({200: TypeResource}),
+    ("PUT", THING_TYPES + "/{name}"): Operation({200: TypeResource, 201: TypeResource}, body=TypeBody),
+    ("PATCH", THING_TYPES + "/{name}"): Operation({200: TypeResource}, body=TypePatch),
+    ("DELETE", THING_TYPES + "/{name}"): Operation({204: _GONE}),
+    ("GET", TOKENS): Operation({200: TokenPage}, parameters=(_LIMIT, _CURSOR)),
+    ("POST", TOKENS): Operation({201: TokenResource}, body=TokenBody),
+    ("GET", TOKENS + "/{name}"): Operation({200: TokenResource}),
+    ("DELETE", TOKENS + "/{name}"): Operation({204: _GONE}),
+    ("POST", TOKENS + "/{name}/renew"): Operation({200: TokenResource}),
+    ("GET", ME): Operation({200: TokenResource}),
     ("GET", OPENAPI): Operation({200: None}, authorization="none"),
     ("GET", HEALTH): Operation({200: Health}, authorization="none"),
     ("GET", READY): Operation({200: Health}, authorization="none"),
@@ -274,8 +337,10 @@ def _operation(
 
 
 def _answer(
-    answer: Struct | tuple[Struct, ...] | Text | None, schemas: Mapping[Struct, Schema]
+    answer: Struct | tuple[Struct, ...] | Text | Nothing | None, schemas: Mapping[Struct, Schema]
 ) -> dict[str, Any]:
+    if isinstance(answer, Nothing):
+        return {"description": answer.description}
     if isinstance(answer, Text):
         content = {"schema": {"type": "string"}}
         return {"description": answer.description, "content": {answer.media_type: content}}
@@ -311,7 +376,7 @@ def _schemas(
         for used in (operation.body, operation.error, *operation.answers.values()):
             if isinstance(used, type):
                 structs[used] = None
-            elif used is not None and not isinstance(used, Text):
+            elif used is not None and not isinstance(used, Text | Nothing):
                 structs |= dict.fromkeys(used)
     references, components = msgspec.json.schema_components(
         [_describable(struct) for struct in structs], ref_template=_REF

@@ -60,6 +60,13 @@ class Parameters:
             raise Problem(INVALID_PARAMETER, f"{name} must be {what}", parameter=name)
         return values[0]
 
+    def texts(self, name: str, check: Callable[[str], bool], what: str) -> tuple[str, ...]:
+        """Every value of a parameter that may be repeated; raises :class:`Problem` (400)."""
+        values = self._values.get(name, ())
+        if not all(map(check, values)):
+            raise Problem(INVALID_PARAMETER, f"{name} must be {what}", parameter=name)
+        return tuple(values)
+
     def wait(self) -> float | None:
         """``wait``: seconds above 0, at most ``WAIT_MAX``."""
         text = self.text("wait", _is_wait, f"seconds above 0, at most {WAIT_MAX:g}")

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.routing import Route
 
+from thingctl_broker.credentials import Scope
 from thingctl_broker.errors import NotAccepting, UnknownExecution, UnknownThing
 from thingctl_broker.http.answers import Answer
+from thingctl_broker.http.auth import needs, require, require_command, visible
 from thingctl_broker.http.bodies import decode_body, read_json_body
 from thingctl_broker.http.errors import INVALID_HEADER, INVALID_PARAMETER, UNKNOWN_THING, Problem
 from thingctl_broker.http.keeping import until_ended, until_kept
@@ -17,6 +19,7 @@ from thingctl_broker.http.schemas import (
     command_body_decoder,
     encode_execution,
     encode_page,
+    encode_validation,
     execution_resource,
 )
 from thingctl_broker.idempotency import KEY_MAX, is_key
@@ -27,8 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from starlette.requests import Request
-    from starlette.types import Receive, Scope
+    from starlette.types import Receive
+    from starlette.types import Scope as AsgiScope
 
+    from thingctl_broker.credentials import Token
     from thingctl_broker.executions import Execution
     from thingctl_broker.http.routes_groups import Groups
     from thingctl_broker.service import CommandService
@@ -41,6 +46,7 @@ IDEMPOTENCY_KEY: Final = b"idempotency-key"
 
 _NONE: Final[frozenset[str]] = frozenset()
 _WAIT: Final = frozenset({"wait"})
+_SEND: Final = frozenset({"validate", "wait"})
 _LIST: Final = frozenset({"thingId", "action", "status", "commandId", "limit", "cursor"})
 
 
@@ -62,27 +68,35 @@ class Commands:
             Route(COMMANDS + "/{execution_id}/cancel", self.cancel, methods=["POST"]),
         ]
 
-    async def send(self, scope: Scope, receive: Receive) -> Answer:
+    async def send(self, scope: AsgiScope, receive: Receive) -> Answer:
         """``POST /api/v1/commands``: accept a command.
 
         The busiest call, so it takes the bare ASGI scope; the application comes here
         without asking the router.
         """
+        token: Token = scope["token"]
+        require(token, Scope.COMMANDS_SEND)
         query = scope["query_string"]
-        wait = Parameters(query, _WAIT).wait() if query else None
+        asked = Parameters(query, _SEND) if query else None
+        wait = None if asked is None else asked.wait()
         headers = dict(scope["headers"])
         key = _idempotency_key(scope["headers"]) if IDEMPOTENCY_KEY in headers else ""
         encoded = await read_json_body(headers, receive)
         if is_for_many(encoded):
-            return await self._send_to_many(encoded, scope["token"].name, wait, key)
+            return await self._send_to_many(encoded, token, asked, key)
         body = decode_body(command_body_decoder, encoded)
+        if token.is_limited:
+            require_command(token, body.thing_id, body.action)
         try:
+            if asked is not None and asked.text("validate", _is_only, "only"):
+                checked = self._service.validate(body.thing_id, body.action, body.params_json(), body.ttl)
+                return Answer(200, encode_validation(checked))
             execution = self._service.send(
                 body.thing_id,
                 body.action,
                 body.params_json(),
                 body.ttl,
-                requested_by=scope["token"].name,
+                requested_by=token.name,
                 idempotency_key=key,
             )
         except UnknownThing as error:
@@ -94,24 +108,29 @@ class Commands:
             return Answer(201, answer, (_location(execution),))
         return await self._ended(execution, wait, receive)
 
-    async def _send_to_many(self, encoded: bytes, requested_by: str, wait: float | None, key: str) -> Answer:
-        if wait is not None:
-            raise Problem(INVALID_PARAMETER, "wait is for a command to one thing", parameter="wait")
+    async def _send_to_many(self, encoded: bytes, token: Token, asked: Parameters | None, key: str) -> Answer:
+        if asked is not None:
+            raise Problem(INVALID_PARAMETER, "a command to many things takes no parameter", parameter="wait")
         if key:
-            raise Problem(INVALID_HEADER, "an Idempotency-Key is for a command to one thing")
-        return await self._groups.send(encoded, requested_by)
+            raise Problem(
+                INVALID_HEADER, "an Idempotency-Key is for a command to one thing", header="Idempotency-Key"
+            )
+        return await self._groups.send(encoded, token)
 
+    @needs(Scope.COMMANDS_SEND)
     async def send_routed(self, request: Request) -> Answer:
         """``POST /api/v1/commands``: send a command (``send`` as a route of the router)."""
         return await self.send(request.scope, request.receive)
 
+    @needs(Scope.COMMANDS_READ)
     async def show(self, request: Request) -> Answer:
         """``GET /api/v1/commands/{executionId}``: one execution, on request when it has ended."""
         wait = Parameters(request.scope["query_string"], _WAIT).wait()
-        execution = self._service.get(_asked_id(request))
+        execution = self._asked(request)
         now = await self._kept(execution, 200)
         return now if wait is None else await self._ended(execution, wait, request.receive)
 
+    @needs(Scope.COMMANDS_READ)
     async def list(self, request: Request) -> Answer:
         """``GET /api/v1/commands``: executions, newest first."""
         asked = Parameters(request.scope["query_string"], _LIST)
@@ -120,6 +139,7 @@ class Commands:
             action=asked.text("action", is_action_name, "the name of an action"),
             statuses=asked.statuses(),
             command_id=asked.text("commandId", is_id, "the id of a command"),
+            visible=visible(request.scope["token"]),
         )
         limit, cursor = asked.limit(), asked.cursor()
         body = self._page(query, limit, cursor)
@@ -132,10 +152,22 @@ class Commands:
         items = ((execution.execution_id, execution_resource(execution)) for execution in page.executions)
         return encode_page("executions", items, page.cursor)
 
+    @needs(Scope.COMMANDS_CANCEL)
     async def cancel(self, request: Request) -> Answer:
         """``POST /api/v1/commands/{executionId}/cancel``: withdraw it, or ask the thing to stop."""
         Parameters(request.scope["query_string"], _NONE)
-        return await self._kept(self._service.cancel(_asked_id(request)), 200)
+        return await self._kept(self._service.cancel(self._asked(request).execution_id), 200)
+
+    def _asked(self, request: Request) -> Execution:
+        """The execution in the path, if there is one that the caller may see."""
+        execution = self._service.get(_asked_id(request))
+        token: Token = request.scope["token"]
+        if not token.covers_command(execution.thing, execution.action):
+            # As if it were not there: whoever guesses ids learns nothing.
+            raise UnknownExecution(
+                f"no execution has the id {execution.execution_id!r}, or it ended long ago"
+            )
+        return execution
 
     async def _ended(self, execution: Execution, wait: float, receive: Receive) -> Answer:
         """The execution when it has ended (200), or as it stands after ``wait`` seconds (202)."""
@@ -160,6 +192,10 @@ def _asked_id(request: Request) -> str:
     if not is_id(execution_id):
         raise UnknownExecution("what the path names is no execution id")
     return execution_id
+
+
+def _is_only(text: str) -> bool:
+    return text == "only"
 
 
 def _idempotency_key(headers: Iterable[tuple[bytes, bytes]]) -> str:

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from starlette.routing import Route
 
+from thingctl_broker.credentials import Scope
 from thingctl_broker.errors import UnknownCommand
 from thingctl_broker.http.answers import Answer
+from thingctl_broker.http.auth import needs, require_command
 from thingctl_broker.http.bodies import decode_body
+from thingctl_broker.http.errors import INVALID_BODY, Problem
 from thingctl_broker.http.queries import Parameters
 from thingctl_broker.http.schemas import rfc3339
 from thingctl_broker.rollouts import RolloutRules, State
@@ -22,6 +25,7 @@ from thingctl_protocol.statuses import TERMINAL, Status
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+    from thingctl_broker.credentials import Token
     from thingctl_broker.rolling import Rollouts
     from thingctl_broker.rollouts import Rollout
     from thingctl_broker.service import CommandService
@@ -112,28 +116,41 @@ class Groups:
             Route(GROUPS + "/{command_id}/cancel", self.cancel, methods=["POST"]),
         ]
 
-    async def send(self, body: bytes, requested_by: str) -> Answer:
-        """Accept a command for many things (202), or tell who would get it (200)."""
+    async def send(self, body: bytes, token: Token) -> Answer:
+        """Accept a command for many things (202), or tell who would get it (200).
+
+        Of things that are not named, those are meant that the token is for.
+        """
         asked = decode_body(group_body_decoder, body)
         things = resolve(asked.targets, self._service.things)
+        if token.is_limited:
+            if asked.targets.things is None:
+                things = [thing for thing in things if token.covers_command(thing, asked.action)]
+            for thing in things:
+                require_command(token, thing, asked.action)
+            if not things:
+                raise Problem(
+                    INVALID_BODY, "no thing that the token is for is meant by that", pointer="/targets"
+                )
         params = asked.params_json()
         if asked.dry_run:
             self._rollouts.check(asked.action, params, asked.ttl)
             return Answer(200, _encode(DryRun(True, len(things), things[:SHOWN_MAX])))
         rollout = await self._rollouts.begin(
-            things, asked.action, params, asked.ttl, asked.rollout, requested_by=requested_by
+            things, asked.action, params, asked.ttl, asked.rollout, requested_by=token.name
         )
         location = f"{GROUPS}/{rollout.record.command_id}".encode()
         return Answer(202, self._told(rollout), ((b"location", location),))
 
+    @needs(Scope.COMMANDS_READ)
     async def show(self, request: Request) -> Answer:
         """``GET /api/v1/groups/{commandId}``: a command as a whole: how many in which status."""
-        command_id = _asked(request)
+        command_id, token = _asked(request), request.scope["token"]
         rollout = self._rollouts.get(command_id)
         if rollout is not None:
-            return Answer(200, self._told(rollout))
+            return Answer(200, self._told(_for(token, rollout)))
         first = next(self._service.table.of_command(command_id), None)
-        if first is None:
+        if first is None or not token.covers_command(first.thing, first.action):
             raise UnknownCommand(f"no command has the id {command_id!r}, or it was long ago")
         statuses = self._statuses(command_id)
         count = sum(statuses.values())
@@ -142,20 +159,27 @@ class Groups:
             200, _resource(command_id, first.action, State.FINISHED, created_at, statuses, targeted=count)
         )
 
+    @needs(Scope.COMMANDS_SEND)
     async def pause(self, request: Request) -> Answer:
         """``POST /api/v1/groups/{commandId}/pause``: let nothing more go out for now."""
         return await self._move(request, State.PAUSED)
 
+    @needs(Scope.COMMANDS_SEND)
     async def resume(self, request: Request) -> Answer:
         """``POST /api/v1/groups/{commandId}/resume``: go on after a pause, or after too many failures."""
         return await self._move(request, State.RUNNING)
 
+    @needs(Scope.COMMANDS_CANCEL)
     async def cancel(self, request: Request) -> Answer:
         """``POST /api/v1/groups/{commandId}/cancel``: let nothing more go out, and cancel what has."""
         return await self._move(request, State.CANCELED)
 
     async def _move(self, request: Request, to: State) -> Answer:
-        return Answer(200, self._told(await self._rollouts.move(_asked(request), to)))
+        command_id = _asked(request)
+        rollout = self._rollouts.get(command_id)
+        if rollout is not None:
+            _for(request.scope["token"], rollout)
+        return Answer(200, self._told(await self._rollouts.move(command_id, to)))
 
     def _told(self, rollout: Rollout) -> bytes:
         record = rollout.record
@@ -208,6 +232,14 @@ def _resource(
             refusals or {},
         )
     )
+
+
+def _for(token: Token, rollout: Rollout) -> Rollout:
+    """The rollout, if the token may know of it: a limited one knows its own."""
+    if token.is_limited and rollout.record.requested_by != token.name:
+        command_id = rollout.record.command_id
+        raise UnknownCommand(f"no command has the id {command_id!r}, or it was long ago")
+    return rollout
 
 
 def _asked(request: Request) -> str:

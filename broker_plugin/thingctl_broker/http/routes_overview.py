@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from starlette.routing import Route
 
+from thingctl_broker.credentials import Scope
 from thingctl_broker.events import Change
 from thingctl_broker.http.answers import Answer
+from thingctl_broker.http.auth import needs, require_everything
 from thingctl_broker.http.queries import Parameters
 from thingctl_broker.http.schemas import rfc3339
 from thingctl_broker.overview import Latency, Minute, Overview
@@ -70,8 +72,10 @@ class OverviewPage:
         """The endpoint with its path."""
         return [Route(OVERVIEW, self.show, methods=["GET"])]
 
+    @needs(Scope.COMMANDS_READ)
     async def show(self, request: Request) -> Answer:
         """``GET /api/v1/overview``: commands by minute and status, latencies, things online."""
+        require_everything(request.scope["token"])
         Parameters(request.scope["query_string"], _NONE)
         service, at = self._service, self._service.unix()
         resource = OverviewResource(

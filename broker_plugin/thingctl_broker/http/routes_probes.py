@@ -15,9 +15,11 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 from starlette.routing import Route
 
+from thingctl_broker.credentials import Scope
 from thingctl_broker.errors import NotAccepting
 from thingctl_broker.events import Change
 from thingctl_broker.http.answers import Answer
+from thingctl_broker.http.auth import needs, require_everything
 from thingctl_broker.http.queries import Parameters
 from thingctl_broker.overview import VERDICTS
 
@@ -77,9 +79,11 @@ class Probes:
             raise NotAccepting("commands cannot be kept at present", retry_after=5)
         return Answer(200, _OK)
 
+    @needs(Scope.COMMANDS_READ)
     async def metrics(self, request: Request) -> Answer:
         """``GET /metrics``: counters and gauges for Prometheus."""
         Parameters(request.scope["query_string"], _NONE)
+        require_everything(request.scope["token"])
         return Answer(200, generate_latest(self._registry), media_type=MEDIA_TYPE)
 
 

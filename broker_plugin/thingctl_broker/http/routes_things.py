@@ -1,57 +1,157 @@
-"""``/api/v1/things``: which things there are, and whether they are connected."""
+"""``/api/v1/things``: which things there are, what they are, and whether they are connected."""
 
 from __future__ import annotations
 
-import heapq
-from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from starlette.routing import Route
 
+from thingctl_broker.credentials import Scope
 from thingctl_broker.errors import UnknownThing
 from thingctl_broker.http.answers import Answer
+from thingctl_broker.http.auth import needs, require_thing
+from thingctl_broker.http.bodies import decode_body, read_json_body
 from thingctl_broker.http.queries import Parameters
-from thingctl_broker.http.schemas import encode_page, encode_thing, thing_resource
+from thingctl_broker.http.schemas import encode_page
+from thingctl_broker.http.thing_schemas import (
+    CredentialsResource,
+    new_thing_decoder,
+    password_body_decoder,
+    thing_body_decoder,
+    thing_patch_decoder,
+    thing_resource,
+    whole_thing,
+)
+from thingctl_broker.things import ThingQuery, is_tag, is_type_name
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from thingctl_broker.things import ThingRegistry
+    from thingctl_broker.credentials import Token
+    from thingctl_broker.directory import Directory
 
 THINGS: Final = "/api/v1/things"
 
 _NONE: Final[frozenset[str]] = frozenset()
-_LIST: Final = frozenset({"limit", "cursor"})
+_LIST: Final = frozenset({"cursor", "limit", "online", "tag", "type"})
 
 
 class Things:
-    """The endpoints of things, over one registry."""
+    """The endpoints of things, over one directory."""
 
-    def __init__(self, registry: ThingRegistry) -> None:
-        self._registry = registry
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self._registry = directory.registry
 
     def routes(self) -> list[Route]:
         """The endpoints with their paths."""
         return [
             Route(THINGS, self.list, methods=["GET"]),
+            Route(THINGS, self.add, methods=["POST"]),
             Route(THINGS + "/{name}", self.show, methods=["GET"]),
+            Route(THINGS + "/{name}", self.put, methods=["PUT"]),
+            Route(THINGS + "/{name}", self.patch, methods=["PATCH"]),
+            Route(THINGS + "/{name}", self.remove, methods=["DELETE"]),
+            Route(THINGS + "/{name}/password", self.new_password, methods=["POST"]),
+            Route(THINGS + "/{name}/password", self.remove_password, methods=["DELETE"]),
         ]
 
+    @needs(Scope.THINGS_READ)
     async def list(self, request: Request) -> Answer:
         """``GET /api/v1/things``: things, by name."""
         asked = Parameters(request.scope["query_string"], _LIST)
-        limit, cursor = asked.limit(), asked.cursor() or ""
-        behind = (thing for thing in self._registry if thing.name > cursor)
-        found = heapq.nsmallest(limit + 1, behind, key=attrgetter("name"))
-        next_cursor = found[limit - 1].name if len(found) > limit else None
-        items = ((thing.name, thing_resource(thing, whole=False)) for thing in found[:limit])
-        return Answer(200, encode_page("things", items, next_cursor))
+        token: Token = request.scope["token"]
+        online = asked.text("online", _is_boolean, "true or false")
+        query = ThingQuery(
+            tags=asked.texts("tag", is_tag, "a tag"),
+            type=asked.text("type", is_type_name, "the name of a thing type"),
+            online=None if online is None else online == "true",
+            visible=token.covers if token.things else None,
+        )
+        found, cursor = self._registry.select(query, asked.limit(), asked.cursor() or "")
+        items = ((thing.name, thing_resource(thing)) for thing in found)
+        return Answer(200, encode_page("things", items, cursor))
 
+    @needs(Scope.THINGS_WRITE)
+    async def add(self, request: Request) -> Answer:
+        """``POST /api/v1/things``: add a thing; its password is told this once."""
+        body = decode_body(new_thing_decoder, await _body(request))
+        require_thing(request.scope["token"], body.name)
+        thing, password = await self._directory.add(body.name, body.definition(), body.password)
+        credentials = CredentialsResource(thing.name, password)
+        return Answer(201, whole_thing(thing, self._registry, credentials), (_location(thing.name),))
+
+    @needs(Scope.THINGS_READ)
     async def show(self, request: Request) -> Answer:
         """``GET /api/v1/things/{name}``: one thing, with all that it announced."""
         Parameters(request.scope["query_string"], _NONE)
-        name = request.path_params["name"]
-        thing = self._registry.get(name)
-        if thing is None:
-            raise UnknownThing(f"no thing is named {ascii(name)[:140]}")
-        return Answer(200, encode_thing(thing))
+        thing = self._registry.need(_asked_name(request))
+        return Answer(200, whole_thing(thing, self._registry))
+
+    @needs(Scope.THINGS_WRITE)
+    async def put(self, request: Request) -> Answer:
+        """``PUT /api/v1/things/{name}``: add a thing, or say anew what it is."""
+        name: str = request.path_params["name"]
+        require_thing(request.scope["token"], name)
+        body = decode_body(thing_body_decoder, await _body(request))
+        thing, is_new = await self._directory.put(name, body.definition())
+        return Answer(
+            201 if is_new else 200,
+            whole_thing(thing, self._registry),
+            (_location(name),) if is_new else (),
+        )
+
+    @needs(Scope.THINGS_WRITE)
+    async def patch(self, request: Request) -> Answer:
+        """``PATCH /api/v1/things/{name}``: change some of what is said of it."""
+        name = _asked_name(request)
+        body = decode_body(thing_patch_decoder, await _body(request))
+        thing = self._registry.need(name)
+        thing, _ = await self._directory.put(name, body.applied_to(thing.definition))
+        return Answer(200, whole_thing(thing, self._registry))
+
+    @needs(Scope.THINGS_WRITE)
+    async def remove(self, request: Request) -> Answer:
+        """``DELETE /api/v1/things/{name}``: forget it; what waits for it is withdrawn."""
+        Parameters(request.scope["query_string"], _NONE)
+        await self._directory.remove(_asked_name(request))
+        return Answer(204, b"")
+
+    @needs(Scope.THINGS_WRITE)
+    async def new_password(self, request: Request) -> Answer:
+        """``POST /api/v1/things/{name}/password``: a new password, told this once."""
+        name = _asked_name(request)
+        raw = await _body(request)
+        body = decode_body(password_body_decoder, raw or b"{}")
+        password = await self._directory.new_password(name, body.password)
+        credentials = CredentialsResource(name, password)
+        return Answer(200, whole_thing(self._registry.need(name), self._registry, credentials))
+
+    @needs(Scope.THINGS_WRITE)
+    async def remove_password(self, request: Request) -> Answer:
+        """``DELETE /api/v1/things/{name}/password``: only a certificate lets it in then."""
+        Parameters(request.scope["query_string"], _NONE)
+        await self._directory.remove_password(_asked_name(request))
+        return Answer(204, b"")
+
+
+async def _body(request: Request) -> bytes:
+    Parameters(request.scope["query_string"], _NONE)
+    return await read_json_body(dict(request.scope["headers"]), request.receive)
+
+
+def _asked_name(request: Request) -> str:
+    """The thing in the path; one that the caller may not see is as if it were not there."""
+    name: str = request.path_params["name"]
+    token: Token = request.scope["token"]
+    if not token.covers(name):
+        raise UnknownThing(f"no thing is named {ascii(name)[:140]}")
+    return name
+
+
+def _is_boolean(text: str) -> bool:
+    return text in {"true", "false"}
+
+
+def _location(name: str) -> tuple[bytes, bytes]:
+    return b"location", f"{THINGS}/{name}".encode()

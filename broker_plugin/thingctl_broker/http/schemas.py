@@ -1,4 +1,4 @@
-"""What goes over the wire: request bodies, and executions and things as resources.
+"""What goes over the wire: request bodies, and executions as resources.
 
 ``params`` and ``result`` pass through as the JSON they are.
 """
@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from thingctl_protocol.messages import EMPTY_OBJECT, Announcement, Progress, StatusReason
+from thingctl_protocol.messages import EMPTY_OBJECT, Progress, StatusReason
 from thingctl_protocol.statuses import Delivery, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from thingctl_broker.executions import Execution, Late
-    from thingctl_broker.things import Thing
 
 PAGE_BYTES_MAX: Final = 2 * 1024 * 1024
 """A page ends early, with a cursor, before its body would outgrow this."""
@@ -85,17 +84,11 @@ class ExecutionResource(msgspec.Struct, frozen=True, gc=False, rename="camel", o
     duration_seconds: float | None = None
 
 
-class ThingResource(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A thing as the API shows it. ``actions``: the names it announced; None: it announced nothing."""
+class ValidationResource(msgspec.Struct, frozen=True, rename="camel"):
+    """The answer to a dry run that found no fault. ``checked_by``: whose schemas the params met."""
 
-    name: str
-    online: bool
-    first_seen: str
-    last_seen: str
-    client_id: str = ""
-    agent_version: str = ""
-    actions: list[str] | None = None
-    announcement: Announcement | None = None
+    valid: bool
+    checked_by: tuple[str, ...]
 
 
 command_body_decoder: Final = msgspec.json.Decoder(CommandBody)
@@ -155,6 +148,11 @@ def execution_resource(execution: Execution) -> ExecutionResource:
     )
 
 
+def encode_validation(checked_by: tuple[str, ...]) -> bytes:
+    """The answer to a dry run that found no fault, encoded."""
+    return _encode(ValidationResource(valid=True, checked_by=checked_by))
+
+
 def _time(at: float | None) -> str | None:
     return None if at is None else rfc3339(at)
 
@@ -193,26 +191,6 @@ def _late_resource(late: Late) -> LateResource:
         None if late.result is None else msgspec.Raw(late.result),
         late.reason,
     )
-
-
-def thing_resource(thing: Thing, *, whole: bool) -> ThingResource:
-    """The thing as the API shows it; ``whole``: with all that it announced."""
-    announcement = thing.announcement
-    return ThingResource(
-        thing.name,
-        thing.online,
-        rfc3339(thing.first_seen),
-        rfc3339(thing.last_seen),
-        thing.client_id,
-        "" if announcement is None else announcement.agent_version,
-        None if announcement is None else [action.name for action in announcement.actions],
-        announcement if whole else None,
-    )
-
-
-def encode_thing(thing: Thing) -> bytes:
-    """The thing as the API shows it, with all that it announced, encoded."""
-    return _encode(thing_resource(thing, whole=True))
 
 
 def encode_page(key: str, items: Iterable[tuple[str, msgspec.Struct]], next_cursor: str | None) -> bytes:

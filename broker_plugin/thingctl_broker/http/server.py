@@ -12,7 +12,7 @@ from thingctl_broker.http.connection import Connection
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from starlette.types import Receive, Scope, Send
 
@@ -44,14 +44,20 @@ class HttpServer:
     ``sock`` is a TCP socket, bound already; the server listens on it and closes it at the end.
     """
 
-    def __init__(self, app: StoppableApp, sock: socket.socket) -> None:
+    def __init__(
+        self,
+        app: StoppableApp,
+        sock: socket.socket,
+        websocket: Callable[..., asyncio.Protocol] | None = None,
+    ) -> None:
+        """``websocket`` makes the protocol that takes a connection over which asks for WebSocket."""
         self._app = app
         self._sock = sock
         self._server = _Server(
             uvicorn.Config(
                 app,
                 http=Connection,
-                ws="none",
+                ws="none" if websocket is None else websocket,  # type: ignore[arg-type] # called, whatever it is
                 lifespan="off",
                 interface="asgi3",
                 log_config=None,  # logging is the broker's
@@ -88,12 +94,10 @@ class HttpServer:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without what belongs to a process of its own: signals, logging, exit."""
+    """uvicorn without what belongs to a process of its own: signals, logging, exit.
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to the broker."""
-        yield
+    Those live in its ``serve``, which is never called.
+    """
 
     async def open(self, sock: socket.socket) -> None:
         """Listen on ``sock``."""

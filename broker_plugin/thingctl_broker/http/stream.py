@@ -8,6 +8,7 @@ reader who does not read can hold, and the connection is cut when that lies unre
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
@@ -15,8 +16,10 @@ import msgspec
 import structlog
 from starlette.routing import Route
 
+from thingctl_broker.credentials import Scope
 from thingctl_broker.feed import Feed
 from thingctl_broker.http.answers import SECURITY_HEADERS
+from thingctl_broker.http.auth import needs, visible
 from thingctl_broker.http.errors import TOO_MANY_STREAMS, Problem
 from thingctl_broker.http.keeping import until_kept
 from thingctl_broker.http.queries import Parameters
@@ -28,7 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from starlette.requests import Request
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import Receive, Send
+    from starlette.types import Scope as AsgiScope
 
     from thingctl_broker.events import Change
     from thingctl_broker.executions import Execution
@@ -94,6 +98,7 @@ class Streams:
         """The endpoint with its path."""
         return [Route(EVENTS, self.open, methods=["GET"])]
 
+    @needs(Scope.COMMANDS_READ)
     async def open(self, request: Request) -> Stream:
         """``GET /api/v1/events``: changes of executions from now on, or from ``Last-Event-ID`` on."""
         asked = Parameters(request.scope["query_string"], _KNOWN)
@@ -102,12 +107,14 @@ class Streams:
             action=asked.text("action", is_action_name, "the name of an action"),
             statuses=asked.statuses(),
             command_id=asked.text("commandId", is_id, "the id of a command"),
+            visible=visible(request.scope["token"]),
         )
         if len(self._pumps) >= STREAMS_MAX:
             raise Problem(
                 TOO_MANY_STREAMS, f"{STREAMS_MAX} are open already", headers=((b"retry-after", b"10"),)
             )
-        return Stream(self, query, request.headers.get("last-event-id"))
+        stands = partial(request.scope["tokens"].stands, request.scope["token"])
+        return Stream(self, query, request.headers.get("last-event-id"), stands)
 
     def stop(self) -> None:
         """End every stream, and note nothing any more."""
@@ -116,17 +123,27 @@ class Streams:
             pump.cancel()
         self._rest()
 
-    async def run(self, query: Query, last_event_id: str | None, receive: Receive, send: Send) -> None:
-        """Tell one reader what happens until it goes, the stream has lived its time, or the broker stops."""
+    async def run(
+        self,
+        query: Query,
+        last_event_id: str | None,
+        stands: Callable[[], bool],
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Tell one reader what happens until it goes, the stream has lived its time, or the broker stops.
+
+        Nothing is told any more once ``stands()`` is false: the token has been revoked or has expired.
+        """
         if self._stopped:
             return
         position = self._join(last_event_id)
-        pump = asyncio.create_task(self._pump(query, position, send))
+        pump = asyncio.create_task(self._pump(query, position, stands, send))
         gone = asyncio.create_task(_gone(receive))
         self._pumps.add(pump)
         try:
             done, _ = await asyncio.wait((pump, gone), timeout=LIFETIME, return_when=asyncio.FIRST_COMPLETED)
-            if pump in done and not pump.cancelled():
+            if pump in done and not pump.cancelled() and pump.exception() is not None:
                 self._log.error("event stream failed", exc_info=pump.exception())
         finally:
             pump.cancel()
@@ -165,15 +182,15 @@ class Streams:
                 if not sleeper.done():
                     sleeper.set_result(None)
 
-    async def _pump(self, query: Query, position: int | None, send: Send) -> None:
-        """Write to one reader, for ever."""
+    async def _pump(self, query: Query, position: int | None, stands: Callable[[], bool], send: Send) -> None:
+        """Write to one reader, for as long as its token stands."""
         loop = asyncio.get_running_loop()
         feed = self._feed
         told = "ready"
         if position is None:
             position, told = feed.position, "reset"
         await _write(send, self._mark(told, position))
-        while True:
+        while stands():
             began = loop.time()
             changed = feed.since(position, BATCH)
             if changed is None:
@@ -228,16 +245,19 @@ class Streams:
 class Stream:
     """One answer that goes on."""
 
-    def __init__(self, streams: Streams, query: Query, last_event_id: str | None) -> None:
+    def __init__(
+        self, streams: Streams, query: Query, last_event_id: str | None, stands: Callable[[], bool]
+    ) -> None:
         self._streams = streams
         self._query = query
         self._last_event_id = last_event_id
+        self._stands = stands
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Send it."""
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         if scope["method"] != "HEAD":
-            await self._streams.run(self._query, self._last_event_id, receive, send)
+            await self._streams.run(self._query, self._last_event_id, self._stands, receive, send)
         await send({"type": "http.response.body", "body": b""})
 
 

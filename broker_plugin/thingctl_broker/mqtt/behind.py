@@ -16,6 +16,7 @@ What comes back is looked at packet by packet, because the two share one connect
 Until amqtt's message loop runs it loses a DISCONNECT, or the end of the connection, and
 keeps the session as a zombie. So an UNSUBSCRIBE of nothing goes ahead as a probe, and
 everything but acknowledgements is held until its UNSUBACK shows that the loop runs.
+And so it is after every UNSUBSCRIBE: amqtt would take a SUBSCRIBE behind it first.
 """
 
 from __future__ import annotations
@@ -59,6 +60,12 @@ By address it could not be told: amqtt goes on with a kept session under the add
 the client had when the session began, and asks about a client that may have just gone.
 """
 
+CLIENT_BACKLOG: Final = 500
+"""Messages of one client that wait in amqtt to be handled, at which no more are read from it."""
+
+BROKER_BACKLOG: Final = 2000
+"""Messages of all clients that wait in amqtt to be distributed, at which no more are read from any."""
+
 _ENCODE_ANSWER: Final = {
     PacketType.PUBACK: encode_puback,
     PacketType.PUBREC: encode_pubrec,
@@ -90,7 +97,9 @@ class Behind:
         self._close = close
         self._taken_ids = taken_ids
         self._connected = False
-        self._held: list[bytes] | None = []  # None: amqtt's message loop runs
+        self._runs = False  # whether amqtt's message loop does
+        self._waits = True  # for an UNSUBACK, until which amqtt gets nothing more
+        self._held: deque[bytes] = deque()
         self._gone = False
         self._left = False
         self._wire_ids: dict[int, int] = {}  # in flight to the client: on the wire -> amqtt's
@@ -102,7 +111,7 @@ class Behind:
         # Both are answered in the order in which they went in.
         self._subscribing: deque[list[int | None]] = deque()
         self._unsubscribing: deque[list[str]] = deque()
-        self._inlet = Inlet(set_full)
+        self._inlet = Inlet(set_full, self._is_behind, self._is_idle)
         self._inlet.feed(encode_connect(_for_amqtt(connect)))
         self._inlet.feed(_PROBE)
         outlet = Outlet(peer, self._from_amqtt, drain, lambda: close("amqtt closed the connection"))
@@ -116,10 +125,10 @@ class Behind:
 
     def feed(self, packet: bytes) -> None:
         """Hand amqtt a packet from the client."""
-        if self._held is None:
-            self._inlet.feed(packet)
-        else:
+        if self._waits:
             self._held.append(packet)
+        else:
+            self._pass_on(packet)
 
     def feed_qos2(self, packet: bytes, packet_id: int) -> None:
         """Hand amqtt a QoS 2 PUBLISH, unless its kept session has it already [MQTT-4.3.3-2]."""
@@ -152,12 +161,11 @@ class Behind:
 
     def may_subscribe(self, topic_filter: str, limit: int) -> bool:
         """Whether the client may have this filter, having ``limit`` at most; if so, it counts from now on."""
-        if self._filters is None:
-            self._filters = set() if self._connect.clean_session else self._kept_filters()
-        if topic_filter not in self._filters:
-            if len(self._filters) >= limit:
+        filters = self._own_filters()
+        if topic_filter not in filters:
+            if len(filters) >= limit:
                 return False
-            self._filters.add(topic_filter)
+            filters.add(topic_filter)
         return True
 
     def subscribe(self, packet_id: int, theirs: list[tuple[str, int]], codes: list[int | None]) -> None:
@@ -165,17 +173,21 @@ class Behind:
         self._subscribing.append(codes)
         self.feed(encode_subscribe(packet_id, theirs))
 
-    def unsubscribe(self, packet_id: int, filters: list[str]) -> None:
-        """Hand amqtt an UNSUBSCRIBE."""
-        self._unsubscribing.append(filters)
-        if self._filters is not None:
-            self._filters.difference_update(filters)
-        self.feed(encode_unsubscribe(packet_id, filters))
+    def unsubscribe(self, packet_id: int, filters: list[str]) -> bool:
+        """Hand amqtt an UNSUBSCRIBE, whose UNSUBACK serves for all; False: it would be for nothing."""
+        own = self._own_filters()
+        leaving = [topic_filter for topic_filter in dict.fromkeys(filters) if topic_filter in own]
+        if not leaving:
+            return False
+        own.difference_update(leaving)
+        self._unsubscribing.append(leaving)
+        self.feed(encode_unsubscribe(packet_id, leaving))
+        return True
 
     def feed_eof(self) -> None:
         """The client has gone."""
         self._gone = not self._left
-        if self._gone and self._held is None:
+        if self._gone and not self._waits:
             self._inlet.feed_eof()
 
     def disconnect(self, packet: bytes) -> None:
@@ -211,20 +223,34 @@ class Behind:
         """Amqtt's session of this client; it has one at most, as the front lets in one at a time."""
         return self._broker.sessions.get(self._connect.client_id, (None, None))[0]
 
+    def _is_behind(self) -> bool:
+        if self._broker._broadcast_queue.qsize() > BROKER_BACKLOG:  # noqa: SLF001 a contract test holds it
+            return True
+        session = self._session()
+        return session is not None and session.delivered_message_queue.qsize() > CLIENT_BACKLOG
+
+    def _is_idle(self) -> bool:
+        session = self._session()
+        return session is None or session.delivered_message_queue.empty()
+
     def _recovers(self, packet_id: int) -> bool:
         """Whether amqtt takes up an exchange of its kept session, before its message loop runs."""
-        if self._held is None:
+        if self._runs:
             return False
         session = self._session()
         return session is not None and packet_id in session.inflight_in
 
-    def _kept_filters(self) -> set[str]:
-        client_id = self._connect.client_id
-        return {
-            topic_filter
-            for topic_filter, subscribers in self._broker.subscriptions.items()
-            if any(session.client_id == client_id for session, _ in subscribers)
-        }
+    def _own_filters(self) -> set[str]:
+        """What the client subscribes to; for a kept session, looked up in amqtt when it first matters."""
+        if self._filters is None:
+            client_id = self._connect.client_id
+            self._filters = {
+                topic_filter
+                for topic_filter, subscribers in self._broker.subscriptions.items()
+                if not self._connect.clean_session
+                and any(session.client_id == client_id for session, _ in subscribers)
+            }
+        return self._filters
 
     # What amqtt sends.
 
@@ -234,18 +260,15 @@ class Behind:
                 packet = self._published(packet)
             case PacketType.PUBREL:
                 packet = self._with_wire_id(packet)
-            case PacketType.PUBREC if self._held is not None:
+            case PacketType.PUBREC if not self._runs:
                 packet = self._recovered(packet)
             case PacketType.SUBACK:
                 packet = self._merged(packet)
             case PacketType.CONNACK if not self._connected:
                 self._on_connack(packet)
                 return
-            case PacketType.UNSUBACK if self._held is not None:
-                self._runs()
-                return
             case PacketType.UNSUBACK:
-                self._forget_filters()
+                packet = self._unsubscribed(packet)
         if packet:
             self._write(packet)
 
@@ -269,12 +292,28 @@ class Behind:
         self._inlet.feed(release)
         return b""
 
-    def _runs(self) -> None:
-        held, self._held = self._held or [], None
-        for packet in held:
+    def _pass_on(self, packet: bytes) -> None:
+        kind = packet[0] >> 4
+        if kind == PacketType.DISCONNECT:
+            self._inlet.feed_last(packet)
+        else:
             self._inlet.feed(packet)
-        if self._gone:
+            self._waits = kind == PacketType.UNSUBSCRIBE
+
+    def _go_on(self) -> None:
+        self._waits = False
+        while self._held and not self._waits:
+            self._pass_on(self._held.popleft())
+        if self._gone and not self._waits:
             self._inlet.feed_eof()
+
+    def _unsubscribed(self, packet: bytes) -> bytes:
+        if self._runs:
+            self._forget_filters()
+        else:
+            self._runs, packet = True, b""  # the answer to the probe
+        self._go_on()
+        return packet
 
     def _merged(self, packet: bytes) -> bytes:
         codes = self._subscribing.popleft() if self._subscribing else []
@@ -292,7 +331,7 @@ class Behind:
 
     def _published(self, packet: bytes) -> bytes:
         first = packet[0]
-        if self._held is not None and first & 1:
+        if not self._runs and first & 1:
             if not first & 0x06:
                 return b""  # it matches somebody's subscription, not this client's
             packet = bytes([first & 0xFE]) + packet[1:]  # [MQTT-3.3.1-9]

@@ -29,7 +29,7 @@ from thingctl_protocol.topics import DEVICE_KINDS, Kind, is_filter, is_topic
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from thingctl_broker.mqtt.front import Admission, Front
 
@@ -152,7 +152,8 @@ class Connection(Wire):
             self.offended("inFlight", "acknowledges nothing: dropped")
             self.abort()
             return True
-        packet_id = self._in_flight.add(execution_id, self._is_taken())
+        behind = self.behind
+        packet_id = self._in_flight.add(execution_id, None if behind is None else behind.is_taken)
         self.write(packets.encode_publish(topic, payload, qos=1, packet_id=packet_id, dup=again))
         return True
 
@@ -161,7 +162,9 @@ class Connection(Wire):
         qos = self.subscriptions.qos.get(Kind.CANCEL)
         if qos is not None and self.thing is not None:
             topic = self.front.topics.cancel(self.thing, execution_id).encode()
-            packet_id = self._in_flight.add(CANCEL, self._is_taken()) if qos else 0
+            behind = self.behind
+            is_taken = None if behind is None else behind.is_taken
+            packet_id = self._in_flight.add(CANCEL, is_taken) if qos else 0
             self.write(packets.encode_publish(topic, EMPTY_OBJECT, qos=qos, packet_id=packet_id))
 
     # Called by the handshake.
@@ -266,8 +269,8 @@ class Connection(Wire):
             self._refuse_publish(publish, "not a topic that this client may publish")
             return
         if publish.qos == 2:
-            if publish.packet_id in self._qos2:  # sent again: it was handled [MQTT-4.3.3-2]
-                self.write(packets.encode_pubrec(publish.packet_id))
+            if publish.packet_id in self._qos2:  # sent again: it was handled [MQTT-4.3.3-2], if not kept yet
+                self.front.service.journal.then(partial(self._acknowledge, publish.qos, publish.packet_id))
                 return
             if not self._may_hold_another():
                 return
@@ -326,7 +329,9 @@ class Connection(Wire):
     def _on_subscribe(self, frame: Frame) -> None:
         packet_id, wanted = packets.parse_subscribe(frame)
         told_time = {Kind.TIME, Kind.REQUEST} <= self.subscriptions.qos.keys()
-        codes: list[int | None] = [self._subscribe(topic_filter, qos) for topic_filter, qos in wanted]
+        most = self.limits.subscriptions + self.limits.other_subscriptions
+        codes: list[int | None] = [self._subscribe(topic_filter, qos) for topic_filter, qos in wanted[:most]]
+        codes += [SUBSCRIPTION_REFUSED] * (len(wanted) - len(codes))
         theirs = [want for want, code in zip(wanted, codes, strict=True) if code is None]
         if theirs:
             self._amqtt().subscribe(packet_id, theirs, codes)
@@ -363,14 +368,13 @@ class Connection(Wire):
         packet_id, filters = packets.parse_unsubscribe(frame)
         owns = self.front.topics.owns
         theirs = [f for f in filters if not self.subscriptions.remove(f) and not owns(f)]
-        if theirs and self.behind is not None:
-            self.behind.unsubscribe(packet_id, theirs)  # whose UNSUBACK serves for all
-        else:
+        if self.behind is None or not self.behind.unsubscribe(packet_id, theirs):
             self.write(packets.encode_unsuback(packet_id))
         self._serve(tell_time=False)
 
     def _serve(self, *, tell_time: bool) -> None:
         """Take the thing's requests from now on, or no longer, as the subscriptions are."""
+        self.subscriptions.sum_up()
         qos = self.subscriptions.qos
         if self._closed or Kind.REQUEST not in qos or self.thing is None:
             self.front.released(self)
@@ -402,9 +406,6 @@ class Connection(Wire):
     def _set_full(self, full: bool) -> None:
         self.hold_reading(stop=full)
         self.heard_at = self.front.time()  # while it was not read from it could not be heard
-
-    def _is_taken(self) -> Callable[[int], bool] | None:
-        return None if self.behind is None else self.behind.is_taken
 
     def _fault(self, fault: MalformedPacket) -> None:
         self.front.note("malformed", str(fault), who=self.client_id or self.peer[0])

@@ -17,6 +17,7 @@ from thingctl_broker.mqtt.behind import drop_session
 from thingctl_broker.mqtt.connection import Connection
 from thingctl_broker.mqtt.limits import FrontLimits
 from thingctl_broker.mqtt.packets import ConnackCode, Refused
+from thingctl_broker.mqtt.steady import steady_subscriptions
 from thingctl_protocol.identifiers import is_thing_name
 from thingctl_protocol.topics import Topics
 
@@ -85,7 +86,7 @@ class Front:
         self.connections: set[Connection] = set()
         self._clients: dict[str, Connection] = {}
         self._serving: dict[str, Connection] = {}
-        self._standing_by: dict[str, list[Connection]] = {}
+        self._standing_by: dict[str, dict[Connection, None]] = {}  # in the order of serving
         self._present: Counter[str] = Counter()
         self._leaving: dict[str, asyncio.Task[None]] = {}
         self._kept: OrderedDict[str, tuple[str, CommandSubscriptions]] = OrderedDict()
@@ -97,6 +98,7 @@ class Front:
         """Listen on ``sockets``, which are bound."""
         self.service = service
         self.broker = broker
+        steady_subscriptions(broker)
         self._loop = asyncio.get_running_loop()
         for sock in sockets:
             self._servers.append(
@@ -217,7 +219,7 @@ class Front:
         if others is not None and connection in others:
             return
         if serving is not None:
-            self._standing_by.setdefault(thing, []).append(serving)
+            self._standing_by.setdefault(thing, {})[serving] = None
         self._serve(thing, connection)
 
     def released(self, connection: Connection) -> None:
@@ -227,14 +229,20 @@ class Front:
             return
         others = self._standing_by.get(thing)
         if others is not None and connection in others:
-            others.remove(connection)
+            del others[connection]
         elif self._serving.get(thing) is connection:
             del self._serving[thing]
             self.service.unreachable(thing)
             if others:
-                self._serve(thing, others.pop())
+                self._serve(thing, others.popitem()[0])
         if not others:
             self._standing_by.pop(thing, None)
+
+    def expel(self, thing: str, reason: str) -> None:
+        """Close every connection of a thing: it is disabled, removed, or has other credentials."""
+        for connection in tuple(self._clients.values()):
+            if connection.thing == thing:
+                connection.close(reason)
 
     def _serve(self, thing: str, connection: Connection) -> None:
         self._serving[thing] = connection

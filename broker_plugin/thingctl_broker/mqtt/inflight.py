@@ -18,7 +18,7 @@ class InFlight:
 
     def __init__(self) -> None:
         self._ids: dict[int, str] = {}
-        self._last = 0
+        self._last = 0x10000
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -28,13 +28,12 @@ class InFlight:
 
     def add(self, execution_id: str, is_taken: Callable[[int], bool] | None) -> int:
         """Return the packet identifier for a request. ``is_taken``: whether amqtt has it in flight."""
-        packet_id = self._last
-        while True:
-            packet_id = packet_id - 1 if packet_id > 1 else 0xFFFF
-            if packet_id not in self._ids and not (is_taken is not None and is_taken(packet_id)):
-                self._last = packet_id
-                self._ids[packet_id] = execution_id
-                return packet_id
+        packet_id = self._last - 1 or 0xFFFF
+        while packet_id in self._ids or (is_taken is not None and is_taken(packet_id)):
+            packet_id = packet_id - 1 or 0xFFFF
+        self._last = packet_id
+        self._ids[packet_id] = execution_id
+        return packet_id
 
     def acknowledged(self, packet_id: int) -> str | None:
         """The execution whose request has that identifier, which is free again; None: none has."""

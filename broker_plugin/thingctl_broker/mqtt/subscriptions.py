@@ -42,17 +42,14 @@ class CommandSubscriptions:
             return None
         granted = min(qos, 1)
         self._by_filter[topic_filter] = Granted(kinds, granted)
-        self._sum_up()
         return granted
 
     def remove(self, topic_filter: str) -> bool:
         """Take a filter back; return whether it was there."""
-        if self._by_filter.pop(topic_filter, None) is None:
-            return False
-        self._sum_up()
-        return True
+        return self._by_filter.pop(topic_filter, None) is not None
 
-    def _sum_up(self) -> None:
+    def sum_up(self) -> None:
+        """Bring ``qos`` up to date, after one packet's worth of changes."""
         self.qos = {}
         for granted in self._by_filter.values():
             for kind in granted.kinds:

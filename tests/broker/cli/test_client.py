@@ -89,6 +89,31 @@ def test_a_server_that_says_nothing_is_given_up(monkeypatch):
         assert "within 0.1 s" in failure(url, lambda client: client.execution("e", 0.05)).text
 
 
+def test_after_a_failure_the_client_starts_afresh(monkeypatch):
+    monkeypatch.setattr(module, "TIMEOUT", 0.05)
+    listener = socket.create_server(("127.0.0.1", 0))
+    with listener, ApiClient(f"http://127.0.0.1:{listener.getsockname()[1]}", TOKEN) as client:
+        for _ in range(2):
+            with pytest.raises(Failure, match="did not answer within"):
+                client.execution("e")
+
+
+def test_what_a_server_says_while_it_refuses_to_read_on_is_heard():
+    with (
+        serving(http(b'{"detail":"too long"}', 413, b"Content Too Large")) as url,
+        ApiClient(url, TOKEN) as client,
+    ):
+        request = client._connection.request
+
+        def cut_off(*args):
+            request(*args)
+            raise BrokenPipeError
+
+        client._connection.request = cut_off
+        with pytest.raises(Failure, match="too long"):
+            client.execution("e")
+
+
 @pytest.mark.parametrize(
     ("problem", "text"),
     [

@@ -45,6 +45,23 @@ def test_send_in_json(api, quick):
     assert ran.json == api.get(f"/api/v1/commands/{ran.json['executionId']}").json
 
 
+def test_send_with_a_key_sends_once(api, quick):
+    first, second = (quick("send", "lamp", "x", "--idempotency-key", "k-1", "--json") for _ in range(2))
+    assert first.json == second.json
+    assert len(api.service.table) == 1
+    other = quick("send", "lamp", "y", "--idempotency-key", "k-1")
+    assert (other.code, other.out) == (Exit.REFUSED, "")
+    assert "used for another command" in other.err
+
+
+@pytest.mark.parametrize("key", ["two\nlines", "é", "two words"])
+def test_send_with_what_can_be_no_key(api, quick, key):
+    ran = quick("send", "lamp", "x", "--idempotency-key", key)
+    assert ran.code in {Exit.USAGE, Exit.REFUSED}
+    assert "visible ASCII characters" in ran.err
+    assert len(api.service.table) == 0
+
+
 def test_send_and_wait_until_it_has_succeeded(api, cli):
     api.connect("lamp")
     thread = answer(api, status="SUCCEEDED", result={"currentTemperature": 24})
@@ -202,23 +219,6 @@ def test_cancel(api, quick):
     ran = quick("cancel", queued["executionId"])
     assert (ran.code, ran.err) == (1, "thingctl: the execution has ended: CANCELED\n")
     assert quick("cancel", published["executionId"], "--json").json["status"] == "SENT"
-
-
-def test_things(api, quick):
-    api.connect("lamp")
-    api.call(api.service.announce, "lamp", b'{"actions":[{"name":"turnOn"},{"name":"turnOff"}]}')
-    lines = quick("things").out.splitlines()
-    assert lines[1].split() == [
-        "lamp",
-        "yes",
-        "2025-05-28",
-        "02:00:00",
-        "client-of-lamp",
-        "turnOn,",
-        "turnOff",
-    ]
-    assert lines[2].split() == ["lock", "no", "2025-05-28", "02:00:00"]
-    assert [thing["name"] for thing in quick("things", "--json").json] == ["lamp", "lock"]
 
 
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\x9b31m\x7f\r\n\u202egnp.exe\u2028"

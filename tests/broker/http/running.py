@@ -11,8 +11,10 @@ from http.client import HTTPConnection
 from typing import NamedTuple
 
 from thingctl_broker.credentials import TokenStore
+from thingctl_broker.directory import Directory
 from thingctl_broker.http.app import create_app
 from thingctl_broker.http.server import HttpServer
+from thingctl_broker.passwords import Passwords
 from thingctl_broker.testing import service_with_fakes
 from thingctl_broker.waiting import EndWaiters
 
@@ -38,7 +40,9 @@ class RunningApi:
     def __init__(self, things=("lamp", "lock"), journal=None):
         self.service, self.link, self.clock = service_with_fakes(things, journal)
         self.tokens = TokenStore.open(None, TOKEN)
-        self.app = create_app(self.service, EndWaiters(self.service.events), self.tokens)
+        self.passwords = Passwords()
+        self.directory = Directory(self.service, self.passwords)
+        self.app = create_app(self.service, EndWaiters(self.service.events), self.tokens, self.directory)
         self.loop_errors = []
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(lambda _, context: self.loop_errors.append(context))
@@ -56,6 +60,7 @@ class RunningApi:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        self.passwords.close()
         assert self.loop_errors == []
 
     def run(self, coroutine):

@@ -103,3 +103,14 @@ async def test_the_client_ends_the_wait_and_leaves_nothing_behind(waiting):
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == {asyncio.current_task()}
     assert waiters._waiters == {}
+
+
+async def test_a_wait_says_whether_the_execution_has_ended(waiting):
+    service, waiters, execution = waiting
+    assert await waiters.wait(execution, 0.001) is False
+    task = asyncio.create_task(waiters.wait(execution, 60))
+    await asyncio.sleep(0)
+    waiters.release()
+    assert await task is False
+    service.cancel(execution.execution_id)
+    assert await waiters.wait(execution, 60) is True

@@ -15,7 +15,7 @@ from broker.http.running import AUTHORIZED, TOKEN, RunningApi
 from thingctl_broker.http.errors import ProblemDetails
 from thingctl_broker.http.openapi import OPERATIONS, Operation, Text, _camel
 
-EXAMPLES = 8
+EXAMPLES = 4
 NO_ID = "0193448f-5d1c-7000-9b3c-0a1b2c3d4e5f"
 
 
@@ -97,6 +97,8 @@ def running():
     running.call(running.service.announce, "lamp", b'{"agentVersion":"1","actions":[{"name":"turnOn"}]}')
     running.execution = running.send("lamp", "turnOn", ttl=600)
     running.respond(running.execution, status="SUCCEEDED", result={"on": True})
+    assert running.request("PUT", "/api/v1/thing-types/lamp", {"actions": []}).status == 201
+    assert running.post("/api/v1/tokens", {"name": "lamp", "scopes": ["things:read"]}).status == 201
     yield running
     running.close()
 

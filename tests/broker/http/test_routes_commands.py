@@ -164,7 +164,7 @@ def test_an_execution_that_has_ended_at_once_is_not_waited_for(api):
     assert (reply.status, reply.json["status"]) == (200, "SUCCEEDED")
 
 
-def test_a_waiting_caller_that_goes_away_is_forgotten(api):
+def test_a_waiting_caller_that_goes_away_is_forgotten(api, capsys):
     sock = api.raw()
     body = b'{"thingId":"lamp","action":"turnOn"}'
     head = f"POST {COMMANDS}?wait=60 HTTP/1.1\r\nHost: x\r\nAuthorization: {AUTHORIZED['Authorization']}\r\n"
@@ -172,6 +172,8 @@ def test_a_waiting_caller_that_goes_away_is_forgotten(api):
     until(lambda: api.waiting() == 1)
     sock.close()
     until(lambda: api.waiting() == 0)
+    assert api.get("/healthz").status == 200
+    assert capsys.readouterr() == ("", "")
 
 
 def test_cancel_withdraws_what_was_never_published(api):

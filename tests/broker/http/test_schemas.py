@@ -1,4 +1,4 @@
-"""Executions and things as the API shows them."""
+"""Executions as the API shows them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,9 @@ from thingctl_broker.http.schemas import (
     EventResource,
     encode_execution,
     encode_page,
-    encode_thing,
     rfc3339,
-    thing_resource,
 )
-from thingctl_broker.things import Thing
-from thingctl_protocol.messages import ActionDescription, Announcement, Progress, StatusReason
+from thingctl_protocol.messages import Progress, StatusReason
 from thingctl_protocol.statuses import Status
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -125,29 +122,6 @@ def test_a_wall_clock_that_steps_back_makes_no_negative_duration():
 
 def test_a_result_of_null_is_a_result():
     assert json.loads(encode_execution(execution(status=Status.SUCCEEDED, result=b"null")))["result"] is None
-
-
-def test_a_thing_shows_what_it_announced():
-    action = ActionDescription("turnOn", "lights up", {"type": "object"})
-    thing = Thing("lamp", 0.0, 1.5, True, "c1", Announcement("1.2", (action,)))
-    listed = {
-        "name": "lamp",
-        "online": True,
-        "firstSeen": "1970-01-01T00:00:00.000Z",
-        "lastSeen": "1970-01-01T00:00:01.500Z",
-        "clientId": "c1",
-        "agentVersion": "1.2",
-        "actions": ["turnOn"],
-    }
-    announcement = {
-        "agentVersion": "1.2",
-        "actions": [{"name": "turnOn", "description": "lights up", "paramsSchema": {"type": "object"}}],
-    }
-    assert json.loads(encode_thing(thing)) == listed | {"announcement": announcement}
-    assert thing_resource(thing, whole=False).announcement is None
-    silent = json.loads(encode_thing(Thing("lamp", 0.0, 0.0)))
-    assert "actions" not in silent
-    assert silent["online"] is False
 
 
 @given(st.lists(st.integers(1, PAGE_BYTES_MAX + 10), min_size=1, max_size=6), st.none() | st.just("end"))

@@ -26,6 +26,8 @@ def stop_in_time(api):
     begun = time.monotonic()
     api.run(api.server.stop())
     assert time.monotonic() - begun < 1.0
+    assert connections(api) == set()
+    assert api.server._server.server_state.tasks == set()
 
 
 def test_stop_ends_waiting_callers_with_what_there_is():
@@ -124,6 +126,16 @@ class RunningNothing:
 
     def stop(self):
         pass
+
+
+def test_requests_are_not_worth_a_line_in_the_log(caplog):
+    api = RunningApi()
+    with caplog.at_level(logging.DEBUG, "uvicorn"):
+        assert api.get("/healthz").status == 200
+        assert api.request("HEAD", "/healthz").status == 200
+        assert api.get("/nowhere").status == 404
+    api.close()
+    assert caplog.records == []
 
 
 def test_the_server_runs_in_any_thread():

@@ -16,7 +16,16 @@ from thingctl_broker.logs import WithoutLostClients
 async def nothing_goes_wrong(caplog):
     """Fail a test in which anything went wrong that nobody was told of, or that was logged as an error."""
     faults: list[object] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+
+    def fault(_: asyncio.AbstractEventLoop, context: dict) -> None:
+        record = logging.LogRecord("asyncio", logging.ERROR, "", 0, "%s: %r", None, None)
+        record.args = context["message"], context.get("future") or context.get("task")
+        error = context.get("exception")
+        record.exc_info = (type(error), error, None)
+        if WithoutLostClients().filter(record):
+            faults.append(context)
+
+    asyncio.get_running_loop().set_exception_handler(fault)
     with structlog.testing.capture_logs() as logs:
         yield
         for _ in range(3):

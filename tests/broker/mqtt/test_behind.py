@@ -31,13 +31,22 @@ PROBE = packets.encode_unsubscribe(0xFFFF, ["nothing"])
 HELLO = Connect("lamp", True, 0, None, None, None)
 
 
+class Plain(Inlet):
+    """Tells everything at once, as amqtt's own reader does."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda full: None, lambda: False, lambda: True)
+
+    async def _let_amqtt_finish(self) -> None: ...
+
+
 class Peer:
     """A client of amqtt alone, connected by the adapters as the front connects one."""
 
     def __init__(self, broker: Broker, connect: Connect = HELLO) -> None:
         self.written: list[bytes] = []
         self.closes = 0
-        self.inlet = Inlet(lambda full: None)
+        self.inlet = Plain()
         outlet = Outlet(("127.0.0.1", 1), self.written.append, self._drain, self._close)
         self.inlet.feed(packets.encode_connect(connect))
         self.task = asyncio.create_task(broker.external_connected(self.inlet, outlet, LISTENER))
@@ -255,6 +264,31 @@ async def test_an_unsubscribed_filter_stays_as_an_empty_list(broker):
     await peer.gone()
 
 
+async def test_what_is_acknowledged_and_waits_is_forgotten_when_the_client_leaves(broker):
+    """Why amqtt hears of that late."""
+    listener = await Peer(broker, HELLO._replace(client_id="listener")).ready()
+    await listener.subscribe("news/#", 0)
+    peer = await Peer(broker).ready()
+    for i in range(100):
+        peer.inlet.feed(packets.encode_publish(b"news/a", b"x", qos=1, packet_id=i + 1))
+    await eventually(lambda: len(peer.written) == 100)
+    peer.inlet.feed(b"\xe0\x00")
+    await peer.task
+    await listener.gone()
+    assert len(listener.written) < 100
+
+
+async def test_a_subscribe_overtakes_an_unsubscribe(broker):
+    """Why nothing follows an UNSUBSCRIBE before it is answered."""
+    peer = await Peer(broker).ready()
+    await peer.subscribe("news/#")
+    peer.inlet.feed(packets.encode_unsubscribe(2, ["news/#"]) + packets.encode_subscribe(3, [("news/#", 0)]))
+    await peer.expect(PacketType.SUBACK)
+    await peer.expect(PacketType.UNSUBACK)
+    assert broker.subscriptions == {"news/#": []}
+    await peer.gone()
+
+
 def test_packet_identifiers_count_up_from_1():
     session = Session()
     assert [session.next_packet_id for _ in range(5)] == [1, 2, 3, 4, 5]
@@ -287,6 +321,17 @@ async def test_amqtt_takes_whatever_connect_the_front_takes(broker, connect):
     assert connect.client_id in broker.sessions
     peer.inlet.feed(PROBE + b"\xe0\x00")
     await peer.task
+
+
+async def test_what_waits_in_amqtt_can_be_counted(broker):
+    """Why clients can be held back: amqtt bounds neither of its queues."""
+    peer = await Peer(broker).ready()
+    session = broker.sessions["lamp"][0]
+    await broker.internal_message_broadcast("news/a", b"x")
+    assert broker._broadcast_queue.qsize() == 1
+    assert session.delivered_message_queue.qsize() == 0
+    assert broker._broadcast_queue.maxsize == session.delivered_message_queue.maxsize == 0
+    await peer.gone()
 
 
 # Behind a connection of the front.
@@ -449,7 +494,7 @@ async def test_when_amqtts_task_dies_the_connection_ends_and_no_session_stays_co
 
 async def test_reading_stops_while_amqtt_is_full_and_goes_on():
     full: list[bool] = []
-    inlet = Inlet(full.append)
+    inlet = Inlet(full.append, lambda: False, lambda: True)
     inlet.feed(b"x" * HIGH_WATER)
     assert full == []
     inlet.feed(b"x")
@@ -462,6 +507,38 @@ async def test_reading_stops_while_amqtt_is_full_and_goes_on():
     inlet.feed_eof()
     with pytest.raises(asyncio.IncompleteReadError):
         await inlet.read(HIGH_WATER)
+
+
+@pytest.mark.parametrize("how", ["goodbye", "goodbye to one that waits", "end"])
+async def test_amqtt_does_not_hear_that_a_client_left_before_it_is_idle(how):
+    idle = False
+    inlet = Inlet(lambda full: None, lambda: False, lambda: idle)
+    if how == "goodbye to one that waits":
+        reading = asyncio.create_task(inlet.read(1))
+        await asyncio.sleep(0)
+    inlet.feed_eof() if how == "end" else inlet.feed_last(b"\xe0\x00")
+    if how != "goodbye to one that waits":
+        reading = asyncio.create_task(inlet.read(1))
+    await asyncio.sleep(0.02)
+    assert not reading.done()
+    idle = True
+    if how == "end":
+        with pytest.raises(asyncio.IncompleteReadError):
+            await reading
+    else:
+        assert await reading == b"\xe0"
+        assert await inlet.read(1) == b"\x00"
+
+
+async def test_amqtt_reads_nothing_while_it_is_behind():
+    behind = True
+    inlet = Inlet(lambda full: None, lambda: behind, lambda: True)
+    inlet.feed(b"x" * 10)
+    reading = asyncio.create_task(inlet.read(1))
+    await asyncio.sleep(0.02)
+    assert not reading.done()
+    behind = False
+    assert await reading == b"x"
 
 
 async def test_a_client_that_sends_faster_than_amqtt_reads_is_held_back_and_loses_nothing():
@@ -498,3 +575,21 @@ async def test_codes_of_both_sides_are_put_together_even_when_an_identifier_is_u
         )
         codes = [(await client.expect(PacketType.SUBACK)).packet[4:] for _ in range(3)]
         assert codes == [bytes([0, 1, 2]), bytes([1]), bytes([0, 0x80, 1])]
+
+
+async def test_a_filter_that_is_given_up_and_taken_again_at_once_is_had():
+    async with front_broker() as running:
+        client = await RawClient.connected(running.address, "lamp")
+        await client.subscribe("news/#", "other")
+        for _ in range(3):
+            client.send(
+                packets.encode_unsubscribe(2, ["news/#"])
+                + packets.encode_subscribe(3, [("news/#", 0)])
+                + packets.encode_publish(b"news/a", b"x")
+            )
+            await client.expect(PacketType.UNSUBACK)
+            await client.expect(PacketType.SUBACK)
+            assert (await client.expect_publish()).qos == 0
+        client.send(packets.encode_unsubscribe(2, ["news/#"]) + b"\xe0\x00")
+        await eventually(lambda: not running.front._leaving and not running.front.connections)
+        assert [s for s, _ in running.broker.subscriptions.get("news/#", [])] == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from support.brokers import plugin_broker
@@ -254,5 +256,53 @@ async def test_a_client_may_have_so_many_subscriptions_and_no_more(tmp_path):
         assert await client.subscribe("news/99", packet_id=3) == [1]
 
 
+async def test_clients_come_and_subscribe_while_others_are_told_of_retained_messages(running):
+    """amqtt awaits while it goes through everybody's filters for a client that connects."""
+    source = await RawClient.connected(running.address, "source")
+    await source.subscribe("#", qos=0)
+    for i in range(30):
+        source.send(packets.encode_publish(b"state/%d" % i, b"x", retain=True))
+    await eventually(lambda: len(running.broker.retained_messages) == 30)
+
+    async def come(number: int) -> list[int]:
+        await asyncio.sleep(number * 0.002)
+        client = await RawClient.connected(running.address, f"c{number}")
+        return await client.subscribe(f"own/{number}")
+
+    assert await asyncio.gather(*(come(i) for i in range(60))) == [[1]] * 60
+
+
+async def test_an_unsubscribe_of_filters_that_were_never_there_is_answered(running):
+    client = await RawClient.connected(running.address, "lamp")
+    for i, filters in enumerate([["never"], ["never", "news/#"], ["news/#", "news/#"], [REQUESTS, "x"]] * 2):
+        client.send(packets.encode_unsubscribe(i + 1, filters))
+        assert packets.parse_packet_id(await client.expect(PacketType.UNSUBACK)) == i + 1
+        if i == 3:
+            await client.subscribe("news/#", REQUESTS)
+
+
 def test_the_default_limits_leave_room_for_an_ordinary_client():
     assert FrontLimits().other_subscriptions >= 1000
+
+
+@pytest.mark.parametrize("end", ["goodbye", "end", "reset", "at once"])
+@pytest.mark.parametrize("qos", [0, 1])
+async def test_what_a_client_published_before_it_left_is_not_lost(running, qos, end):
+    """amqtt acknowledges a message, queues it, and forgets the queue when the client leaves."""
+    listener = await RawClient.connected(running.address, "listener")
+    await listener.subscribe("news/#", qos=0)
+    client = await RawClient.connected(running.address, "lamp")
+    for i in range(300):
+        client.send(packets.encode_publish(b"news/a", b"%d" % i, qos=qos, packet_id=i + 1))
+    if qos and end != "at once":
+        for _ in range(300):
+            await client.expect(PacketType.PUBACK)
+    if end in {"goodbye", "at once"}:
+        client.send(b"\xe0\x00")
+    if end == "reset":
+        await client.ping()
+        client.reset()
+    else:
+        client._writer.write_eof()
+    heard = [int((await listener.expect_publish()).payload) for _ in range(300)]
+    assert heard == list(range(300))

@@ -17,8 +17,10 @@ from urllib.parse import quote
 import msgspec
 from starlette.routing import Route
 
+from thingctl_broker.credentials import Scope
 from thingctl_broker.errors import UnknownExecution, UnknownThing
 from thingctl_broker.http.answers import Answer
+from thingctl_broker.http.auth import needs, require_command
 from thingctl_broker.http.bodies import decode_body, escaped, read_json_body
 from thingctl_broker.http.compat.dialect import printed
 from thingctl_broker.http.errors import INVALID_BODY, Kind, Problem
@@ -31,6 +33,7 @@ from thingctl_protocol.statuses import Delivery, Status
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+    from thingctl_broker.credentials import Token
     from thingctl_broker.executions import Execution
     from thingctl_broker.service import CommandService
     from thingctl_broker.things import Thing
@@ -164,20 +167,23 @@ class Graph:
             )
         ]
 
+    @needs(Scope.THINGS_READ)
     async def devices(self, request: Request) -> Answer:
         """``GET /me/devices``: things, by name (Graph's dialect)."""
         asked = Parameters(request.scope["query_string"], _LIST)
         top = asked.text("$top", _is_top, f"a whole number from 1 to {LIMIT_MAX}")
         limit = LIMIT_DEFAULT if top is None else int(top)
         after = asked.text("$skiptoken", is_thing_name, "of an earlier @odata.nextLink") or ""
-        behind = (thing for thing in self._service.things if thing.name > after)
+        token: Token = request.scope["token"]
+        behind = (thing for thing in self._service.things if thing.name > after and token.covers(thing.name))
         found = heapq.nsmallest(limit + 1, behind, key=attrgetter("name"))
         link = None
         if len(found) > limit:
-            token = quote(found[limit - 1].name, safe="")
-            link = f"{request.url.replace(query='')}?$top={limit}&$skiptoken={token}"
+            skip = quote(found[limit - 1].name, safe="")
+            link = f"{request.url.replace(query='')}?$top={limit}&$skiptoken={skip}"
         return Answer(200, printed(GraphDevices([_device(thing) for thing in found[:limit]], link)))
 
+    @needs(Scope.COMMANDS_SEND)
     async def send(self, request: Request) -> Answer:
         """``POST /me/devices/{deviceId}/commands``: launch a URI or call an app service (Graph's dialect)."""
         Parameters(request.scope["query_string"], _NONE)
@@ -185,6 +191,7 @@ class Graph:
         encoded = await read_json_body(dict(request.scope["headers"]), request.receive)
         body = decode_body(_bodies, _in_our_case(encoded))
         action, params = _action(body)
+        require_command(request.scope["token"], thing.name, action)
         if body.post_back_uri is not None:
             raise Problem(INVALID_BODY, "post-backs are not configured", pointer="/postBackUri")
         execution = self._service.send(thing.name, action, params, requested_by=request.scope["token"].name)
@@ -193,6 +200,7 @@ class Graph:
         location = f"{request.url.path}/{execution.execution_id}".encode()
         return Answer(201, answer, ((b"location", location),))
 
+    @needs(Scope.COMMANDS_READ)
     async def show(self, request: Request) -> Answer:
         """``GET /me/devices/{deviceId}/commands/{commandId}``: what became of a command (Graph's dialect)."""
         execution = self._execution(request)
@@ -200,6 +208,7 @@ class Graph:
         await until_kept(self._service.journal)
         return Answer(200, answer)
 
+    @needs(Scope.COMMANDS_READ)
     async def response_payload(self, request: Request) -> Answer:
         """``GET /me/devices/{deviceId}/commands/{commandId}/responsePayload``: what a device returned."""
         execution = self._execution(request)
@@ -232,7 +241,8 @@ class Graph:
         execution_id = request.path_params["command_id"]
         if is_id(execution_id):
             execution = self._service.get(execution_id)
-            if execution.thing == thing.name:
+            token: Token = request.scope["token"]
+            if execution.thing == thing.name and token.covers_command(thing.name, execution.action):
                 return execution
         raise UnknownExecution("no command of this device has that id")
 

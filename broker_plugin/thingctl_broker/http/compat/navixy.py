@@ -12,8 +12,10 @@ from urllib.parse import parse_qsl
 import msgspec
 from starlette.routing import Route
 
+from thingctl_broker.credentials import Scope
 from thingctl_broker.errors import UnknownThing
 from thingctl_broker.http.answers import Answer
+from thingctl_broker.http.auth import require, require_command, visible
 from thingctl_broker.http.bodies import decode_body, read_json_body
 from thingctl_broker.http.compat.dialect import printed
 from thingctl_broker.http.errors import INVALID_BODY, UNAUTHORIZED, Kind, Problem
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from thingctl_broker.credentials import Token, TokenStore
     from thingctl_broker.service import CommandService
+    from thingctl_broker.things import Thing
 
 SEND: Final = "/v2/tracker/send_command"
 SEND_RAW: Final = "/v2/tracker/raw_command/send"
@@ -202,6 +205,7 @@ class Navixy:
     async def send_command(self, request: Request) -> Answer:
         """``POST /v2/tracker/send_command``: ask a device for an action (Navixy's dialect)."""
         token, body = await self._read(request, _send)
+        require(token, Scope.COMMANDS_SEND)
         params = EMPTY_OBJECT if body.params is None else msgspec.json.encode(body.params)
         await self._sent(token, body, body.command, params, body.ttl, reliable=body.reliable)
         return Answer(200, printed(Accepted()))
@@ -209,6 +213,7 @@ class Navixy:
     async def send_raw_command(self, request: Request) -> Answer:
         """``POST /v2/tracker/raw_command/send``: send a device a command in its own language."""
         token, body = await self._read(request, _raw)
+        require(token, Scope.COMMANDS_SEND)
         if body.type == "hex" and not _is_hex(body.command):
             raise Problem(INVALID_BODY, "not hexadecimal digits in pairs", pointer="/command")
         params = msgspec.json.encode({"command": body.command, "type": body.type})
@@ -217,10 +222,11 @@ class Navixy:
 
     async def get_command_status(self, request: Request) -> Answer:
         """``POST /v2/tracker/get_command_status``: what became of the device's latest command."""
-        _, body = await self._read(request, _status)
+        token, body = await self._read(request, _status)
+        require(token, Scope.COMMANDS_READ)
         thing = body.thing()
         self._known(thing)
-        newest = self._service.list(Query(thing=thing), 1).executions
+        newest = self._service.list(Query(thing=thing, visible=visible(token)), 1).executions
         if not newest:
             raise Problem(_NO_COMMAND, "no command was sent to the device, or it ended long ago")
         answer = StatusWord(success=True, status=WORDS[newest[0].status])
@@ -261,10 +267,8 @@ class Navixy:
     ) -> None:
         """Send a command, and return when it is kept."""
         thing = body.thing()
-        self._known(thing)
-        announced = self._service.things.get(thing)
-        assert announced is not None
-        announcement = announced.announcement
+        announcement = self._known(thing).announcement
+        require_command(token, thing, action)
         if announcement is not None and all(known.name != action for known in announcement.actions):
             raise Problem(_UNSUPPORTED, "the device has announced what it can do, and this is not in it")
         if not reliable and not self._service.is_reachable(thing):
@@ -272,9 +276,11 @@ class Navixy:
         self._service.send(thing, action, params, ttl, requested_by=token.name)
         await until_kept(self._service.journal)
 
-    def _known(self, thing: str) -> None:
-        if self._service.things.get(thing) is None:
+    def _known(self, name: str) -> Thing:
+        thing = self._service.things.get(name)
+        if thing is None:
             raise UnknownThing("no device has that id")
+        return thing
 
 
 def _from_form(encoded: bytes) -> bytes:

@@ -1,0 +1,189 @@
+"""``thingctl things``: which things there are; add, change, remove them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from thingctl_broker.cli import output
+from thingctl_broker.cli.settings import DEFAULT_URL, AsJson, Token, Url, connect
+
+if TYPE_CHECKING:
+    from thingctl_broker.cli.client import Json
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The thing's name.")]
+Type = Annotated[str | None, typer.Option("--type", metavar="TYPE", help="Its thing type.")]
+Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="TAG", help="A tag of it; may be repeated.")]
+Description = Annotated[str | None, typer.Option("--description", metavar="TEXT", help="What it is.")]
+
+app = typer.Typer(help="List, add, change and remove things.", no_args_is_help=False)
+
+
+@app.callback(invoke_without_command=True)
+def list_(
+    context: typer.Context,
+    *,
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", metavar="TAG", help="Only with this tag; may be repeated.")
+    ] = None,
+    type_: Annotated[str, typer.Option("--type", metavar="TYPE", help="Only of this thing type.")] = "",
+    online: Annotated[
+        bool | None, typer.Option("--online/--offline", help="Only those that are, or are not, connected.")
+    ] = None,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+) -> None:
+    """List the things that the broker knows; or what the command says."""
+    if context.invoked_subcommand is not None:
+        return
+    filters: dict[str, str | list[str]] = {}
+    if tag:
+        filters["tag"] = tag
+    if type_:
+        filters["type"] = type_
+    if online is not None:
+        filters["online"] = "true" if online else "false"
+    with connect(url, token) as client:
+        found = list(client.things(filters))
+    if as_json:
+        output.print_json(found)
+    elif not found:
+        print("no such things" if filters else "no things: thingctl things add NAME", file=sys.stderr)
+    else:
+        output.print_table(
+            ("THING", "ONLINE", "LAST SEEN", "TYPE", "TAGS", "ACTIONS"), [_row(thing) for thing in found]
+        )
+
+
+@app.command()
+def add(
+    name: Name,
+    *,
+    type_: Type = None,
+    tag: Tags = None,
+    description: Description = None,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+) -> None:
+    """Add a thing and show its password, this once."""
+    body = {"name": name} | _definition(type_, tag, description)
+    with connect(url, token) as client:
+        thing = client.request("POST", "/things", body=json.dumps(body))
+    _print_credentials(thing, as_json=as_json)
+
+
+@app.command()
+def show(name: Name, *, as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = "") -> None:
+    """Show one thing with all that is known about it."""
+    with connect(url, token) as client:
+        thing = client.request("GET", _path(name))
+    if as_json:
+        output.print_json(thing)
+    else:
+        _print_thing(thing)
+
+
+@app.command("set")
+def set_(
+    name: Name,
+    *,
+    type_: Type = None,
+    tag: Tags = None,
+    no_tags: Annotated[bool, typer.Option("--no-tags", help="Take all its tags away.")] = False,
+    description: Description = None,
+    enabled: Annotated[
+        bool | None, typer.Option("--enabled/--disabled", help="Whether it may connect and takes commands.")
+    ] = None,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+) -> None:
+    """Change what is said of a thing; its tags are replaced as a whole. An empty TYPE takes it away."""
+    patch = _definition(type_, tag, description)
+    if no_tags:
+        patch["tags"] = []
+    if enabled is not None:
+        patch["enabled"] = enabled
+    with connect(url, token) as client:
+        thing = client.request("PATCH", _path(name), body=json.dumps(patch))
+    if as_json:
+        output.print_json(thing)
+    else:
+        _print_thing(thing)
+
+
+@app.command()
+def remove(name: Name, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
+    """Forget a thing: its connection ends, what waits for it is withdrawn."""
+    with connect(url, token) as client:
+        client.request("DELETE", _path(name))
+
+
+@app.command()
+def password(name: Name, *, as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = "") -> None:
+    """Give a thing a new password and show it, this once; the old one ends at once."""
+    with connect(url, token) as client:
+        thing = client.request("POST", f"{_path(name)}/password", body="{}")
+    _print_credentials(thing, as_json=as_json)
+
+
+def _definition(type_: str | None, tags: list[str] | None, description: str | None) -> dict[str, Any]:
+    given = {"type": type_, "tags": tags or None, "description": description}
+    return {field: value for field, value in given.items() if value is not None}
+
+
+def _path(name: str) -> str:
+    return f"/things/{quote(name, safe='')}"
+
+
+def _row(thing: Json) -> tuple[str, ...]:
+    online = "yes" if thing.get("online") else "no"
+    return (
+        output.clean(thing.get("name")),
+        online if thing.get("enabled", True) else "disabled",
+        output.local_time(thing["lastSeen"]) if "lastSeen" in thing else "never",
+        output.clean(thing.get("type") or ""),
+        output.clean(" ".join(map(str, thing.get("tags") or ()))),
+        output.clean(", ".join(map(str, thing.get("actions") or ()))),
+    )
+
+
+def _print_credentials(thing: Json, *, as_json: bool) -> None:
+    credentials = thing.get("credentials") or {}
+    if as_json:
+        output.print_json({"name": thing.get("name")} | credentials)
+        return
+    print(f"{output.clean(thing.get('name'))}: shown this once")
+    output.print_fields((field, output.clean(value)) for field, value in credentials.items())
+
+
+def _print_thing(thing: Json) -> None:
+    state = "online" if thing.get("online") else "offline"
+    since = f" since {output.precise_time(thing['since'])}" if "since" in thing else ""
+    disabled = "" if thing.get("enabled", True) else ", disabled"
+    print(f"{output.clean(thing.get('name'))}: {state}{since}{disabled}")
+    fields = [
+        ("type", output.clean(thing.get("type") or "")),
+        ("tags", output.clean(" ".join(map(str, thing.get("tags") or ())))),
+        ("about", output.clean(thing.get("description") or "")),
+        ("client", output.clean(thing.get("clientId") or "")),
+        ("agent", output.clean(thing.get("agentVersion") or "")),
+        ("last seen", output.precise_time(thing["lastSeen"]) if "lastSeen" in thing else "never"),
+        ("password", "yes" if thing.get("hasPassword") else "no"),
+        ("actions", output.clean(", ".join(map(str, thing.get("actions") or ())))),
+    ]
+    fields += [
+        ("drift", f"{output.clean(drift.get('action'))}: {output.clean(drift.get('difference'))}")
+        for drift in thing.get("drift") or ()
+    ]
+    fields += [
+        ("schema", f"{output.clean(fault.get('action'))}: not enforced: {output.clean(fault.get('fault'))}")
+        for fault in thing.get("schemaFaults") or ()
+    ]
+    output.print_fields((field, value) for field, value in fields if value)

@@ -1,0 +1,160 @@
+"""What operators do with things and thing types; each returns when it is kept.
+
+The registry decides, the store keeps, the front lets go of whom it must.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from thingctl_broker.errors import AlreadyEnded, InvalidThing, ThingExists
+from thingctl_broker.param_schemas import check_type
+from thingctl_broker.passwords import PASSWORD_MAX, PASSWORD_MIN, make_password
+from thingctl_broker.schema_bounds import SchemaFault
+from thingctl_broker.table import Query
+from thingctl_broker.things import TYPE_ACTIONS_MAX, Definition, check_description
+from thingctl_protocol.errors import ProtocolError
+from thingctl_protocol.identifiers import check_action_name, check_thing_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from thingctl_broker.passwords import Passwords
+    from thingctl_broker.service import CommandService
+    from thingctl_broker.things import Thing, ThingType
+
+_log = structlog.get_logger("thingctl.registry")
+
+
+class Store(Protocol):
+    """What keeps the registry."""
+
+    async def kept(self) -> None:
+        """Return when every change so far is kept; raises :class:`~thingctl_broker.errors.NotKept`."""
+        ...
+
+
+class NoStore:
+    """Keeps nothing."""
+
+    async def kept(self) -> None:
+        """Nothing is kept."""
+
+
+class Directory:
+    """Things and thing types as operators see them."""
+
+    def __init__(
+        self,
+        service: CommandService,
+        passwords: Passwords,
+        store: Store | None = None,
+        expel: Callable[[str, str], None] | None = None,
+    ) -> None:
+        """``expel(thing, reason)`` closes the connections of a thing."""
+        self.registry = service.things
+        self._service = service
+        self._passwords = passwords
+        self._store = NoStore() if store is None else store
+        self._expel = expel if expel is not None else _nobody
+
+    async def add(self, name: str, definition: Definition, password: str | None = None) -> tuple[Thing, str]:
+        """Add a thing that is not there yet; return it and its password, made unless given.
+
+        Raises :class:`ThingExists`, :class:`InvalidThing`, :class:`NotKept`.
+        """
+        password = _checked_password(password)
+        self._check_new(name)
+        password_hash = await self._passwords.hash(password)
+        self._check_new(name)  # somebody may have added it meanwhile
+        thing = self.registry.define(name, definition, self._service.unix())
+        self.registry.set_password_hash(name, password_hash)
+        await self._store.kept()
+        return thing, password
+
+    async def put(self, name: str, definition: Definition) -> tuple[Thing, bool]:
+        """Say what a thing is; return it, and whether it is new. Its credentials stay."""
+        is_new = self.registry.get(name) is None
+        thing = self.registry.define(name, definition, self._service.unix())
+        if not thing.enabled:
+            self._expel(name, "the thing was disabled")
+        await self._store.kept()
+        return thing, is_new
+
+    async def remove(self, name: str) -> None:
+        """Forget a thing: its connections end, what waits for it is withdrawn."""
+        self.registry.remove(name)
+        self._expel(name, "the thing was removed")
+        for execution in self._service.list(Query(thing=name), self._service.table.capacity).executions:
+            if not execution.is_terminal:
+                try:
+                    self._service.cancel(execution.execution_id)
+                except AlreadyEnded:  # pragma: no cover - it was live a line ago
+                    continue
+        await self._store.kept()
+
+    async def new_password(self, name: str, password: str | None = None) -> str:
+        """Give a thing a new password, made unless given, and return it; the old one ends at once."""
+        password = _checked_password(password)
+        self.registry.need(name)
+        password_hash = await self._passwords.hash(password)
+        self.registry.set_password_hash(name, password_hash)
+        self._expel(name, "the thing has a new password")
+        await self._store.kept()
+        return password
+
+    async def remove_password(self, name: str) -> None:
+        """Take a thing's password away: only a certificate lets it in then."""
+        self.registry.set_password_hash(name, "")
+        self._expel(name, "the thing's password was taken away")
+        await self._store.kept()
+
+    async def put_type(self, thing_type: ThingType) -> bool:
+        """Say what a thing type is; return whether it is new. Raises :class:`InvalidThing`."""
+        _check_type(thing_type)
+        is_new = thing_type.name not in self.registry.types
+        self.registry.put_type(thing_type)
+        await self._store.kept()
+        return is_new
+
+    async def remove_type(self, name: str) -> None:
+        """Forget a thing type that no thing is of."""
+        self.registry.remove_type(name)
+        await self._store.kept()
+
+    def _check_new(self, name: str) -> None:
+        if self.registry.get(name) is not None:
+            raise ThingExists(f"there is a thing named {name!r} already")
+
+
+def _checked_password(password: str | None) -> str:
+    if password is None:
+        return make_password()
+    if len(password) < PASSWORD_MIN or len(password.encode("utf-8", "replace")) > PASSWORD_MAX:
+        raise InvalidThing(
+            f"a password has {PASSWORD_MIN} characters or more, and at most {PASSWORD_MAX} bytes", "/password"
+        )
+    return password
+
+
+def _check_type(thing_type: ThingType) -> None:
+    if len(thing_type.actions) > TYPE_ACTIONS_MAX:
+        raise InvalidThing(f"a thing type has at most {TYPE_ACTIONS_MAX} actions", "/actions")
+    try:
+        check_thing_name(thing_type.name, "/name")
+        check_description(thing_type.description)
+        seen: set[str] = set()
+        for i, action in enumerate(thing_type.actions):
+            check_action_name(action.name, f"/actions/{i}/name")
+            if action.name in seen:
+                raise InvalidThing(f"the action {action.name!r} is there twice", f"/actions/{i}/name")
+            seen.add(action.name)
+        check_type(thing_type)
+    except (ProtocolError, SchemaFault) as error:
+        raise InvalidThing(error.text, error.pointer) from None
+
+
+def _nobody(_thing: str, _reason: str) -> None:
+    """Nobody is connected."""

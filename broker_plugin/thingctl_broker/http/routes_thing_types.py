@@ -1,0 +1,96 @@
+"""``/api/v1/thing-types``: actions that many things share, with their schemas."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from starlette.routing import Route
+
+from thingctl_broker.credentials import Scope
+from thingctl_broker.http.answers import Answer
+from thingctl_broker.http.auth import needs, require_everything
+from thingctl_broker.http.bodies import decode_body, read_json_body
+from thingctl_broker.http.queries import Parameters
+from thingctl_broker.http.schemas import encode_page
+from thingctl_broker.http.thing_schemas import type_body_decoder, type_patch_decoder, type_resource
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from thingctl_broker.directory import Directory
+
+THING_TYPES: Final = "/api/v1/thing-types"
+
+_NONE: Final[frozenset[str]] = frozenset()
+_LIST: Final = frozenset({"cursor", "limit"})
+
+
+class ThingTypes:
+    """The endpoints of thing types, over one directory."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self._registry = directory.registry
+
+    def routes(self) -> list[Route]:
+        """The endpoints with their paths."""
+        return [
+            Route(THING_TYPES, self.list, methods=["GET"]),
+            Route(THING_TYPES + "/{name}", self.show, methods=["GET"]),
+            Route(THING_TYPES + "/{name}", self.put, methods=["PUT"]),
+            Route(THING_TYPES + "/{name}", self.patch, methods=["PATCH"]),
+            Route(THING_TYPES + "/{name}", self.remove, methods=["DELETE"]),
+        ]
+
+    @needs(Scope.THINGS_READ)
+    async def list(self, request: Request) -> Answer:
+        """``GET /api/v1/thing-types``: thing types, by name."""
+        asked = Parameters(request.scope["query_string"], _LIST)
+        limit, after = asked.limit(), asked.cursor() or ""
+        names = sorted(name for name in self._registry.types if name > after)
+        page = [self._registry.types[name] for name in names[:limit]]
+        items = ((found.name, type_resource(found, self._registry)) for found in page)
+        return Answer(200, encode_page("thingTypes", items, names[limit - 1] if len(names) > limit else None))
+
+    @needs(Scope.THINGS_READ)
+    async def show(self, request: Request) -> Answer:
+        """``GET /api/v1/thing-types/{name}``: one thing type."""
+        Parameters(request.scope["query_string"], _NONE)
+        return self._shown(request.path_params["name"], 200)
+
+    @needs(Scope.THINGS_WRITE)
+    async def put(self, request: Request) -> Answer:
+        """``PUT /api/v1/thing-types/{name}``: add a thing type, or say anew what it is."""
+        require_everything(request.scope["token"])  # a type is about every thing of it
+        name: str = request.path_params["name"]
+        body = decode_body(type_body_decoder, await _body(request))
+        is_new = await self._directory.put_type(body.thing_type(name))
+        location = ((b"location", f"{THING_TYPES}/{name}".encode()),) if is_new else ()
+        return self._shown(name, 201 if is_new else 200, *location)
+
+    @needs(Scope.THINGS_WRITE)
+    async def patch(self, request: Request) -> Answer:
+        """``PATCH /api/v1/thing-types/{name}``: change some of it."""
+        require_everything(request.scope["token"])  # a type is about every thing of it
+        name: str = request.path_params["name"]
+        body = decode_body(type_patch_decoder, await _body(request))
+        await self._directory.put_type(body.applied_to(self._registry.need_type(name)))
+        return self._shown(name, 200)
+
+    @needs(Scope.THINGS_WRITE)
+    async def remove(self, request: Request) -> Answer:
+        """``DELETE /api/v1/thing-types/{name}``: forget it, when no thing is of it."""
+        require_everything(request.scope["token"])  # a type is about every thing of it
+        Parameters(request.scope["query_string"], _NONE)
+        await self._directory.remove_type(request.path_params["name"])
+        return Answer(204, b"")
+
+    def _shown(self, name: str, status: int, *headers: tuple[bytes, bytes]) -> Answer:
+        resource = type_resource(self._registry.need_type(name), self._registry)
+        return Answer(status, msgspec.json.encode(resource), headers)
+
+
+async def _body(request: Request) -> bytes:
+    Parameters(request.scope["query_string"], _NONE)
+    return await read_json_body(dict(request.scope["headers"]), request.receive)

@@ -1,0 +1,154 @@
+"""``/api/v1/tokens``: API tokens; and ``/api/v1/me``: what one's own may do."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from starlette.routing import Route
+
+from thingctl_broker.credentials import Scope, Token, is_token_name
+from thingctl_broker.http.answers import Answer
+from thingctl_broker.http.auth import needs
+from thingctl_broker.http.bodies import decode_body, read_json_body
+from thingctl_broker.http.errors import INVALID_BODY, Problem
+from thingctl_broker.http.queries import Parameters
+from thingctl_broker.http.schemas import encode_page, rfc3339
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from thingctl_broker.credentials import TokenStore
+
+TOKENS: Final = "/api/v1/tokens"
+ME: Final = "/api/v1/me"
+
+_NONE: Final[frozenset[str]] = frozenset()
+_LIST: Final = frozenset({"cursor", "limit"})
+
+
+class TokenBody(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """What ``POST /api/v1/tokens`` takes. ``expires_at``: RFC 3339 with its offset from UTC."""
+
+    name: str
+    scopes: tuple[str, ...]
+    things: tuple[str, ...] = ()
+    actions: tuple[str, ...] = ()
+    expires_at: str | None = None
+
+
+class TokenResource(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A token as the API shows it; ``token``, the secret, only in the answer that makes it."""
+
+    name: str
+    scopes: list[str]
+    things: tuple[str, ...] | None = None
+    actions: tuple[str, ...] | None = None
+    expires_at: str | None = None
+    created_at: str | None = None
+    token: str | None = None
+
+
+_body_decoder: Final = msgspec.json.Decoder(TokenBody)
+
+
+class Tokens:
+    """The endpoints of tokens, over one store."""
+
+    def __init__(self, tokens: TokenStore) -> None:
+        self._tokens = tokens
+
+    def routes(self) -> list[Route]:
+        """The endpoints with their paths."""
+        return [
+            Route(TOKENS, self.list, methods=["GET"]),
+            Route(TOKENS, self.add, methods=["POST"]),
+            Route(TOKENS + "/{name}", self.show, methods=["GET"]),
+            Route(TOKENS + "/{name}", self.revoke, methods=["DELETE"]),
+            Route(TOKENS + "/{name}/renew", self.renew, methods=["POST"]),
+            Route(ME, self.me, methods=["GET"]),
+        ]
+
+    @needs(Scope.ADMIN)
+    async def list(self, request: Request) -> Answer:
+        """``GET /api/v1/tokens``: tokens, by name, without their secrets."""
+        asked = Parameters(request.scope["query_string"], _LIST)
+        limit, after = asked.limit(), asked.cursor() or ""
+        found = [token for token in self._tokens if token.name > after]
+        items = ((token.name, _resource(token)) for token in found[:limit])
+        return Answer(
+            200, encode_page("tokens", items, found[limit - 1].name if len(found) > limit else None)
+        )
+
+    @needs(Scope.ADMIN)
+    async def add(self, request: Request) -> Answer:
+        """``POST /api/v1/tokens``: make a token; its secret is told this once."""
+        Parameters(request.scope["query_string"], _NONE)
+        raw = await read_json_body(dict(request.scope["headers"]), request.receive)
+        body = decode_body(_body_decoder, raw)
+        token = Token(body.name, frozenset(body.scopes), body.things, body.actions, _expiry(body.expires_at))
+        secret = await self._tokens.add(token)
+        location = (b"location", f"{TOKENS}/{body.name}".encode())
+        return Answer(201, _encoded(self._tokens.get(body.name), secret), (location,))
+
+    @needs(Scope.ADMIN)
+    async def show(self, request: Request) -> Answer:
+        """``GET /api/v1/tokens/{name}``: one token, without its secret."""
+        Parameters(request.scope["query_string"], _NONE)
+        return Answer(200, _encoded(self._tokens.get(_asked_name(request))))
+
+    @needs(Scope.ADMIN)
+    async def revoke(self, request: Request) -> Answer:
+        """``DELETE /api/v1/tokens/{name}``: end it, at once."""
+        Parameters(request.scope["query_string"], _NONE)
+        await self._tokens.revoke(_asked_name(request))
+        return Answer(204, b"")
+
+    @needs(Scope.ADMIN)
+    async def renew(self, request: Request) -> Answer:
+        """``POST /api/v1/tokens/{name}/renew``: another secret; the old one ends at once."""
+        Parameters(request.scope["query_string"], _NONE)
+        name = _asked_name(request)
+        secret = await self._tokens.renew(name)
+        return Answer(200, _encoded(self._tokens.get(name), secret))
+
+    @needs(None)
+    async def me(self, request: Request) -> Answer:
+        """``GET /api/v1/me``: what the caller's own token may do."""
+        Parameters(request.scope["query_string"], _NONE)
+        return Answer(200, _encoded(request.scope["token"]))
+
+
+def _resource(token: Token, secret: str | None = None) -> TokenResource:
+    return TokenResource(
+        token.name,
+        sorted(token.scopes),
+        token.things or None,
+        token.actions or None,
+        None if token.expires_at is None else rfc3339(token.expires_at),
+        None if token.created_at is None else rfc3339(token.created_at),
+        secret,
+    )
+
+
+def _encoded(token: Token, secret: str | None = None) -> bytes:
+    return msgspec.json.encode(_resource(token, secret))
+
+
+def _asked_name(request: Request) -> str:
+    name: str = request.path_params["name"]
+    return name if is_token_name(name) else ""  # which names none
+
+
+def _expiry(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        at = moment.timestamp()
+    except (ValueError, OverflowError):
+        moment, at = None, 0.0
+    if moment is None or moment.tzinfo is None:
+        raise Problem(INVALID_BODY, "expiresAt is a time like 2030-01-31T12:00:00Z", pointer="/expiresAt")
+    return at

@@ -1,0 +1,223 @@
+"""Things and thing types over the wire: request bodies and resources."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from thingctl_broker.drift import Drift, find_drift
+from thingctl_broker.http.schemas import rfc3339
+from thingctl_broker.param_schemas import check_schema
+from thingctl_broker.schema_bounds import SchemaFault
+from thingctl_broker.things import Definition, ThingType
+from thingctl_protocol.messages import ActionDescription, Announcement
+
+if TYPE_CHECKING:
+    from thingctl_broker.things import Thing, ThingRegistry
+
+
+class ThingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What ``PUT /api/v1/things/{name}`` takes: the whole of what an operator says of a thing."""
+
+    type: str | None = None
+    tags: tuple[str, ...] = ()
+    description: str = ""
+    enabled: bool = True
+
+    def definition(self) -> Definition:
+        """What the registry takes."""
+        return Definition(self.type or "", self.tags, self.description, self.enabled)
+
+
+class NewThingBody(ThingBody, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What ``POST /api/v1/things`` takes. ``password``: made, unless given."""
+
+    name: str
+    password: str | None = None
+
+
+class ThingPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What ``PATCH /api/v1/things/{name}`` takes: a JSON merge patch (RFC 7396), null removes."""
+
+    type: str | UnsetType | None = UNSET
+    tags: tuple[str, ...] | UnsetType | None = UNSET
+    description: str | UnsetType | None = UNSET
+    enabled: bool | UnsetType | None = UNSET
+
+    def applied_to(self, definition: Definition) -> Definition:
+        """The definition with the patch in it."""
+        return Definition(
+            definition.type if self.type is UNSET else self.type or "",
+            definition.tags if self.tags is UNSET else self.tags or (),
+            definition.description if self.description is UNSET else self.description or "",
+            definition.enabled if self.enabled is UNSET else self.enabled is not False,
+        )
+
+
+class ActionBody(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """An action of a thing type. The schemas are JSON Schema 2020-12."""
+
+    name: str
+    description: str = ""
+    params_schema: dict[str, Any] | None = None
+    result_schema: dict[str, Any] | None = None
+    policy: dict[str, Any] = {}
+
+    def action(self) -> ActionDescription:
+        """What the registry takes."""
+        return ActionDescription(
+            self.name, self.description, self.params_schema, self.result_schema, self.policy
+        )
+
+
+class TypeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What ``PUT /api/v1/thing-types/{name}`` takes."""
+
+    description: str = ""
+    actions: tuple[ActionBody, ...] = ()
+
+    def thing_type(self, name: str) -> ThingType:
+        """What the registry takes."""
+        return ThingType(name, self.description, tuple(action.action() for action in self.actions))
+
+
+class TypePatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What ``PATCH /api/v1/thing-types/{name}`` takes: a JSON merge patch; a list is replaced as a whole."""
+
+    description: str | UnsetType | None = UNSET
+    actions: tuple[ActionBody, ...] | UnsetType | None = UNSET
+
+    def applied_to(self, thing_type: ThingType) -> ThingType:
+        """The type with the patch in it."""
+        actions = thing_type.actions
+        if self.actions is not UNSET:
+            actions = tuple(action.action() for action in self.actions or ())
+        description = thing_type.description if self.description is UNSET else self.description or ""
+        return ThingType(thing_type.name, description, actions)
+
+
+class PasswordBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What ``POST /api/v1/things/{name}/password`` takes. ``password``: made, unless given."""
+
+    password: str | None = None
+
+
+class SchemaFaultResource(msgspec.Struct, frozen=True):
+    """An announced schema that is not enforced, and why. ``pointer``: where in the schema."""
+
+    action: str
+    fault: str
+    pointer: str
+
+
+class CredentialsResource(msgspec.Struct, frozen=True):
+    """What a device signs in with; told this once."""
+
+    username: str
+    password: str
+
+
+class ThingResource(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A thing as the API shows it. Times: RFC 3339, UTC.
+
+    ``actions``: the names it announced; None: it announced nothing. ``announcement``,
+    ``drift`` and ``schema_faults`` are shown for one thing, not in lists.
+    """
+
+    name: str
+    enabled: bool
+    online: bool
+    tags: tuple[str, ...]
+    has_password: bool
+    first_seen: str
+    type: str | None = None
+    description: str = ""
+    since: str | None = None
+    last_seen: str | None = None
+    client_id: str = ""
+    agent_version: str = ""
+    actions: list[str] | None = None
+    announcement: Announcement | None = None
+    drift: list[Drift] | None = None
+    schema_faults: list[SchemaFaultResource] | None = None
+    credentials: CredentialsResource | None = None
+
+
+class TypeResource(msgspec.Struct, frozen=True, rename="camel"):
+    """A thing type as the API shows it. ``things``: how many there are of it."""
+
+    name: str
+    description: str
+    actions: tuple[ActionDescription, ...]
+    things: int
+
+
+thing_body_decoder: Final = msgspec.json.Decoder(ThingBody)
+new_thing_decoder: Final = msgspec.json.Decoder(NewThingBody)
+thing_patch_decoder: Final = msgspec.json.Decoder(ThingPatch)
+password_body_decoder: Final = msgspec.json.Decoder(PasswordBody)
+type_body_decoder: Final = msgspec.json.Decoder(TypeBody)
+type_patch_decoder: Final = msgspec.json.Decoder(TypePatch)
+
+
+def thing_resource(thing: Thing) -> ThingResource:
+    """The thing as lists show it."""
+    announcement, definition = thing.announcement, thing.definition
+    return ThingResource(
+        name=thing.name,
+        enabled=definition.enabled,
+        online=thing.online,
+        tags=definition.tags,
+        has_password=bool(thing.password_hash),
+        first_seen=rfc3339(thing.first_seen),
+        type=definition.type or None,
+        description=definition.description,
+        since=None if thing.since is None else rfc3339(thing.since),
+        last_seen=None if thing.last_seen is None else rfc3339(thing.last_seen),
+        client_id=thing.client_id,
+        agent_version="" if announcement is None else announcement.agent_version,
+        actions=None if announcement is None else [action.name for action in announcement.actions],
+    )
+
+
+def whole_thing(
+    thing: Thing, registry: ThingRegistry, credentials: CredentialsResource | None = None
+) -> bytes:
+    """All there is about a thing, encoded."""
+    resource = thing_resource(thing)
+    announcement, thing_type = thing.announcement, registry.type_of(thing)
+    drift = None
+    if announcement is not None and thing_type is not None:
+        drift = find_drift(thing_type, announcement)
+    return msgspec.json.encode(
+        msgspec.structs.replace(
+            resource,
+            announcement=announcement,
+            drift=drift,
+            schema_faults=None if announcement is None else _faults(announcement) or None,
+            credentials=credentials,
+        )
+    )
+
+
+def type_resource(thing_type: ThingType, registry: ThingRegistry) -> TypeResource:
+    """The thing type as the API shows it."""
+    return TypeResource(
+        thing_type.name,
+        thing_type.description,
+        thing_type.actions,
+        registry.count_of_type(thing_type.name),
+    )
+
+
+def _faults(announcement: Announcement) -> list[SchemaFaultResource]:
+    found = []
+    for action in announcement.actions:
+        if action.params_schema is not None:
+            try:
+                check_schema(action.params_schema)
+            except SchemaFault as fault:
+                found.append(SchemaFaultResource(action.name, fault.text, fault.pointer))
+    return found

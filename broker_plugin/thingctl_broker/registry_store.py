@@ -1,0 +1,210 @@
+"""What keeps things and thing types beyond the process: SQLite, written behind.
+
+The registry in memory is the truth while the broker runs. What an operator changes is on
+the disk before the answer (``kept``); presence and announcements follow within a second,
+many at once, so that ten thousand things that drop together cost one commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from thingctl_broker.errors import NotKept
+from thingctl_broker.things import Kept
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+REGISTRY_FILE: Final = "registry.db"
+
+SCHEMA_VERSION: Final = 1
+
+LAG: Final = 1.0
+"""Seconds that presence may gather before it is written, and between tries that fail."""
+
+BATCH_MAX: Final = 2000
+"""Records of one commit: encoding them takes the loop's time."""
+
+_APPLICATION_ID: Final = 0x7468_6372  # "thcr"
+_ORDER: Final = (Kept.TYPE, Kept.THING, Kept.PRESENCE, Kept.ANNOUNCEMENT)
+_MIGRATIONS: Final = (
+    """
+    CREATE TABLE records (
+        kind TEXT NOT NULL,
+        name TEXT NOT NULL,
+        value BLOB NOT NULL,
+        PRIMARY KEY (kind, name)
+    ) WITHOUT ROWID
+    """,
+)
+_PUT: Final = "INSERT INTO records VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
+_DELETE: Final = "DELETE FROM records WHERE kind = ? AND name = ?"
+
+_log = structlog.get_logger("thingctl.registry")
+
+Record = tuple[str, str, bytes | None]
+
+
+class RegistryError(Exception):
+    """The database cannot be used; the text says why, and that it was left as it is."""
+
+
+class RegistryStore:
+    """Keeps records in ``directory/registry.db``.
+
+    ``record`` gives a record as it is now; None: there is none to be kept.
+    """
+
+    def __init__(self, directory: Path, record: Callable[[Kept, str], bytes | None]) -> None:
+        """Open or make the database. Raises :class:`RegistryError`."""
+        self._path = directory / REGISTRY_FILE
+        self._record = record
+        self._dirty: dict[tuple[Kept, str], None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._started = False
+        self._behind: asyncio.Task[None] | None = None
+        self._writing = asyncio.Lock()
+        self._failing = False
+        # One thread, so that commits come one after another; the connection is its own.
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="registry")
+        self._connection = self._writer.submit(_open, self._path).result()
+
+    def load(self) -> Iterator[tuple[Kept, str, bytes]]:
+        """Every record, types first, then things, then what belongs to them; before anything else."""
+        for kept in _ORDER:
+            yield from ((kept, name, value) for name, value in self._writer.submit(self._rows, kept).result())
+
+    def changed(self, kept: Kept, name: str) -> None:
+        """The record is another one now, or gone."""
+        self._dirty[kept, name] = None
+        if self._timer is None and self._started:
+            self._arm(LAG)
+
+    def start(self) -> None:
+        """Begin to keep what changes, from within the loop."""
+        self._started = True
+        if self._dirty:
+            self._arm(LAG)
+
+    async def kept(self) -> None:
+        """Return when everything changed so far is on the disk; raises :class:`NotKept` when it cannot be."""
+        async with self._writing:
+            while self._dirty:
+                await self._commit()
+
+    async def stop(self) -> None:
+        """Keep what is still to be kept, and close."""
+        if self._timer is not None:
+            self._timer.cancel()
+        with contextlib.suppress(NotKept):
+            await self.kept()
+        self.close()
+
+    def close(self) -> None:
+        """Close the database; what was not kept is not."""
+        self._writer.submit(self._connection.close).result()
+        self._writer.shutdown()
+
+    def _arm(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        self._behind = asyncio.get_running_loop().create_task(self._write_behind())
+
+    async def _write_behind(self) -> None:
+        try:
+            await self.kept()
+        except NotKept:
+            if self._timer is None:
+                self._arm(LAG)
+
+    async def _commit(self) -> None:
+        batch = list(self._dirty)[:BATCH_MAX]
+        for key in batch:
+            del self._dirty[key]
+        records: list[Record] = [(kept.value, name, self._record(kept, name)) for kept, name in batch]
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._writer, partial(_write, self._connection, records))
+        except sqlite3.Error as error:
+            self._dirty = dict.fromkeys(batch) | self._dirty
+            if not self._failing:
+                self._failing = True
+                _log.error("things cannot be kept", fault=str(error), path=str(self._path))
+            raise NotKept(f"the change could not be kept: {error}") from None
+        if self._failing:
+            self._failing = False
+            _log.warning("things are kept again")
+
+    def _rows(self, kept: Kept) -> list[tuple[str, bytes]]:
+        found = self._connection.execute(
+            "SELECT name, value FROM records WHERE kind = ? ORDER BY name", (kept.value,)
+        )
+        return found.fetchall()
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite's own files take its mode
+    except OSError as error:
+        raise RegistryError(f"{path} cannot be opened: {error.strerror}") from None
+    connection = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        version = _check(connection, path)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        _migrate(connection, version)
+    except sqlite3.Error as error:
+        connection.close()
+        text = str(error)
+        if "locked" in text:
+            text = "another process has it open"
+        raise RegistryError(f"{path} cannot be used: {text}. It was left as it is.") from None
+    except RegistryError:
+        connection.close()
+        raise
+    return connection
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> int:
+    """The version of the database, before anything is written to it."""
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    application: int = connection.execute("PRAGMA application_id").fetchone()[0]
+    if application not in {0, _APPLICATION_ID}:
+        raise RegistryError(f"{path} is not a registry of thingctl. It was left as it is.")
+    if version > SCHEMA_VERSION:
+        raise RegistryError(f"{path} was written by a newer version of thingctl. It was left as it is.")
+    return version
+
+
+def _migrate(connection: sqlite3.Connection, version: int) -> None:
+    connection.execute("BEGIN IMMEDIATE")  # also what takes the lock, for as long as the process lives
+    for migration in _MIGRATIONS[version:]:
+        connection.execute(migration)
+    connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    connection.execute("COMMIT")
+
+
+def _write(connection: sqlite3.Connection, records: list[Record]) -> None:
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany(_PUT, (record for record in records if record[2] is not None))
+        connection.executemany(_DELETE, (record[:2] for record in records if record[2] is None))
+        connection.execute("COMMIT")
+    except sqlite3.Error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

@@ -1,0 +1,76 @@
+"""Makes connections in a thread of its own: to resolve a name and shake hands may block."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from thingctl_agent.errors import ConfigError
+from thingctl_agent.mqtt import Address, Connection
+from thingctl_agent.tls import Contexts
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+    from thingctl_agent.config import Config
+    from thingctl_agent.mqtt import Events
+
+
+class Dialer:
+    """Dials one connection at a time.
+
+    ``done(connection, "")`` or ``done(None, problem)`` follows each :meth:`dial`, called
+    through ``post``, that is on the loop's thread.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        events: Events,
+        post: Callable[[Callable[[], None]], None],
+        done: Callable[[Connection | None, str], None],
+    ) -> None:
+        self._config = config
+        self._events = events
+        self._post = post
+        self._done = done
+        self._contexts = Contexts(config.tls)
+        self.dialing = False
+
+    def dial(self) -> None:
+        """Begin; the settings are looked at anew, as a file may be there again."""
+        self.dialing = True
+        try:
+            connection = Connection(self._address(), self._events, self._tls())
+        except ConfigError as error:
+            self._end(None, str(error))
+            return
+        threading.Thread(target=self._open, args=(connection,), name="dial", daemon=True).start()
+
+    def _address(self) -> Address:
+        broker, config = self._config.broker, self._config
+        return Address(
+            broker.host,
+            broker.port,
+            config.thing,
+            config.username or broker.username,
+            config.secret or broker.password,
+            config.keepalive,
+        )
+
+    def _tls(self) -> ssl.SSLContext | None:
+        return self._contexts.current() if self._config.broker.tls else None
+
+    def _open(self, connection: Connection) -> None:
+        try:
+            connection.open()
+        except Exception as error:  # UnicodeError, ValueError: a name or certificate may raise anything
+            problem = str(error) or type(error).__name__
+            self._post(lambda: self._end(None, problem))
+        else:
+            self._post(lambda: self._end(connection, ""))
+
+    def _end(self, connection: Connection | None, problem: str) -> None:
+        self.dialing = False
+        self._done(connection, problem)

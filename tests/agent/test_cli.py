@@ -1,0 +1,131 @@
+"""The command line, and the doctor behind ``check``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.harness import ROOT, mosquitto
+from thingctl_agent import cli
+from thingctl_agent.journal import Journal
+
+THERMOSTAT = str(ROOT / "examples" / "thermostat.py")
+
+
+def test_a_plain_run_needs_no_argparse_and_says_the_same():
+    words = ["run", "a.py", "b.py", "--thing", "t", "--url=mqtt://x", "--state-dir", "/s"]
+    plain, full = cli._plain_run(words), cli._parser().parse_args(words)
+    assert plain is not None
+    assert plain.files == full.files == ["a.py", "b.py"]
+    assert cli.overrides(plain) == cli.overrides(full)
+    assert plain.config is full.config is None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["check"],
+        ["run", "--help"],
+        ["run", "--thin", "t"],
+        ["run", "--thing"],
+        ["run", "-x"],
+        ["run", "--thing", "--url"],
+    ],
+)
+def test_all_the_rest_is_for_argparse(words):
+    assert cli._plain_run(words) is None
+
+
+def test_every_setting_of_run_is_in_its_help(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["run", "--help"])
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert all(f"--{name}" in out for name in cli.SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["run", THERMOSTAT], "which thing is this"),
+        (["run", "--thing", "t"], "nothing to serve"),
+        (["run", "/no/such.py", "--thing", "t"], "there is no file"),
+        (["run", str(ROOT / "pyproject.toml"), "--thing", "t"], "is no Python file"),
+        (["run", str(ROOT / "tests" / "agent" / "core.py"), "--thing", "t"], "has no Agent in it"),
+    ],
+)
+def test_what_cannot_be_run_is_said_with_exit_code_2(capsys, monkeypatch, words, text):
+    monkeypatch.delenv("THINGCTL_THING", raising=False)
+    assert cli.main(words) == 2
+    assert text in capsys.readouterr().err
+
+
+def test_a_file_that_raises_is_shown_with_its_traceback(capsys, tmp_path):
+    (tmp_path / "bad.py").write_text("1/0\n")
+    assert cli.main(["run", str(tmp_path / "bad.py"), "--thing", "t"]) == 2
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def check(capsys, *words):
+    code = cli.main(["check", "--thing", "t", *words])
+    return code, capsys.readouterr().out
+
+
+def test_check_finds_nothing_wrong_where_nothing_is(capsys, tmp_path):
+    with mosquitto(tmp_path) as broker:
+        code, out = check(capsys, "--url", broker.url, "--state-dir", str(tmp_path / "s"), THERMOSTAT)
+    assert (code, "all is well" in out) == (0, True), out
+    assert "setTemperature" in out
+    assert "the broker accepts this thing" in out
+
+
+def test_check_takes_no_request_away(capsys, tmp_path):
+    from agent.harness import AgentProcess, Tracker
+
+    with mosquitto(tmp_path) as broker, Tracker(broker.port) as tracker:
+        with AgentProcess(Path(THERMOSTAT), broker.url, tmp_path / "s", thing="t") as agent:
+            agent.stop()
+        waiting = tracker.request("t", "getTemperature", ttl=600)
+        assert check(capsys, "--url", broker.url, "--state-dir", str(tmp_path / "s"))[0] == 0
+        with AgentProcess(Path(THERMOSTAT), broker.url, tmp_path / "s", thing="t"):
+            assert tracker.final(waiting)["status"] == "SUCCEEDED"
+
+
+def test_check_leaves_a_running_agent_alone(capsys, tmp_path):
+    journal = Journal(tmp_path / "journal", "boot-1")
+    with mosquitto(tmp_path) as broker:
+        code, out = check(capsys, "--url", broker.url, "--state-dir", str(tmp_path))
+    journal.close()
+    assert code == 0
+    assert "an agent is running" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--url", "mqtt://127.0.0.1:1"], "WRONG no TCP connection"),
+        (
+            ["--url", "mqtt://no-such-host.invalid"],
+            "WRONG the name 'no-such-host.invalid' cannot be resolved",
+        ),
+        (["--state-dir", "/proc/nothing"], "WRONG state directory"),
+        (["/no/such.py"], "WRONG handlers: there is no file"),
+        (["--url", "nonsense"], "WRONG 'nonsense' is no broker's URL"),
+    ],
+)
+def test_check_says_what_is_wrong(capsys, tmp_path, words, text):
+    base = [] if "--state-dir" in words else ["--state-dir", str(tmp_path)]
+    url = [] if "--url" in words else ["--url", "mqtt://127.0.0.1:1"]
+    code, out = check(capsys, *base, *url, *words)
+    assert code == 1
+    assert text in out
+
+
+def test_check_mentions_a_damaged_journal_and_a_disk_in_memory(capsys, tmp_path, monkeypatch):
+    (tmp_path / "journal").write_bytes(b"x" * 5000)
+    monkeypatch.setattr("thingctl_agent.doctor.file_system", lambda _: "tmpfs")
+    _, out = check(capsys, "--url", "mqtt://127.0.0.1:1", "--state-dir", str(tmp_path))
+    assert "journal was damaged" in out
+    assert "is in memory" in out

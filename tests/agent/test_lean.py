@@ -1,0 +1,84 @@
+"""Modules that come late are whole when they come, and importing the package installs none."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+
+def run(code, given=""):
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=given, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_the_package_installs_nothing():
+    assert (
+        run(
+            "import thingctl_agent, sys; print([m for m in sys.modules.values() if type(m).__name__ == '_Late'])"
+        )
+        == "[]\n"
+    )
+
+
+USES = [
+    "import asyncio; asyncio.run(asyncio.sleep(0))",
+    "import asyncio.subprocess; asyncio.subprocess.PIPE",
+    "from asyncio import events; events.get_event_loop_policy",
+    "import urllib.request; urllib.request.Request('http://x')",
+    "from urllib.request import Request",
+    "import urllib; urllib.request.Request",
+    "import ssl; ssl.create_default_context()",
+    "import hashlib; assert hashlib.sha256(b'').hexdigest()[:4] == 'e3b0'",
+    "import inspect; inspect.signature(print)",
+    "import ipaddress; ipaddress.ip_address('::1')",
+    "import base64; base64.b64encode(b'x')",
+    "import tokenize; tokenize.generate_tokens",
+    "import traceback; traceback.format_stack()",
+    "import structlog; structlog.stdlib.BoundLogger",
+    "from structlog.stdlib import BoundLogger",
+    "import http.client; http.client.HTTPSConnection",
+    "import importlib; importlib.import_module('asyncio').run",
+    "import asyncio; dir(asyncio); assert 'run' in dir(asyncio)",
+    "import random, secrets, uuid; secrets.token_hex(); uuid.uuid5(uuid.NAMESPACE_DNS, 'x'); random.random()",
+    (
+        "import threading, asyncio\n"
+        "def f(): asyncio.Event\n"
+        "ts = [threading.Thread(target=f) for _ in range(8)]\n"
+        "[t.start() for t in ts]; [t.join() for t in ts]"
+    ),
+]
+
+EACH_IN_A_PROCESS_OF_ITS_OWN = """
+import os, sys, traceback
+from thingctl_agent import lean
+lean.install()
+import thingctl_agent.loop, thingctl_agent.cli
+for use in eval(sys.stdin.read()):
+    child = os.fork()
+    if not child:
+        try:
+            exec(use, {})
+        except BaseException:
+            print(use)
+            traceback.print_exc(file=sys.stdout)
+        sys.stdout.flush()
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+
+
+def test_modules_that_came_late_are_whole():
+    assert run(EACH_IN_A_PROCESS_OF_ITS_OWN, repr(USES)) == ""
+
+
+def test_an_idle_agent_has_not_loaded_them():
+    out = run(
+        "import sys\nsys.modules['rich'] = None  # a device has none\n"
+        "from thingctl_agent import lean\nlean.install()\nimport thingctl_agent.loop, thingctl_agent.journal\n"
+        "print(sorted(n for n in lean.LATE if type(sys.modules[n]).__name__ == '_Late'))"
+    )
+    for name in ("asyncio", "ssl", "urllib.request", "hashlib"):
+        assert f"'{name}'" in out

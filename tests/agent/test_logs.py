@@ -1,0 +1,68 @@
+"""One line per event."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+import structlog
+
+from thingctl_agent import logs
+
+
+@pytest.fixture
+def log(monkeypatch):
+    def make(form, level="info"):
+        out = io.StringIO()
+        monkeypatch.setattr("sys.stderr", out)
+        logs.configure(level, form)
+        return structlog.get_logger().bind(), out
+
+    yield make
+    structlog.reset_defaults()
+
+
+def test_json_has_a_timestamp_and_any_value(log):
+    logger, out = log("json")
+    logger.info("answered", executionId="e1", odd=object())
+    line = json.loads(out.getvalue())
+    assert line["event"] == "answered"
+    assert line["level"] == "info"
+    assert line["timestamp"].endswith("Z")
+
+
+def test_text_is_for_people(log):
+    logger, out = log("text")
+    logger.warning("not connected", reason="no route", retryIn=1.5, empty="")
+    assert out.getvalue().split(" ", 1)[1] == "warning not connected reason='no route' retryIn=1.5\n"
+
+
+def test_a_traceback_follows(log):
+    for form in ("text", "json"):
+        logger, out = log(form)
+        logger.error("failed", exc_info=ValueError("oh"))
+        try:
+            int("oh")
+        except ValueError:
+            logger.exception("failed")
+        assert out.getvalue().count("ValueError: ") == 2
+
+
+def test_in_systemds_journal_a_line_has_its_priority(log, monkeypatch):
+    monkeypatch.setenv("JOURNAL_STREAM", "1:2")
+    logger, out = log("auto")
+    logger.warning("careful")
+    assert out.getvalue() == "<4>careful\n"
+
+
+def test_a_line_break_in_a_value_makes_no_second_line(log):
+    logger, out = log("text")
+    logger.info("x", value="a\nb")
+    assert out.getvalue().count("\n") == 1
+
+
+def test_below_the_level_nothing_is_written(log):
+    logger, out = log("json", "error")
+    logger.info("x")
+    assert out.getvalue() == ""

@@ -1,0 +1,138 @@
+"""MQTT over WebSocket, with the websockets library and paho as clients."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import paho.mqtt.client as paho
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from support.brokers import front_broker
+from support.waits import eventually
+from thingctl_broker.addresses import Address, bind_tcp, bound_to
+from thingctl_broker.http.server import HttpServer
+from thingctl_broker.mqtt import packets
+from thingctl_broker.mqtt.limits import FrontLimits
+from thingctl_broker.mqtt.packets import Connect
+from thingctl_broker.mqtt.websocket import PATH, WebSocket
+from thingctl_protocol.statuses import Status
+
+CONNECT = packets.encode_connect(Connect("lamp", True, 60, None, None, None))
+SUBSCRIBE = packets.encode_subscribe(1, [("$emqx/commands/things/lamp/executions/+/request", 1)])
+
+
+class NothingElse:
+    """An HTTP application that is not asked in these tests."""
+
+    def stop(self) -> None: ...
+
+    async def __call__(self, scope, receive, send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+
+@pytest.fixture
+async def running():
+    async with front_broker(limits=FrontLimits(packet_bytes=100_000)) as running:
+        sock = bind_tcp(Address("127.0.0.1", 0))
+        port = bound_to(sock).port
+        hosts = {f"127.0.0.1:{port}"}
+        server = HttpServer(NothingElse(), sock, lambda **_: WebSocket(running.front, hosts))
+        await server.start()
+        yield running, port
+        await server.stop()
+
+
+def url(port: int, path: str = PATH) -> str:
+    return f"ws://127.0.0.1:{port}{path}"
+
+
+async def test_a_command_goes_there_and_back(running):
+    running, port = running
+    async with connect(url(port), subprotocols=["mqtt"]) as client:
+        assert client.subprotocol == "mqtt"
+        await client.send(CONNECT + SUBSCRIBE)
+        assert await client.recv() == b"\x20\x02\x00\x00"
+        assert await client.recv() == b"\x90\x03\x00\x01\x01"
+        execution = running.service.send("lamp", "turnOn")
+        request = await client.recv()
+        topic = running.front.topics.response("lamp", execution.execution_id).encode()
+        answer = packets.encode_publish(topic, b'{"status":"SUCCEEDED"}', qos=1, packet_id=7)
+        for i in range(len(answer)):  # frames may be cut anywhere [MQTT-6.0.0-2]
+            await client.send(answer[i : i + 1])
+        assert await client.recv() == b"\x40\x02\x00\x07"
+    assert execution.status is Status.SUCCEEDED
+    assert execution.execution_id.encode() in request
+    await eventually(lambda: not running.front.connections)
+    assert not running.service.things.get("lamp").online
+
+
+async def test_paho_speaks_it(running):
+    running, port = running
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="lamp", transport="websockets")
+    client.ws_set_options(path=PATH)
+    subscribed = threading.Event()
+    client.on_connect = lambda *_: client.subscribe("$emqx/commands/things/lamp/executions/+/request", 1)
+    client.on_subscribe = lambda *_: subscribed.set()
+    client.on_message = lambda _client, _data, message: client.publish(
+        message.topic.replace("/request", "/response"), b'{"status":"SUCCEEDED","result":1}', 1
+    )
+    client.connect_async("127.0.0.1", port)
+    client.loop_start()
+    try:
+        await eventually(subscribed.is_set)
+        executions = [running.service.send("lamp", "turnOn") for _ in range(100)]
+        await eventually(lambda: all(execution.is_terminal for execution in executions))
+    finally:
+        client.disconnect()
+        await asyncio.to_thread(client.loop_stop)
+
+
+@pytest.mark.parametrize(
+    ("path", "subprotocols", "origin", "status"),
+    [
+        ("/other", ["mqtt"], None, 404),
+        (PATH, None, None, 400),
+        (PATH, ["chat"], None, 400),
+        (PATH, ["mqtt"], "https://evil.example", 403),
+        (PATH, ["mqtt"], "null", 403),
+    ],
+)
+async def test_who_may_not_upgrade_is_told_so(running, path, subprotocols, origin, status):
+    running, port = running
+    with pytest.raises(InvalidStatus) as refusal:
+        await connect(url(port, path), subprotocols=subprotocols, origin=origin)
+    assert refusal.value.response.status_code == status
+    assert not running.front.connections
+
+
+async def test_a_page_of_the_broker_itself_may_connect(running):
+    _, port = running
+    async with connect(url(port), subprotocols=["mqtt"], origin=f"http://127.0.0.1:{port}") as client:
+        await client.send(CONNECT)
+        assert await client.recv() == b"\x20\x02\x00\x00"
+
+
+@pytest.mark.parametrize("sent", ["text", b"\x00" * 10, b"\x30" + packets.encode_length(200_000)])
+async def test_what_is_not_mqtt_ends_the_connection(running, sent):
+    running, port = running
+    async with connect(url(port), subprotocols=["mqtt"]) as client:
+        await client.send(sent)
+        with pytest.raises(ConnectionClosed):
+            await client.recv()
+    await eventually(lambda: not running.front.connections)
+
+
+async def test_a_take_over_closes_the_first_connection(running):
+    _, port = running
+    async with connect(url(port), subprotocols=["mqtt"]) as first:
+        await first.send(CONNECT)
+        await first.recv()
+        async with connect(url(port), subprotocols=["mqtt"]) as second:
+            await second.send(CONNECT)
+            assert await second.recv() == b"\x20\x02\x00\x00"
+            with pytest.raises(ConnectionClosed):
+                await first.recv()

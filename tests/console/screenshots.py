@@ -1,0 +1,82 @@
+"""Pictures of every page, light, dark and on a phone: ``make screenshots``.
+
+The server and the console are the real ones; the fleet is the demonstration's.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+TESTS = Path(__file__).parent.parent
+sys.path.insert(0, str(TESTS))
+
+from console.chromium import launched  # noqa: E402
+from console.demo import TOKEN, live_an_hour, serving_demo  # noqa: E402
+
+SIZES = {
+    "light": {"viewport": {"width": 1360, "height": 850}, "color_scheme": "light"},
+    "dark": {"viewport": {"width": 1360, "height": 850}, "color_scheme": "dark"},
+    "phone": {
+        "viewport": {"width": 390, "height": 844},
+        "device_scale_factor": 2,
+        "is_mobile": True,
+        "has_touch": True,
+        "color_scheme": "light",
+    },
+}
+
+
+def scenes(demo):
+    """What to show: name, place, and what must be there before the picture is taken."""
+    thing = "thermostat-north-01"
+    demo.call(demo.connect, thing)
+    running = demo.call(demo.send, thing, "calibrate", {"seconds": 20})
+    progress = {"percent": 42, "message": "moving the valve"}
+    demo.call(demo.respond, running, "IN_PROGRESS", progress=progress)
+    demo.call(demo.send, "kiosk-harbour-02", "reboot")
+    rejected = demo.call(demo.send, thing, "setTemperature", {"value": 22, "mode": "comfort"})
+    reason = {"reasonCode": "LOCKED", "reasonDescription": "the child lock is on"}
+    demo.call(demo.respond, rejected, "REJECTED", statusReason=reason)
+    return [
+        ("overview", "#/", ".trouble li"),
+        ("commands", "#/commands", ".canvas .tr"),
+        ("filtered", "#/commands?status=FAILED%2CREJECTED%2CTIMED_OUT&since=1h", ".canvas .tr"),
+        ("nothing-fits", "#/commands?action=noSuchAction", ".notice"),
+        ("running", f"#/commands/{running.execution_id}", ".details .facts"),
+        ("details", f"#/commands/{rejected.execution_id}", ".details .facts"),
+        ("send", f"#/send?thing={thing}&action=setTemperature", ".choice"),
+        ("send-nested", f"#/send?thing={thing}&action=setSchedule", ".choice"),
+        ("send-again", f"#/send?from={rejected.execution_id}", ".choice"),
+        ("things", "#/things", ".canvas .tr"),
+        ("thing", f"#/things/{thing}", ".actions-list"),
+    ]
+
+
+def main(folder: Path) -> int:
+    """Write the pictures to ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with serving_demo() as demo, launched() as browser:
+        demo.call(live_an_hour, demo)
+        places = scenes(demo)
+        for size, options in SIZES.items():
+            context = browser.new_context(**options)
+            page = context.new_page()
+            page.goto(demo.url)
+            page.get_by_label("API token").wait_for()
+            page.screenshot(path=folder / f"sign-in-{size}.png")
+            page.get_by_label("API token").fill(TOKEN)
+            page.keyboard.press("Enter")
+            page.locator(".tile").first.wait_for()
+            for name, place, there in places:
+                page.evaluate("place => { location.hash = place }", place)
+                page.locator(there).first.wait_for()
+                page.wait_for_timeout(400)  # fonts and bars come to rest
+                page.screenshot(path=folder / f"{name}-{size}.png")
+            context.close()
+    print(f"{len(list(folder.glob('*.png')))} pictures in {folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else "build/screenshots")))

@@ -1,0 +1,184 @@
+"""The list of commands: what it shows, how it is narrowed down, and that it lives."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import UTC, datetime
+
+import pytest
+from playwright.sync_api import expect
+
+ROWS = ".canvas .tr"
+
+
+def row_of(page, execution):
+    return page.locator(f'{ROWS}:has(a[title="{execution["executionId"]}"])')
+
+
+@pytest.fixture(scope="module")
+def sent(api, thermostat):
+    """A few commands that have ended, in different ways."""
+    executions = [
+        api.send(thermostat, "setTemperature", {"value": 21}),
+        api.send(thermostat, "getTemperature"),
+        api.send(thermostat, "setTemperature", {"value": 99}),
+    ]
+    return [api.ended(execution["executionId"]) for execution in executions]
+
+
+def test_the_table_shows_what_one_wants_to_know_of_each_command(look, sent, thermostat):
+    page = look("#/commands")
+    table = page.get_by_role("table", name="Commands")
+    for name in ("Execution ID", "Thing", "Action", "Status", "Created", "Duration"):
+        expect(table.get_by_role("columnheader", name=name)).to_be_visible()
+    row = row_of(page, sent[0])
+    expect(row).to_contain_text(sent[0]["executionId"][-12:])
+    expect(row).to_contain_text(thermostat)
+    expect(row).to_contain_text("setTemperature")
+    expect(row).to_contain_text("Succeeded")
+    assert re.search(r"\d\d:\d\d:\d\d", row.inner_text())
+    assert re.search(r"\d m?s", row.locator(".c-duration").inner_text())
+    expect(row_of(page, sent[2])).to_contain_text("Rejected")
+
+
+def shown_actions(page):
+    return set(page.locator(f"{ROWS} .c-action").all_inner_texts())
+
+
+def test_filters_narrow_the_list_and_live_in_the_url(look, sent, device, api, thermostat):
+    other = device("filtered-lamp")
+    lamp = api.send(other.name, "turnOn")
+    page = look("#/commands")
+    expect(row_of(page, lamp)).to_be_visible()
+
+    page.get_by_role("combobox", name="Action").fill("getTemperature")
+    page.keyboard.press("Enter")
+    expect(row_of(page, lamp)).to_have_count(0)
+    expect(row_of(page, sent[1])).to_be_visible()
+    assert shown_actions(page) == {"getTemperature"}
+    expect(page).to_have_url(re.compile(r"#/commands\?action=getTemperature$"))
+
+    page.get_by_role("button", name="Clear filters").click()
+    expect(row_of(page, lamp)).to_be_visible()
+    page.get_by_role("combobox", name="Thing").fill(other.name)
+    page.keyboard.press("Enter")
+    expect(row_of(page, sent[0])).to_have_count(0)
+    expect(row_of(page, lamp)).to_be_visible()
+
+    page.go_back()
+    expect(row_of(page, sent[0])).to_be_visible()
+    page.get_by_role("checkbox", name="Rejected").check()
+    expect(row_of(page, sent[2])).to_be_visible()
+    expect(row_of(page, sent[0])).to_have_count(0)
+    expect(page).to_have_url(re.compile("status=REJECTED"))
+    page.get_by_role("checkbox", name="Succeeded").check()
+    expect(row_of(page, sent[0])).to_be_visible()
+    expect(row_of(page, lamp)).to_have_count(0)
+
+
+def test_a_link_to_a_filtered_list_shows_the_same(look, sent):
+    page = look("#/commands?status=REJECTED%2CSUCCEEDED&action=setTemperature&since=1h")
+    expect(row_of(page, sent[0])).to_be_visible()
+    expect(page.get_by_role("checkbox", name="Rejected")).to_be_checked()
+    expect(page.get_by_role("combobox", name="Action")).to_have_value("setTemperature")
+    expect(page.get_by_role("combobox", name="Time")).to_have_value("1h")
+    assert shown_actions(page) == {"setTemperature"}
+
+
+def test_the_time_filter_takes_spans_and_moments(look, sent, api, thermostat):
+    later = datetime.now(UTC)
+    time.sleep(0.05)
+    new = api.send(thermostat, "getTemperature")
+    page = look(f"#/commands?to={later.isoformat(timespec='milliseconds').replace('+00:00', 'Z')}")
+    expect(row_of(page, sent[0])).to_be_visible()
+    expect(row_of(page, new)).to_have_count(0)
+    page = look(f"#/commands?from={later.isoformat(timespec='milliseconds').replace('+00:00', 'Z')}")
+    expect(row_of(page, new)).to_be_visible()
+    expect(row_of(page, sent[0])).to_have_count(0)
+    expect(page.get_by_label("From")).to_be_visible()
+
+
+def test_a_filter_that_fits_nothing_says_what_to_do(look, sent):
+    page = look("#/commands?action=noSuchAction")
+    expect(page.get_by_role("heading", name="No command fits these filters")).to_be_visible()
+    page.locator(".notice").get_by_role("button", name="Clear filters").click()
+    expect(row_of(page, sent[0])).to_be_visible()
+
+
+def test_new_commands_and_changes_come_in_by_themselves(look, device, api):
+    lamp = device("live-lamp")
+    page = look(f"#/commands?thing={lamp.name}")
+    expect(page.get_by_role("heading", name="No command fits these filters")).to_be_visible()
+    execution = api.send(lamp.name, "blink")
+    expect(row_of(page, execution)).to_contain_text("Sent")
+    lamp.request(execution["executionId"])
+    lamp.respond(execution["executionId"], "IN_PROGRESS", progress={"percent": 40})
+    expect(row_of(page, execution).get_by_role("progressbar")).to_have_attribute("aria-valuenow", "40")
+    lamp.respond(execution["executionId"], "SUCCEEDED")
+    expect(row_of(page, execution)).to_contain_text("Succeeded")
+
+
+def test_a_command_that_no_longer_fits_the_filter_leaves_the_list(look, device, api):
+    lamp = device("leaving-lamp")
+    execution = api.send(lamp.name, "blink")
+    page = look(f"#/commands?thing={lamp.name}&status=SENT")
+    expect(row_of(page, execution)).to_be_visible()
+    lamp.request(execution["executionId"])
+    lamp.respond(execution["executionId"], "FAILED")
+    expect(row_of(page, execution)).to_have_count(0)
+
+
+def test_the_reader_does_not_lose_the_place_when_new_commands_come(look, device, api):
+    lamp = device("busy-lamp")
+    for _ in range(60):
+        api.send(lamp.name, "blink")
+    page = look(f"#/commands?thing={lamp.name}")
+    expect(page.get_by_text("60 commands, all that there are")).to_be_visible()
+    rows = page.locator(".rows")
+    rows.evaluate("element => element.scrollTop = 900")
+    first = page.locator(ROWS).filter(visible=True)
+    expect(first.first).to_be_visible()
+    seen = page.evaluate(TOPS)
+    for _ in range(3):
+        api.send(lamp.name, "blink")
+    newer = page.get_by_role("button", name="3 new commands")
+    expect(newer).to_be_visible()
+    assert page.evaluate(TOPS) == seen, "what was in sight stands where it stood"
+    newer.click()
+    expect(newer).to_be_hidden()
+    assert rows.evaluate("element => element.scrollTop") == 0
+
+
+TOPS = """() => {
+  const pane = document.querySelector(".rows");
+  const box = pane.getBoundingClientRect();
+  return [...document.querySelectorAll(".canvas .tr")]
+    .map((row) => [row.querySelector("a").title, Math.round(row.getBoundingClientRect().top)])
+    .filter(([, top]) => top > box.top + 40 && top < box.bottom - 40)
+    .sort();
+}"""
+
+
+def test_the_arrow_keys_go_from_row_to_row_and_enter_opens_one(look, sent):
+    page = look("#/commands?thing=thermostat-001")
+    expect(row_of(page, sent[0])).to_be_visible()
+    page.locator(f"{ROWS} a.main").first.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowUp")
+    title = page.evaluate("document.activeElement.title")
+    assert page.locator('.canvas [data-index="1"] a.main').get_attribute("title") == title
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(f"#/commands/{title}"))
+    expect(page.get_by_role("complementary", name="Execution")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("complementary", name="Execution")).to_be_hidden()
+    expect(page.locator(f'a[title="{title}"]')).to_be_focused()
+
+
+def test_slash_goes_to_the_filters(look, sent):
+    page = look("#/commands?thing=thermostat-001")
+    expect(row_of(page, sent[0])).to_be_visible()
+    page.keyboard.press("/")
+    expect(page.get_by_role("combobox", name="Thing")).to_be_focused()
