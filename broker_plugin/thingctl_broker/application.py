@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from thingctl_broker.addresses import Address, bind_tcp, bound_to, parse_address
+from thingctl_broker.audit import Audit, AuditError, Event, note_nothing
 from thingctl_broker.clock import SystemClock
 from thingctl_broker.config import ConfigurationError, Settings
 from thingctl_broker.credentials import CredentialsError, TokenStore
@@ -22,7 +23,8 @@ from thingctl_broker.directory import Directory
 from thingctl_broker.http.app import create_app
 from thingctl_broker.http.server import HttpServer
 from thingctl_broker.journal import JournalError, SqliteJournal
-from thingctl_broker.mqtt.front import ClosedGatekeeper, Front, OpenGatekeeper
+from thingctl_broker.mqtt.front import Front, OpenGatekeeper
+from thingctl_broker.mqtt.identities import IdentityGatekeeper
 from thingctl_broker.mqtt.websocket import WebSocket
 from thingctl_broker.passwords import Passwords
 from thingctl_broker.paths import default_data_dir
@@ -69,7 +71,11 @@ class Application:
         self.things = ThingRegistry(enrols=settings.open, changed=None if is_lab else self._thing_changed)
         self._registry_store = self._open_registry()
         if gatekeeper is None:
-            gatekeeper = OpenGatekeeper() if settings.open else ClosedGatekeeper()
+            gatekeeper = (
+                OpenGatekeeper()
+                if settings.open
+                else IdentityGatekeeper(self.things, self.passwords, settings.acl)
+            )
         self.front = Front(
             gatekeeper=gatekeeper, topics=Topics(settings.mqtt.topic_root), limits=settings.limits
         )
@@ -84,9 +90,13 @@ class Application:
             settings=settings.service,
         )
         self.waiters = EndWaiters(self.service.events)
-        self.directory = Directory(self.service, self.passwords, self._registry_store, self.front.expel)
+        self._audit = self._open_audit()
+        note = note_nothing if self._audit is None else self._audit.note
+        self.directory = Directory(self.service, self.passwords, self._registry_store, self.front.expel, note)
         with ExitStack() as undo:
             undo.callback(self.passwords.close)
+            if self._audit is not None:
+                undo.callback(self._audit.stop)
             if self._registry_store is not None:
                 undo.callback(self._registry_store.close)
             if isinstance(self._journal, SqliteJournal):
@@ -99,7 +109,7 @@ class Application:
         self.mqtt_address: Address = bound_to(self._mqtt_socket)
         self.http_address: Address = bound_to(self._http_socket)
         self._http = HttpServer(
-            create_app(self.service, self.waiters, self.tokens, self.directory),
+            create_app(self.service, self.waiters, self.tokens, self.directory, note),
             self._http_socket,
             self._websocket,
         )
@@ -114,9 +124,17 @@ class Application:
                 raise ConfigurationError(str(error)) from error
         if self._registry_store is not None:
             self._registry_store.start()
+        if self._audit is not None:
+            self.service.events.subscribe(self._audit.on_change)
+            self._audit.note(Event.STARTED, detail="open enrolment" if self.settings.open else "")
         await self.front.start(self.service, broker, [self._mqtt_socket])
         self._sweeper = asyncio.get_running_loop().create_task(sweep(self.service))
         await self._http.start()
+        if self.settings.open:
+            _log.warning(
+                "OPEN ENROLMENT: whoever reaches the MQTT port is any thing it says; for labs only",
+                mqtt=str(self.mqtt_address),
+            )
         _log.info("serving", mqtt=str(self.mqtt_address), http=str(self.http_address))
 
     async def stop(self) -> None:
@@ -133,6 +151,9 @@ class Application:
             await self._journal.stop()
         if self._registry_store is not None:
             await self._registry_store.stop()
+        if self._audit is not None:
+            self._audit.note(Event.STOPPED)
+            await asyncio.to_thread(self._audit.stop)
         self.passwords.close()
 
     def _websocket(self, **_: object) -> WebSocket:
@@ -146,6 +167,16 @@ class Application:
         try:
             return SqliteJournal(self.data_dir, max_bytes=self.settings.commands.journal_bytes)
         except JournalError as error:
+            raise ConfigurationError(str(error)) from error
+
+    def _open_audit(self) -> Audit | None:
+        if not self.settings.audit.enabled:
+            return None
+        try:
+            return Audit(self.data_dir, time.time, file_max=self.settings.audit.file_bytes)
+        except AuditError as error:
+            if isinstance(self._journal, SqliteJournal):
+                self._journal.release()
             raise ConfigurationError(str(error)) from error
 
     def _open_registry(self) -> RegistryStore | None:

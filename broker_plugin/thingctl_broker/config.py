@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
+from thingctl_broker.acl import AclSettings, check_rule
 from thingctl_broker.addresses import is_loopback, parse_address
+from thingctl_broker.audit import FILE_MAX
 from thingctl_broker.delivery import QUEUE_MAX, WINDOW
 from thingctl_broker.mqtt.limits import FrontLimits
 from thingctl_broker.service import ServiceSettings
@@ -53,6 +55,15 @@ class CommandSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How large the journal on the disk may grow; 0: as large as the disk allows."""
 
 
+class AuditSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is written down of who did what."""
+
+    enabled: bool = True
+    """With open enrolment and ``in_memory``, too: ``audit.log`` is in the data directory."""
+    file_bytes: Annotated[int, msgspec.Meta(ge=1024)] = FILE_MAX
+    """A file of so many bytes is put aside, and another begun."""
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All of them."""
 
@@ -66,6 +77,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     http: HttpSettings = HttpSettings()
     commands: CommandSettings = CommandSettings()
     limits: FrontLimits = FrontLimits()
+    acl: AclSettings = AclSettings()
+    audit: AuditSettings = AuditSettings()
 
     @property
     def service(self) -> ServiceSettings:
@@ -107,6 +120,10 @@ def check(settings: Settings) -> Settings:
         raise ConfigurationError(
             f"open enrolment lets anybody be any thing: it is for loopback only, not for {settings.mqtt.bind}"
         )
+    for rule in (*settings.acl.publish, *settings.acl.subscribe):
+        fault = check_rule(rule)
+        if fault is not None:
+            raise ConfigurationError(f"acl: {fault}")
     commands = settings.commands
     if not TTL_MIN <= commands.ttl_default <= commands.ttl_max <= TTL_MAX:
         raise ConfigurationError(

@@ -39,10 +39,6 @@ def serve(  # noqa: PLR0917 typer's options
         settings = check(
             _with_options(settings, data_dir=data_dir, mqtt=mqtt, http=http, open_=open_, in_memory=in_memory)
         )
-        if not settings.open:
-            raise ConfigurationError(  # noqa: TRY301
-                "devices cannot have credentials yet, so only open enrolment can let them in: add --open"
-            )
         run(settings, _tell)
     except ConfigurationError as error:
         typer.echo(f"thingctl: {error}", err=True)
@@ -78,6 +74,8 @@ def _tell(application: Application) -> None:
     lines = [f"mqtt   mqtt://{application.mqtt_address}", f"http   http://{application.http_address}"]
     if application.settings.open:
         lines.append("open   devices need no credentials; a thing's name is its user name or client id")
+    else:
+        lines.append("closed devices need credentials: thingctl things add NAME")
     lines.append(f"data   {application.data_dir}")
     token = application.tokens.new_admin_token
     if token is not None:

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Route, Router
 
+from thingctl_broker.audit import note_nothing
 from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.auth import authenticate, scope_of
 from thingctl_broker.http.console import Console
@@ -24,10 +25,12 @@ from thingctl_broker.http.routes_thing_types import ThingTypes
 from thingctl_broker.http.routes_things import Things
 from thingctl_broker.http.routes_tokens import Tokens
 from thingctl_broker.http.stream import Streams
+from thingctl_broker.origin import Origin, origin
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
+    from thingctl_broker.audit import Note
     from thingctl_broker.credentials import TokenStore
     from thingctl_broker.directory import Directory
     from thingctl_broker.service import CommandService
@@ -39,13 +42,22 @@ OPEN_PATHS: Final = frozenset({HEALTH})
 """With the console's own files, all that needs no token; also what is not there needs one."""
 
 
-def create_app(service: CommandService, waiters: EndWaiters, tokens: TokenStore, directory: Directory) -> Api:
-    """Make the API over ``service``. It runs in the loop that the service lives in."""
+def create_app(
+    service: CommandService,
+    waiters: EndWaiters,
+    tokens: TokenStore,
+    directory: Directory,
+    note: Note = note_nothing,
+) -> Api:
+    """Make the API over ``service``. It runs in the loop that the service lives in.
+
+    ``note`` writes down what is done to tokens.
+    """
     streams = Streams(service)
     routes = [
         *Things(directory).routes(),
         *ThingTypes(directory).routes(),
-        *Tokens(tokens).routes(),
+        *Tokens(tokens, note).routes(),
         *OverviewPage(service).routes(),
         *streams.routes(),
     ]
@@ -101,7 +113,9 @@ class Api:
                 await self._console.answer(scope)(scope, receive, send)
                 return
             if path not in OPEN_PATHS:
-                scope["token"] = authenticate(scope, self._tokens)
+                token = scope["token"] = authenticate(scope, self._tokens)
+                client = scope["client"]
+                origin.set(Origin(token.name, client[0] if client else ""))
             if path == COMMANDS and scope["method"] == "POST":
                 # Straight to the busiest endpoint: the router costs as much as all the rest.
                 answer = await self._commands.send(scope, receive)

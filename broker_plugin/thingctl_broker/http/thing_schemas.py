@@ -8,10 +8,10 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from thingctl_broker.drift import Drift, find_drift
-from thingctl_broker.http.schemas import rfc3339
 from thingctl_broker.param_schemas import check_schema
 from thingctl_broker.schema_bounds import SchemaFault
 from thingctl_broker.things import Definition, ThingType
+from thingctl_broker.times import rfc3339
 from thingctl_protocol.messages import ActionDescription, Announcement
 
 if TYPE_CHECKING:

@@ -15,16 +15,17 @@ import structlog
 from thingctl_broker.events import RateLimit
 from thingctl_broker.mqtt.behind import drop_session
 from thingctl_broker.mqtt.connection import Connection
+from thingctl_broker.mqtt.doorman import Doorman
 from thingctl_broker.mqtt.limits import FrontLimits
-from thingctl_broker.mqtt.packets import ConnackCode, Refused
 from thingctl_broker.mqtt.steady import steady_subscriptions
 from thingctl_protocol.identifiers import is_thing_name
 from thingctl_protocol.topics import Topics
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
+    from thingctl_broker.acl import Acl
     from thingctl_broker.mqtt.packets import Connect
     from thingctl_broker.mqtt.subscriptions import CommandSubscriptions
     from thingctl_broker.service import CommandService
@@ -36,9 +37,17 @@ _log = structlog.get_logger("thingctl.front")
 
 
 class Admission(NamedTuple):
-    """Who a client is. ``thing`` is None for one that is no thing: it has no commands."""
+    """Who a client is. ``thing`` is None for one that is no thing: it has no commands.
+
+    ``client_id``: the one that counts from now on; None: the one that the client gave.
+    ``acl``: what it may do with ordinary topics; None: everything. ``stands()``: whether it
+    would still be admitted; asked when it had to wait for its namesake to leave.
+    """
 
     thing: str | None
+    client_id: str | None = None
+    acl: Acl | None = None
+    stands: Callable[[], bool] | None = None
 
 
 class Gatekeeper(Protocol):
@@ -82,6 +91,7 @@ class Front:
         self.gatekeeper = gatekeeper
         self.service: CommandService
         self.broker: Broker
+        self._doorman = Doorman(self.limits)
         self.log_limit = RateLimit(60.0)
         self.connections: set[Connection] = set()
         self._clients: dict[str, Connection] = {}
@@ -148,12 +158,19 @@ class Front:
         if len(self.connections) >= self.limits.connections:
             self.note("connections", "too many connections", limit=self.limits.connections)
             return False
+        host = connection.peer[0]
+        turned = self._doorman.turns_away(host, self._loop.time())
+        if turned is not None:
+            self.note(turned, "a connection was turned away", who=host)
+            return False
         self.connections.add(connection)
         return True
 
     def closed(self, connection: Connection) -> None:
         """A connection is gone, or as good as gone."""
-        self.connections.discard(connection)
+        if connection in self.connections:
+            self.connections.remove(connection)
+            self._doorman.left(connection.peer[0])
         client_id, thing = connection.client_id, connection.thing
         if connection.behind is not None:
             self._amqtt_leaves(client_id, connection.behind.task)
@@ -238,11 +255,21 @@ class Front:
         if not others:
             self._standing_by.pop(thing, None)
 
-    def expel(self, thing: str, reason: str) -> None:
-        """Close every connection of a thing: it is disabled, removed, or has other credentials."""
+    def expel(self, thing: str, reason: str, *, forget: bool = False) -> None:
+        """Close every connection of a thing: it is disabled, removed, or has other credentials.
+
+        ``forget``: what was kept for it goes, too; another device may get the name.
+        """
         for connection in tuple(self._clients.values()):
             if connection.thing == thing:
+                connection.keeps_session = connection.keeps_session and not forget
                 connection.close(reason)
+        if forget:
+            for client_id in [client_id for client_id, (of, _) in self._kept.items() if of == thing]:
+                del self._kept[client_id]
+            own = f"{thing}/"
+            for client_id in [client_id for client_id in self.broker.sessions if client_id.startswith(own)]:
+                drop_session(self.broker, client_id)
 
     def _serve(self, thing: str, connection: Connection) -> None:
         self._serving[thing] = connection
@@ -282,11 +309,3 @@ class OpenGatekeeper:
         """Return the thing that the client says it is, if that can name one."""
         name = connect.username or connect.client_id
         return Admission(name if is_thing_name(name) else None)
-
-
-class ClosedGatekeeper:
-    """Admits nobody."""
-
-    def admit(self, connect: Connect, peer: tuple[str, int]) -> Admission:  # noqa: ARG002
-        """Refuse."""
-        raise Refused(ConnackCode.NOT_AUTHORIZED, "open enrolment is off and no identities are configured")
