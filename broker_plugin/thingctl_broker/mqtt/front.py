@@ -15,6 +15,7 @@ import structlog
 from thingctl_broker.events import RateLimit
 from thingctl_broker.mqtt.behind import drop_session
 from thingctl_broker.mqtt.connection import Connection
+from thingctl_broker.mqtt.doorman import Doorman
 from thingctl_broker.mqtt.limits import FrontLimits
 from thingctl_broker.mqtt.steady import steady_subscriptions
 from thingctl_protocol.identifiers import is_thing_name
@@ -22,6 +23,7 @@ from thingctl_protocol.topics import Topics
 
 if TYPE_CHECKING:
     import socket
+    import ssl
     from collections.abc import Awaitable, Callable
 
     from thingctl_broker.acl import Acl
@@ -90,6 +92,7 @@ class Front:
         self.gatekeeper = gatekeeper
         self.service: CommandService
         self.broker: Broker
+        self._doorman = Doorman(self.limits)
         self.log_limit = RateLimit(60.0)
         self.connections: set[Connection] = set()
         self._clients: dict[str, Connection] = {}
@@ -102,15 +105,29 @@ class Front:
         self._watcher: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop
 
-    async def start(self, service: CommandService, broker: Broker, sockets: list[socket.socket]) -> None:
-        """Listen on ``sockets``, which are bound."""
+    async def start(
+        self,
+        service: CommandService,
+        broker: Broker,
+        sockets: list[socket.socket],
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """Listen on ``sockets``, which are bound; ``tls``: with it, and not without."""
         self.service = service
         self.broker = broker
         steady_subscriptions(broker)
         self._loop = asyncio.get_running_loop()
         for sock in sockets:
+            timeout = None if tls is None else self.limits.connect_timeout
             self._servers.append(
-                await self._loop.create_server(self.connection, sock=sock, backlog=4096),
+                await self._loop.create_server(
+                    self.connection,
+                    sock=sock,
+                    backlog=4096,
+                    ssl=tls,
+                    ssl_handshake_timeout=timeout,
+                    ssl_shutdown_timeout=timeout,
+                ),
             )
         self._watcher = self._loop.create_task(self._watch())
 
@@ -156,12 +173,19 @@ class Front:
         if len(self.connections) >= self.limits.connections:
             self.note("connections", "too many connections", limit=self.limits.connections)
             return False
+        host = connection.peer[0]
+        turned = self._doorman.turns_away(host, self._loop.time())
+        if turned is not None:
+            self.note(turned, "a connection was turned away", who=host)
+            return False
         self.connections.add(connection)
         return True
 
     def closed(self, connection: Connection) -> None:
         """A connection is gone, or as good as gone."""
-        self.connections.discard(connection)
+        if connection in self.connections:
+            self.connections.remove(connection)
+            self._doorman.left(connection.peer[0])
         client_id, thing = connection.client_id, connection.thing
         if connection.behind is not None:
             self._amqtt_leaves(client_id, connection.behind.task)
