@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -239,6 +240,10 @@ class Process:
         self._log.close()
 
 
+def _without_delay(_client: paho.Client, _data: object, sock: Any) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
 class Operator:
     """Sends requests in the form a peer understands and counts the answers."""
 
@@ -246,11 +251,9 @@ class Operator:
         self.answers = 0
         self._wire = wire
         self._lock = threading.Event()
-        self.client = paho.Client(
-            paho.CallbackAPIVersion.VERSION2, client_id=f"operator-{uuid.uuid4().hex[:8]}"
-        )
+        self.client = paho.Client(CallbackAPIVersion.VERSION2, client_id=f"operator-{uuid.uuid4().hex[:8]}")
         self.client.on_message = self._on_message
-        self.client.on_socket_open = lambda _c, _u, s: s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.client.on_socket_open = _without_delay
         self.client.on_subscribe = lambda *_: self._lock.set()
         self.client.connect("127.0.0.1", broker["port"])
         self.client.loop_start()
@@ -267,7 +270,7 @@ class Operator:
         self.answers += 1
 
     def send(self, number: int) -> None:
-        params = {"value": number}
+        params: dict[str, object] = {"value": number}
         if self._wire == "fleets":
             topic = f"$emqx/commands/things/bench/executions/{uuid.uuid4()}/request"
             body = {

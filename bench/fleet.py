@@ -35,6 +35,10 @@ from typing import Any, Final
 import mqtt_wire
 from fleet_parts import ROOT, SUCCEEDED, Counts, Thing, thing_name
 
+IP_BIND_ADDRESS_NO_PORT: Final = 24
+"""linux/in.h; the socket module does not name it before Python 3.12."""
+
+PORTS_PER_ADDRESS: Final = 4000
 READ_MAX: Final = 16 * 1024
 TICK: Final = 0.05
 """Seconds: the longest sleep, so that pacing, timers and signals are never much late."""
@@ -47,7 +51,7 @@ class Fleet:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.o = options
-        self.things = [Thing(thing_name(options.first + i)) for i in range(options.things)]
+        self.things = [Thing(thing_name(options.first + i), i) for i in range(options.things)]
         self.counts = Counts()
         self.epoll = select.epoll()
         self.by_fd: dict[int, Thing] = {}
@@ -63,6 +67,7 @@ class Fleet:
         self.told = 0
         self.start = time.monotonic()
         self.connecting = True
+        self.generation = 0
 
     # The loop.
 
@@ -131,6 +136,7 @@ class Fleet:
                 self.drop()
                 tell("dropped")
             elif word == b"connect":
+                self.generation += 1
                 self.start, self.opened, self.connecting = time.monotonic(), 0, True
             elif word == b"quit":
                 self.running = False
@@ -149,6 +155,9 @@ class Fleet:
     def open(self, thing: Thing) -> None:
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.source(thing) != self.o.host:
+            sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+            sock.bind((self.source(thing), 0))
         code = sock.connect_ex((self.o.host, self.o.port))
         if code not in {0, errno.EINPROGRESS}:
             raise SystemExit(f"fleet: cannot connect to {self.o.host}:{self.o.port}: {os.strerror(code)}")
@@ -163,6 +172,16 @@ class Fleet:
         )
         # Written when the connection stands.
         self.epoll.register(sock.fileno(), select.EPOLLIN | select.EPOLLOUT)
+
+    def source(self, thing: Thing) -> str:
+        """The address that a thing connects from.
+
+        The kernel looks for a free port the longer, the more of an address's 28,000 are in
+        use or still in TIME_WAIT: that would be measured instead of the broker.
+        """
+        if not self.o.host.startswith("127."):
+            return str(self.o.host)
+        return f"127.0.{self.generation % 250}.{1 + thing.number // PORTS_PER_ADDRESS}"
 
     def on_ready(self, thing: Thing) -> None:
         """A thing is subscribed; tell when it was the last."""

@@ -23,10 +23,11 @@ def thing_name(number: int) -> str:
 class Thing:
     """One connection's state."""
 
-    __slots__ = ("name", "next_id", "rest", "sock", "stage", "timed", "unsent")
+    __slots__ = ("name", "next_id", "number", "rest", "sock", "stage", "timed", "unsent")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, number: int) -> None:
         self.name = name
+        self.number = number
         self.sock: socket.socket | None = None
         self.stage = 0  # 0: nothing, 1: CONNECT sent, 2: SUBSCRIBE sent, 3: subscribed
         self.next_id = 1

@@ -43,6 +43,10 @@ class KeepingTransport(asyncio.Transport):
     def close(self) -> None:
         """Nothing is open."""
 
+    def get_write_buffer_size(self) -> int:
+        """Nothing waits."""
+        return 0
+
 
 class NoBroker:
     """Stands where amqtt does; nothing here goes that far."""

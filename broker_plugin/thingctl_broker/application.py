@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from thingctl_broker.addresses import Address, bind_tcp, bound_to, parse_address
+from thingctl_broker.audit import Audit, AuditError, Event, note_nothing
 from thingctl_broker.clock import SystemClock
 from thingctl_broker.config import ConfigurationError, Settings
 from thingctl_broker.credentials import CredentialsError, TokenStore
@@ -22,7 +23,8 @@ from thingctl_broker.directory import Directory
 from thingctl_broker.http.app import create_app
 from thingctl_broker.http.server import HttpServer
 from thingctl_broker.journal import JournalError, SqliteJournal
-from thingctl_broker.mqtt.front import ClosedGatekeeper, Front, OpenGatekeeper
+from thingctl_broker.mqtt.front import Front, OpenGatekeeper
+from thingctl_broker.mqtt.identities import IdentityGatekeeper
 from thingctl_broker.mqtt.websocket import WebSocket
 from thingctl_broker.passwords import Passwords
 from thingctl_broker.paths import default_data_dir
@@ -33,8 +35,10 @@ from thingctl_broker.service import CommandService
 from thingctl_broker.sweeper import sweep
 from thingctl_broker.table import ExecutionTable
 from thingctl_broker.things import ThingRegistry
+from thingctl_broker.tls import ServerTls, TlsError, keep_looking
 from thingctl_broker.unkept import NoJournal
 from thingctl_broker.waiting import EndWaiters
+from thingctl_protocol.bundle import Bundle
 from thingctl_protocol.topics import Topics
 
 if TYPE_CHECKING:
@@ -66,12 +70,17 @@ class Application:
             if isinstance(self._journal, SqliteJournal):
                 self._journal.release()
             raise ConfigurationError(f"data directory {self.data_dir}: {error}") from error
+        self._mqtt_tls, self._http_tls = self._open_tls()
         self.passwords = Passwords()
         is_lab = settings.open and settings.in_memory  # nobody has said who is a thing, and nothing is kept
         self.things = ThingRegistry(enrols=settings.open, changed=None if is_lab else self._thing_changed)
         self._registry_store = self._open_registry()
         if gatekeeper is None:
-            gatekeeper = OpenGatekeeper() if settings.open else ClosedGatekeeper()
+            gatekeeper = (
+                OpenGatekeeper()
+                if settings.open
+                else IdentityGatekeeper(self.things, self.passwords, settings.acl)
+            )
         self.front = Front(
             gatekeeper=gatekeeper, topics=Topics(settings.mqtt.topic_root), limits=settings.limits
         )
@@ -86,11 +95,16 @@ class Application:
             settings=settings.service,
         )
         self.waiters = EndWaiters(self.service.events)
-        self.directory = Directory(self.service, self.passwords, self._registry_store, self.front.expel)
+        self._audit = self._open_audit()
+        note = note_nothing if self._audit is None else self._audit.note
+        self.directory = Directory(self.service, self.passwords, self._registry_store, self.front.expel, note)
+        self.directory.bundle = self._bundle
         kept = isinstance(self._journal, SqliteJournal)
         self.rollouts = Rollouts(self.service, RolloutStore(self.data_dir) if kept else None)
         with ExitStack() as undo:
             undo.callback(self.passwords.close)
+            if self._audit is not None:
+                undo.callback(self._audit.stop)
             if self._registry_store is not None:
                 undo.callback(self._registry_store.close)
             if isinstance(self._journal, SqliteJournal):
@@ -111,12 +125,15 @@ class Application:
                 self.waiters,
                 self.tokens,
                 self.directory,
+                note,
                 connections=lambda: len(self.front.connections),
                 rollouts=self.rollouts,
             ),
             self._http_socket,
             self._websocket,
+            None if self._http_tls is None else self._http_tls.context,
         )
+        self._tls_watch: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self, broker: Broker) -> None:
@@ -128,10 +145,22 @@ class Application:
                 raise ConfigurationError(str(error)) from error
         if self._registry_store is not None:
             self._registry_store.start()
-        await self.front.start(self.service, broker, [self._mqtt_socket])
+        if self._audit is not None:
+            self.service.events.subscribe(self._audit.on_change)
+            self._audit.note(Event.STARTED, detail="open enrolment" if self.settings.open else "")
+        mqtt_tls = None if self._mqtt_tls is None else self._mqtt_tls.context
+        await self.front.start(self.service, broker, [self._mqtt_socket], mqtt_tls)
+        listeners = [tls for tls in (self._mqtt_tls, self._http_tls) if tls is not None]
+        if listeners:
+            self._tls_watch = asyncio.get_running_loop().create_task(keep_looking(listeners))
         self._sweeper = asyncio.get_running_loop().create_task(sweep(self.service))
         self.rollouts.start()
         await self._http.start()
+        if self.settings.open:
+            _log.warning(
+                "OPEN ENROLMENT: whoever reaches the MQTT port is any thing it says; for labs only",
+                mqtt=str(self.mqtt_address),
+            )
         _log.info("serving", mqtt=str(self.mqtt_address), http=str(self.http_address))
 
     async def stop(self) -> None:
@@ -142,6 +171,8 @@ class Application:
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)
+        if self._tls_watch is not None:
+            self._tls_watch.cancel()
         await self.front.stop()
         self._mqtt_socket.close()
         self._http_socket.close()
@@ -149,6 +180,9 @@ class Application:
             await self._journal.stop()
         if self._registry_store is not None:
             await self._registry_store.stop()
+        if self._audit is not None:
+            self._audit.note(Event.STOPPED)
+            await asyncio.to_thread(self._audit.stop)
         self.passwords.close()
 
     def _websocket(self, **_: object) -> WebSocket:
@@ -162,6 +196,45 @@ class Application:
         try:
             return SqliteJournal(self.data_dir, max_bytes=self.settings.commands.journal_bytes)
         except JournalError as error:
+            raise ConfigurationError(str(error)) from error
+
+    @property
+    def mqtt_url(self) -> str:
+        """Where devices reach the broker."""
+        scheme = "mqtt" if self._mqtt_tls is None else "mqtts"
+        return self.settings.mqtt.public_url or f"{scheme}://{self.mqtt_address}"
+
+    @property
+    def http_url(self) -> str:
+        """Where operators reach the broker."""
+        return f"{'http' if self._http_tls is None else 'https'}://{self.http_address}"
+
+    def _bundle(self, thing: str, password: str) -> Bundle:
+        """What a device needs to be told, to be this thing."""
+        mqtt = self.settings.mqtt
+        return Bundle(thing, self.mqtt_url, thing, password, ca=self._ca, topic_root=mqtt.topic_root)
+
+    def _open_tls(self) -> tuple[ServerTls | None, ServerTls | None]:
+        mqtt, http = self.settings.mqtt, self.settings.http
+        try:
+            self._ca = Path(mqtt.tls_ca).read_text("utf-8") if mqtt.tls_ca else ""
+            return (
+                ServerTls(mqtt.tls_cert, mqtt.tls_key, mqtt.tls_client_ca) if mqtt.tls_cert else None,
+                ServerTls(http.tls_cert, http.tls_key) if http.tls_cert else None,
+            )
+        except (TlsError, OSError, UnicodeDecodeError) as error:
+            if isinstance(self._journal, SqliteJournal):
+                self._journal.release()
+            raise ConfigurationError(str(error)) from error
+
+    def _open_audit(self) -> Audit | None:
+        if not self.settings.audit.enabled:
+            return None
+        try:
+            return Audit(self.data_dir, time.time, file_max=self.settings.audit.file_bytes)
+        except AuditError as error:
+            if isinstance(self._journal, SqliteJournal):
+                self._journal.release()
             raise ConfigurationError(str(error)) from error
 
     def _open_registry(self) -> RegistryStore | None:

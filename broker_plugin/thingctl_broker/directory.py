@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
 import structlog
 
+from thingctl_broker.audit import Event, Note, note_nothing
 from thingctl_broker.errors import AlreadyEnded, InvalidThing, ThingExists
 from thingctl_broker.param_schemas import check_type
 from thingctl_broker.passwords import PASSWORD_MAX, PASSWORD_MIN, make_password
 from thingctl_broker.schema_bounds import SchemaFault
 from thingctl_broker.table import Query
 from thingctl_broker.things import TYPE_ACTIONS_MAX, Definition, check_description
+from thingctl_protocol.bundle import Bundle
 from thingctl_protocol.errors import ProtocolError
 from thingctl_protocol.identifiers import check_action_name, check_thing_name
 
@@ -36,6 +39,14 @@ class Store(Protocol):
         ...
 
 
+class Expel(Protocol):
+    """What closes the connections of a thing; ``forget``: what was kept for it goes, too."""
+
+    def __call__(self, thing: str, reason: str, *, forget: bool = False) -> None:
+        """Close them, if there are any."""
+        ...
+
+
 class NoStore:
     """Keeps nothing."""
 
@@ -51,14 +62,18 @@ class Directory:
         service: CommandService,
         passwords: Passwords,
         store: Store | None = None,
-        expel: Callable[[str, str], None] | None = None,
+        expel: Expel | None = None,
+        note: Note = note_nothing,
     ) -> None:
-        """``expel(thing, reason)`` closes the connections of a thing."""
+        """``expel`` closes the connections of a thing; ``note`` writes down what was done."""
         self.registry = service.things
         self._service = service
         self._passwords = passwords
         self._store = NoStore() if store is None else store
         self._expel = expel if expel is not None else _nobody
+        self._note = note
+        self.bundle: Callable[[str, str], Bundle] = _local_bundle
+        """What the device of a thing with a password is to be told."""
 
     async def add(self, name: str, definition: Definition, password: str | None = None) -> tuple[Thing, str]:
         """Add a thing that is not there yet; return it and its password, made unless given.
@@ -71,6 +86,7 @@ class Directory:
         self._check_new(name)  # somebody may have added it meanwhile
         thing = self.registry.define(name, definition, self._service.unix())
         self.registry.set_password_hash(name, password_hash)
+        self._note(Event.THING_ADDED, thing=name, detail=_told(definition))
         await self._store.kept()
         return thing, password
 
@@ -80,13 +96,17 @@ class Directory:
         thing = self.registry.define(name, definition, self._service.unix())
         if not thing.enabled:
             self._expel(name, "the thing was disabled")
+        self._note(
+            Event.THING_ADDED if is_new else Event.THING_CHANGED, thing=name, detail=_told(thing.definition)
+        )
         await self._store.kept()
         return thing, is_new
 
     async def remove(self, name: str) -> None:
         """Forget a thing: its connections end, what waits for it is withdrawn."""
         self.registry.remove(name)
-        self._expel(name, "the thing was removed")
+        self._note(Event.THING_REMOVED, thing=name)
+        self._expel(name, "the thing was removed", forget=True)
         for execution in self._service.list(Query(thing=name), self._service.table.capacity).executions:
             if not execution.is_terminal:
                 try:
@@ -102,6 +122,7 @@ class Directory:
         password_hash = await self._passwords.hash(password)
         self.registry.set_password_hash(name, password_hash)
         self._expel(name, "the thing has a new password")
+        self._note(Event.THING_PASSWORD, thing=name, detail="made")
         await self._store.kept()
         return password
 
@@ -109,6 +130,7 @@ class Directory:
         """Take a thing's password away: only a certificate lets it in then."""
         self.registry.set_password_hash(name, "")
         self._expel(name, "the thing's password was taken away")
+        self._note(Event.THING_PASSWORD, thing=name, detail="removed")
         await self._store.kept()
 
     async def put_type(self, thing_type: ThingType) -> bool:
@@ -116,17 +138,27 @@ class Directory:
         _check_type(thing_type)
         is_new = thing_type.name not in self.registry.types
         self.registry.put_type(thing_type)
+        self._note(Event.TYPE_PUT, detail=thing_type.name)
         await self._store.kept()
         return is_new
 
     async def remove_type(self, name: str) -> None:
         """Forget a thing type that no thing is of."""
         self.registry.remove_type(name)
+        self._note(Event.TYPE_REMOVED, detail=name)
         await self._store.kept()
 
     def _check_new(self, name: str) -> None:
         if self.registry.get(name) is not None:
             raise ThingExists(f"there is a thing named {name!r} already")
+
+
+def _local_bundle(thing: str, password: str) -> Bundle:
+    return Bundle(thing, "mqtt://127.0.0.1:1883", thing, password)
+
+
+def _told(definition: Definition) -> str:
+    return msgspec.json.encode(definition).decode()
 
 
 def _checked_password(password: str | None) -> str:
@@ -156,5 +188,5 @@ def _check_type(thing_type: ThingType) -> None:
         raise InvalidThing(error.text, error.pointer) from None
 
 
-def _nobody(_thing: str, _reason: str) -> None:
+def _nobody(thing: str, reason: str, *, forget: bool = False) -> None:
     """Nobody is connected."""

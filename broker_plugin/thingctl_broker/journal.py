@@ -140,13 +140,13 @@ class SqliteJournal:
     async def stop(self) -> None:
         """Keep what is still to be kept, and close."""
         if self._thread is not None and self._loop is not None:
+            if self._retrying is not None:
+                self._retrying.cancel()
             if self._busy or self._dirty or self._forgotten or self._waiting:
                 self._settled = self._loop.create_future()
                 if not self._busy:
                     self._take()  # once more, if it failed before
                 await self._settled
-            if self._retrying is not None:
-                self._retrying.cancel()
             unkept = len(self._dirty)
             if unkept:
                 _log.error("executions could not be kept as they stand now", count=unkept)

@@ -28,7 +28,7 @@ class FakeStore:
 def made():
     service, _, _ = service_with_fakes()
     passwords, store, expelled = Passwords(), FakeStore(), []
-    directory = Directory(service, passwords, store, lambda thing, reason: expelled.append(thing))
+    directory = Directory(service, passwords, store, lambda thing, reason, **_: expelled.append(thing))
     yield directory, store, expelled
     passwords.close()
 

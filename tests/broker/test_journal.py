@@ -9,7 +9,8 @@ from contextlib import closing
 import pytest
 from structlog.testing import capture_logs
 
-from broker_support import AT, IDS, NOW, make_execution, say
+from broker_support import AT, NOW, make_execution, say
+from support.processes import ROOT
 from support.waits import eventually
 from thingctl_broker import journal as journal_module
 from thingctl_broker.errors import NotAccepting, UnknownExecution
@@ -244,6 +245,7 @@ async def test_what_is_let_go_before_the_start_is_let_go_after_it(tmp_path):
     second = SqliteJournal(tmp_path)
     second.forget(execution.execution_id)
     await second.start()
+    await eventually(lambda: second.commits == 1)
     await second.stop()
     assert kept(tmp_path) == {}
 
@@ -302,6 +304,8 @@ async def test_what_cannot_be_kept_is_given_back(small, tmp_path):
         ("warning", "executions are kept again: commands are accepted"),
     ]
     assert "full" in logs[0]["fault"]
+    page = " ".join((ROOT / "docs" / "operations.md").read_text().split())
+    assert all(f"`{line['event']}`" in page for line in logs), "operators are told what to look for"
     await small.stop()
     found = kept(tmp_path)
     assert list(found) == [old.execution_id]
@@ -469,4 +473,3 @@ async def test_a_restart_takes_in_more_than_the_table_holds_and_lets_go_what_it_
     left = [execution.execution_id for execution in live] + [ended[0].execution_id]
     assert list(kept(tmp_path)) == left
     assert [execution.execution_id for execution in service.table] == left
-    assert IDS

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from thingctl_broker.errors import AlreadyEnded, IdempotencyConflict, NotAccepting
 from thingctl_broker.service import CommandService, ServiceSettings
 from thingctl_broker.table import ExecutionTable
-from thingctl_broker.testing import InMemoryJournal, ManualClock
+from thingctl_broker.testing import InMemoryJournal, ManualClock, service_with_fakes
 from thingctl_protocol.messages import decode_request
 from thingctl_protocol.statuses import TERMINAL
 
@@ -366,3 +366,33 @@ class Recovery(RuleBasedStateMachine):
 
 TestRecovery = Recovery.TestCase
 TestRecovery.settings = settings(stateful_step_count=60)
+
+
+def test_after_a_restart_a_thing_is_known_by_what_it_was_sent():
+    journal = InMemoryJournal()
+    service, _, clock = service_with_fakes(["lamp"], journal)
+    service.send("lamp", "turnOn", ttl=1)
+    clock.advance(1)
+    service.expire()
+    journal.commit()
+    restarted, _, _ = service_with_fakes([], InMemoryJournal())
+    restarted.restore(journal.recover(clock.monotonic(), clock.unix()))
+    assert restarted.send("lamp", "turnOn").delivery == "QUEUED"
+
+
+def test_what_timed_out_while_the_disk_took_its_time_to_fail_never_was_either():
+    journal = InMemoryJournal()
+    service, _, clock = service_with_fakes(["lamp"], journal)
+    execution = service.send("lamp", "turnOn", ttl=1, idempotency_key="k")
+    journal.take()
+    clock.advance(1)
+    service.expire()
+    assert execution.is_terminal
+    journal.fail()
+    assert list(service.table) == []
+    journal.commit()
+    assert service.send("lamp", "turnOn", ttl=1, idempotency_key="k") is not execution
+    clock.advance(1)
+    service.expire()
+    journal.commit()
+    assert len(journal.rows) == 1

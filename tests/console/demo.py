@@ -14,8 +14,10 @@ import time
 from contextlib import contextmanager
 
 from thingctl_broker.credentials import TokenStore
+from thingctl_broker.directory import Directory
 from thingctl_broker.http.app import create_app
 from thingctl_broker.http.server import HttpServer
+from thingctl_broker.passwords import Passwords
 from thingctl_broker.service import CommandService
 from thingctl_broker.table import ExecutionTable
 from thingctl_broker.testing import InMemoryLink
@@ -111,7 +113,8 @@ class Demo:
             clock=self.clock, link=self.link, journal=NoJournal(), table=ExecutionTable()
         )
         self.tokens = TokenStore.open(None, TOKEN)
-        self.app = create_app(self.service, EndWaiters(self.service.events), self.tokens)
+        directory = Directory(self.service, Passwords())
+        self.app = create_app(self.service, EndWaiters(self.service.events), self.tokens, directory)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()

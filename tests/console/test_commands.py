@@ -22,7 +22,7 @@ def sent(api, thermostat):
     executions = [
         api.send(thermostat, "setTemperature", {"value": 21}),
         api.send(thermostat, "getTemperature"),
-        api.send(thermostat, "setTemperature", {"value": 99}),
+        api.send(thermostat, "explode"),
     ]
     return [api.ended(execution["executionId"]) for execution in executions]
 

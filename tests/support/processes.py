@@ -78,10 +78,10 @@ class Serving(NamedTuple):
 
 
 @contextmanager
-def serving(data_dir: Path, *options: str) -> Iterator[Serving]:
-    """Run ``thingctl serve --open`` on free ports, with the token ``TOKEN``."""
+def serving(data_dir: Path, *options: str, enrolment: str = "--open") -> Iterator[Serving]:
+    """Run ``thingctl serve --open`` (or ``--closed``) on free ports, with the token ``TOKEN``."""
     ports = ("--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0")
-    command = (BIN / "thingctl", "serve", "--open", *ports, "--data-dir", data_dir, *options)
+    command = (BIN / "thingctl", "serve", enrolment, *ports, "--data-dir", data_dir, *options)
     with process(*command, THINGCTL_ADMIN_TOKEN=TOKEN) as started:
         until_said(started, "\ndata ")
         words = dict(

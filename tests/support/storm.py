@@ -67,8 +67,8 @@ class BrokerProcess:
         """Wait until it answers."""
         end = time.monotonic() + seconds
         while True:
-            with contextlib.suppress(OSError, EOFError):
-                if (await Caller(self.http).ask("GET", "/healthz"))[0] == 200:
+            with contextlib.suppress(OSError, EOFError), contextlib.closing(Caller(self.http)) as caller:
+                if (await caller.ask("GET", "/healthz"))[0] == 200:
                     return
             assert self._process is not None
             assert self._process.poll() is None, self.said()[-3000:]
@@ -111,7 +111,7 @@ class Caller:
         try:
             async with asyncio.timeout(30):
                 return await self._ask(method, path, body, headers or {})
-        except (OSError, EOFError):
+        except (OSError, EOFError, asyncio.CancelledError):
             self.close()
             raise
 
@@ -133,7 +133,7 @@ class Caller:
     def close(self) -> None:
         """Let the connection go."""
         if self._streams is not None:
-            self._streams[1].close()
+            self._streams[1].transport.abort()
             self._streams = None
 
 
@@ -161,12 +161,14 @@ class Device:
     async def live(self) -> None:
         """Connect, serve, lose the connection, come back; until cancelled."""
         while True:
-            with contextlib.suppress(OSError, EOFError, TimeoutError):
-                await self._serve()
-            self.connected.clear()
-            if self._writer is not None:
-                self._writer.close()
-                self._writer = None
+            try:
+                with contextlib.suppress(OSError, EOFError, TimeoutError):
+                    await self._serve()
+            finally:
+                self.connected.clear()
+                if self._writer is not None:
+                    self._writer.transport.abort()
+                    self._writer = None
             await asyncio.sleep(0.05 + (0 if self.steady else self._random.random() * 0.3))
 
     async def _serve(self) -> None:
@@ -311,8 +313,10 @@ class Storm:
 
     async def _call(self, number: int) -> None:
         chance = random.Random(f"{self.seed} caller {number}")
-        caller = Caller(self.broker.http)
-        n = number
+        with contextlib.closing(Caller(self.broker.http)) as caller:
+            await self._send_for_ever(caller, chance, number)
+
+    async def _send_for_ever(self, caller: Caller, chance: random.Random, n: int) -> None:
         while True:
             await asyncio.sleep(self.pause if self.sending else 0.1)
             if not self.sending:
@@ -360,27 +364,27 @@ class Storm:
             self.accepted[execution_id] = Accepted(body["thingId"], body["params"]["n"], body["ttl"], began)
 
     async def _read(self) -> None:
-        caller = Caller(self.broker.http)
-        while True:
-            await asyncio.sleep(0.005)
-            if not self.accepted:
-                continue
-            execution_id = self._random.choice(list(self.accepted)[-500:])
-            with contextlib.suppress(OSError, EOFError):
-                self.hold(execution_id, *await caller.ask("GET", f"/api/v1/commands/{execution_id}"))
+        with contextlib.closing(Caller(self.broker.http)) as caller:
+            while True:
+                await asyncio.sleep(0.005)
+                if not self.accepted:
+                    continue
+                execution_id = self._random.choice(list(self.accepted)[-500:])
+                with contextlib.suppress(OSError, EOFError):
+                    self.hold(execution_id, *await caller.ask("GET", f"/api/v1/commands/{execution_id}"))
 
     async def _cancel(self) -> None:
-        caller = Caller(self.broker.http)
-        while True:
-            await asyncio.sleep(0.1)
-            if not self.accepted or not self.sending:
-                continue
-            execution_id = self._random.choice(list(self.accepted)[-20:])
-            with contextlib.suppress(OSError, EOFError):
-                status, _ = await caller.ask("POST", f"/api/v1/commands/{execution_id}/cancel")
-                self.count[f"cancel answered {status}"] += 1
-                if status not in {200, 409}:
-                    self.faults.append(f"the cancel of {execution_id} was answered with {status}")
+        with contextlib.closing(Caller(self.broker.http)) as caller:
+            while True:
+                await asyncio.sleep(0.1)
+                if not self.accepted or not self.sending:
+                    continue
+                execution_id = self._random.choice(list(self.accepted)[-20:])
+                with contextlib.suppress(OSError, EOFError):
+                    status, _ = await caller.ask("POST", f"/api/v1/commands/{execution_id}/cancel")
+                    self.count[f"cancel answered {status}"] += 1
+                    if status not in {200, 409}:
+                        self.faults.append(f"the cancel of {execution_id} was answered with {status}")
 
     # The account.
 
@@ -461,15 +465,15 @@ class Storm:
             )
 
     async def _everything(self) -> dict[str, dict[str, Any]]:
-        caller, found, cursor = Caller(self.broker.http), {}, ""
-        while True:
-            status, page = await caller.ask("GET", f"/api/v1/commands?limit=500{cursor}")
-            assert status == 200, page
-            found |= {one["executionId"]: one for one in page["executions"]}
-            if page["nextCursor"] is None:
-                caller.close()
-                return found
-            cursor = f"&cursor={page['nextCursor']}"
+        found: dict[str, dict[str, Any]] = {}
+        cursor: str | None = ""
+        with contextlib.closing(Caller(self.broker.http)) as caller:
+            while cursor is not None:
+                status, page = await caller.ask("GET", f"/api/v1/commands?limit=500{cursor}")
+                assert status == 200, page
+                found |= {one["executionId"]: one for one in page["executions"]}
+                cursor = None if page["nextCursor"] is None else f"&cursor={page['nextCursor']}"
+        return found
 
 
 def _says(record: dict[str, Any], verdict: dict[str, Any]) -> bool:

@@ -119,8 +119,10 @@ def test_the_yaml_that_ships_runs_with_amqtts_own_command(tmp_path):
 
 def test_amqtts_own_command_with_a_password_file(tmp_path):
     from pwdlib import PasswordHash
+    from pwdlib.hashers.argon2 import Argon2Hasher
 
-    (tmp_path / "passwords").write_text(f"lamp:{PasswordHash.recommended().hash('right')}\n")
+    cheap = PasswordHash((Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1),))
+    (tmp_path / "passwords").write_text(f"lamp:{cheap.hash('right')}\n")
     port = free_port()
     path = tmp_path / "amqtt.yaml"
     path.write_text(

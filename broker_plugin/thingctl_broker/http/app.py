@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Route, Router
 
+from thingctl_broker.audit import note_nothing
 from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.auth import authenticate, needs, scope_of
 from thingctl_broker.http.compat.graph import Graph
@@ -31,6 +32,7 @@ from thingctl_broker.http.routes_thing_types import ThingTypes
 from thingctl_broker.http.routes_things import Things
 from thingctl_broker.http.routes_tokens import Tokens
 from thingctl_broker.http.stream import Streams
+from thingctl_broker.origin import Origin, origin
 from thingctl_broker.rolling import Rollouts
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
+    from thingctl_broker.audit import Note
     from thingctl_broker.credentials import TokenStore
     from thingctl_broker.directory import Directory
     from thingctl_broker.http.compat.dialect import Dialect
@@ -53,14 +56,15 @@ def create_app(
     waiters: EndWaiters,
     tokens: TokenStore,
     directory: Directory,
+    note: Note = note_nothing,
     *,
     connections: Callable[[], int] | None = None,
     rollouts: Rollouts | None = None,
 ) -> Api:
     """Make the API over ``service``. It runs in the loop that the service lives in.
 
-    ``connections``: how many MQTT connections are open, for ``/metrics``. ``rollouts``: those
-    of ``service``; None: some that are not kept.
+    ``note`` writes down what is done to tokens. ``connections``: how many MQTT connections
+    are open, for ``/metrics``. ``rollouts``: those of ``service``; None: some that are not kept.
     """
     groups = Groups(service, Rollouts(service) if rollouts is None else rollouts)
     probes = Probes(service, connections)
@@ -69,7 +73,7 @@ def create_app(
         *groups.routes(),
         *Things(directory).routes(),
         *ThingTypes(directory).routes(),
-        *Tokens(tokens).routes(),
+        *Tokens(tokens, note).routes(),
         *OverviewPage(service).routes(),
         *streams.routes(),
         *probes.routes(),
@@ -153,7 +157,9 @@ class Api:
                 await self._console.answer(scope)(scope, receive, send)
                 return
             if path not in self._open_paths:
-                scope["token"] = authenticate(scope, self._tokens)
+                token = scope["token"] = authenticate(scope, self._tokens)
+                client = scope["client"]
+                origin.set(Origin(token.name, client[0] if client else ""))
             if path == COMMANDS and scope["method"] == "POST":
                 # Straight to the busiest endpoint: the router costs as much as all the rest.
                 answer = await self._commands.send(scope, receive)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from starlette.routing import Route
 
 from thingctl_broker.credentials import Scope
-from thingctl_broker.errors import NotAccepting, UnknownExecution, UnknownThing
+from thingctl_broker.errors import AlreadyEnded, NotAccepting, UnknownExecution, UnknownThing
 from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.auth import needs, require, require_command, visible
 from thingctl_broker.http.bodies import decode_body, read_json_body
@@ -156,7 +156,12 @@ class Commands:
     async def cancel(self, request: Request) -> Answer:
         """``POST /api/v1/commands/{executionId}/cancel``: withdraw it, or ask the thing to stop."""
         Parameters(request.scope["query_string"], _NONE)
-        return await self._kept(self._service.cancel(self._asked(request).execution_id), 200)
+        try:
+            execution = self._service.cancel(self._asked(request).execution_id)
+        except AlreadyEnded:
+            await until_kept(self._service.journal)  # the refusal tells how it ended
+            raise
+        return await self._kept(execution, 200)
 
     def _asked(self, request: Request) -> Execution:
         """The execution in the path, if there is one that the caller may see."""

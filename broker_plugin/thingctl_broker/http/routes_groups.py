@@ -15,9 +15,9 @@ from thingctl_broker.http.auth import needs, require_command
 from thingctl_broker.http.bodies import decode_body
 from thingctl_broker.http.errors import INVALID_BODY, Problem
 from thingctl_broker.http.queries import Parameters
-from thingctl_broker.http.schemas import rfc3339
 from thingctl_broker.rollouts import RolloutRules, State
 from thingctl_broker.targets import Targets, resolve
+from thingctl_broker.times import rfc3339
 from thingctl_protocol.identifiers import is_id
 from thingctl_protocol.messages import EMPTY_OBJECT
 from thingctl_protocol.statuses import TERMINAL, Status

@@ -12,8 +12,8 @@ from thingctl_broker.events import Change
 from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.auth import needs, require_everything
 from thingctl_broker.http.queries import Parameters
-from thingctl_broker.http.schemas import rfc3339
 from thingctl_broker.overview import Latency, Minute, Overview
+from thingctl_broker.times import rfc3339
 
 if TYPE_CHECKING:
     from starlette.requests import Request

@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from starlette.routing import Route
 
+from thingctl_broker.audit import Event
 from thingctl_broker.credentials import Scope, Token, is_token_name
 from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.auth import needs
 from thingctl_broker.http.bodies import decode_body, read_json_body
 from thingctl_broker.http.errors import INVALID_BODY, Problem
 from thingctl_broker.http.queries import Parameters
-from thingctl_broker.http.schemas import encode_page, rfc3339
+from thingctl_broker.http.schemas import encode_page
+from thingctl_broker.times import rfc3339
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+    from thingctl_broker.audit import Note
     from thingctl_broker.credentials import TokenStore
 
 TOKENS: Final = "/api/v1/tokens"
@@ -56,8 +59,9 @@ _body_decoder: Final = msgspec.json.Decoder(TokenBody)
 class Tokens:
     """The endpoints of tokens, over one store."""
 
-    def __init__(self, tokens: TokenStore) -> None:
+    def __init__(self, tokens: TokenStore, note: Note) -> None:
         self._tokens = tokens
+        self._note = note
 
     def routes(self) -> list[Route]:
         """The endpoints with their paths."""
@@ -89,6 +93,7 @@ class Tokens:
         body = decode_body(_body_decoder, raw)
         token = Token(body.name, frozenset(body.scopes), body.things, body.actions, _expiry(body.expires_at))
         secret = await self._tokens.add(token)
+        self._note(Event.TOKEN_MADE, detail=_encoded(self._tokens.get(body.name)).decode())
         location = (b"location", f"{TOKENS}/{body.name}".encode())
         return Answer(201, _encoded(self._tokens.get(body.name), secret), (location,))
 
@@ -102,7 +107,9 @@ class Tokens:
     async def revoke(self, request: Request) -> Answer:
         """``DELETE /api/v1/tokens/{name}``: end it, at once."""
         Parameters(request.scope["query_string"], _NONE)
-        await self._tokens.revoke(_asked_name(request))
+        name = _asked_name(request)
+        await self._tokens.revoke(name)
+        self._note(Event.TOKEN_REVOKED, detail=name)
         return Answer(204, b"")
 
     @needs(Scope.ADMIN)
@@ -111,6 +118,7 @@ class Tokens:
         Parameters(request.scope["query_string"], _NONE)
         name = _asked_name(request)
         secret = await self._tokens.renew(name)
+        self._note(Event.TOKEN_RENEWED, detail=name)
         return Answer(200, _encoded(self._tokens.get(name), secret))
 
     @needs(None)

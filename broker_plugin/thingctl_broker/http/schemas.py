@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from thingctl_broker.times import rfc3339
 from thingctl_protocol.messages import EMPTY_OBJECT, Progress, StatusReason
 from thingctl_protocol.statuses import Delivery, Status
 
@@ -93,21 +92,6 @@ class ValidationResource(msgspec.Struct, frozen=True, rename="camel"):
 
 command_body_decoder: Final = msgspec.json.Decoder(CommandBody)
 _encode: Final = msgspec.json.Encoder().encode
-
-
-def rfc3339(at: float) -> str:
-    """Unix seconds as UTC with milliseconds.
-
-    >>> rfc3339(1748390400.25)
-    '2025-05-28T00:00:00.250Z'
-    """
-    seconds, ms = divmod(int(at * 1000), 1000)
-    return f"{_second(seconds)}.{ms:03d}Z"
-
-
-@lru_cache(maxsize=1024)  # most times told are of the last moments
-def _second(unix: int) -> str:
-    return f"{datetime.fromtimestamp(unix, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def encode_execution(execution: Execution) -> bytes:

@@ -23,8 +23,9 @@ from thingctl_broker.http.auth import needs, visible
 from thingctl_broker.http.errors import TOO_MANY_STREAMS, Problem
 from thingctl_broker.http.keeping import until_kept
 from thingctl_broker.http.queries import Parameters
-from thingctl_broker.http.schemas import encode_execution, rfc3339
+from thingctl_broker.http.schemas import encode_execution
 from thingctl_broker.table import Query
+from thingctl_broker.times import rfc3339
 from thingctl_protocol.identifiers import is_action_name, is_id, is_thing_name
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from thingctl_broker.mqtt import packets
 from thingctl_broker.mqtt.behind import Behind
+from thingctl_broker.mqtt.certificates import names_of
 from thingctl_broker.mqtt.frames import Frame, FrameScanner, MalformedPacket
 from thingctl_broker.mqtt.handshake import Handshake
 from thingctl_broker.mqtt.inflight import CANCEL, InFlight
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterator
 
+    from thingctl_broker.acl import Acl
     from thingctl_broker.mqtt.front import Admission, Front
 
 PATIENCE: Final = 1.5
@@ -41,6 +43,7 @@ class Connection(Wire):
     """A client, from its first byte to its last."""
 
     __slots__ = (
+        "_acl",
         "_connect",
         "_handshake",
         "_in_flight",
@@ -75,6 +78,7 @@ class Connection(Wire):
         self._unread: Iterator[Frame] | None = None
         self._in_flight = InFlight()
         self._qos2: set[int] = set()
+        self._acl: Acl | None = None
 
     # asyncio's side.
 
@@ -88,6 +92,8 @@ class Connection(Wire):
 
     def data_received(self, data: bytes) -> None:
         """Take in what came, packet by packet."""
+        if self._closed:
+            return  # it came in one piece with what ended the connection
         if self._connect is not None:
             self.heard_at = self.front.time()
         elif self._handshake is not None:
@@ -169,12 +175,18 @@ class Connection(Wire):
 
     # Called by the handshake.
 
+    @property
+    def certificate(self) -> tuple[str, ...]:
+        """The names in the client's certificate; none without TLS, or without a certificate."""
+        return names_of(self._transport.get_extra_info("peercert"))
+
     def admit(self, connect: Connect, admission: Admission) -> None:
         """Let the client in; nobody else has its client id."""
         self._connect = connect
         self._handshake = None
         self.client_id = connect.client_id
         self.thing = admission.thing
+        self._acl = admission.acl
         self.keeps_session = not connect.clean_session
         self.heard_at = self.front.time()
         self.patience = connect.keep_alive * PATIENCE if connect.keep_alive else float("inf")
@@ -258,6 +270,8 @@ class Connection(Wire):
             self._refuse_publish(publish, "a client may not publish under $")
         elif not is_topic(topic):
             raise MalformedPacket("MQTT-3.3.2-2", f"topic {topic[:80]!a}")
+        elif self._acl is not None and not self._acl.may_publish(topic):
+            self._refuse_publish(publish, "no rule lets this thing publish it")
         elif publish.qos < 2:
             self._amqtt().feed(frame.packet)
         elif self._may_hold_another():
@@ -347,6 +361,9 @@ class Connection(Wire):
         if not topics.owns(topic_filter):
             if topic_filter.startswith("$share/"):
                 return SUBSCRIPTION_REFUSED  # amqtt has none: it would grant it and stay silent
+            if not self._may_hear(topic_filter):
+                self._refuse_filter(topic_filter)
+                return SUBSCRIPTION_REFUSED
             if not self._amqtt().may_subscribe(topic_filter, self.limits.other_subscriptions):
                 self.offended("subscriptions", "has too many subscriptions: refused")
                 return SUBSCRIPTION_REFUSED
@@ -356,13 +373,20 @@ class Connection(Wire):
         if self.thing is not None and (topic_filter in mine or len(mine) < self.limits.subscriptions):
             granted = mine.grant(topic_filter, qos, topics=topics, thing=self.thing)
         if granted is None:
-            self.front.service.dropped(
-                self.thing or self.client_id,
-                "forbiddenFilter",
-                f"not for this client: {topic_filter[:200]!a}",
-            )
+            self._refuse_filter(topic_filter)
             return SUBSCRIPTION_REFUSED
         return granted
+
+    def _may_hear(self, topic_filter: str) -> bool:
+        """Whether the client may have an ordinary filter. What the broker tells of itself is no thing's."""
+        if self._acl is not None:
+            return self._acl.may_subscribe(topic_filter)
+        return self.thing is None or not topic_filter.startswith("$")
+
+    def _refuse_filter(self, topic_filter: str) -> None:
+        self.front.service.dropped(
+            self.thing or self.client_id, "forbiddenFilter", f"not for this client: {topic_filter[:200]!a}"
+        )
 
     def _on_unsubscribe(self, frame: Frame) -> None:
         packet_id, filters = packets.parse_unsubscribe(frame)

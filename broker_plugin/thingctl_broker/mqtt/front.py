@@ -15,16 +15,18 @@ import structlog
 from thingctl_broker.events import RateLimit
 from thingctl_broker.mqtt.behind import drop_session
 from thingctl_broker.mqtt.connection import Connection
+from thingctl_broker.mqtt.doorman import Doorman
 from thingctl_broker.mqtt.limits import FrontLimits
-from thingctl_broker.mqtt.packets import ConnackCode, Refused
 from thingctl_broker.mqtt.steady import steady_subscriptions
 from thingctl_protocol.identifiers import is_thing_name
 from thingctl_protocol.topics import Topics
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Awaitable
+    import ssl
+    from collections.abc import Awaitable, Callable
 
+    from thingctl_broker.acl import Acl
     from thingctl_broker.mqtt.packets import Connect
     from thingctl_broker.mqtt.subscriptions import CommandSubscriptions
     from thingctl_broker.service import CommandService
@@ -36,9 +38,17 @@ _log = structlog.get_logger("thingctl.front")
 
 
 class Admission(NamedTuple):
-    """Who a client is. ``thing`` is None for one that is no thing: it has no commands."""
+    """Who a client is. ``thing`` is None for one that is no thing: it has no commands.
+
+    ``client_id``: the one that counts from now on; None: the one that the client gave.
+    ``acl``: what it may do with ordinary topics; None: everything. ``stands()``: whether it
+    would still be admitted; asked when it had to wait for its namesake to leave.
+    """
 
     thing: str | None
+    client_id: str | None = None
+    acl: Acl | None = None
+    stands: Callable[[], bool] | None = None
 
 
 class Gatekeeper(Protocol):
@@ -82,6 +92,7 @@ class Front:
         self.gatekeeper = gatekeeper
         self.service: CommandService
         self.broker: Broker
+        self._doorman = Doorman(self.limits)
         self.log_limit = RateLimit(60.0)
         self.connections: set[Connection] = set()
         self._clients: dict[str, Connection] = {}
@@ -94,15 +105,29 @@ class Front:
         self._watcher: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop
 
-    async def start(self, service: CommandService, broker: Broker, sockets: list[socket.socket]) -> None:
-        """Listen on ``sockets``, which are bound."""
+    async def start(
+        self,
+        service: CommandService,
+        broker: Broker,
+        sockets: list[socket.socket],
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """Listen on ``sockets``, which are bound; ``tls``: with it, and not without."""
         self.service = service
         self.broker = broker
         steady_subscriptions(broker)
         self._loop = asyncio.get_running_loop()
         for sock in sockets:
+            timeout = None if tls is None else self.limits.connect_timeout
             self._servers.append(
-                await self._loop.create_server(self.connection, sock=sock, backlog=4096),
+                await self._loop.create_server(
+                    self.connection,
+                    sock=sock,
+                    backlog=4096,
+                    ssl=tls,
+                    ssl_handshake_timeout=timeout,
+                    ssl_shutdown_timeout=timeout,
+                ),
             )
         self._watcher = self._loop.create_task(self._watch())
 
@@ -148,12 +173,19 @@ class Front:
         if len(self.connections) >= self.limits.connections:
             self.note("connections", "too many connections", limit=self.limits.connections)
             return False
+        host = connection.peer[0]
+        turned = self._doorman.turns_away(host, self._loop.time())
+        if turned is not None:
+            self.note(turned, "a connection was turned away", who=host)
+            return False
         self.connections.add(connection)
         return True
 
     def closed(self, connection: Connection) -> None:
         """A connection is gone, or as good as gone."""
-        self.connections.discard(connection)
+        if connection in self.connections:
+            self.connections.remove(connection)
+            self._doorman.left(connection.peer[0])
         client_id, thing = connection.client_id, connection.thing
         if connection.behind is not None:
             self._amqtt_leaves(client_id, connection.behind.task)
@@ -238,11 +270,21 @@ class Front:
         if not others:
             self._standing_by.pop(thing, None)
 
-    def expel(self, thing: str, reason: str) -> None:
-        """Close every connection of a thing: it is disabled, removed, or has other credentials."""
+    def expel(self, thing: str, reason: str, *, forget: bool = False) -> None:
+        """Close every connection of a thing: it is disabled, removed, or has other credentials.
+
+        ``forget``: what was kept for it goes, too; another device may get the name.
+        """
         for connection in tuple(self._clients.values()):
             if connection.thing == thing:
+                connection.keeps_session = connection.keeps_session and not forget
                 connection.close(reason)
+        if forget:
+            for client_id in [client_id for client_id, (of, _) in self._kept.items() if of == thing]:
+                del self._kept[client_id]
+            own = f"{thing}/"
+            for client_id in [client_id for client_id in self.broker.sessions if client_id.startswith(own)]:
+                drop_session(self.broker, client_id)
 
     def _serve(self, thing: str, connection: Connection) -> None:
         self._serving[thing] = connection
@@ -282,11 +324,3 @@ class OpenGatekeeper:
         """Return the thing that the client says it is, if that can name one."""
         name = connect.username or connect.client_id
         return Admission(name if is_thing_name(name) else None)
-
-
-class ClosedGatekeeper:
-    """Admits nobody."""
-
-    def admit(self, connect: Connect, peer: tuple[str, int]) -> Admission:  # noqa: ARG002
-        """Refuse."""
-        raise Refused(ConnackCode.NOT_AUTHORIZED, "open enrolment is off and no identities are configured")

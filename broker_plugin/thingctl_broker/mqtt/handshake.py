@@ -45,13 +45,16 @@ class Handshake:
             self._check_will(connect)
             if not connect.client_id:
                 connect = connect._replace(client_id=f"auto-{uuid4().hex}")  # [MQTT-3.1.3-6]
+            connect = connect._replace(certificate=connection.certificate)
             admission = front.gatekeeper.admit(connect, connection.peer)
         except Refused as refusal:
             connection.refuse(refusal)
             return True
-        if not isawaitable(admission) and front.predecessor(connect.client_id) is None:
-            connection.admit(connect, admission)
-            return True
+        if not isawaitable(admission):
+            named = _named(connect, admission)
+            if front.predecessor(named.client_id) is None:
+                connection.admit(named, admission)
+                return True
         self._task = asyncio.get_running_loop().create_task(self._decide(connect, admission))
         return False
 
@@ -91,10 +94,14 @@ class Handshake:
             _log.exception("authentication failed to answer")
             connection.refuse(Refused(ConnackCode.SERVER_UNAVAILABLE, "authentication failed to answer"))
             return
+        connect = _named(connect, admitted)
         # Several may wait for the same client id: each that is let in is the next one's predecessor.
         while (leaving := front.predecessor(connect.client_id)) is not None:
             await asyncio.wait([leaving])
         if connection.is_closed():
+            return
+        if admitted.stands is not None and not admitted.stands():
+            connection.refuse(Refused(ConnackCode.NOT_AUTHORIZED, "the thing may not connect any more"))
             return
         connection.admit(connect, admitted)
         if self._is_held:
@@ -102,3 +109,8 @@ class Handshake:
         connection.read_on()
         if self.is_last_word and not connection.is_closed():
             connection.finish()
+
+
+def _named(connect: Connect, admission: Admission) -> Connect:
+    """The CONNECT with the client id that counts from now on."""
+    return connect if admission.client_id is None else connect._replace(client_id=admission.client_id)

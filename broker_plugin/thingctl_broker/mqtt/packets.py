@@ -60,7 +60,10 @@ class Will(NamedTuple):
 
 
 class Connect(NamedTuple):
-    """A CONNECT. ``keep_alive``: seconds, 0 for none."""
+    """A CONNECT. ``keep_alive``: seconds, 0 for none.
+
+    ``certificate`` is not in the packet: the names in the client's TLS certificate, verified.
+    """
 
     client_id: str
     clean_session: bool
@@ -68,6 +71,7 @@ class Connect(NamedTuple):
     username: str | None
     password: bytes | None
     will: Will | None
+    certificate: tuple[str, ...] = ()
 
 
 class Publish(NamedTuple):

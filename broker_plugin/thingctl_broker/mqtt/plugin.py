@@ -28,7 +28,9 @@ from thingctl_broker.application import Application
 from thingctl_broker.config import ConfigurationError, Settings, convert_settings, read_settings
 from thingctl_broker.mqtt.behind import handed_over
 from thingctl_broker.mqtt.front import Admission, OpenGatekeeper
+from thingctl_broker.mqtt.identities import admission_of
 from thingctl_broker.mqtt.packets import ConnackCode, Connect, Refused
+from thingctl_protocol.identifiers import is_thing_name
 
 _log = structlog.get_logger("thingctl.broker")
 
@@ -71,8 +73,9 @@ class CommandsPlugin(BaseAuthPlugin):  # type: ignore[misc] # amqtt ships no typ
             p for p in self._broker.plugins_manager.plugins if isinstance(p, BaseAuthPlugin) and p is not self
         ]
         if others:
+            application = self.application
             self.application.front.gatekeeper = AmqttGatekeeper(
-                self._broker, needs_credentials=not self.application.settings.open
+                self._broker, None if application.settings.open else Enrolled(application)
             )
         for name, server in self._broker._servers.items():  # noqa: SLF001 only to warn
             if server.instance is not None:
@@ -100,16 +103,17 @@ class AmqttGatekeeper:
 
     amqtt itself asks them only after it has found, changed or deleted the session of that
     client id; so they are asked with a session of their own first. By amqtt's rule one yes
-    is needed and no no. Without ``open`` a client must have brought credentials, too.
+    is needed and no no. Without open enrolment a client must have brought credentials, too,
+    and is the thing of its user name.
     """
 
-    def __init__(self, broker: Any, *, needs_credentials: bool) -> None:
+    def __init__(self, broker: Any, enrolled: Enrolled | None) -> None:
         self._plugins = broker.plugins_manager
-        self._needs_credentials = needs_credentials
+        self._enrolled = enrolled
 
     async def admit(self, connect: Connect, peer: tuple[str, int]) -> Admission:
         """Return who it is; raise :class:`Refused`."""
-        if self._needs_credentials and (connect.username is None or connect.password is None):
+        if self._enrolled is not None and (connect.username is None or connect.password is None):
             raise Refused(ConnackCode.NOT_AUTHORIZED, "no user name and password")
         session = Session()
         session.client_id = connect.client_id
@@ -121,7 +125,24 @@ class AmqttGatekeeper:
         verdicts = [verdict for verdict in answers.values() if verdict is not None]
         if not verdicts or not all(verdicts):
             raise Refused(ConnackCode.NOT_AUTHORIZED, "no authentication plugin of amqtt's says yes")
-        return OpenGatekeeper().admit(connect, peer)
+        if self._enrolled is None:
+            return OpenGatekeeper().admit(connect, peer)
+        return self._enrolled.admit(connect)
+
+
+class Enrolled:
+    """Takes a user name that others have verified for a thing's; one that is new becomes known."""
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+
+    def admit(self, connect: Connect) -> Admission:
+        """Return which thing it is; raise :class:`Refused`."""
+        name = connect.username or ""
+        if not is_thing_name(name):
+            raise Refused(ConnackCode.BAD_USER_NAME_OR_PASSWORD, "the user name cannot name a thing")
+        thing = self._application.things.know(name, self._application.service.unix())
+        return admission_of(thing, connect, self._application.settings.acl)
 
 
 def _settings(config: Any) -> Settings:

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from thingctl_broker.mqtt.limits import FrontLimits
 
+LINGER: Final = 5.0
+"""Seconds that a client has for the last of what was written to it, once the connection counts no more."""
+
 _NO_PEER: Final = ("", 0)
 
 
@@ -127,9 +130,12 @@ class Wire(asyncio.Protocol):
         return self._closed
 
     def finish(self) -> None:
-        """End the connection when what was written has gone out."""
+        """End the connection when what was written has gone out, or has waited long enough."""
         self.leave()
         self._transport.close()
+        if self._transport.get_write_buffer_size():
+            # A client that never reads would keep its socket, and what waits for it, for ever.
+            asyncio.get_running_loop().call_later(LINGER, self._transport.abort)
 
     def abort(self) -> None:
         """End the connection now."""

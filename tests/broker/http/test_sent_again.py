@@ -176,6 +176,20 @@ def test_who_found_an_execution_that_is_withdrawn_hears_that_it_never_was(slow, 
         assert found.result(5).status == 404
 
 
+def test_that_an_execution_has_ended_is_told_when_it_is_kept(slow, journal, caller):
+    slow.connect()
+    sent = caller.submit(post, slow)
+    waits_for_the_disk(slow, journal)
+    slow.call(journal.commit)
+    execution = sent.result().json
+    slow.respond(execution, status="SUCCEEDED")
+    refusal = caller.submit(slow.post, f"{COMMANDS}/{execution['executionId']}/cancel")
+    until(lambda: slow.call(lambda: len(journal._waiting) >= 2))
+    assert not refusal.done()
+    slow.call(journal.commit)
+    assert refusal.result(5).status == 409
+
+
 def test_a_list_does_not_tell_of_what_was_withdrawn(slow, journal):
     with ThreadPoolExecutor(2) as pool:
         sent = pool.submit(post, slow)

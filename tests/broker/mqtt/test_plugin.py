@@ -45,8 +45,9 @@ async def test_the_right_password_lets_in_and_the_wrong_one_touches_nothing(tmp_
     async with plugin_broker(tmp_path, beside=passwords, open=is_open) as running:
         client, code = await knock(running, clean=False, username="lamp", password=b"right")
         assert code == ConnackCode.ACCEPTED
-        await client.subscribe("news/#", "$emqx/commands/things/lamp/executions/+/request")
-        session = running.broker.sessions["lamp"][0]
+        await client.subscribe("things/lamp/#", "$emqx/commands/things/lamp/executions/+/request")
+        name = "lamp" if is_open else "lamp/lamp"
+        session = running.broker.sessions[name][0]
         for clean in (True, False):
             for credentials in (
                 {"username": "lamp", "password": b"wrong"},
@@ -59,7 +60,7 @@ async def test_the_right_password_lets_in_and_the_wrong_one_touches_nothing(tmp_
                 impostor, code = await knock(running, clean=clean, **credentials)
                 assert code == ConnackCode.NOT_AUTHORIZED, credentials
                 await impostor.expect_end()
-        assert running.broker.sessions == {"lamp": (session, running.broker.sessions["lamp"][1])}
+        assert running.broker.sessions == {name: (session, running.broker.sessions[name][1])}
         assert (session.username, session.transitions.state) == ("lamp", "connected")
         running.service.send("lamp", "turnOn")
         await client.expect_publish()
@@ -76,7 +77,7 @@ async def test_amqtt_lets_in_again_whom_the_front_let_in(tmp_path, passwords):
     async with plugin_broker(tmp_path, beside=passwords, open=False) as running:
         for _ in range(2):
             client, _ = await knock(running, clean=False, username="lamp", password=b"right")
-            assert await client.subscribe("news/#") == [1]
+            assert await client.subscribe("news/#", "things/lamp/#") == [0x80, 1]
             client.reset()
             await eventually(lambda: not running.front._leaving and not running.front.connections)
 
@@ -94,7 +95,7 @@ async def test_anonymous_clients_of_amqtts_need_open_too(tmp_path):
 async def test_without_others_and_without_open_nobody_is_let_in(tmp_path):
     async with plugin_broker(tmp_path, open=False) as running:
         client, code = await knock(running, username="lamp", password=b"right")
-        assert code == ConnackCode.NOT_AUTHORIZED
+        assert code == ConnackCode.BAD_USER_NAME_OR_PASSWORD
         await client.expect_end()
 
 

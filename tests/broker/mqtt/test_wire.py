@@ -140,3 +140,32 @@ async def test_a_pause_ends_with_the_connection():
         other = await RawClient.connected(running.address, "other")
         other.send(b"\xc0\x00")
         await other.expect(PacketType.PINGRESP)
+
+
+async def test_a_client_that_does_not_read_cannot_keep_a_connection_that_is_over(monkeypatch):
+    monkeypatch.setattr("thingctl_broker.mqtt.wire.LINGER", 0.1)
+    async with front_broker() as running:
+        client = await RawClient.connected(running.address, "deaf")
+        await client.subscribe("news/#", qos=0)
+        (connection,) = running.front.connections
+        client._writer.transport.pause_reading()
+        source = await RawClient.connected(running.address, "source")
+        while not connection._write_paused:
+            source.send(packets.encode_publish(b"news/a", b"x" * 100_000))
+            await asyncio.sleep(0)
+        await RawClient.connected(running.address, "deaf")
+        transport = connection._transport
+        assert transport.get_write_buffer_size() > 0
+        await eventually(lambda: transport.get_extra_info("socket").fileno() < 0)
+
+
+async def test_what_comes_with_or_after_the_end_is_not_looked_at():
+    async with front_broker() as running:
+        await RawClient.connected(running.address, "client")
+        (connection,) = running.front.connections
+        connection.close("as if taken over")
+        connection.data_received(
+            packets.encode_publish(b"$SYS/x", b"") + packets.encode_subscribe(1, [("a", 0)])
+        )
+        assert running.service.counters["dropped.forbiddenTopic"] == 0
+        assert connection.behind is None

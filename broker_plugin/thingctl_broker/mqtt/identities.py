@@ -1,0 +1,88 @@
+"""Who a client is, when devices must prove it: a user name and a password, or a certificate.
+
+The name is the thing's. Sessions belong to it: a client id counts within one thing only,
+so no client can take over, resume or end what another identity has left, or squat its id.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from thingctl_broker.acl import Acl, AclSettings
+from thingctl_broker.mqtt.front import Admission
+from thingctl_broker.mqtt.packets import ConnackCode, Refused
+from thingctl_broker.passwords import Busy, TooManyFailures
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from thingctl_broker.mqtt.packets import Connect
+    from thingctl_broker.passwords import Passwords
+    from thingctl_broker.things import Thing, ThingRegistry
+
+
+class IdentityGatekeeper:
+    """Admits things that are in the registry and enabled, by certificate or password."""
+
+    def __init__(self, things: ThingRegistry, passwords: Passwords, acl: AclSettings | None = None) -> None:
+        self._things = things
+        self._passwords = passwords
+        self._acl = AclSettings() if acl is None else acl
+
+    def admit(self, connect: Connect, peer: tuple[str, int]) -> Admission | Awaitable[Admission]:
+        """Return who it is; raise :class:`Refused` otherwise."""
+        if connect.certificate:
+            return self._admission(self._certified(connect), connect)
+        if not connect.username or connect.password is None:
+            raise Refused(ConnackCode.NOT_AUTHORIZED, "no user name and password")
+        thing = self._things.get(connect.username)
+        if thing is not None and self._passwords.remembers(thing.name, thing.password_hash, connect.password):
+            return self._admission(thing, connect)
+        return self._verify(connect, connect.username, connect.password, peer[0])
+
+    async def _verify(self, connect: Connect, name: str, password: bytes, address: str) -> Admission:
+        thing = self._things.get(name)
+        password_hash = "" if thing is None else thing.password_hash
+        try:
+            is_right = await self._passwords.verify(name, password_hash, password, address)
+        except TooManyFailures:
+            raise Refused(ConnackCode.NOT_AUTHORIZED, "too many wrong passwords from this address") from None
+        except Busy:
+            raise Refused(ConnackCode.SERVER_UNAVAILABLE, "too many are signing in at once") from None
+        # Verifying took its time: what was decided about the thing meanwhile counts.
+        thing = self._things.get(name)
+        if not is_right or thing is None or thing.password_hash != password_hash:
+            raise Refused(ConnackCode.BAD_USER_NAME_OR_PASSWORD, "wrong user name or password")
+        return self._admission(thing, connect)
+
+    def _admission(self, thing: Thing, connect: Connect) -> Admission:
+        password_hash = thing.password_hash
+
+        def stands() -> bool:
+            is_same = self._things.get(thing.name) is thing and thing.password_hash == password_hash
+            return is_same and thing.enabled
+
+        return admission_of(thing, connect, self._acl)._replace(stands=stands)
+
+    def _certified(self, connect: Connect) -> Thing:
+        """The one thing that the certificate names; a user name chooses among several."""
+        found = [thing for name in connect.certificate if (thing := self._things.get(name)) is not None]
+        if connect.username:
+            found = [thing for thing in found if thing.name == connect.username]
+        if len(found) != 1:
+            raise Refused(
+                ConnackCode.NOT_AUTHORIZED,
+                "the certificate names no thing that is known, or not the one of the user name, or several",
+            )
+        return found[0]
+
+
+def admission_of(thing: Thing, connect: Connect, acl: AclSettings) -> Admission:
+    """Let a thing in whose identity is proven; raises :class:`Refused` if it may not connect."""
+    if not thing.enabled:
+        raise Refused(ConnackCode.NOT_AUTHORIZED, f"the thing {thing.name!r} is disabled")
+    own = Acl(acl, thing.name)
+    if connect.will is not None and not own.may_publish(connect.will.topic):
+        raise Refused(ConnackCode.NOT_AUTHORIZED, f"a will on topic {connect.will.topic[:80]!a}")
+    # A slash is in no thing's name, so no two identities meet here, whatever their client ids.
+    return Admission(thing.name, f"{thing.name}/{connect.client_id}", own)
