@@ -29,12 +29,16 @@ from thingctl_broker.mqtt.websocket import WebSocket
 from thingctl_broker.passwords import Passwords
 from thingctl_broker.paths import default_data_dir
 from thingctl_broker.registry_store import RegistryError, RegistryStore
+from thingctl_broker.rolling import Rollouts
+from thingctl_broker.rollout_store import RolloutStore
 from thingctl_broker.service import CommandService
 from thingctl_broker.sweeper import sweep
 from thingctl_broker.table import ExecutionTable
 from thingctl_broker.things import ThingRegistry
+from thingctl_broker.tls import ServerTls, TlsError, keep_looking
 from thingctl_broker.unkept import NoJournal
 from thingctl_broker.waiting import EndWaiters
+from thingctl_protocol.bundle import Bundle
 from thingctl_protocol.topics import Topics
 
 if TYPE_CHECKING:
@@ -66,6 +70,7 @@ class Application:
             if isinstance(self._journal, SqliteJournal):
                 self._journal.release()
             raise ConfigurationError(f"data directory {self.data_dir}: {error}") from error
+        self._mqtt_tls, self._http_tls = self._open_tls()
         self.passwords = Passwords()
         is_lab = settings.open and settings.in_memory  # nobody has said who is a thing, and nothing is kept
         self.things = ThingRegistry(enrols=settings.open, changed=None if is_lab else self._thing_changed)
@@ -93,6 +98,9 @@ class Application:
         self._audit = self._open_audit()
         note = note_nothing if self._audit is None else self._audit.note
         self.directory = Directory(self.service, self.passwords, self._registry_store, self.front.expel, note)
+        self.directory.bundle = self._bundle
+        kept = isinstance(self._journal, SqliteJournal)
+        self.rollouts = Rollouts(self.service, RolloutStore(self.data_dir) if kept else None)
         with ExitStack() as undo:
             undo.callback(self.passwords.close)
             if self._audit is not None:
@@ -102,6 +110,9 @@ class Application:
             if isinstance(self._journal, SqliteJournal):
                 undo.callback(self._journal.release)
                 self._recover(self._journal)
+            going = self.rollouts.restore()
+            if going:
+                _log.info("commands to many things go on", count=going)
             self._mqtt_socket = _bind("mqtt", settings.mqtt.bind)
             undo.callback(self._mqtt_socket.close)
             self._http_socket = _bind("http", settings.http.bind)
@@ -109,10 +120,20 @@ class Application:
         self.mqtt_address: Address = bound_to(self._mqtt_socket)
         self.http_address: Address = bound_to(self._http_socket)
         self._http = HttpServer(
-            create_app(self.service, self.waiters, self.tokens, self.directory, note),
+            create_app(
+                self.service,
+                self.waiters,
+                self.tokens,
+                self.directory,
+                note,
+                connections=lambda: len(self.front.connections),
+                rollouts=self.rollouts,
+            ),
             self._http_socket,
             self._websocket,
+            None if self._http_tls is None else self._http_tls.context,
         )
+        self._tls_watch: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self, broker: Broker) -> None:
@@ -127,8 +148,13 @@ class Application:
         if self._audit is not None:
             self.service.events.subscribe(self._audit.on_change)
             self._audit.note(Event.STARTED, detail="open enrolment" if self.settings.open else "")
-        await self.front.start(self.service, broker, [self._mqtt_socket])
+        mqtt_tls = None if self._mqtt_tls is None else self._mqtt_tls.context
+        await self.front.start(self.service, broker, [self._mqtt_socket], mqtt_tls)
+        listeners = [tls for tls in (self._mqtt_tls, self._http_tls) if tls is not None]
+        if listeners:
+            self._tls_watch = asyncio.get_running_loop().create_task(keep_looking(listeners))
         self._sweeper = asyncio.get_running_loop().create_task(sweep(self.service))
+        self.rollouts.start()
         await self._http.start()
         if self.settings.open:
             _log.warning(
@@ -141,9 +167,12 @@ class Application:
         """Stop serving: operators first, then devices."""
         self.waiters.release()
         await self._http.stop()
+        await self.rollouts.stop()
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)
+        if self._tls_watch is not None:
+            self._tls_watch.cancel()
         await self.front.stop()
         self._mqtt_socket.close()
         self._http_socket.close()
@@ -167,6 +196,35 @@ class Application:
         try:
             return SqliteJournal(self.data_dir, max_bytes=self.settings.commands.journal_bytes)
         except JournalError as error:
+            raise ConfigurationError(str(error)) from error
+
+    @property
+    def mqtt_url(self) -> str:
+        """Where devices reach the broker."""
+        scheme = "mqtt" if self._mqtt_tls is None else "mqtts"
+        return self.settings.mqtt.public_url or f"{scheme}://{self.mqtt_address}"
+
+    @property
+    def http_url(self) -> str:
+        """Where operators reach the broker."""
+        return f"{'http' if self._http_tls is None else 'https'}://{self.http_address}"
+
+    def _bundle(self, thing: str, password: str) -> Bundle:
+        """What a device needs to be told, to be this thing."""
+        mqtt = self.settings.mqtt
+        return Bundle(thing, self.mqtt_url, thing, password, ca=self._ca, topic_root=mqtt.topic_root)
+
+    def _open_tls(self) -> tuple[ServerTls | None, ServerTls | None]:
+        mqtt, http = self.settings.mqtt, self.settings.http
+        try:
+            self._ca = Path(mqtt.tls_ca).read_text("utf-8") if mqtt.tls_ca else ""
+            return (
+                ServerTls(mqtt.tls_cert, mqtt.tls_key, mqtt.tls_client_ca) if mqtt.tls_cert else None,
+                ServerTls(http.tls_cert, http.tls_key) if http.tls_cert else None,
+            )
+        except (TlsError, OSError, UnicodeDecodeError) as error:
+            if isinstance(self._journal, SqliteJournal):
+                self._journal.release()
             raise ConfigurationError(str(error)) from error
 
     def _open_audit(self) -> Audit | None:

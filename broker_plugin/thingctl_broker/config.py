@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from thingctl_broker.acl import AclSettings, check_rule
-from thingctl_broker.addresses import is_loopback, parse_address
+from thingctl_broker.addresses import Address, is_loopback, parse_address
 from thingctl_broker.audit import FILE_MAX
 from thingctl_broker.delivery import QUEUE_MAX, WINDOW
 from thingctl_broker.mqtt.limits import FrontLimits
@@ -29,12 +29,27 @@ class MqttSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     bind: str = "127.0.0.1:1883"
     topic_root: str = DEFAULT_ROOT
+    tls_cert: str = ""
+    """A certificate chain in PEM; with it, devices connect by TLS only."""
+    tls_key: str = ""
+    """Its key; empty: it is in ``tls_cert``."""
+    tls_client_ca: str = ""
+    """Whose certificates let devices in instead of a password; empty: nobody's."""
+    tls_ca: str = ""
+    """Whom devices are to trust; goes into their bundles. Empty: the system's authorities."""
+    public_url: str = ""
+    """Where devices reach the broker, such as ``mqtts://broker.example:8883``; goes into their
+    bundles. Empty: where it listens."""
 
 
 class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where operators connect."""
 
     bind: str = "127.0.0.1:8080"
+    tls_cert: str = ""
+    """A certificate chain in PEM; with it, the API and the console are served by HTTPS only."""
+    tls_key: str = ""
+    """Its key; empty: it is in ``tls_cert``."""
 
 
 class CommandSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,6 +84,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     open: bool = False
     """Whether devices are let in without credentials; on loopback only."""
+    insecure_bind: bool = False
+    """Whether to listen beyond loopback without TLS, so that passwords, tokens and commands
+    can be read and changed on the way."""
     data_dir: str | None = None
     in_memory: bool = False
     """Whether executions are forgotten when the broker ends, and with ``open`` things too.
@@ -113,13 +131,17 @@ def check(settings: Settings) -> Settings:
     try:
         Topics(settings.mqtt.topic_root)
         mqtt = parse_address(settings.mqtt.bind)
-        parse_address(settings.http.bind)
+        http = parse_address(settings.http.bind)
     except (ProtocolError, ValueError) as error:
         raise ConfigurationError(str(error)) from None
     if settings.open and not is_loopback(mqtt):
         raise ConfigurationError(
             f"open enrolment lets anybody be any thing: it is for loopback only, not for {settings.mqtt.bind}"
         )
+    _check_exposure("mqtt", mqtt, settings.mqtt.tls_cert, allowed=settings.insecure_bind)
+    _check_exposure("http", http, settings.http.tls_cert, allowed=settings.insecure_bind)
+    if settings.mqtt.tls_client_ca and not settings.mqtt.tls_cert:
+        raise ConfigurationError("mqtt: tls_client_ca needs tls_cert")
     for rule in (*settings.acl.publish, *settings.acl.subscribe):
         fault = check_rule(rule)
         if fault is not None:
@@ -136,3 +158,12 @@ def check(settings: Settings) -> Settings:
     if commands.window > settings.limits.in_flight:
         raise ConfigurationError("commands: window must not be above limits.in_flight")
     return settings
+
+
+def _check_exposure(what: str, address: Address, tls_cert: str, *, allowed: bool) -> None:
+    if not is_loopback(address) and not tls_cert and not allowed:
+        raise ConfigurationError(
+            f"{what}: {address} can be reached from elsewhere, and without TLS whoever is on the way reads "
+            f"passwords and tokens: set tls_cert (thingctl tls init makes one), or insecure_bind = true "
+            "(--insecure-bind) to do it all the same"
+        )

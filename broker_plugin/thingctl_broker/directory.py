@@ -17,10 +17,13 @@ from thingctl_broker.passwords import PASSWORD_MAX, PASSWORD_MIN, make_password
 from thingctl_broker.schema_bounds import SchemaFault
 from thingctl_broker.table import Query
 from thingctl_broker.things import TYPE_ACTIONS_MAX, Definition, check_description
+from thingctl_protocol.bundle import Bundle
 from thingctl_protocol.errors import ProtocolError
 from thingctl_protocol.identifiers import check_action_name, check_thing_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from thingctl_broker.passwords import Passwords
     from thingctl_broker.service import CommandService
     from thingctl_broker.things import Thing, ThingType
@@ -69,6 +72,8 @@ class Directory:
         self._store = NoStore() if store is None else store
         self._expel = expel if expel is not None else _nobody
         self._note = note
+        self.bundle: Callable[[str, str], Bundle] = _local_bundle
+        """What the device of a thing with a password is to be told."""
 
     async def add(self, name: str, definition: Definition, password: str | None = None) -> tuple[Thing, str]:
         """Add a thing that is not there yet; return it and its password, made unless given.
@@ -146,6 +151,10 @@ class Directory:
     def _check_new(self, name: str) -> None:
         if self.registry.get(name) is not None:
             raise ThingExists(f"there is a thing named {name!r} already")
+
+
+def _local_bundle(thing: str, password: str) -> Bundle:
+    return Bundle(thing, "mqtt://127.0.0.1:1883", thing, password)
 
 
 def _told(definition: Definition) -> str:

@@ -16,6 +16,10 @@ TOKENS_FILE: Final = "tokens.json"
 """In the data directory: the hashes of the API tokens."""
 
 
+TLS_DIR: Final = "tls"
+"""In the data directory: what ``thingctl tls`` makes."""
+
+
 def default_data_dir(environ: Mapping[str, str] | None = None) -> Path:
     """The data directory of broker and client commands; it need not exist.
 

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from thingctl_broker.cli import audit, commands, thing_types, things, tokens
+from thingctl_broker.cli import audit, commands, thing_types, things, tls, tokens
 from thingctl_broker.cli.exits import Exit, Failure
 from thingctl_broker.cli.output import clean
 from thingctl_broker.cli.serve import serve  # its own heavy imports wait until it runs
@@ -36,6 +36,7 @@ app.add_typer(things.app, name="things")
 app.add_typer(thing_types.app, name="thing-types")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(audit.app, name="audit")
+app.add_typer(tls.app, name="tls")
 
 
 def _version(asked: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import ssl
 from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -33,8 +34,11 @@ PAGE: Final = 500
 class ApiClient:
     """One connection to one broker; a context manager. Raises :class:`Failure` for whatever goes wrong."""
 
-    def __init__(self, url: str, token: str) -> None:
-        """``url``: ``http://host[:port]`` or ``https://…``, with a path if a proxy adds one."""
+    def __init__(self, url: str, token: str, ca: str = "") -> None:
+        """``url``: ``http://host[:port]`` or ``https://…``, with a path if a proxy adds one.
+
+        ``ca``: a file with the authority to trust; empty: the system's.
+        """
         self.url = url
         parts = urlsplit(url)
         try:
@@ -46,8 +50,11 @@ class ApiClient:
         self._base = f"{parts.path.rstrip('/')}/api/v1"
         self._headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
         # http.client sets TCP_NODELAY itself.
-        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-        self._connection = kind(host, port, timeout=TIMEOUT)
+        self._connection: HTTPConnection
+        if parts.scheme == "https":
+            self._connection = HTTPSConnection(host, port, timeout=TIMEOUT, context=_context(ca))
+        else:
+            self._connection = HTTPConnection(host, port, timeout=TIMEOUT)
 
     def __enter__(self) -> Self:
         return self
@@ -182,6 +189,13 @@ class ApiClient:
 
     def _no_broker(self) -> Failure:
         return Failure(Exit.UNREACHABLE, f"what answers at {self.url} is not a thingctl broker")
+
+
+def _context(ca: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca or None)
+    except OSError as error:
+        raise Failure(Exit.USAGE, f"THINGCTL_CA {ca} cannot be used: {error.strerror or error}") from None
 
 
 def _path(execution_id: str) -> str:

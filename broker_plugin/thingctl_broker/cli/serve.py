@@ -26,6 +26,14 @@ def serve(  # noqa: PLR0917 typer's options
     in_memory: Annotated[
         bool | None, typer.Option("--in-memory", help="Forget executions when the broker ends.")
     ] = None,
+    tls_dir: Annotated[
+        Path | None,
+        typer.Option("--tls-dir", metavar="DIR", help="Serve by TLS, with what thingctl tls made."),
+    ] = None,
+    insecure_bind: Annotated[
+        bool | None,
+        typer.Option("--insecure-bind", help="Listen beyond this machine without TLS all the same."),
+    ] = None,
     debug: Annotated[bool, typer.Option(help="Log everything.")] = False,
 ) -> None:
     """Run the broker: MQTT for devices, HTTP for operators."""
@@ -36,9 +44,10 @@ def serve(  # noqa: PLR0917 typer's options
     configure_logs(debug=debug)
     try:
         settings = read_settings(config) if config is not None else Settings()
-        settings = check(
-            _with_options(settings, data_dir=data_dir, mqtt=mqtt, http=http, open_=open_, in_memory=in_memory)
+        settings = _with_options(
+            settings, data_dir=data_dir, mqtt=mqtt, http=http, open_=open_, in_memory=in_memory
         )
+        settings = check(_with_tls(settings, tls_dir, insecure_bind))
         run(settings, _tell)
     except ConfigurationError as error:
         typer.echo(f"thingctl: {error}", err=True)
@@ -69,9 +78,22 @@ def _with_options(
     return settings
 
 
+def _with_tls(settings: Settings, tls_dir: Path | None, insecure_bind: bool | None) -> Settings:
+    from msgspec.structs import replace  # noqa: PLC0415 the client commands must start fast
+
+    if insecure_bind is not None:
+        settings = replace(settings, insecure_bind=insecure_bind)
+    if tls_dir is not None:
+        ca, cert, key = (str(tls_dir / file) for file in ("ca.crt", "server.crt", "server.key"))
+        mqtt = replace(settings.mqtt, tls_cert=cert, tls_key=key, tls_client_ca=ca, tls_ca=ca)
+        http = replace(settings.http, tls_cert=cert, tls_key=key)
+        settings = replace(settings, mqtt=mqtt, http=http)
+    return settings
+
+
 def _tell(application: Application) -> None:
     """Say where everything is. Programs may read these lines: a word, then a value."""
-    lines = [f"mqtt   mqtt://{application.mqtt_address}", f"http   http://{application.http_address}"]
+    lines = [f"mqtt   {application.mqtt_url}", f"http   {application.http_url}"]
     if application.settings.open:
         lines.append("open   devices need no credentials; a thing's name is its user name or client id")
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import urlsplit
@@ -10,7 +11,7 @@ import typer
 
 from thingctl_broker.cli.client import ApiClient
 from thingctl_broker.cli.exits import Exit, Failure
-from thingctl_broker.paths import ADMIN_TOKEN_FILE, default_data_dir
+from thingctl_broker.paths import ADMIN_TOKEN_FILE, TLS_DIR, default_data_dir
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +35,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs."
 
 def connect(url: str, token: str) -> ApiClient:
     """Make the client; raises :class:`Failure` when the URL is none or there is no token."""
-    client = ApiClient(url, token)
+    ca = _ca(url)
+    client = ApiClient(url, token, ca)
     if token:
         _check_token(token)
         return client
@@ -43,7 +45,16 @@ def connect(url: str, token: str) -> ApiClient:
         raise Failure(
             Exit.UNAUTHORIZED, f"{url} is another machine: give its API token with --token or THINGCTL_TOKEN"
         )
-    return ApiClient(url, _admin_token(default_data_dir() / ADMIN_TOKEN_FILE))
+    return ApiClient(url, _admin_token(default_data_dir() / ADMIN_TOKEN_FILE), ca)
+
+
+def _ca(url: str) -> str:
+    """The authority to trust: ``THINGCTL_CA``, or that of a broker on this machine; else the system's."""
+    chosen = os.environ.get("THINGCTL_CA", "")
+    if chosen or not url.startswith("https:") or not _is_loopback(url):
+        return chosen
+    own = default_data_dir() / TLS_DIR / "ca.crt"
+    return str(own) if own.exists() else ""
 
 
 def _admin_token(path: Path) -> str:

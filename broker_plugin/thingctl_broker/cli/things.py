@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
 import typer
 
 from thingctl_broker.cli import output
+from thingctl_broker.cli.exits import Exit, Failure
 from thingctl_broker.cli.settings import DEFAULT_URL, AsJson, Token, Url, connect
+from thingctl_broker.cli.tls import thing_pair
 
 if TYPE_CHECKING:
     from thingctl_broker.cli.client import Json
@@ -19,6 +23,11 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The thing's name.")]
 Type = Annotated[str | None, typer.Option("--type", metavar="TYPE", help="Its thing type.")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="TAG", help="A tag of it; may be repeated.")]
 Description = Annotated[str | None, typer.Option("--description", metavar="TEXT", help="What it is.")]
+
+BundleFile = Annotated[
+    Path | None,
+    typer.Option("--bundle", metavar="FILE", help="Write what its device needs into this new file."),
+]
 
 app = typer.Typer(help="List, add, change and remove things.", no_args_is_help=False)
 
@@ -67,15 +76,34 @@ def add(
     type_: Type = None,
     tag: Tags = None,
     description: Description = None,
+    bundle: BundleFile = None,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(
+            "--certificate",
+            metavar="DIR",
+            help="With --bundle: a certificate by the CA in DIR (thingctl tls init) instead of a password.",
+        ),
+    ] = None,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     token: Token = "",
 ) -> None:
-    """Add a thing and show its password, this once."""
+    """Add a thing and show its password, this once; or put all its device needs into a file."""
+    if certificate is not None and bundle is None:
+        raise Failure(Exit.USAGE, "--certificate goes into a bundle: give --bundle FILE, too")
+    pair = None if certificate is None else thing_pair(certificate, name)
     body = {"name": name} | _definition(type_, tag, description)
     with connect(url, token) as client:
         thing = client.request("POST", "/things", body=json.dumps(body))
-    _print_credentials(thing, as_json=as_json)
+        if pair is not None:
+            client.request("DELETE", f"{_path(name)}/password")
+            for field in ("username", "password"):
+                thing["bundle"].pop(field, None)
+            thing["bundle"] |= {"cert": pair.cert.decode(), "key": pair.key.decode()}
+    if bundle is not None:
+        _write_bundle(bundle, thing)
+    _print_credentials(thing, as_json=as_json, bundle=bundle)
 
 
 @app.command()
@@ -126,11 +154,20 @@ def remove(name: Name, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
 
 
 @app.command()
-def password(name: Name, *, as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = "") -> None:
+def password(
+    name: Name,
+    *,
+    bundle: BundleFile = None,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+) -> None:
     """Give a thing a new password and show it, this once; the old one ends at once."""
     with connect(url, token) as client:
         thing = client.request("POST", f"{_path(name)}/password", body="{}")
-    _print_credentials(thing, as_json=as_json)
+    if bundle is not None:
+        _write_bundle(bundle, thing)
+    _print_credentials(thing, as_json=as_json, bundle=bundle)
 
 
 def _definition(type_: str | None, tags: list[str] | None, description: str | None) -> dict[str, Any]:
@@ -154,8 +191,25 @@ def _row(thing: Json) -> tuple[str, ...]:
     )
 
 
-def _print_credentials(thing: Json, *, as_json: bool) -> None:
+def _write_bundle(path: Path, thing: Json) -> None:
+    """Write the bundle, for its owner's eyes alone; nothing that is there is overwritten."""
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump(thing.get("bundle"), file, indent=2)
+            file.write("\n")
+    except OSError as error:
+        raise Failure(
+            Exit.USAGE,
+            f"{path} cannot be written: {error.strerror}; thingctl things password {thing.get('name')} "
+            "--bundle FILE makes another one",
+        ) from None
+
+
+def _print_credentials(thing: Json, *, as_json: bool, bundle: Path | None) -> None:
     credentials = thing.get("credentials") or {}
+    if bundle is not None and not as_json:
+        print(f"{output.clean(thing.get('name'))}: on its device: thingctl-agent install --bundle {bundle}")
+        return
     if as_json:
         output.print_json({"name": thing.get("name")} | credentials)
         return

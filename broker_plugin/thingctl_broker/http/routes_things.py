@@ -14,7 +14,6 @@ from thingctl_broker.http.bodies import decode_body, read_json_body
 from thingctl_broker.http.queries import Parameters
 from thingctl_broker.http.schemas import encode_page
 from thingctl_broker.http.thing_schemas import (
-    CredentialsResource,
     new_thing_decoder,
     password_body_decoder,
     thing_body_decoder,
@@ -78,8 +77,8 @@ class Things:
         body = decode_body(new_thing_decoder, await _body(request))
         require_thing(request.scope["token"], body.name)
         thing, password = await self._directory.add(body.name, body.definition(), body.password)
-        credentials = CredentialsResource(thing.name, password)
-        return Answer(201, whole_thing(thing, self._registry, credentials), (_location(thing.name),))
+        bundle = self._directory.bundle(thing.name, password)
+        return Answer(201, whole_thing(thing, self._registry, bundle), (_location(thing.name),))
 
     @needs(Scope.THINGS_READ)
     async def show(self, request: Request) -> Answer:
@@ -124,8 +123,8 @@ class Things:
         raw = await _body(request)
         body = decode_body(password_body_decoder, raw or b"{}")
         password = await self._directory.new_password(name, body.password)
-        credentials = CredentialsResource(name, password)
-        return Answer(200, whole_thing(self._registry.need(name), self._registry, credentials))
+        bundle = self._directory.bundle(name, password)
+        return Answer(200, whole_thing(self._registry.need(name), self._registry, bundle))
 
     @needs(Scope.THINGS_WRITE)
     async def remove_password(self, request: Request) -> Answer:

@@ -12,6 +12,7 @@ from thingctl_broker.http.connection import Connection
 
 if TYPE_CHECKING:
     import socket
+    import ssl
     from collections.abc import Callable
 
     from starlette.types import Receive, Scope, Send
@@ -21,6 +22,9 @@ STOP_GRACE: Final = 0.5
 
 KEEP_ALIVE: Final = 60
 """Seconds that an idle connection stays open after an answer."""
+
+STRICT_TRANSPORT: Final = ("strict-transport-security", "max-age=31536000")
+"""Over TLS: a browser that has been here once never asks in the clear again (RFC 6797)."""
 
 _SWEEP_TICKS: Final = 10
 """Connections are looked at every so many ticks of 0.1 s."""
@@ -49,8 +53,12 @@ class HttpServer:
         app: StoppableApp,
         sock: socket.socket,
         websocket: Callable[..., asyncio.Protocol] | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """``websocket`` makes the protocol that takes a connection over which asks for WebSocket."""
+        """``websocket`` makes the protocol that takes a connection over which asks for WebSocket.
+
+        ``tls``: serve HTTPS with it.
+        """
         self._app = app
         self._sock = sock
         self._server = _Server(
@@ -65,8 +73,10 @@ class HttpServer:
                 proxy_headers=False,
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE,
+                headers=[] if tls is None else [STRICT_TRANSPORT],
             )
         )
+        self._server.tls = tls
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -99,9 +109,12 @@ class _Server(uvicorn.Server):
     Those live in its ``serve``, which is never called.
     """
 
+    tls: ssl.SSLContext | None = None
+
     async def open(self, sock: socket.socket) -> None:
         """Listen on ``sock``."""
         self.config.load()
+        self.config.ssl = self.tls
         self.lifespan = self.config.lifespan_class(self.config)
         await self.startup([sock])
 

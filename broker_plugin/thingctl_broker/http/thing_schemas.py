@@ -12,6 +12,7 @@ from thingctl_broker.param_schemas import check_schema
 from thingctl_broker.schema_bounds import SchemaFault
 from thingctl_broker.things import Definition, ThingType
 from thingctl_broker.times import rfc3339
+from thingctl_protocol.bundle import Bundle, encode_bundle
 from thingctl_protocol.messages import ActionDescription, Announcement
 
 if TYPE_CHECKING:
@@ -143,6 +144,8 @@ class ThingResource(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     drift: list[Drift] | None = None
     schema_faults: list[SchemaFaultResource] | None = None
     credentials: CredentialsResource | None = None
+    bundle: msgspec.Raw | None = None
+    """The file that enrols the device, credentials and all."""
 
 
 class TypeResource(msgspec.Struct, frozen=True, rename="camel"):
@@ -182,10 +185,8 @@ def thing_resource(thing: Thing) -> ThingResource:
     )
 
 
-def whole_thing(
-    thing: Thing, registry: ThingRegistry, credentials: CredentialsResource | None = None
-) -> bytes:
-    """All there is about a thing, encoded."""
+def whole_thing(thing: Thing, registry: ThingRegistry, bundle: Bundle | None = None) -> bytes:
+    """All there is about a thing, encoded; with a bundle, its credentials too."""
     resource = thing_resource(thing)
     announcement, thing_type = thing.announcement, registry.type_of(thing)
     drift = None
@@ -197,7 +198,8 @@ def whole_thing(
             announcement=announcement,
             drift=drift,
             schema_faults=None if announcement is None else _faults(announcement) or None,
-            credentials=credentials,
+            credentials=None if bundle is None else CredentialsResource(bundle.username, bundle.password),
+            bundle=None if bundle is None else msgspec.Raw(encode_bundle(bundle)),
         )
     )
 

@@ -23,6 +23,7 @@ from thingctl_protocol.topics import Topics
 
 if TYPE_CHECKING:
     import socket
+    import ssl
     from collections.abc import Awaitable, Callable
 
     from thingctl_broker.acl import Acl
@@ -104,15 +105,29 @@ class Front:
         self._watcher: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop
 
-    async def start(self, service: CommandService, broker: Broker, sockets: list[socket.socket]) -> None:
-        """Listen on ``sockets``, which are bound."""
+    async def start(
+        self,
+        service: CommandService,
+        broker: Broker,
+        sockets: list[socket.socket],
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """Listen on ``sockets``, which are bound; ``tls``: with it, and not without."""
         self.service = service
         self.broker = broker
         steady_subscriptions(broker)
         self._loop = asyncio.get_running_loop()
         for sock in sockets:
+            timeout = None if tls is None else self.limits.connect_timeout
             self._servers.append(
-                await self._loop.create_server(self.connection, sock=sock, backlog=4096),
+                await self._loop.create_server(
+                    self.connection,
+                    sock=sock,
+                    backlog=4096,
+                    ssl=tls,
+                    ssl_handshake_timeout=timeout,
+                    ssl_shutdown_timeout=timeout,
+                ),
             )
         self._watcher = self._loop.create_task(self._watch())
 
