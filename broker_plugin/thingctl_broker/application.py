@@ -29,6 +29,8 @@ from thingctl_broker.mqtt.websocket import WebSocket
 from thingctl_broker.passwords import Passwords
 from thingctl_broker.paths import default_data_dir
 from thingctl_broker.registry_store import RegistryError, RegistryStore
+from thingctl_broker.rolling import Rollouts
+from thingctl_broker.rollout_store import RolloutStore
 from thingctl_broker.service import CommandService
 from thingctl_broker.sweeper import sweep
 from thingctl_broker.table import ExecutionTable
@@ -97,6 +99,8 @@ class Application:
         note = note_nothing if self._audit is None else self._audit.note
         self.directory = Directory(self.service, self.passwords, self._registry_store, self.front.expel, note)
         self.directory.bundle = self._bundle
+        kept = isinstance(self._journal, SqliteJournal)
+        self.rollouts = Rollouts(self.service, RolloutStore(self.data_dir) if kept else None)
         with ExitStack() as undo:
             undo.callback(self.passwords.close)
             if self._audit is not None:
@@ -106,6 +110,9 @@ class Application:
             if isinstance(self._journal, SqliteJournal):
                 undo.callback(self._journal.release)
                 self._recover(self._journal)
+            going = self.rollouts.restore()
+            if going:
+                _log.info("commands to many things go on", count=going)
             self._mqtt_socket = _bind("mqtt", settings.mqtt.bind)
             undo.callback(self._mqtt_socket.close)
             self._http_socket = _bind("http", settings.http.bind)
@@ -113,7 +120,15 @@ class Application:
         self.mqtt_address: Address = bound_to(self._mqtt_socket)
         self.http_address: Address = bound_to(self._http_socket)
         self._http = HttpServer(
-            create_app(self.service, self.waiters, self.tokens, self.directory, note),
+            create_app(
+                self.service,
+                self.waiters,
+                self.tokens,
+                self.directory,
+                note,
+                connections=lambda: len(self.front.connections),
+                rollouts=self.rollouts,
+            ),
             self._http_socket,
             self._websocket,
             None if self._http_tls is None else self._http_tls.context,
@@ -139,6 +154,7 @@ class Application:
         if listeners:
             self._tls_watch = asyncio.get_running_loop().create_task(keep_looking(listeners))
         self._sweeper = asyncio.get_running_loop().create_task(sweep(self.service))
+        self.rollouts.start()
         await self._http.start()
         if self.settings.open:
             _log.warning(
@@ -151,6 +167,7 @@ class Application:
         """Stop serving: operators first, then devices."""
         self.waiters.release()
         await self._http.stop()
+        await self.rollouts.stop()
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)

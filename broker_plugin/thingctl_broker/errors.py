@@ -55,6 +55,14 @@ class TableFull(ServiceError):
     """The table holds as many executions as it may, and all of them are live."""
 
 
+class UnknownCommand(ServiceError):
+    """No command to many things has that id."""
+
+
+class WrongMove(ServiceError):
+    """A command to many things cannot be paused, resumed or canceled as it stands."""
+
+
 class ThingDisabled(ServiceError):
     """The thing is switched off: it takes no commands."""
 

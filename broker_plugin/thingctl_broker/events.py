@@ -51,7 +51,10 @@ class Events:
                 listener(execution, change)
             except Exception:
                 self._log.exception(
-                    "listener failed", execution_id=execution.execution_id, change=change.value
+                    "listener failed",
+                    execution_id=execution.execution_id,
+                    thing=execution.thing,
+                    change=change.value,
                 )
 
 

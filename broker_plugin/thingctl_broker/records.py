@@ -103,7 +103,9 @@ def to_rows(executions: Iterable[Execution]) -> list[Row]:
         try:
             rows.append(to_row(execution, new=not execution.kept))
         except UnicodeError:  # one that cannot be told must not keep all others from the disk
-            _log.exception("an execution cannot be kept", execution_id=execution.execution_id)
+            _log.exception(
+                "an execution cannot be kept", execution_id=execution.execution_id, thing=execution.thing
+            )
     return rows
 
 

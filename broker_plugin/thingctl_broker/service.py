@@ -118,12 +118,13 @@ class CommandService:
         *,
         requested_by: str = "",
         idempotency_key: str = "",
+        command_id: str = "",
     ) -> Execution:
         """Accept a command for one thing and see it on its way.
 
         ``params``: an encoded JSON object. ``ttl``: whole seconds. ``idempotency_key``: with
         the key of an earlier command by the same caller, that command's execution is
-        returned and nothing is sent.
+        returned and nothing is sent. ``command_id``: of a command to many things (:meth:`make_id`).
 
         Raises :class:`InvalidCommand`, :class:`UnknownThing`, :class:`ThingDisabled`,
         :class:`QueueFull`, :class:`~thingctl_broker.errors.IdempotencyConflict`, :class:`NotAccepting` or
@@ -141,7 +142,7 @@ class CommandService:
             check_thing_name(thing, "/thingId")
             check_action_name(action, "/action")
             check_json_object(params, "/params")
-            command_id = self._ids.make(unix_ms, self._entropy(62))
+            command_id = command_id or self._ids.make(unix_ms, self._entropy(62))
             payload = encode_request(
                 command_id=command_id, action=action, params=params, timestamp=int(at), ttl=ttl
             )
@@ -181,6 +182,10 @@ class CommandService:
         )
         return execution
 
+    def make_id(self) -> str:
+        """The id of a command to many things."""
+        return self._ids.make(int(self._clock.unix() * 1000), self._entropy(62))
+
     def validate(self, thing: str, action: str, params: bytes, ttl: int | None) -> tuple[str, ...]:
         """Check a command as ``send`` would, and send nothing; return what its params were checked by.
 
@@ -202,6 +207,10 @@ class CommandService:
         if execution is None:
             raise UnknownExecution(f"no execution has the id {execution_id!r}, or it ended long ago")
         return execution
+
+    def is_reachable(self, thing: str) -> bool:
+        """Whether the thing is connected and subscribed to its requests."""
+        return self._deliveries.is_reachable(thing)
 
     def list(self, query: Query, limit: int, cursor: str | None = None) -> Page:
         """Executions, newest first, from behind ``cursor``."""
@@ -259,14 +268,24 @@ class CommandService:
         """
         execution = self.table.get(execution_id)
         if execution is None:
-            self._drop(thing, "unknownExecution", f"no execution {execution_id!r}")
+            self._drop(thing, "unknownExecution", f"no execution {execution_id!r}", execution_id=execution_id)
         elif execution.thing != thing:
-            self._drop(thing, "wrongThing", f"execution {execution_id} belongs to another thing")
+            self._drop(
+                thing,
+                "wrongThing",
+                f"execution {execution_id} belongs to another thing",
+                execution_id=execution_id,
+            )
         else:
             try:
                 response = decode_response(payload)
             except ProtocolError as error:
-                self._drop(thing, "badPayload", f"{error.text} (at {error.pointer or 'the whole'})")
+                self._drop(
+                    thing,
+                    "badPayload",
+                    f"{error.text} (at {error.pointer or 'the whole'})",
+                    execution_id=execution_id,
+                )
             else:
                 at = self._clock.unix()
                 outcome = execution.respond(response, at)
@@ -319,6 +338,10 @@ class CommandService:
         """How long until ``expire`` may have something to do; None: nothing is live."""
         deadline = self.table.next_deadline()
         return None if deadline is None else max(0.0, deadline - self._clock.monotonic())
+
+    def monotonic(self) -> float:
+        """Monotonic time, seconds, as the service sees it."""
+        return self._clock.monotonic()
 
     def unix(self) -> float:
         """Wall time, Unix seconds, as the service sees it."""
@@ -409,9 +432,9 @@ class CommandService:
                 execution.thing, "response contradicts the verdict", execution_id=execution.execution_id
             )
 
-    def _drop(self, thing: str, reason: str, text: str) -> None:
+    def _drop(self, thing: str, reason: str, text: str, **ids: str) -> None:
         self.counters[f"dropped.{reason}"] += 1
-        self._warn(thing, "message dropped", reason=reason, fault=text)
+        self._warn(thing, "message dropped", reason=reason, fault=text, **ids)
 
     def _warn(self, thing: str, event: str, **details: object) -> None:
         if self._log_limit.allows(thing, self._clock.monotonic()):

@@ -65,6 +65,8 @@ class ExecutionTable:
         self._executions: dict[str, Execution] = {}
         self._order = _Order()
         self._by_thing: dict[str, _Order] = {}
+        # Most commands have one execution: its id stands for the order of one.
+        self._by_command: dict[str, str | _Order] = {}
         self._deadlines: list[tuple[float, str]] = []
         self._ended: deque[str] = deque()
 
@@ -106,6 +108,13 @@ class ExecutionTable:
         if order is None:
             order = self._by_thing[execution.thing] = _Order()
         order.append(execution_id)
+        others = self._by_command.get(execution.command_id)
+        if others is None:
+            self._by_command[execution.command_id] = execution_id
+        elif isinstance(others, str):
+            self._by_command[execution.command_id] = _Order(others, execution_id)
+        else:
+            others.append(execution_id)
         if execution.is_terminal:
             self._ended.append(execution_id)
         else:
@@ -170,12 +179,24 @@ class ExecutionTable:
             left.append(self._remove(self._ended.popleft()))
         return left
 
+    def of_command(self, command_id: str) -> Iterator[Execution]:
+        """Yield the executions of one command, newest first."""
+        order = self._order_of(command_id)
+        for execution_id in () if order is None else order.newest_first(None):
+            execution = self._executions.get(execution_id)
+            if execution is not None:
+                yield execution
+
     def select(self, query: Query, limit: int, cursor: str | None = None) -> Page:
         """List executions, newest first, from behind ``cursor`` (an id).
 
         A page may hold fewer than ``limit`` and yet have a cursor: see ``SCAN_MAX``.
         """
-        order = self._order if query.thing is None else self._by_thing.get(query.thing)
+        order: _Order | None = self._order
+        if query.thing is not None:
+            order = self._by_thing.get(query.thing)
+        elif query.command_id is not None:
+            order = self._order_of(query.command_id)
         found: list[Execution] = []
         if order is None:
             return Page(found, None)
@@ -196,7 +217,16 @@ class ExecutionTable:
         order.removed(self._executions)
         if not order:
             del self._by_thing[execution.thing]
+        others = self._by_command[execution.command_id]
+        if not isinstance(others, str):
+            others.removed(self._executions)
+        if isinstance(others, str) or not others:
+            del self._by_command[execution.command_id]
         return execution
+
+    def _order_of(self, command_id: str) -> _Order | None:
+        found = self._by_command.get(command_id)
+        return _Order(found) if isinstance(found, str) else found
 
 
 class _Order:
@@ -204,8 +234,8 @@ class _Order:
 
     __slots__ = ("_ids", "_removed")
 
-    def __init__(self) -> None:
-        self._ids: list[str] = []
+    def __init__(self, *ids: str) -> None:
+        self._ids = list(ids)
         self._removed = 0
 
     def __len__(self) -> int:

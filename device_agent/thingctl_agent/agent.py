@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
-from thingctl_agent import lean
+from thingctl_agent import app_services, lean
 from thingctl_agent.errors import AgentError, ConfigError, RegistrationError
 from thingctl_agent.registry import Registry
 from thingctl_protocol import __version__
@@ -60,6 +60,22 @@ class Agent:
 
         def register(function: F) -> F:
             self.registry.add(function, name, **options)
+            return function
+
+        return register
+
+    def app_service(self, name: str, /, *, package: str, **options: Any) -> Callable[[F], F]:
+        """Register a function as an app service, as Microsoft Graph's AppService commands call it.
+
+        ``name``: the service's; ``package``: its package family name. The function has a
+        parameter ``payload``, validated by its type hint; what it returns becomes the response
+        payload. Otherwise as :meth:`action`: the action is named ``{package}/{name}``.
+        """
+        action = app_services.action_name(name, package)
+
+        def register(function: F) -> F:
+            app_services.check(function, action)
+            self.registry.add(function, action, **options)
             return function
 
         return register

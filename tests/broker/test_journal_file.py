@@ -229,6 +229,13 @@ def test_a_flipped_bit_in_a_value_is_refused(path):
     refused(path, "not as it was written")
 
 
+def test_damage_that_sqlite_itself_can_tell_only_in_broken_words_is_refused(path):
+    make(path)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"tableexecutionsexecutions", b"tableexecut\xba\xbbnsexecutions", 1))
+    refused(path, "is damaged or no SQLite database")
+
+
 # Versions of the schema.
 
 

@@ -819,3 +819,25 @@ async def test_a_restart_with_more_than_fits_starts_on_the_real_journal_too(tmp_
 
 def test_a_restart_with_nothing_kept_is_a_start():
     assert restarted().send().delivery is Delivery.QUEUED
+
+
+def test_each_log_line_about_an_execution_names_it_and_its_thing():
+    bench = Bench()
+    bench.service.connected("lock", "client")
+    execution = bench.send()
+    with capture_logs() as logs:
+        for thing, execution_id, payload in (
+            (LAMP, execution.execution_id, b"{"),
+            ("lock", execution.execution_id, SUCCEEDED),
+            ("nobody", "nothing", SUCCEEDED),
+        ):
+            bench.say(execution_id, payload, thing)
+        bench.say(execution)
+        bench.clock.advance(61)
+        bench.say(execution, b'{"status":"FAILED"}')
+        bench.service.events.subscribe(lambda *_: 1 / 0)
+        bench.send()
+    assert len(logs) == 5
+    for line in logs:
+        assert line["thing"], line
+        assert line["execution_id"], line

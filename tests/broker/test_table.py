@@ -7,7 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from broker_support import AT, NOW, make_execution, say
 from thingctl_broker import table as table_module
 from thingctl_broker.errors import TableFull
-from thingctl_broker.table import ExecutionTable, Query
+from thingctl_broker.table import ExecutionTable, Page, Query
 from thingctl_protocol.statuses import TERMINAL, Status
 
 THINGS, ACTIONS, COMMANDS = ("a", "b", "c"), ("x", "y"), ("c1", "c2")
@@ -268,3 +268,23 @@ def test_a_page_continues_behind_an_execution_that_has_left():
     table.evict(AT + 1e9, 10)
     rest = table.select(Query(), 2, page.cursor)
     assert [*page.executions, *rest.executions] == [executions[3], executions[2], executions[0]]
+
+
+def test_executions_of_one_command():
+    table = ExecutionTable()
+    group = [make_execution(command_id="group") for _ in range(3)]
+    single = make_execution(command_id="single")
+    for execution in (*group, single):
+        table.add(execution)
+    assert list(table.of_command("group")) == group[::-1]
+    assert list(table.of_command("single")) == [single]
+    assert list(table.of_command("none")) == []
+    assert table.select(Query(command_id="group"), 2).executions == group[:0:-1]
+    assert table.select(Query(command_id="single"), 2) == Page([single], None)
+    assert table.select(Query(command_id="none"), 2) == Page([], None)
+    for execution in (group[1], single, group[0]):
+        table.withdraw(execution)
+    assert list(table.of_command("group")) == [group[2]]
+    assert list(table.of_command("single")) == []
+    table.withdraw(group[2])
+    assert table._by_command == {}

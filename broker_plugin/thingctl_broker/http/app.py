@@ -7,6 +7,7 @@ whatever went wrong into problem details.
 from __future__ import annotations
 
 import asyncio
+from functools import cached_property
 from typing import TYPE_CHECKING, Final, cast
 
 import structlog
@@ -16,29 +17,37 @@ from starlette.routing import Route, Router
 
 from thingctl_broker.audit import note_nothing
 from thingctl_broker.http.answers import Answer
-from thingctl_broker.http.auth import authenticate, scope_of
+from thingctl_broker.http.auth import authenticate, needs, scope_of
+from thingctl_broker.http.compat.graph import Graph
+from thingctl_broker.http.compat.navixy import Navixy
 from thingctl_broker.http.console import Console
 from thingctl_broker.http.errors import INTERNAL_ERROR, METHOD_NOT_ALLOWED, Problem, problem_of
+from thingctl_broker.http.openapi import OPENAPI, describe
+from thingctl_broker.http.queries import Parameters
 from thingctl_broker.http.routes_commands import COMMANDS, Commands
+from thingctl_broker.http.routes_groups import Groups
 from thingctl_broker.http.routes_overview import OverviewPage
+from thingctl_broker.http.routes_probes import HEALTH, READY, Probes
 from thingctl_broker.http.routes_thing_types import ThingTypes
 from thingctl_broker.http.routes_things import Things
 from thingctl_broker.http.routes_tokens import Tokens
 from thingctl_broker.http.stream import Streams
 from thingctl_broker.origin import Origin, origin
+from thingctl_broker.rolling import Rollouts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from starlette.types import Receive, Scope, Send
 
     from thingctl_broker.audit import Note
     from thingctl_broker.credentials import TokenStore
     from thingctl_broker.directory import Directory
+    from thingctl_broker.http.compat.dialect import Dialect
     from thingctl_broker.service import CommandService
     from thingctl_broker.waiting import EndWaiters
 
-HEALTH: Final = "/healthz"
-
-OPEN_PATHS: Final = frozenset({HEALTH})
+OPEN_PATHS: Final = frozenset({HEALTH, READY, OPENAPI})
 """With the console's own files, all that needs no token; also what is not there needs one."""
 
 
@@ -48,20 +57,36 @@ def create_app(
     tokens: TokenStore,
     directory: Directory,
     note: Note = note_nothing,
+    *,
+    connections: Callable[[], int] | None = None,
+    rollouts: Rollouts | None = None,
 ) -> Api:
     """Make the API over ``service``. It runs in the loop that the service lives in.
 
-    ``note`` writes down what is done to tokens.
+    ``note`` writes down what is done to tokens. ``connections``: how many MQTT connections
+    are open, for ``/metrics``. ``rollouts``: those of ``service``; None: some that are not kept.
     """
+    groups = Groups(service, Rollouts(service) if rollouts is None else rollouts)
+    probes = Probes(service, connections)
     streams = Streams(service)
     routes = [
+        *groups.routes(),
         *Things(directory).routes(),
         *ThingTypes(directory).routes(),
         *Tokens(tokens, note).routes(),
         *OverviewPage(service).routes(),
         *streams.routes(),
+        *probes.routes(),
     ]
-    return Api(Commands(service, waiters), routes, tokens, waiters, streams)
+    return Api(
+        Commands(service, waiters, groups),
+        routes,
+        tokens,
+        waiters,
+        streams=streams,
+        probes=probes,
+        dialects=(Navixy(service, tokens), Graph(service)),
+    )
 
 
 class Api:
@@ -73,34 +98,53 @@ class Api:
         routes: list[Route],
         tokens: TokenStore,
         waiters: EndWaiters,
+        *,
         streams: Streams,
+        probes: Probes,
+        dialects: Sequence[Dialect] = (),
     ) -> None:
         """``routes``: every endpoint but those of commands, each marked with the scope it needs."""
         self._commands = commands
         self._console = Console()
         self._streams = streams
+        self._probes = probes
+        self.dialects = dialects
+        self._open_paths = OPEN_PATHS.union(*(dialect.open_paths for dialect in dialects))
         self._tokens = tokens
         self._waiters = waiters
         self._stopping = False
         self._log = structlog.get_logger("thingctl.http")
+        self.routes = [
+            *commands.routes(),
+            *routes,
+            Route(OPENAPI, self._describe, methods=["GET"]),
+        ]
+        """Every endpoint but those of the dialects."""
         self._router = Router(
-            [*commands.routes(), *routes, Route(HEALTH, _health, methods=["GET"])],
+            [*self.routes, *(route for dialect in dialects for route in dialect.routes())],
             redirect_slashes=False,
         )
         for route in self.routes:
             if route.path not in OPEN_PATHS:
                 scope_of(route.endpoint)  # raises for one that does not say
 
-    @property
-    def routes(self) -> list[Route]:
-        """Every endpoint there is."""
-        return cast("list[Route]", self._router.routes)
+    @cached_property
+    def description(self) -> bytes:
+        """What ``GET /openapi.json`` answers."""
+        return describe(cast("list[Route]", self._router.routes))
+
+    @needs(None)
+    async def _describe(self, request: Request) -> Answer:
+        """``GET /openapi.json``: this API, described for programs (OpenAPI 3.1)."""
+        Parameters(request.scope["query_string"], frozenset())
+        return Answer(200, self.description)
 
     def stop(self) -> None:
         """Let waiting and listening callers go; from now on nobody waits."""
         self._stopping = True
         self._waiters.release()
         self._streams.stop()
+        self._probes.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -112,7 +156,7 @@ class Api:
             if self._console.owns(path):
                 await self._console.answer(scope)(scope, receive, send)
                 return
-            if path not in OPEN_PATHS:
+            if path not in self._open_paths:
                 token = scope["token"] = authenticate(scope, self._tokens)
                 client = scope["client"]
                 origin.set(Origin(token.name, client[0] if client else ""))
@@ -130,8 +174,14 @@ class Api:
                 raise
             return  # the connection is closed already: there is nobody to tell, and nothing to log
         except Exception as error:
-            answer = self._problem(scope, error).answer()
+            answer = self._told(scope, self._problem(scope, error))
         await answer(scope, receive, send)
+
+    def _told(self, scope: Scope, problem: Problem) -> Answer:
+        for dialect in self.dialects:
+            if dialect.owns(scope["path"]):
+                return dialect.tell(problem)
+        return problem.answer()
 
     def _problem(self, scope: Scope, error: Exception) -> Problem:
         problem = problem_of(error)
@@ -149,12 +199,7 @@ class Api:
 
     def _methods(self, path: str) -> list[str]:
         methods: set[str] = set()
-        for route in self.routes:
+        for route in cast("list[Route]", self._router.routes):
             if route.path_regex.match(path):
                 methods |= route.methods or set()
         return sorted(methods)
-
-
-async def _health(_request: Request) -> Answer:
-    """``GET /healthz``: the loop turns."""
-    return Answer(200, b'{"status":"ok"}')

@@ -30,9 +30,11 @@ from thingctl_broker.errors import (
     ThingDisabled,
     ThingExists,
     TypeInUse,
+    UnknownCommand,
     UnknownExecution,
     UnknownThing,
     UnknownThingType,
+    WrongMove,
 )
 from thingctl_broker.http.answers import Answer
 
@@ -61,11 +63,13 @@ FORBIDDEN: Final = Kind("forbidden", 403, "The API token is not for this")
 NOT_FOUND: Final = Kind("not-found", 404, "There is nothing at this path")
 UNKNOWN_THING: Final = Kind("unknown-thing", 404, "No thing has that name")
 UNKNOWN_EXECUTION: Final = Kind("unknown-execution", 404, "No execution has that id")
+UNKNOWN_COMMAND: Final = Kind("unknown-command", 404, "No command has that id")
 UNKNOWN_THING_TYPE: Final = Kind("unknown-thing-type", 404, "No thing type has that name")
 UNKNOWN_TOKEN: Final = Kind("unknown-token", 404, "No API token has that name")
 METHOD_NOT_ALLOWED: Final = Kind("method-not-allowed", 405, "This path does not take that method")
 REQUEST_TIMEOUT: Final = Kind("request-timeout", 408, "The request did not arrive in time")
 IDEMPOTENCY_CONFLICT: Final = Kind("idempotency-conflict", 409, "The key was used for another command")
+WRONG_MOVE: Final = Kind("wrong-move", 409, "The command cannot become that now")
 ALREADY_ENDED: Final = Kind("already-ended", 409, "The execution has ended")
 THING_DISABLED: Final = Kind("thing-disabled", 409, "The thing is disabled")
 ALREADY_EXISTS: Final = Kind("already-exists", 409, "There is one of that name already")
@@ -93,10 +97,12 @@ KINDS: Final = (
     UNKNOWN_THING_TYPE,
     UNKNOWN_TOKEN,
     UNKNOWN_EXECUTION,
+    UNKNOWN_COMMAND,
     METHOD_NOT_ALLOWED,
     REQUEST_TIMEOUT,
     IDEMPOTENCY_CONFLICT,
     ALREADY_ENDED,
+    WRONG_MOVE,
     THING_DISABLED,
     ALREADY_EXISTS,
     IN_USE,
@@ -162,6 +168,8 @@ _SIMPLE: Final[tuple[tuple[type[Exception], Kind], ...]] = (
     (UnknownToken, UNKNOWN_TOKEN),
     (UnknownExecution, UNKNOWN_EXECUTION),
     (AlreadyEnded, ALREADY_ENDED),
+    (UnknownCommand, UNKNOWN_COMMAND),
+    (WrongMove, WRONG_MOVE),
     (IdempotencyConflict, IDEMPOTENCY_CONFLICT),
     (ThingDisabled, THING_DISABLED),
     (ThingExists, ALREADY_EXISTS),

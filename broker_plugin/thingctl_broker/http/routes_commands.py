@@ -11,9 +11,10 @@ from thingctl_broker.errors import AlreadyEnded, NotAccepting, UnknownExecution,
 from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.auth import needs, require, require_command, visible
 from thingctl_broker.http.bodies import decode_body, read_json_body
-from thingctl_broker.http.errors import INVALID_HEADER, UNKNOWN_THING, Problem
+from thingctl_broker.http.errors import INVALID_HEADER, INVALID_PARAMETER, UNKNOWN_THING, Problem
 from thingctl_broker.http.keeping import until_ended, until_kept
 from thingctl_broker.http.queries import Parameters
+from thingctl_broker.http.routes_groups import is_for_many
 from thingctl_broker.http.schemas import (
     command_body_decoder,
     encode_execution,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from thingctl_broker.credentials import Token
     from thingctl_broker.executions import Execution
+    from thingctl_broker.http.routes_groups import Groups
     from thingctl_broker.service import CommandService
     from thingctl_broker.waiting import EndWaiters
 
@@ -45,14 +47,16 @@ IDEMPOTENCY_KEY: Final = b"idempotency-key"
 _NONE: Final[frozenset[str]] = frozenset()
 _WAIT: Final = frozenset({"wait"})
 _SEND: Final = frozenset({"validate", "wait"})
-_LIST: Final = frozenset({"thingId", "action", "status", "limit", "cursor"})
+_LIST: Final = frozenset({"thingId", "action", "status", "commandId", "limit", "cursor"})
 
 
 class Commands:
     """The endpoints of commands, over one service."""
 
-    def __init__(self, service: CommandService, waiters: EndWaiters) -> None:
+    def __init__(self, service: CommandService, waiters: EndWaiters, groups: Groups) -> None:
+        """``groups``: takes the commands to many things."""
         self._service = service
+        self._groups = groups
         self._waiters = waiters
 
     def routes(self) -> list[Route]:
@@ -77,7 +81,10 @@ class Commands:
         wait = None if asked is None else asked.wait()
         headers = dict(scope["headers"])
         key = _idempotency_key(scope["headers"]) if IDEMPOTENCY_KEY in headers else ""
-        body = decode_body(command_body_decoder, await read_json_body(headers, receive))
+        encoded = await read_json_body(headers, receive)
+        if is_for_many(encoded):
+            return await self._send_to_many(encoded, token, asked, key)
+        body = decode_body(command_body_decoder, encoded)
         if token.is_limited:
             require_command(token, body.thing_id, body.action)
         try:
@@ -101,9 +108,18 @@ class Commands:
             return Answer(201, answer, (_location(execution),))
         return await self._ended(execution, wait, receive)
 
+    async def _send_to_many(self, encoded: bytes, token: Token, asked: Parameters | None, key: str) -> Answer:
+        if asked is not None:
+            raise Problem(INVALID_PARAMETER, "a command to many things takes no parameter", parameter="wait")
+        if key:
+            raise Problem(
+                INVALID_HEADER, "an Idempotency-Key is for a command to one thing", header="Idempotency-Key"
+            )
+        return await self._groups.send(encoded, token)
+
     @needs(Scope.COMMANDS_SEND)
     async def send_routed(self, request: Request) -> Answer:
-        """``send`` as a route of the router."""
+        """``POST /api/v1/commands``: send a command (``send`` as a route of the router)."""
         return await self.send(request.scope, request.receive)
 
     @needs(Scope.COMMANDS_READ)
@@ -122,6 +138,7 @@ class Commands:
             thing=asked.text("thingId", is_thing_name, "the name of a thing"),
             action=asked.text("action", is_action_name, "the name of an action"),
             statuses=asked.statuses(),
+            command_id=asked.text("commandId", is_id, "the id of a command"),
             visible=visible(request.scope["token"]),
         )
         limit, cursor = asked.limit(), asked.cursor()

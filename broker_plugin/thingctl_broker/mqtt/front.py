@@ -15,6 +15,7 @@ import structlog
 from thingctl_broker.events import RateLimit
 from thingctl_broker.mqtt.behind import drop_session
 from thingctl_broker.mqtt.connection import Connection
+from thingctl_broker.mqtt.doorman import Doorman
 from thingctl_broker.mqtt.limits import FrontLimits
 from thingctl_broker.mqtt.steady import steady_subscriptions
 from thingctl_protocol.identifiers import is_thing_name
@@ -91,6 +92,7 @@ class Front:
         self.gatekeeper = gatekeeper
         self.service: CommandService
         self.broker: Broker
+        self._doorman = Doorman(self.limits)
         self.log_limit = RateLimit(60.0)
         self.connections: set[Connection] = set()
         self._clients: dict[str, Connection] = {}
@@ -171,12 +173,19 @@ class Front:
         if len(self.connections) >= self.limits.connections:
             self.note("connections", "too many connections", limit=self.limits.connections)
             return False
+        host = connection.peer[0]
+        turned = self._doorman.turns_away(host, self._loop.time())
+        if turned is not None:
+            self.note(turned, "a connection was turned away", who=host)
+            return False
         self.connections.add(connection)
         return True
 
     def closed(self, connection: Connection) -> None:
         """A connection is gone, or as good as gone."""
-        self.connections.discard(connection)
+        if connection in self.connections:
+            self.connections.remove(connection)
+            self._doorman.left(connection.peer[0])
         client_id, thing = connection.client_id, connection.thing
         if connection.behind is not None:
             self._amqtt_leaves(client_id, connection.behind.task)

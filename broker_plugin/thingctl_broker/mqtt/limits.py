@@ -22,6 +22,12 @@ class FrontLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     connections: Count = 20_000
     """Connections at once."""
+    connections_per_address: Count = 5000
+    """Connections at once from one address, loopback excepted."""
+    connection_rate: Seconds = 200.0
+    """Connections a second that one address may open, loopback excepted."""
+    connection_burst: Seconds = 1000.0
+    """Connections that an address may open at once after a quiet time."""
     connect_timeout: Seconds = 10.0
     """How long a connection may take until its CONNECT is accepted."""
     packet_bytes: PacketBytes = 1024 * 1024

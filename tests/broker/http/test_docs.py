@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from broker.http.running import AUTHORIZED, RunningApi
+from thingctl_broker import rolling
 from thingctl_broker.http import bodies, connection, queries, server
 from thingctl_broker.http.app import OPEN_PATHS
 from thingctl_broker.http.errors import KINDS
@@ -84,7 +85,7 @@ def test_every_example_runs(api):
 
 def test_every_endpoint_is_there(api):
     for route in api.app.routes:
-        path = route.path.replace("{execution_id}", "{executionId}")
+        path = route.path.replace("{execution_id}", "{executionId}").replace("{command_id}", "{commandId}")
         assert any(re.search(rf"{method} {re.escape(path)}[`?\n]", PAGE) for method in route.methods), path
 
 
@@ -107,6 +108,7 @@ def test_the_limits_are_the_limits():
         "time that an answer may lie unread": f"{connection.STALL_TIMEOUT_SECONDS:g}",
         "idle connection": str(server.KEEP_ALIVE),
         "connections": str(connection.CONNECTIONS_MAX),
+        "commands to many things that are remembered": str(rolling.ROLLOUTS_MAX),
     }
     for told in (
         f"{PAYLOAD_MAX} bytes",

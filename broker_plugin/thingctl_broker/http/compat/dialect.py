@@ -1,0 +1,39 @@
+"""What makes a dialect: its paths, its endpoints, and its way of saying what is wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+if TYPE_CHECKING:
+    from starlette.routing import Route
+
+    from thingctl_broker.http.answers import Answer
+    from thingctl_broker.http.errors import Problem
+
+
+class Dialect(Protocol):
+    """Another system's API. The application routes to it, and lets it tell every fault on its paths."""
+
+    @property
+    def open_paths(self) -> frozenset[str]:
+        """Paths whose endpoints look for the API token themselves, elsewhere than in the header."""
+        ...
+
+    def owns(self, path: str) -> bool:
+        """Whether the path is one of this dialect's, or would be."""
+        ...
+
+    def routes(self) -> list[Route]:
+        """The endpoints with their paths."""
+        ...
+
+    def tell(self, problem: Problem) -> Answer:
+        """The fault in the dialect's own words."""
+        ...
+
+
+def printed(value: Any) -> bytes:
+    """JSON, laid out as the other system's documentation prints it: two spaces, a field on each line."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2)

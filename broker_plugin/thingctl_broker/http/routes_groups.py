@@ -1,0 +1,251 @@
+"""Commands to many things: sent by ``POST /api/v1/commands`` with ``targets``, followed here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from starlette.routing import Route
+
+from thingctl_broker.credentials import Scope
+from thingctl_broker.errors import UnknownCommand
+from thingctl_broker.http.answers import Answer
+from thingctl_broker.http.auth import needs, require_command
+from thingctl_broker.http.bodies import decode_body
+from thingctl_broker.http.errors import INVALID_BODY, Problem
+from thingctl_broker.http.queries import Parameters
+from thingctl_broker.rollouts import RolloutRules, State
+from thingctl_broker.targets import Targets, resolve
+from thingctl_broker.times import rfc3339
+from thingctl_protocol.identifiers import is_id
+from thingctl_protocol.messages import EMPTY_OBJECT
+from thingctl_protocol.statuses import TERMINAL, Status
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from thingctl_broker.credentials import Token
+    from thingctl_broker.rolling import Rollouts
+    from thingctl_broker.rollouts import Rollout
+    from thingctl_broker.service import CommandService
+
+GROUPS: Final = "/api/v1/groups"
+
+SHOWN_MAX: Final = 1000
+"""Things named in the answer to a dry run."""
+
+_NONE: Final[frozenset[str]] = frozenset()
+_NO_RULES: Final = RolloutRules()
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class GroupBody(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """What ``POST /api/v1/commands`` takes for many things. ``dryRun``: send nothing, tell who is meant."""
+
+    targets: Targets
+    action: str
+    params: msgspec.Raw = msgspec.Raw(EMPTY_OBJECT)
+    ttl: int | None = None
+    rollout: RolloutRules = RolloutRules()
+    dry_run: bool = False
+
+    def params_json(self) -> bytes:
+        """``params`` as encoded JSON; null counts as left out."""
+        params = bytes(self.params)
+        return EMPTY_OBJECT if params == b"null" else params
+
+
+class GroupResource(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A command and what has become of it as a whole.
+
+    ``targeted``: things that it is for. ``pending``: of these, the ones that have yet to get
+    it. ``refused``: the ones that could not be sent it, and for the first of them why.
+    ``statuses``: its executions by status. ``ended``: how many have ended; ``percent``: of all.
+    """
+
+    command_id: str
+    action: str
+    state: State
+    created_at: str
+    targeted: int
+    pending: int
+    refused: int
+    ended: int
+    percent: float
+    statuses: dict[str, int]
+    rollout: RolloutRules = RolloutRules()
+    refusals: dict[str, str] = {}
+
+
+class DryRun(msgspec.Struct, frozen=True, rename="camel"):
+    """Who would get a command. ``things``: the first of them."""
+
+    dry_run: bool
+    targeted: int
+    things: list[str]
+
+
+group_body_decoder: Final = msgspec.json.Decoder(GroupBody)
+_names: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def is_for_many(body: bytes) -> bool:
+    """Whether a command names ``targets``. Costs next to nothing where it does not."""
+    if b'"targets"' not in body:
+        return False
+    try:
+        return "targets" in _names.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False  # the other decoder says what is wrong
+
+
+class Groups:
+    """The endpoints of commands to many things."""
+
+    def __init__(self, service: CommandService, rollouts: Rollouts) -> None:
+        self._service = service
+        self._rollouts = rollouts
+
+    def routes(self) -> list[Route]:
+        """The endpoints with their paths."""
+        return [
+            Route(GROUPS + "/{command_id}", self.show, methods=["GET"]),
+            Route(GROUPS + "/{command_id}/pause", self.pause, methods=["POST"]),
+            Route(GROUPS + "/{command_id}/resume", self.resume, methods=["POST"]),
+            Route(GROUPS + "/{command_id}/cancel", self.cancel, methods=["POST"]),
+        ]
+
+    async def send(self, body: bytes, token: Token) -> Answer:
+        """Accept a command for many things (202), or tell who would get it (200).
+
+        Of things that are not named, those are meant that the token is for.
+        """
+        asked = decode_body(group_body_decoder, body)
+        things = resolve(asked.targets, self._service.things)
+        if token.is_limited:
+            if asked.targets.things is None:
+                things = [thing for thing in things if token.covers_command(thing, asked.action)]
+            for thing in things:
+                require_command(token, thing, asked.action)
+            if not things:
+                raise Problem(
+                    INVALID_BODY, "no thing that the token is for is meant by that", pointer="/targets"
+                )
+        params = asked.params_json()
+        if asked.dry_run:
+            self._rollouts.check(asked.action, params, asked.ttl)
+            return Answer(200, _encode(DryRun(True, len(things), things[:SHOWN_MAX])))
+        rollout = await self._rollouts.begin(
+            things, asked.action, params, asked.ttl, asked.rollout, requested_by=token.name
+        )
+        location = f"{GROUPS}/{rollout.record.command_id}".encode()
+        return Answer(202, self._told(rollout), ((b"location", location),))
+
+    @needs(Scope.COMMANDS_READ)
+    async def show(self, request: Request) -> Answer:
+        """``GET /api/v1/groups/{commandId}``: a command as a whole: how many in which status."""
+        command_id, token = _asked(request), request.scope["token"]
+        rollout = self._rollouts.get(command_id)
+        if rollout is not None:
+            return Answer(200, self._told(_for(token, rollout)))
+        first = next(self._service.table.of_command(command_id), None)
+        if first is None or not token.covers_command(first.thing, first.action):
+            raise UnknownCommand(f"no command has the id {command_id!r}, or it was long ago")
+        statuses = self._statuses(command_id)
+        count = sum(statuses.values())
+        created_at = rfc3339(first.created_at)
+        return Answer(
+            200, _resource(command_id, first.action, State.FINISHED, created_at, statuses, targeted=count)
+        )
+
+    @needs(Scope.COMMANDS_SEND)
+    async def pause(self, request: Request) -> Answer:
+        """``POST /api/v1/groups/{commandId}/pause``: let nothing more go out for now."""
+        return await self._move(request, State.PAUSED)
+
+    @needs(Scope.COMMANDS_SEND)
+    async def resume(self, request: Request) -> Answer:
+        """``POST /api/v1/groups/{commandId}/resume``: go on after a pause, or after too many failures."""
+        return await self._move(request, State.RUNNING)
+
+    @needs(Scope.COMMANDS_CANCEL)
+    async def cancel(self, request: Request) -> Answer:
+        """``POST /api/v1/groups/{commandId}/cancel``: let nothing more go out, and cancel what has."""
+        return await self._move(request, State.CANCELED)
+
+    async def _move(self, request: Request, to: State) -> Answer:
+        command_id = _asked(request)
+        rollout = self._rollouts.get(command_id)
+        if rollout is not None:
+            _for(request.scope["token"], rollout)
+        return Answer(200, self._told(await self._rollouts.move(command_id, to)))
+
+    def _told(self, rollout: Rollout) -> bytes:
+        record = rollout.record
+        statuses = self._statuses(record.command_id)
+        return _resource(
+            record.command_id,
+            record.action,
+            record.state,
+            rfc3339(record.created_at),
+            statuses,
+            targeted=record.targeted,
+            pending=rollout.pending,
+            refused=record.refused,
+            rollout=record.rules,
+            refusals=record.refusals,
+        )
+
+    def _statuses(self, command_id: str) -> Counter[Status]:
+        return Counter(execution.status for execution in self._service.table.of_command(command_id))
+
+
+def _resource(
+    command_id: str,
+    action: str,
+    state: State,
+    created_at: str,
+    statuses: Counter[Status],
+    *,
+    targeted: int,
+    pending: int = 0,
+    refused: int = 0,
+    rollout: RolloutRules = _NO_RULES,
+    refusals: dict[str, str] | None = None,
+) -> bytes:
+    ended = sum(number for status, number in statuses.items() if status in TERMINAL)
+    count = targeted - refused
+    return _encode(
+        GroupResource(
+            command_id,
+            action,
+            state,
+            created_at,
+            targeted,
+            pending,
+            refused,
+            ended,
+            round(100 * ended / count, 1) if count else 100.0,
+            {status.value: number for status, number in sorted(statuses.items())},
+            rollout,
+            refusals or {},
+        )
+    )
+
+
+def _for(token: Token, rollout: Rollout) -> Rollout:
+    """The rollout, if the token may know of it: a limited one knows its own."""
+    if token.is_limited and rollout.record.requested_by != token.name:
+        command_id = rollout.record.command_id
+        raise UnknownCommand(f"no command has the id {command_id!r}, or it was long ago")
+    return rollout
+
+
+def _asked(request: Request) -> str:
+    """The command id in the path; what cannot be one is refused before anybody repeats it."""
+    Parameters(request.scope["query_string"], _NONE)
+    command_id: str = request.path_params["command_id"]
+    if not is_id(command_id):
+        raise UnknownCommand("what the path names is no command id")
+    return command_id

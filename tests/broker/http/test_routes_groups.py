@@ -1,0 +1,144 @@
+"""Commands to many things over HTTP."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from broker.http.running import RunningApi, until
+from thingctl_broker.http.routes_groups import is_for_many
+
+COMMANDS, GROUPS = "/api/v1/commands", "/api/v1/groups"
+
+
+def group(targets, **fields):
+    return {"targets": targets, "action": "turnOn", **fields}
+
+
+def finished(api, reply):
+    location = reply.headers["location"]
+    until(lambda: api.get(location).json["state"] == "FINISHED")
+    return api.get(location).json
+
+
+def test_a_command_to_many_things(api):
+    reply = api.post(COMMANDS, group({"things": ["lamp", "lock"]}, params={"a": 1}, ttl=9))
+    assert reply.status == 202
+    assert reply.headers["location"] == f"{GROUPS}/{reply.json['commandId']}"
+    assert reply.json["targeted"] == 2
+    told = finished(api, reply)
+    assert told["statuses"] == {"SENT": 2}
+    assert (told["pending"], told["ended"], told["percent"]) == (0, 0, 0.0)
+    listed = api.get(f"{COMMANDS}?commandId={reply.json['commandId']}").json["executions"]
+    assert {execution["thingId"] for execution in listed} == {"lamp", "lock"}
+    api.respond(listed[0], status="SUCCEEDED")
+    assert api.get(reply.headers["location"]).json["percent"] == 50.0
+
+
+def test_a_dry_run_sends_nothing(api):
+    reply = api.post(COMMANDS, group({"all": True}, dryRun=True))
+    assert (reply.status, reply.json) == (
+        200,
+        {"dryRun": True, "targeted": 2, "things": ["lamp", "lock"]},
+    )
+    assert len(api.service.table) == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer"),
+    [
+        (group({"things": ["lamp", "ghost"]}), "/targets/things/1"),
+        (group({}), "/targets"),
+        (group({"all": True}, rollout={"rate": 0}), "/rollout/rate"),
+        (group({"all": True}, rollout={"maxFailures": 0}), "/rollout/maxFailures"),
+        (group({"all": True}, rollout={"pace": 1}), "/rollout"),
+        (group({"all": True}, ttl=0), "/ttl"),
+        (group({"all": True}, params=[]), "/params"),
+        (group({"all": True}, params=[], dryRun=True), "/params"),
+        ({"targets": {"all": True}}, "/action"),
+        (group({"all": True}, thingId="lamp"), "/thingId"),
+    ],
+)
+def test_what_is_wrong_is_pointed_at(api, fields, pointer):
+    reply = api.post(COMMANDS, fields)
+    assert (reply.status, reply.json["pointer"]) == (400, pointer)
+    assert len(api.service.table) == 0
+
+
+def test_what_is_for_one_thing_only(api):
+    assert api.post(COMMANDS + "?wait=1", group({"all": True})).json["parameter"] == "wait"
+    from broker.http.running import AUTHORIZED
+
+    reply = api.post(COMMANDS, group({"all": True}), headers=AUTHORIZED | {"Idempotency-Key": "k"})
+    assert (reply.status, reply.json["type"]) == (400, "urn:thingctl:problem:invalid-header")
+
+
+def test_pause_resume_cancel(api):
+    reply = api.post(COMMANDS, group({"all": True}, rollout={"batch": 1}))
+    location = reply.headers["location"]
+    until(lambda: api.get(location).json["statuses"] == {"SENT": 1})
+    assert api.post(location + "/pause").json["state"] == "PAUSED"
+    assert api.post(location + "/resume").json["state"] == "RUNNING"
+    reply = api.post(location + "/cancel")
+    assert (reply.status, reply.json["state"]) == (200, "CANCELED")
+    until(lambda: api.get(location).json["statuses"] == {"CANCELED": 1})
+    assert api.get(location).json["pending"] == 1
+    reply = api.post(location + "/resume")
+    assert (reply.status, reply.json["type"]) == (409, "urn:thingctl:problem:wrong-move")
+
+
+def test_too_many_failures(api):
+    reply = api.post(COMMANDS, group({"all": True}, rollout={"batch": 1, "maxFailures": 1}))
+    location = reply.headers["location"]
+    until(lambda: len(api.service.table) == 1)
+    (execution,) = api.get(f"{COMMANDS}?commandId={reply.json['commandId']}").json["executions"]
+    api.respond(execution, status="FAILED")
+    told = api.get(location).json
+    assert (told["state"], told["pending"], told["statuses"]) == ("STOPPED", 1, {"FAILED": 1})
+
+
+def test_a_command_to_one_thing_is_a_group_of_one(api):
+    execution = api.send()
+    told = api.get(f"{GROUPS}/{execution['commandId']}").json
+    assert (told["targeted"], told["state"], told["statuses"]) == (1, "FINISHED", {"SENT": 1})
+
+
+def test_who_is_not_known(api):
+    for path in ("nothing", "no%20id"):
+        reply = api.get(f"{GROUPS}/{path}")
+        assert (reply.status, reply.json["type"]) == (404, "urn:thingctl:problem:unknown-command")
+    assert api.post(f"{GROUPS}/nothing/pause").status == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "many"),
+    [
+        (b'{"targets":{}}', True),
+        (b'{"thingId":"a","params":{"targets":1}}', False),
+        (b'{"targets":', False),
+        (b'["targets"]', False),
+        (b"{}", False),
+        (b'\xff"targets"', False),
+    ],
+)
+def test_what_is_for_many(body, many):
+    assert is_for_many(body) is many
+
+
+def test_ten_thousand_in_one_request_and_nobody_starves():
+    """While they go out, other calls are answered at once."""
+    names = [f"t{i}" for i in range(10_000)]
+    api = RunningApi(things=[*names, "lamp"])
+    try:
+        reply = api.post(COMMANDS, group({"things": names}))
+        assert (reply.status, reply.json["targeted"]) == (202, 10_000)
+        slowest = 0.0
+        while api.get(reply.headers["location"], timeout=30).json["state"] != "FINISHED":
+            began = time.monotonic()
+            api.send("lamp", ttl=60)
+            slowest = max(slowest, time.monotonic() - began)
+        assert api.get(reply.headers["location"]).json["statuses"] == {"SENT": 10_000}
+        assert slowest < 2.0
+    finally:
+        api.close()
