@@ -21,6 +21,7 @@ from thingctl_broker.http.compat.dialect import printed
 from thingctl_broker.http.errors import INVALID_BODY, UNAUTHORIZED, Kind, Problem
 from thingctl_broker.http.keeping import until_kept
 from thingctl_broker.http.queries import Parameters
+from thingctl_broker.origin import Origin, origin
 from thingctl_broker.table import Query
 from thingctl_protocol.messages import EMPTY_OBJECT
 from thingctl_protocol.statuses import Status
@@ -260,6 +261,8 @@ class Navixy:
         token = self._tokens.verify(keyed.hash)
         if token is None:
             raise Problem(UNAUTHORIZED, "the hash is no valid API token")
+        client = request.scope["client"]
+        origin.set(Origin(token.name, client[0] if client else ""))
         return token, decode_body(decoder, encoded)
 
     async def _sent(
@@ -267,8 +270,8 @@ class Navixy:
     ) -> None:
         """Send a command, and return when it is kept."""
         thing = body.thing()
+        require_command(token, thing, action)  # first: whether the thing is there is not everybody's to know
         announcement = self._known(thing).announcement
-        require_command(token, thing, action)
         if announcement is not None and all(known.name != action for known in announcement.actions):
             raise Problem(_UNSUPPORTED, "the device has announced what it can do, and this is not in it")
         if not reliable and not self._service.is_reachable(thing):
