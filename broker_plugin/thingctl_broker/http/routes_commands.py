@@ -10,7 +10,7 @@ from thingctl_broker.credentials import Scope
 from thingctl_broker.errors import AlreadyEnded, NotAccepting, UnknownExecution, UnknownThing
 from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.auth import needs, require, require_command, visible
-from thingctl_broker.http.bodies import decode_body, read_json_body
+from thingctl_broker.http.bodies import checked_post_back, decode_body, read_json_body
 from thingctl_broker.http.errors import INVALID_HEADER, INVALID_PARAMETER, UNKNOWN_THING, Problem
 from thingctl_broker.http.keeping import until_ended, until_kept
 from thingctl_broker.http.queries import Parameters
@@ -98,6 +98,7 @@ class Commands:
                 body.ttl,
                 requested_by=token.name,
                 idempotency_key=key,
+                post_back_uri=checked_post_back(body.post_back_uri),
             )
         except UnknownThing as error:
             raise Problem(UNKNOWN_THING, error.text, pointer="/thingId") from None
