@@ -57,6 +57,8 @@ QUEUED_MAX: Final = 500_000
 _OLD: Final = re.compile(r"audit-(\d{6})\.log")
 _SEAL: Final = re.compile(rb'\{"seal":"([0-9a-f]{64})"\}')
 
+_encode: Final = msgspec.json.Encoder().encode
+
 _log = structlog.get_logger("thingctl.audit")
 
 
@@ -79,6 +81,15 @@ class Event(StrEnum):
     TOKEN_RENEWED = "token.renewed"  # noqa: S105
     TOKEN_REVOKED = "token.revoked"  # noqa: S105
     LOST = "audit.lost"
+
+
+_TOLD: Final = {
+    Change.CREATED: Event.COMMAND_SENT.value,
+    Change.CANCEL_REQUESTED: Event.COMMAND_CANCEL.value,
+    Change.ENDED: Event.COMMAND_ENDED.value,
+    Change.LATE: Event.COMMAND_LATE.value,
+}
+_WITHOUT_STATUS: Final = frozenset({Event.COMMAND_SENT.value, Event.COMMAND_CANCEL.value})
 
 
 class Note(Protocol):
@@ -169,41 +180,27 @@ class Audit:
         self._put((self._unix(), event, caller.who, caller.address, thing, "", "", "", "", detail))
 
     def on_change(self, execution: Execution, change: Change) -> None:
-        """Write down what has become of an execution; a listener of the service's events."""
-        match change:
-            case Change.CREATED:
-                # The params are digested by the writer.
-                self._about(execution, Event.COMMAND_SENT, execution.command_id, detail=execution.params)
-            case Change.CANCEL_REQUESTED:
-                self._about(execution, Event.COMMAND_CANCEL)
-            case Change.ENDED:
-                self._about(execution, Event.COMMAND_ENDED, status=execution.status)
-            case Change.LATE if execution.late is not None:
-                self._about(execution, Event.COMMAND_LATE, status=execution.late.status)
+        """Write down what has become of an execution; a listener of the service's events.
 
-    def _about(
-        self,
-        execution: Execution,
-        event: Event,
-        command_id: str = "",
-        *,
-        status: str = "",
-        detail: str | bytes = "",
-    ) -> None:
-        caller = origin.get()
-        at = execution.created_at if event is Event.COMMAND_SENT else self._unix()
+        Of a command's changes only its beginning and its end are told, and a cancel.
+        """
+        event = _TOLD.get(change)
+        if event is None:
+            return
+        who, address = origin.get()
+        late = execution.late
         self._put(
             (
-                at,
+                execution.created_at if change is Change.CREATED else self._unix(),
                 event,
-                caller.who or execution.requested_by,
-                caller.address,
+                who or execution.requested_by,
+                address,
                 execution.thing,
                 execution.action,
                 execution.execution_id,
-                command_id,
-                status,
-                detail,
+                execution.command_id,
+                "" if event in _WITHOUT_STATUS else str(execution.status if late is None else late.status),
+                execution.params if change is Change.CREATED else "",  # digested by the writer
             )
         )
 
@@ -341,12 +338,11 @@ def _end_of_chain(paths: list[Path]) -> tuple[str, bytes]:
 
 
 def _line(fields: tuple[Any, ...]) -> bytes:
-    at, *rest, detail = fields
+    at, event, who, source, thing, action, execution_id, command_id, status, detail = fields
     if isinstance(detail, bytes):
         detail = f"params sha256:{hashlib.sha256(detail).hexdigest()}"
-    event, who, source, thing, action, execution_id, command_id, status = rest
     record = Record(rfc3339(at), event, who, source, thing, action, execution_id, command_id, status, detail)
-    return msgspec.json.encode(record) + b"\n"
+    return _encode(record) + b"\n"
 
 
 def _write_all(file: int, data: bytes) -> None:

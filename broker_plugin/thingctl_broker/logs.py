@@ -24,6 +24,18 @@ class WithoutLostClients(logging.Filter):
         return "mqtt_publish" not in text or not text.startswith(("Task failed", "Task exception was never"))
 
 
+def printable(
+    _logger: object, _method: str, event_dict: structlog.types.EventDict
+) -> structlog.types.EventDict:
+    """Escape what is not printable: a device's words on a terminal are text, and never its control."""
+    for key, value in event_dict.items():
+        if isinstance(value, str) and not value.isprintable():
+            event_dict[key] = "".join(
+                c if c.isprintable() else c.encode("unicode_escape").decode() for c in value
+            )
+    return event_dict
+
+
 def configure_logs(*, debug: bool = False) -> None:
     """Send all logs to stderr: one line each, for people on a terminal, as JSON elsewhere."""
     shared: list[structlog.types.Processor] = [
@@ -33,9 +45,11 @@ def configure_logs(*, debug: bool = False) -> None:
     ]
     renderer: structlog.types.Processor
     if sys.stderr.isatty():
+        last: list[structlog.types.Processor] = [printable]
         renderer = structlog.dev.ConsoleRenderer()
     else:
         shared.append(structlog.processors.format_exc_info)
+        last = []  # JSON escapes
         renderer = structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -47,7 +61,7 @@ def configure_logs(*, debug: bool = False) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last, renderer],
         ),
     )
     root = logging.getLogger()

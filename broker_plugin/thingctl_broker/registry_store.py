@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 REGISTRY_FILE: Final = "registry.db"
+LOCK_FILE: Final = "registry.lock"
 
 SCHEMA_VERSION: Final = 1
 
@@ -76,7 +78,12 @@ class RegistryStore:
         self._failing = False
         # One thread, so that commits come one after another; the connection is its own.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="registry")
-        self._connection = self._writer.submit(_open, self._path).result()
+        self._lock = _lock(directory)
+        try:
+            self._connection = self._writer.submit(_open, self._path).result()
+        except RegistryError:
+            os.close(self._lock)
+            raise
 
     def load(self) -> Iterator[tuple[Kept, str, bytes]]:
         """Every record, types first, then things, then what belongs to them; before anything else."""
@@ -113,6 +120,7 @@ class RegistryStore:
         """Close the database; what was not kept is not."""
         self._writer.submit(self._connection.close).result()
         self._writer.shutdown()
+        os.close(self._lock)
 
     def _arm(self, seconds: float) -> None:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._due)
@@ -153,25 +161,35 @@ class RegistryStore:
         return found.fetchall()
 
 
+def _lock(directory: Path) -> int:
+    """Keep other brokers away; raises :class:`RegistryError`. Readers, such as backups, may come."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise RegistryError(f"{directory} cannot be used: {error.strerror}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise RegistryError(f"another broker is using {directory}") from None
+    return lock
+
+
 def _open(path: Path) -> sqlite3.Connection:
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite's own files take its mode
     except OSError as error:
         raise RegistryError(f"{path} cannot be opened: {error.strerror}") from None
     connection = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
     try:
-        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         version = _check(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         _migrate(connection, version)
     except sqlite3.Error as error:
         connection.close()
-        text = str(error)
-        if "locked" in text:
-            text = "another process has it open"
-        raise RegistryError(f"{path} cannot be used: {text}. It was left as it is.") from None
+        raise RegistryError(f"{path} cannot be used: {error}. It was left as it is.") from None
     except RegistryError:
         connection.close()
         raise
@@ -190,7 +208,7 @@ def _check(connection: sqlite3.Connection, path: Path) -> int:
 
 
 def _migrate(connection: sqlite3.Connection, version: int) -> None:
-    connection.execute("BEGIN IMMEDIATE")  # also what takes the lock, for as long as the process lives
+    connection.execute("BEGIN IMMEDIATE")
     for migration in _MIGRATIONS[version:]:
         connection.execute(migration)
     connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")

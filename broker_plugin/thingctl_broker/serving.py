@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,6 +31,7 @@ def run(settings: Settings, ready: Callable[[Application], None]) -> None:
 
     Raises :class:`ConfigurationError`.
     """
+    os.umask(0o077)  # whatever is made from here on is for the owner's eyes only
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(settings, ready))
 

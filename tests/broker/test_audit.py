@@ -78,6 +78,7 @@ def test_a_command_is_followed_from_who_sent_it_to_how_it_ended(tmp_path, caller
         "thing": "lamp",
         "action": "setWifi",
         "executionId": execution.execution_id,
+        "commandId": execution.command_id,
         "status": "SUCCEEDED",
     }
     assert "hunter2" not in (tmp_path / AUDIT_FILE).read_text()

@@ -97,3 +97,13 @@ def test_people_on_a_terminal_read_no_json(stderr, monkeypatch):
     assert "lamp" in said
     with pytest.raises(json.JSONDecodeError):
         json.loads(said)
+
+
+def test_on_a_terminal_a_devices_words_are_text():
+    """In JSON they are anyway."""
+    hostile = "lamp\x1b[2J\x9b31m\r\nforged line\u2028\u202e"
+    made = logs.printable(None, "info", {"event": hostile, "thing": hostile, "count": 3})
+    assert made["event"] == made["thing"]
+    assert made["event"].isprintable()
+    assert made["event"].startswith("lamp\\x1b[2J")
+    assert made["count"] == 3

@@ -85,9 +85,23 @@ async def test_the_file_is_the_owners_alone(tmp_path):
     await one.store.stop()
 
 
+async def test_it_can_be_backed_up_while_it_is_used(tmp_path):
+    one = Kept(tmp_path)
+    one.registry.define("lamp", Definition(), 1.0)
+    await one.store.kept()
+    reader = sqlite3.connect(tmp_path / REGISTRY_FILE)
+    reader.execute("VACUUM INTO ?", (str(tmp_path / "copy.db"),))
+    reader.close()
+    one.registry.define("lock", Definition(), 2.0)
+    await one.store.stop()
+    copy = sqlite3.connect(tmp_path / "copy.db")
+    assert copy.execute("SELECT name FROM records").fetchall() == [("lamp",)]
+    copy.close()
+
+
 async def test_a_second_broker_is_refused(tmp_path):
     one = Kept(tmp_path)
-    with pytest.raises(RegistryError, match="another process has it open"):
+    with pytest.raises(RegistryError, match="another broker is using"):
         RegistryStore(tmp_path, one.registry.record)
     await one.store.stop()
 
