@@ -123,18 +123,24 @@ def _summed(counts: Iterable[dict[str, int]]) -> dict[str, int]:
 
 def storm(contender: Contender, cores: Cores, things: int, repeats: int) -> dict[str, Any]:
     """Connect all at once, drop all at once, and again: seconds, stalls, and memory per connection."""
-    connects, stalls = [], []
+    connects, stalls, cpu_in, cpu_out = [], [], [], []
     with contender.start(cores.server) as server:
-        before = rss_bytes(server.pids)
+        before, cpu_before = rss_bytes(server.pids), cpu_seconds(server.pids)
         with fleet_on(server, cores, things) as (fleet, ready):
             connects.append(ready["seconds"])
             time.sleep(0.5)
             per_connection = (rss_bytes(server.pids) - before) / things
+            cpu = cpu_seconds(server.pids)
+            cpu_in.append(cpu - cpu_before)
             for turn in range(repeats):
                 if turn:
                     connects.append(fleet.ask("connect", "ready", CONNECT_SECONDS)["seconds"])
                     time.sleep(0.5)
+                    cpu_in.append(cpu_seconds(server.pids) - cpu)
+                    cpu += cpu_in[-1]
                 stalls.append(_drop(server, fleet))
+                cpu_out.append(cpu_seconds(server.pids) - cpu)
+                cpu += cpu_out[-1]
     seconds = median(connects)
     known = [stall for stall in stalls if stall is not None]
     return {
@@ -142,6 +148,8 @@ def storm(contender: Contender, cores: Cores, things: int, repeats: int) -> dict
         "connect_least": round(seconds.least, 3),
         "connect_most": round(seconds.most, 3),
         "rss_kib_per_connection": round(per_connection / 1024, 1),
+        "connect_cpu_us": round(median(cpu_in).middle * 1e6 / things, 1),
+        "drop_cpu_us": round(median(cpu_out).middle * 1e6 / things, 1),
         "drop_stall_ms": round(median(known).middle, 1) if known else None,
         "runs": seconds.runs,
     }

@@ -155,7 +155,8 @@ def _trips(rows: list[Row]) -> str:
 
 def _storm(rows: list[Row]) -> str:
     mosquitto = {row["things"]: row["connect_seconds"] for row in rows if row["server"] == "mosquitto"}
-    heads = ("server", "things", "connect s", "range", "x mosquitto", "RSS KiB each", "stall at drop ms")
+    heads: tuple[str, ...] = ("server", "things", "connect s", "range", "x mosquitto", "CPU us each")
+    heads += ("RSS KiB each", "stall at drop ms", "CPU us each")
     body = []
     for row in rows:
         times = ratio(row["connect_seconds"], mosquitto.get(row["things"]))
@@ -166,8 +167,10 @@ def _storm(rows: list[Row]) -> str:
                 row["connect_seconds"],
                 f"{row['connect_least']} to {row['connect_most']}",
                 "" if times is None else f"{times:.2f}",
+                row["connect_cpu_us"],
                 row["rss_kib_per_connection"],
                 "" if row["drop_stall_ms"] is None else row["drop_stall_ms"],
+                row["drop_cpu_us"],
             )
         )
     return _table(heads, body)

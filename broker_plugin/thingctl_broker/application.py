@@ -279,6 +279,12 @@ def _with_progress(executions: Iterable[Execution]) -> Iterator[Execution]:
 
 def _bind(what: str, bind: str) -> socket.socket:
     try:
-        return bind_tcp(parse_address(bind))
+        sock = bind_tcp(parse_address(bind))
+        try:
+            sock.listen()  # if it were only bound, another could be bound here too, and hear nothing
+        except OSError:
+            sock.close()
+            raise
     except OSError as error:
         raise ConfigurationError(f"{what}: cannot listen on {bind}: {error.strerror or error}") from None
+    return sock

@@ -21,6 +21,7 @@ from thingctl_broker.errors import (
     WrongMove,
 )
 from thingctl_broker.events import Change
+from thingctl_broker.origin import NOBODY, Origin, origin
 from thingctl_broker.rollouts import Rollout, RolloutRecord, RolloutRules, State
 from thingctl_protocol.errors import ProtocolError
 from thingctl_protocol.identifiers import check_action_name
@@ -188,6 +189,7 @@ class Rollouts:
             self._driver = asyncio.get_running_loop().create_task(self._drive(), name="rollouts")
 
     async def _drive(self) -> None:
+        origin.set(NOBODY)  # not whoever's call has woken it
         while True:
             self._woken.clear()
             try:
@@ -232,6 +234,7 @@ class Rollouts:
     async def _send(self, rollout: Rollout, things: list[str]) -> float:
         record = rollout.record
         params = record.params.encode()
+        origin.set(Origin(record.requested_by, ""))
         sent: list[Execution] = []
         wait = 0.0
         for i, thing in enumerate(things):

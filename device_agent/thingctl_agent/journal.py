@@ -71,8 +71,9 @@ class Journal:
         ``flush``: return when it is on the disk. Without it the record outlives the
         process, though maybe not a power cut. Raises :class:`OSError`.
         """
-        if isinstance(record, Cleared) and not flush and len(self._lazy) < _LAZY_MAX:
-            self._lazy.append(record)  # lost, it costs one response said twice
+        if isinstance(record, Cleared | Opened) and not flush and len(self._lazy) < _LAZY_MAX:
+            # Lost, the one costs a response said twice, and the other nothing: no record followed it.
+            self._lazy.append(record)
             return
         raw = block(self._identity, [*self._lazy, record])
         full = self._position + len(raw) > self._active + self._segment
@@ -204,15 +205,14 @@ class Journal:
             direct = os.open(self.path, flags)
         except OSError:
             return
-        os.fdatasync(self._file)
-        old, self._file = self._file, direct
         try:
-            self._write(header(self._identity), self._active)
+            with memoryview(self._buffer) as view, view[:SECTOR] as part:
+                os.preadv(direct, [part], self._active)  # refused where sectors are longer
         except OSError:
-            self._file = old
             os.close(direct)
             return
-        os.close(old)
+        os.close(self._file)
+        self._file = direct
 
 
 def _lock(path: str) -> int:

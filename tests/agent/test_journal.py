@@ -64,6 +64,7 @@ def test_trust_ends_with_the_boot_unless_it_was_closed(tmp_path):
         journal = Journal(tmp_path / "journal", boot_id)
         journal.history.boot_id = boot_id
         journal.opened(boot_id)
+        write(journal, accepted(f"in {boot_id}"))
         return journal, journal.trusted
 
     journal, _ = trusted("boot-1")

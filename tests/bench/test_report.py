@@ -82,6 +82,8 @@ def test_the_storm_is_compared_with_mosquitto() -> None:
         "connect_most": 3,
         "rss_kib_per_connection": 4.0,
         "drop_stall_ms": None,
+        "connect_cpu_us": 30.0,
+        "drop_cpu_us": 10.0,
     }
     table = report.tables(
         {

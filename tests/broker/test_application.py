@@ -46,6 +46,14 @@ async def test_a_taken_port_is_told_and_the_other_is_free_again(tmp_path, which)
     bind_tcp(other).close()
 
 
+async def test_one_port_for_both_is_told(tmp_path):
+    free = bind_tcp(Address("127.0.0.1", 0))
+    both = str(bound_to(free))
+    free.close()
+    with pytest.raises(ConfigurationError, match=f"http: cannot listen on {both}: .*in use"):
+        Application(settings(tmp_path, mqtt=both, http=both))
+
+
 async def test_a_host_that_is_not_here_is_told(tmp_path):
     with pytest.raises(ConfigurationError, match=r"mqtt: cannot listen on no-such-host\.invalid:1"):
         Application(settings(tmp_path, mqtt="no-such-host.invalid:1"))

@@ -113,7 +113,8 @@ class Demo:
             clock=self.clock, link=self.link, journal=NoJournal(), table=ExecutionTable()
         )
         self.tokens = TokenStore.open(None, TOKEN)
-        directory = Directory(self.service, Passwords())
+        self.passwords = Passwords()
+        directory = Directory(self.service, self.passwords)
         self.app = create_app(self.service, EndWaiters(self.service.events), self.tokens, directory)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -132,6 +133,7 @@ class Demo:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        self.passwords.close()
 
     def call(self, function, *args, **kwargs):
         async def in_loop():

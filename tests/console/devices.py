@@ -87,6 +87,14 @@ class Api:
         assert status == 201, execution
         return execution
 
+    def rejected(self, thing):
+        """A command that a thermostat has refused: its child lock was on."""
+        self.ended(self.send(thing, "setChildLock", {"on": True})["executionId"])
+        execution = self.ended(self.send(thing, "setTemperature", {"value": 19})["executionId"])
+        self.ended(self.send(thing, "setChildLock", {"on": False})["executionId"])
+        assert execution["status"] == "REJECTED", execution
+        return execution
+
     def execution(self, execution_id):
         return self.call("GET", f"commands/{execution_id}")[1]
 

@@ -12,7 +12,8 @@ TESTS = Path(__file__).parent.parent
 sys.path.insert(0, str(TESTS))
 
 from console.chromium import launched  # noqa: E402
-from console.demo import TOKEN, live_an_hour, serving_demo  # noqa: E402
+from console.demo import ACTIONS, TOKEN, live_an_hour, serving_demo  # noqa: E402
+from console.devices import Api  # noqa: E402
 
 SIZES = {
     "light": {"viewport": {"width": 1360, "height": 850}, "color_scheme": "light"},
@@ -31,6 +32,16 @@ def scenes(demo):
     """What to show: name, place, and what must be there before the picture is taken."""
     thing = "thermostat-north-01"
     demo.call(demo.connect, thing)
+    api = Api(demo.url, TOKEN)
+    actions = [{"name": name, **action} for name, action in ACTIONS.items()]
+    api.call("PUT", "thing-types/thermostat", {"actions": actions})
+    for one in api.call("GET", "things?limit=500")[1]["things"]:
+        kind, site, _ = one["name"].split("-")
+        api.call(
+            "PUT",
+            f"things/{one['name']}",
+            {"type": "thermostat" if kind == "thermostat" else None, "tags": [site]},
+        )
     running = demo.call(demo.send, thing, "calibrate", {"seconds": 20})
     progress = {"percent": 42, "message": "moving the valve"}
     demo.call(demo.respond, running, "IN_PROGRESS", progress=progress)
@@ -73,6 +84,13 @@ def main(folder: Path) -> int:
                 page.locator(there).first.wait_for()
                 page.wait_for_timeout(400)  # fonts and bars come to rest
                 page.screenshot(path=folder / f"{name}-{size}.png")
+            page.evaluate("place => { location.hash = place }", "#/things")
+            page.get_by_role("button", name="Add thing").click()
+            page.get_by_label("Name").fill(f"thermostat-{size}")
+            page.screenshot(path=folder / f"add-thing-{size}.png")
+            page.keyboard.press("Enter")
+            page.get_by_role("button", name="Done").wait_for()
+            page.screenshot(path=folder / f"bundle-{size}.png")
             context.close()
     print(f"{len(list(folder.glob('*.png')))} pictures in {folder}")
     return 0

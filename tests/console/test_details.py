@@ -37,7 +37,7 @@ def test_what_was_asked_what_came_of_it_how_and_by_whom(open_, api, thermostat):
 
 
 def test_the_reason_stands_above_everything_else(open_, api, thermostat):
-    execution = api.ended(api.send(thermostat, "explode")["executionId"])
+    execution = api.rejected(thermostat)
     _, pane = open_(execution)
     reason = pane.get_by_role("region", name="Reason")
     expect(reason).to_contain_text(execution["statusReason"]["reasonCode"])

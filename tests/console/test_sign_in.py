@@ -18,7 +18,7 @@ def test_a_token_opens_the_console_and_stays_in_this_tab(look):
         field.fill(wrong)
         page.keyboard.press("Enter")
         expect(page.get_by_role("alert")).to_contain_text("does not know this token")
-    with page.expect_request("**/api/v1/commands?limit=1") as request:
+    with page.expect_request("**/api/v1/me") as request:
         field.fill(f"  {TOKEN} ")
         page.keyboard.press("Enter")
     assert request.value.all_headers()["authorization"] == f"Bearer {TOKEN}"
@@ -53,3 +53,52 @@ def test_a_broker_that_cannot_be_reached_is_not_taken_for_a_wrong_token(look):
     page.get_by_label("API token").fill(TOKEN)
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("alert")).to_contain_text("The broker cannot be reached")
+
+
+def signed_in_as(look, api, name, place="", **token):
+    """A page for a token of less than everything."""
+    status, made = api.call("POST", "tokens", {"name": name, **token})
+    assert status == 201, made
+    page = look(place, signed_in=False)
+    page.get_by_label("API token").fill(made["token"])
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("navigation", name="Pages")).to_be_visible()
+    return page
+
+
+def places_of(page):
+    return page.get_by_role("navigation", name="Pages").get_by_role("link").all_inner_texts()
+
+
+def test_what_the_token_may_not_do_is_not_offered(look, api, thermostat):
+    running = api.send(thermostat, "calibrate", {"seconds": 3})
+    page = signed_in_as(look, api, "reader", scopes=["commands:read", "things:read"])
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    assert places_of(page) == ["Overview", "Commands", "Things"]
+    expect(page.get_by_role("link", name="Send command")).to_have_count(0)
+    page.evaluate("hash => { location.hash = hash }", f"#/commands/{running['executionId']}")
+    pane = page.get_by_role("complementary", name="Execution")
+    expect(pane.get_by_text("calibrate")).to_be_visible()
+    expect(pane.get_by_role("button", name="Cancel")).to_have_count(0)
+    expect(pane.locator(".status").first).to_have_text("Succeeded")
+    expect(pane.get_by_role("button", name="Send again")).to_have_count(0)
+    page.evaluate("hash => { location.hash = hash }", f"#/things/{thermostat}")
+    expect(page.get_by_role("region", name="Actions")).to_contain_text("calibrate")
+    expect(page.get_by_role("link", name="Send calibrate")).to_have_count(0)
+    page.get_by_role("link", name="Things", exact=True).first.click()
+    expect(page.get_by_role("button", name="Add thing")).to_have_count(0)
+
+
+def test_a_token_for_one_action_offers_that_one(look, api, thermostat):
+    scopes = ["commands:read", "commands:send", "things:read"]
+    page = signed_in_as(
+        look, api, "limited", scopes=scopes, things=["thermo*-001"], actions=["get*ature", "reboot"]
+    )
+    expect(page.get_by_role("heading", name="Commands")).to_be_visible()
+    assert places_of(page) == ["Commands", "Send", "Things"]
+    page.evaluate("hash => { location.hash = hash }", f"#/send?thing={thermostat}")
+    expect(page.locator(".choice")).to_have_text(["getTemperature"])
+    page.locator(".choice").click()
+    page.get_by_role("button", name="Send command").click()
+    expect(page.locator(".result .status").first).to_have_text("Succeeded")
+    expect(page.locator(".result").get_by_text("limited", exact=True)).to_be_visible()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 
 from playwright.sync_api import expect
 
@@ -41,21 +42,47 @@ def test_search_and_presence_narrow_the_list_and_live_in_the_url(look, thermosta
     expect(row_of(page, lamp.name)).to_have_count(0)
 
 
-def test_types_and_tags_show_where_the_broker_has_them(look, thermostat):
-    page = look()
-    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+def test_a_thing_is_added_and_its_bundle_copied(look, api):
+    types = {"description": "Heats", "actions": [{"name": "heat", "paramsSchema": {"type": "object"}}]}
+    assert api.call("PUT", "thing-types/boiler", types)[0] == 201
+    page = look("#/things")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Add thing").click()
+    form = page.get_by_role("form", name="Add thing")
+    expect(form.get_by_label("Name")).to_be_focused()
+    form.get_by_label("Name").fill("no spaces please")
+    page.keyboard.press("Enter")
+    expect(form.get_by_role("alert")).to_be_visible()
+    form.get_by_label("Name").fill("boiler-7")
+    form.get_by_label("Type").fill("boiler")
+    form.get_by_label("Tags").fill("cellar, old")
+    form.get_by_label("Description").fill("<b>The</b> old one")
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog", name="boiler-7 is added")
+    told = tomllib.loads(dialog.get_by_label("Settings of its agent").inner_text())
+    assert (told["thing"], told["username"]) == ("boiler-7", "boiler-7")
+    assert len(told["password"]) >= 16
+    dialog.get_by_role("button", name="Copy the settings").click()
+    expect(page.locator("#announcer")).to_have_text("Copied")
+    assert tomllib.loads(page.evaluate("navigator.clipboard.readText()")) == told
+    dialog.get_by_role("button", name="Done").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    assert told["password"] not in page.content()
 
-    def with_more(route):
-        answer = route.fetch()
-        body = answer.json()
-        body["things"][0] |= {"type": "thermostat", "tags": ["floor-2", "<b>bold</b>"]}
-        route.fulfill(response=answer, json=body)
+    row = row_of(page, "boiler-7")
+    expect(row).to_contain_text("boiler")
+    expect(row.locator(".tag")).to_have_text(["cellar", "old"])
+    expect(row).to_contain_text("Offline")
+    assert api.thing("boiler-7")["hasPassword"] is True
+    row.get_by_role("link").click()
+    about = page.get_by_role("region", name="About")
+    expect(about).to_contain_text("<b>The</b> old one")
+    page.get_by_role("link", name="Send command").click()
+    expect(page.get_by_role("button", name="heat")).to_be_visible()
 
-    page.route("**/api/v1/things?*", with_more)
-    page.get_by_role("link", name="Things", exact=True).click()
-    cell = page.locator(".canvas .c-type").first
-    expect(cell).to_contain_text("thermostat")
-    expect(cell.locator(".tag")).to_have_text(["floor-2", "<b>bold</b>"])
+    assert api.call("PATCH", "things/boiler-7", {"enabled": False})[0] == 200
+    page.go_back()
+    expect(about).to_contain_text("Disabled")
 
 
 def test_one_thing_with_its_actions_and_latest_commands(look, api, thermostat):

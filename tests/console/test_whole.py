@@ -26,7 +26,7 @@ from thingctl_protocol.statuses import Status
 def places(api, thermostat):
     """Every page, with something on it."""
     running = api.send(thermostat, "calibrate", {"seconds": 30})
-    ended = api.ended(api.send(thermostat, "explode")["executionId"])
+    ended = api.rejected(thermostat)
     return {
         "sign in": None,
         "overview": "#/",

@@ -29,7 +29,9 @@ from thingctl_broker.mqtt.packets import Connect, PacketType
 from thingctl_protocol.topics import Kind, Topics
 
 TERMINAL = {"SUCCEEDED", "FAILED", "REJECTED", "TIMED_OUT", "CANCELED"}
-TTL_LONGEST = 5
+TTL_LONGEST = 6
+PATIENCE = 4.0
+"""Seconds that a command may take to reach a device that is there, on a machine that is busy."""
 TOPICS = Topics()
 
 
@@ -458,7 +460,7 @@ class Storm:
         if not seen and found["status"] not in {"TIMED_OUT", "CANCELED"}:
             self.faults.append(f"{execution_id} ended {found['status']}, and its device never saw it")
         known = self.accepted.get(execution_id)
-        waited = known is not None and known.at + known.ttl > since + 1 and known.at < since
+        waited = known is not None and known.at < since and known.at + known.ttl > since + PATIENCE
         if waited and not seen and found["status"] != "CANCELED":
             self.faults.append(
                 f"{execution_id} waited, its device was there, and it was not delivered: {found}"

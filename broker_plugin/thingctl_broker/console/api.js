@@ -60,20 +60,25 @@ const id = encodeURIComponent;
 /** Whether a token is good; raises ApiError when the broker cannot say. */
 export async function check(token) {
   try {
-    await ask("GET", "commands", { query: { limit: 1 }, token });
+    await ask("GET", "me", { token });
     return true;
   } catch (error) {
     if (error.status === 401) return false;
-    if (error.status === 403) return true;
     throw error;
   }
 }
 
+export const me = () => get("me");
 export const overview = (options) => get("overview", options);
 export const executions = (query, options = {}) => get("commands", { query, ...options });
 export const execution = async (executionId) => parse(await ask("GET", `commands/${id(executionId)}`));
 export const cancel = async (executionId) => parse(await ask("POST", `commands/${id(executionId)}/cancel`));
 export const thing = (name, options) => get(`things/${id(name)}`, options);
+
+/** A thing type with its actions; types by name, page by page, are few enough for one. */
+export const thingType = (name, options) => get(`thing-types/${id(name)}`, options);
+export const thingTypes = async () => (await get("thing-types", { query: { limit: 500 } })).thingTypes ?? [];
+export const addThing = async (thing) => JSON.parse(await ask("POST", "things", { body: JSON.stringify(thing) }));
 
 /** Send a command; `params` is JSON as text. */
 export async function send(thingId, action, params, ttl) {

@@ -8,7 +8,7 @@ import { count, duration, shortId, TERMINAL } from "./format.js";
 import * as live from "./live.js";
 import { go, hashOf } from "./router.js";
 import { Rows } from "./rows.js";
-import { failure, icon, notice, pageHead, progressBar, statusBadge, thingLink, when } from "./widgets.js";
+import { failure, icon, notice, pageHead, progressBar, sendLink, statusBadge, thingLink, when } from "./widgets.js";
 
 const COLUMNS = [
   { label: "Execution ID", class: "c-id" },
@@ -38,7 +38,7 @@ export class CommandsPage {
     this.foot = h("p", { class: "list-foot" });
     this.aside = h("aside", { class: "details-pane", "aria-label": "Execution", hidden: true });
     this.element = h("div", { class: "page commands" },
-      pageHead("Commands", this.bar.clear, h("a", { class: "button primary", href: hashOf(["send"]) }, icon("send"), "Send command")),
+      pageHead("Commands", this.bar.clear, sendLink()),
       this.bar.element,
       h("div", { class: "split" }, h("section", { class: "list", "aria-label": "List of commands" }, this.newer, this.rows.element, this.state, this.foot), this.aside));
     this.ticking = setInterval(() => this.#tick(), 1000);
@@ -198,6 +198,6 @@ function hint(item) {
 
 function nothingYet() {
   return notice("No command has been sent yet", "Choose a thing and an action; what became of it will be told here, as it happens.", {
-    actions: [h("a", { class: "button primary", href: hashOf(["send"]) }, icon("send"), "Send the first command")],
+    actions: [sendLink({}, "Send the first command")].filter(Boolean),
   });
 }

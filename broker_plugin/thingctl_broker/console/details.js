@@ -5,6 +5,7 @@ import { announce, copyButton, foreign, h, put, visible } from "./dom.js";
 import { clock, duration, fullMoment, statusWord, TERMINAL } from "./format.js";
 import { pretty, write } from "./json.js";
 import * as live from "./live.js";
+import * as me from "./me.js";
 import { go, hashOf } from "./router.js";
 import { confirmDialog, failure, icon, notice, progressBar, statusBadge, thingLink, when } from "./widgets.js";
 
@@ -107,18 +108,22 @@ export class Details {
     if (!execution) return h("header", { class: "details-head" }, h("h2", { tabindex: -1 }, "Execution"), close);
     const ended = TERMINAL.has(execution.status);
     const asked = Boolean(execution.cancelRequestedAt);
-    const actions = ended
-      ? [
-          h("button", { type: "button", "data-focus": "again", on: { click: () => this.#sendAgain() } }, "Send again"),
-          h("a", { class: "button", "data-focus": "edit", href: hashOf(["send"], { from: execution.executionId }) }, "Edit and send"),
-        ]
-      : [h("button", { type: "button", class: "danger", "data-focus": "cancel", disabled: asked, on: { click: () => this.#cancel() } }, asked ? "Cancel requested" : "Cancel")];
+    const may = (scope) => me.mayOn(scope, execution.thingId, execution.action);
+    let actions = null;
+    if (ended && may("commands:send")) {
+      actions = [
+        h("button", { type: "button", "data-focus": "again", on: { click: () => this.#sendAgain() } }, "Send again"),
+        h("a", { class: "button", "data-focus": "edit", href: hashOf(["send"], { from: execution.executionId }) }, "Edit and send"),
+      ];
+    } else if (!ended && may("commands:cancel")) {
+      actions = h("button", { type: "button", class: "danger", "data-focus": "cancel", disabled: asked, on: { click: () => this.#cancel() } }, asked ? "Cancel requested" : "Cancel");
+    }
     return h("header", { class: "details-head" },
       h("div", {},
         h("h2", { tabindex: -1 }, foreign(execution.action, 128)),
         h("p", { class: "sub" }, "on ", thingLink(execution.thingId, hashOf(["things", execution.thingId])))),
       close,
-      h("div", { class: "head-row" }, statusBadge(execution.status), this.#elapsed(execution), h("span", { class: "actions" }, actions)));
+      h("div", { class: "head-row" }, statusBadge(execution.status), this.#elapsed(execution), actions && h("span", { class: "actions" }, actions)));
   }
 
   #elapsed(execution) {

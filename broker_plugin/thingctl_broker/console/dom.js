@@ -72,9 +72,11 @@ export function icon(name) {
   return s("svg", { class: "icon", viewBox: "0 0 24 24", "aria-hidden": "true", focusable: "false" }, s("path", { d: ICONS[name] }));
 }
 
-/** A button that puts `text()` on the clipboard. */
-export function copyButton(label, text) {
-  const button = h("button", { type: "button", class: "quiet small", "aria-label": label, title: label }, icon("copy"));
+/** A button that puts `text()` on the clipboard; `worded`: with its label beside the picture. */
+export function copyButton(label, text, { worded = false } = {}) {
+  const button = worded
+    ? h("button", { type: "button" }, icon("copy"), label)
+    : h("button", { type: "button", class: "quiet small", "aria-label": label, title: label }, icon("copy"));
   button.addEventListener("click", async () => {
     try {
       await navigator.clipboard.writeText(text());

@@ -4,11 +4,12 @@ import { CommandsPage } from "./commands.js";
 import { h, put, visible } from "./dom.js";
 import * as known from "./known.js";
 import * as live from "./live.js";
+import * as me from "./me.js";
 import { OverviewPage } from "./overview.js";
-import { hashOf, here } from "./router.js";
+import { go, hashOf, here } from "./router.js";
 import { SendPage } from "./send.js";
 import * as session from "./session.js";
-import { applyTheme, Shell } from "./shell.js";
+import { applyTheme, places, Shell } from "./shell.js";
 import { signInPage } from "./signin.js";
 import { ThingPage, ThingsPage } from "./things.js";
 import { notice, pageHead } from "./widgets.js";
@@ -39,6 +40,11 @@ class Nowhere {
 function showPage() {
   if (!shell) return;
   const place = here();
+  const [first] = places();
+  if (!place.path.length && first?.length) {
+    go(first, {}, { replace: true }); // the overview is of everything, and this token is not
+    return;
+  }
   const [key, make] = pageOf(place.path);
   if (key !== shown) {
     const first = shown === "";
@@ -62,15 +68,22 @@ function close() {
   shell = null;
   live.stop();
   known.forget();
+  if (!session.token()) me.forget();
 }
 
-function open(why = "") {
+async function open(why = "") {
   close();
   if (!session.token()) {
     document.title = "Sign in · thingctl";
     put(app, signInPage(() => open(), why));
     return;
   }
+  try {
+    await me.read();
+  } catch {
+    return; // the token is no longer valid: the session has ended, and the page to sign in is there
+  }
+  close();
   shell = new Shell(() => session.end());
   put(app, shell.element);
   showPage();

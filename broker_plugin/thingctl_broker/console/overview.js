@@ -6,7 +6,7 @@ import { ago, count, duration } from "./format.js";
 import * as live from "./live.js";
 import { commandsPlot, latencyPlot } from "./plots.js";
 import { hashOf } from "./router.js";
-import { failure, icon, notice, pageHead, statusBadge, thingLink, when } from "./widgets.js";
+import { failure, notice, pageHead, sendLink, statusBadge, thingLink, when } from "./widgets.js";
 
 const EVERY = 5000;
 const TROUBLE = ["FAILED", "REJECTED", "TIMED_OUT"];
@@ -22,7 +22,7 @@ export class OverviewPage {
     this.state = h("div");
     this.body = h("div", { class: "overview-body", hidden: true }, this.tiles, h("div", { class: "plots" }, this.commands.element, this.latency.element), this.trouble);
     this.element = h("div", { class: "page overview" },
-      pageHead("Overview", h("a", { class: "button primary", href: hashOf(["send"]) }, icon("send"), "Send command")), this.state, this.body);
+      pageHead("Overview", sendLink()), this.state, this.body);
   }
 
   show() {

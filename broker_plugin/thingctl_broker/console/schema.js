@@ -20,7 +20,7 @@ export class FormError extends Error {
  * Returns {element, read()}: `read` returns the params, and raises FormError. null: this schema makes no form.
  */
 export function paramsForm(schema, value = {}) {
-  const context = { root: schema, counter: { fields: 0 } };
+  const context = { root: schema, counter: { fields: 0 }, pointer: "/params" };
   const resolved = resolve(schema, context);
   if (!isObject(resolved) || !isObject(resolved.properties ?? {}) || (resolved.type ?? "object") !== "object") return null;
   if (Object.keys(resolved.properties ?? {}).length > MOST_FIELDS) return null;
@@ -56,7 +56,8 @@ function resolve(schema, context, depth = 0) {
 const unescape = (part) => part.replaceAll("~1", "/").replaceAll("~0", "~");
 
 /** A field: {element, read()} with `read` returning undefined for what is left out. */
-function field(name, schema, value, required, { item = false, ...context }, depth) {
+function field(name, schema, value, required, { item = false, ...around }, depth) {
+  const context = { ...around, pointer: `${around.pointer}/${name.replaceAll("~", "~0").replaceAll("/", "~1")}` };
   const resolved = resolve(schema, context);
   const start = value === undefined ? resolved.default : value;
   const labelText = visible(resolved.title ?? name, 80);
@@ -74,6 +75,7 @@ function field(name, schema, value, required, { item = false, ...context }, dept
   const control = CONTROLS[kind](resolved, start, required);
   const id = `field-${(ids += 1)}`;
   control.input.id = id;
+  if (!item) control.input.dataset.pointer = context.pointer;
   const note = help(resolved, bounds(resolved));
   if (note) {
     note.id = `${id}-help`;

@@ -5,9 +5,16 @@ import { Details } from "./details.js";
 import { announce, foreign, h, put, visible } from "./dom.js";
 import { isObject, parse, pretty, write } from "./json.js";
 import * as known from "./known.js";
+import * as me from "./me.js";
 import { hashOf } from "./router.js";
 import { FormError, paramsForm } from "./schema.js";
 import { icon, notice, pageHead, presence, suggesting } from "./widgets.js";
+
+/** What a thing announced, and behind it what its type has besides. */
+function together(announced = [], typed = []) {
+  const names = new Set(announced.map((action) => action.name));
+  return [...announced, ...typed.filter((action) => !names.has(action.name))];
+}
 
 export class SendPage {
   constructor() {
@@ -81,7 +88,7 @@ export class SendPage {
   }
 
   #announced() {
-    return this.of?.announcement?.actions ?? [];
+    return (this.of?.actions ?? []).filter((action) => me.mayOn("commands:send", this.chosen ?? "", action.name));
   }
 
   async #chooseThing() {
@@ -93,13 +100,16 @@ export class SendPage {
     if (name) {
       try {
         const thing = await api.thing(name);
+        const type = thing.type ? await api.thingType(thing.type).catch(() => null) : null;
         if (this.chosen !== name || this.gone) return;
-        this.of = thing;
-        const words = thing.online ? null : " The command will wait for it until its TTL is over.";
+        this.of = { actions: together(thing.announcement?.actions, type?.actions) };
+        let words = thing.online ? null : " The command will wait for it until its TTL is over.";
+        if (thing.enabled === false) words = " It is disabled: no command is taken for it.";
         put(this.about, presence(thing.online), words);
       } catch (error) {
         if (this.chosen !== name || this.gone) return;
-        put(this.about, error.status === 404 ? "No thing has this name yet." : visible(error.message, 300));
+        const meanings = { 403: "This token may not see things; a command can be sent to one by its name.", 404: "No thing has this name yet." };
+        put(this.about, meanings[error.status] ?? visible(error.message, 300));
       }
     }
     const actions = this.#announced();
@@ -202,7 +212,8 @@ export class SendPage {
   #complain(error) {
     put(this.fault, h("p", {}, visible(error.message, 500)));
     const places = { "/thingId": this.thing.input, "/action": this.action.input, "/ttl": this.ttl };
-    const input = error instanceof FormError ? error.input : places[error.pointer] ?? null;
+    const told = [...this.params.querySelectorAll("[data-pointer]")].find((input) => input.dataset.pointer === error.pointer);
+    const input = error instanceof FormError ? error.input : places[error.pointer] ?? told ?? null;
     if (!input) return;
     input.setAttribute("aria-invalid", "true");
     input.focus();

@@ -3,14 +3,22 @@
 import * as connection from "./connection.js";
 import { h, put } from "./dom.js";
 import * as live from "./live.js";
+import * as me from "./me.js";
 import { hashOf } from "./router.js";
 import { icon } from "./widgets.js";
 
 const PLACES = [
-  [[], "Overview", "overview"],
-  [["commands"], "Commands", "commands"],
-  [["things"], "Things", "things"],
+  [[], "Overview", "overview", () => me.may("commands:read") && !me.isLimited()],
+  [["commands"], "Commands", "commands", () => me.may("commands:read")],
+  [["send"], "Send", "send", () => me.may("commands:send")],
+  [["things"], "Things", "things", () => me.may("things:read")],
 ];
+
+/** The places that the token may see. */
+export function places() {
+  return PLACES.filter(([, , , may]) => may()).map(([path]) => path);
+}
+
 const THEMES = { auto: ["auto", "As the system"], light: ["sun", "Light"], dark: ["moon", "Dark"] };
 const THEME_KEY = "thingctl.theme";
 
@@ -31,8 +39,7 @@ export function applyTheme(name = localStorage.getItem(THEME_KEY) ?? "auto") {
 export class Shell {
   constructor(signOut) {
     this.main = h("main", { id: "main", tabindex: -1 });
-    this.links = PLACES.map(([path, label, picture]) => h("a", { href: hashOf(path), "data-place": path[0] ?? "" }, icon(picture), h("span", {}, label)));
-    this.links.splice(2, 0, h("a", { href: hashOf(["send"]), "data-place": "send" }, icon("send"), h("span", {}, "Send")));
+    this.links = PLACES.filter(([, , , may]) => may()).map(([path, label, picture]) => h("a", { href: hashOf(path), "data-place": path[0] ?? "" }, icon(picture), h("span", {}, label)));
     this.state = h("div", { class: "connection", role: "status" });
     this.banner = h("div", { class: "banner", role: "alert", hidden: true });
     const theme = h("button", { type: "button", class: "quiet small", on: { click: () => this.#nextTheme(theme) } });
@@ -42,7 +49,7 @@ export class Shell {
       h("header", { class: "side" },
         h("a", { class: "brand", href: hashOf([]), "aria-label": "thingctl, overview" }, h("span", { class: "logo", "aria-hidden": "true" }, ">_"), h("span", {}, "thingctl")),
         h("nav", { "aria-label": "Pages" }, this.links),
-        h("div", { class: "side-foot" }, this.state, h("div", { class: "side-actions" }, theme, h("button", { type: "button", class: "quiet small", title: "Sign out", "aria-label": "Sign out", on: { click: signOut } }, icon("out"))))),
+        h("div", { class: "side-foot" }, this.state, h("div", { class: "side-actions" }, theme, h("button", { type: "button", class: "quiet small", title: me.name() ? `Sign out ${me.name()}` : "Sign out", "aria-label": "Sign out", on: { click: signOut } }, icon("out"))))),
       h("div", { class: "content" }, this.banner, this.main));
     this.unlisten = connection.listen((state) => this.#showConnection(state));
     this.ticking = setInterval(() => this.#showConnection(connection.current()), 1000);

@@ -1,14 +1,16 @@
 // The page of things, and of one thing.
 
+import { addThing } from "./addthing.js";
 import * as api from "./api.js";
 import { foreign, h, put, visible } from "./dom.js";
 import { ago, count, duration } from "./format.js";
 import { isObject, pretty } from "./json.js";
 import * as known from "./known.js";
 import * as live from "./live.js";
+import * as me from "./me.js";
 import { go, hashOf } from "./router.js";
 import { Rows } from "./rows.js";
-import { failure, icon, notice, pageHead, presence, statusBadge, when } from "./widgets.js";
+import { failure, notice, pageHead, presence, sendLink, statusBadge, when } from "./widgets.js";
 
 const EVERY = 3000;
 
@@ -34,7 +36,7 @@ export class ThingsPage {
     this.rows = new Rows({ label: "Things", columns: COLUMNS, keyOf: (thing) => thing.name, draw: (thing, row) => this.#draw(thing, row) });
     this.state = h("div", { class: "list-state" });
     this.foot = h("p", { class: "list-foot" });
-    this.element = h("div", { class: "page things" }, pageHead("Things"), bar,
+    this.element = h("div", { class: "page things" }, pageHead("Things", me.may("things:write") ? h("button", { type: "button", class: "primary", on: { click: () => addThing(() => this.#readNow()) } }, "Add thing") : null), bar,
       h("div", { class: "split" }, h("section", { class: "list", "aria-label": "List of things" }, this.rows.element, this.state, this.foot)));
   }
 
@@ -81,6 +83,11 @@ export class ThingsPage {
     this.timer = setTimeout(() => (document.hidden ? this.#later() : this.#read()), EVERY * Math.max(1, pages));
   }
 
+  #readNow() {
+    clearTimeout(this.timer);
+    if (!this.reading) this.#read();
+  }
+
   #later() {
     document.addEventListener("visibilitychange", () => this.gone || this.#read(), { once: true });
   }
@@ -113,7 +120,7 @@ export class ThingsPage {
     const seen = Date.parse(thing.lastSeen);
     return [
       h("div", {}, h("a", { class: "main", href: hash }, foreign(thing.name, 128))),
-      h("div", {}, presence(thing.online)),
+      h("div", {}, thing.enabled === false ? h("span", { class: "hint" }, "disabled") : presence(thing.online)),
       h("div", {}, typeOf(thing) ? foreign(typeOf(thing), 60) : null, tagsOf(thing).slice(0, 3).map((tag) => h("span", { class: "tag" }, foreign(tag, 40)))),
       h("div", { class: "names" }, actions.length ? foreign(actions.slice(0, 20).join(", "), 200) : h("span", { class: "hint" }, "none announced")),
       h("div", {}, thing.agentVersion ? foreign(thing.agentVersion, 40) : ""),
@@ -125,6 +132,12 @@ export class ThingsPage {
 /** Types and tags, wherever a broker has them. */
 function typeOf(thing) {
   return typeof thing.type === "string" ? thing.type : typeof thing.thingType === "string" ? thing.thingType : "";
+}
+
+/** Where what a thing announced differs from its type. */
+function driftOf({ drift }) {
+  const words = { notAnnounced: "not announced", notInType: "not in the type", params: "other params", result: "another result" };
+  return drift?.length ? drift.map(({ action, difference }) => h("p", {}, foreign(action, 128), `: ${words[difference] ?? difference}`)) : null;
 }
 
 function tagsOf(thing) {
@@ -140,7 +153,7 @@ export class ThingPage {
     this.recent = h("section", { class: "card", "aria-label": "Latest commands" });
     this.element = h("div", { class: "page thing" },
       h("nav", { class: "crumbs", "aria-label": "You are in" }, h("a", { href: hashOf(["things"]) }, "Things")),
-      pageHead(foreign(name, 128), h("a", { class: "button primary", href: hashOf(["send"], { thing: name }) }, icon("send"), "Send command")),
+      pageHead(foreign(name, 128), sendLink({ thing: name })),
       h("div", { class: "columns" }, this.body, this.recent));
   }
 
@@ -176,12 +189,15 @@ export class ThingPage {
     const actions = announcement.actions ?? [];
     const seen = Date.parse(thing.lastSeen);
     const facts = [
-      ["Presence", presence(thing.online)],
+      ["Presence", thing.enabled === false ? h("span", { class: "danger" }, "Disabled: it may not connect, and no command is taken for it") : presence(thing.online)],
+      ["Description", thing.description ? foreign(thing.description, 1100) : null],
       ["Last seen", thing.online ? "connected now" : when(seen, ago(seen, live.brokerNow()))],
       ["First seen", when(Date.parse(thing.firstSeen))],
       ["Type", typeOf(thing) ? foreign(typeOf(thing), 128) : null],
       ["Tags", tagsOf(thing).length ? tagsOf(thing).map((tag) => h("span", { class: "tag" }, foreign(tag, 80))) : null],
       ["Agent version", announcement.agentVersion ? foreign(announcement.agentVersion, 80) : null],
+      ["Differs from its type", driftOf(thing)],
+      ["Schemas not enforced", thing.schemaFaults?.length ? thing.schemaFaults.map((fault) => h("p", {}, foreign(`${fault.action}: ${fault.fault}`, 400))) : null],
       ["MQTT client id", thing.clientId ? foreign(thing.clientId, 128, { class: "mono" }) : null],
     ];
     put(this.body,
@@ -193,7 +209,7 @@ export class ThingPage {
   #action(action) {
     const schemas = [["Params", action.paramsSchema], ["Result", action.resultSchema], ["Policy", action.policy]].filter(([, value]) => isObject(value) && Object.keys(value).length);
     return h("li", {},
-      h("div", { class: "action-line" }, h("strong", {}, foreign(action.name, 128)), h("a", { class: "button small", href: hashOf(["send"], { thing: this.name, action: action.name }), "aria-label": `Send ${visible(action.name, 128)}` }, "Send")),
+      h("div", { class: "action-line" }, h("strong", {}, foreign(action.name, 128)), me.mayOn("commands:send", this.name, action.name) ? h("a", { class: "button small", href: hashOf(["send"], { thing: this.name, action: action.name }), "aria-label": `Send ${visible(action.name, 128)}` }, "Send") : null),
       action.description ? h("p", { class: "help description" }, foreign(action.description, 600)) : null,
       schemas.length ? h("details", {}, h("summary", {}, "Schema"), schemas.map(([title, value]) => [h("h3", {}, title), h("pre", { tabindex: 0, "aria-label": title }, visible(pretty(value), 20_000))])) : null);
   }

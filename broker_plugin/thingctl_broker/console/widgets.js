@@ -2,6 +2,8 @@
 
 import { foreign, h, icon, put, s } from "./dom.js";
 import { fullMoment, moment, statusWord } from "./format.js";
+import * as me from "./me.js";
+import { hashOf } from "./router.js";
 
 const MARKS = {
   SENT: "M4 8h8",
@@ -87,6 +89,11 @@ export function confirmDialog(title, text, { yes, no = "Keep as it is", danger =
 /** A link to a thing. */
 export function thingLink(name, hash, props = {}) {
   return h("a", { href: hash, ...props }, foreign(name, 128));
+}
+
+/** The way to send a command; null where the token may not. */
+export function sendLink(query = {}, label = "Send command") {
+  return me.may("commands:send") ? h("a", { class: "button primary", href: hashOf(["send"], query) }, icon("send"), label) : null;
 }
 
 /** The head of a page. */

@@ -133,11 +133,10 @@ class WebSocket(asyncio.Protocol, asyncio.Transport):
 
     def _open(self, request: Request) -> None:
         protocol = self._protocol
-        origin = request.headers.get("Origin")
         if request.path.partition("?")[0] != PATH:
             response = protocol.reject(HTTPStatus.NOT_FOUND, f"MQTT is spoken at {PATH}\n")
-        elif origin is not None and urlsplit(origin).netloc not in self._hosts:
-            self._front.note("origin", "a page from elsewhere may not connect", who=origin[:200])
+        elif not self._is_from_here(origins := request.headers.get_all("Origin")):
+            self._front.note("origin", "a page from elsewhere may not connect", who=" ".join(origins)[:200])
             response = protocol.reject(HTTPStatus.FORBIDDEN, "not from this page\n")
         else:
             response = protocol.accept(request)
@@ -148,15 +147,32 @@ class WebSocket(asyncio.Protocol, asyncio.Transport):
             self._mqtt = Connection(self._front)
             self._mqtt.connection_made(self)
 
+    def _is_from_here(self, origins: list[str]) -> bool:
+        """Whether no browser asks, or one that got its page here."""
+        try:
+            return all(urlsplit(origin).netloc in self._hosts for origin in origins)
+        except ValueError:  # no URL at all
+            return False
+
     def _take(self, frame: Frame) -> None:
+        mqtt = self._mqtt
+        if mqtt is None or mqtt.is_closed():
+            return  # of what came in one piece, what lies behind the end
         # Where the frames are cut means nothing to MQTT [MQTT-6.0.0-2].
         if frame.opcode is Opcode.TEXT:
             self._protocol.fail(_UNSUPPORTED_DATA, "MQTT comes in binary frames [MQTT-6.0.0-1]")
-        elif frame.opcode in {Opcode.BINARY, Opcode.CONT} and self._mqtt is not None and frame.data:
-            self._mqtt.data_received(bytes(frame.data))
+        elif frame.opcode is Opcode.PING:
+            # It is answered already, beside the bound that MQTT packets have.
+            if self.get_write_buffer_size() > self._front.limits.write_buffer:
+                mqtt.offended("writeBuffer", "reads too slowly: dropped")
+                mqtt.abort()
+        elif frame.opcode in {Opcode.BINARY, Opcode.CONT} and frame.data:
+            mqtt.data_received(bytes(frame.data))
 
     def _flush(self) -> None:
         for data in self._protocol.data_to_send():
+            if self._transport.is_closing():
+                return
             if data:
                 self._transport.write(data)
             else:

@@ -136,3 +136,59 @@ async def test_a_take_over_closes_the_first_connection(running):
             assert await second.recv() == b"\x20\x02\x00\x00"
             with pytest.raises(ConnectionClosed):
                 await first.recv()
+
+
+async def upgrade(port: int, *headers: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, bytes]:
+    """Ask for WebSocket by hand; return the connection and the answer's first line."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    lines = [
+        f"GET {PATH} HTTP/1.1", f"Host: 127.0.0.1:{port}", "Connection: Upgrade", "Upgrade: websocket",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Protocol: mqtt", *headers,
+    ]  # fmt: skip
+    writer.write("\r\n".join([*lines, "", ""]).encode())
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    return reader, writer, head.partition(b"\r\n")[0]
+
+
+def frame(payload: bytes, opcode: int = 2) -> bytes:
+    """One masked frame, the mask being nothing."""
+    return bytes([0x80 | opcode, 0x80 | len(payload)]) + bytes(4) + payload
+
+
+@pytest.mark.parametrize(
+    "origins", [["http://["], ["http://a.example", "http://b.example"], [""]], ids=["no URL", "two", "empty"]
+)
+async def test_a_strange_origin_is_refused_in_words(running, origins):
+    running, port = running
+    _, writer, line = await upgrade(port, *(f"Origin: {origin}" for origin in origins))
+    assert line.startswith(b"HTTP/1.1 403")
+    assert not running.front.connections
+    writer.close()
+
+
+async def test_what_lies_behind_the_end_is_not_read(running):
+    running, port = running
+    refused = bytes([*CONNECT[:8], 9, *CONNECT[9:]])  # a protocol level that nobody speaks
+    assert b"MQTT\x09" in refused
+    _, writer, _ = await upgrade(port)
+    writer.write(frame(refused) + frame(CONNECT))
+    await eventually(lambda: not running.front.connections)
+    assert running.service.things.get("lamp") is None
+    assert not running.front._clients
+    writer.close()
+
+
+async def test_a_client_that_pings_and_does_not_read_is_dropped(running):
+    running, port = running
+    _, writer, _ = await upgrade(port)
+    writer.write(frame(CONNECT))
+    await eventually(lambda: running.front._clients)
+    writer.transport.pause_reading()
+    pings = frame(b"p" * 125, opcode=9) * 2000
+    async with asyncio.timeout(20):
+        while running.front.connections:
+            writer.write(pings)
+            await asyncio.sleep(0.001)
+    assert running.service.counters["front.writeBuffer"] == 1
+    writer.transport.abort()
