@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
+from thingctl_broker import webhook_secret
 from thingctl_broker.addresses import Address, bind_tcp, bound_to, parse_address
 from thingctl_broker.audit import Audit, AuditError, Event, note_nothing
 from thingctl_broker.clock import SystemClock
@@ -22,6 +23,8 @@ from thingctl_broker.delivery import Deliveries
 from thingctl_broker.directory import Directory
 from thingctl_broker.http.app import create_app
 from thingctl_broker.http.server import HttpServer
+from thingctl_broker.http.webhook_client import WebhookClient
+from thingctl_broker.http.webhooks import Webhooks
 from thingctl_broker.journal import JournalError, SqliteJournal
 from thingctl_broker.mqtt.front import Front, OpenGatekeeper
 from thingctl_broker.mqtt.identities import IdentityGatekeeper
@@ -113,6 +116,7 @@ class Application:
             going = self.rollouts.restore()
             if going:
                 _log.info("commands to many things go on", count=going)
+            self.webhooks = self._make_webhooks()
             self._mqtt_socket = _bind("mqtt", settings.mqtt.bind)
             undo.callback(self._mqtt_socket.close)
             self._http_socket = _bind("http", settings.http.bind)
@@ -155,6 +159,7 @@ class Application:
             self._tls_watch = asyncio.get_running_loop().create_task(keep_looking(listeners))
         self._sweeper = asyncio.get_running_loop().create_task(sweep(self.service))
         self.rollouts.start()
+        self.webhooks.start()
         await self._http.start()
         if self.settings.open:
             _log.warning(
@@ -168,6 +173,7 @@ class Application:
         self.waiters.release()
         await self._http.stop()
         await self.rollouts.stop()
+        await self.webhooks.stop()
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)
@@ -189,6 +195,19 @@ class Application:
         """The protocol of a client that speaks MQTT over WebSocket on the HTTP port."""
         hosts = {f"{host}:{self.http_address.port}" for host in (self.http_address.host, "localhost")}
         return WebSocket(self.front, hosts)
+
+    def _make_webhooks(self) -> Webhooks:
+        settings = self.settings.webhooks
+        try:
+            secret = webhook_secret.read_or_make(self.data_dir)
+        except OSError as error:
+            raise ConfigurationError(f"data directory {self.data_dir}: {error}") from error
+        return Webhooks(
+            self.service,
+            WebhookClient(allow_private=settings.allow_private),
+            secret,
+            {endpoint.url: endpoint.secret.encode() for endpoint in settings.endpoints},
+        )
 
     def _open_journal(self) -> SqliteJournal | NoJournal:
         if self.settings.in_memory:

@@ -12,6 +12,7 @@ from thingctl_broker.audit import FILE_MAX
 from thingctl_broker.delivery import QUEUE_MAX, WINDOW
 from thingctl_broker.mqtt.limits import FrontLimits
 from thingctl_broker.service import ServiceSettings
+from thingctl_broker.webhooks import check_uri
 from thingctl_protocol.errors import ProtocolError
 from thingctl_protocol.limits import TTL_DEFAULT, TTL_MAX, TTL_MIN
 from thingctl_protocol.topics import DEFAULT_ROOT, Topics
@@ -79,6 +80,21 @@ class AuditSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A file of so many bytes is put aside, and another begun."""
 
 
+class Endpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A system that is told of every execution. ``secret``: what its posts are signed with."""
+
+    url: str
+    secret: Annotated[str, msgspec.Meta(min_length=16)]
+
+
+class WebhookSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who is told how executions go."""
+
+    endpoints: tuple[Endpoint, ...] = ()
+    allow_private: bool = False
+    """Whether posts may go to private and loopback addresses; also those that a caller names."""
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All of them."""
 
@@ -95,6 +111,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     http: HttpSettings = HttpSettings()
     commands: CommandSettings = CommandSettings()
     limits: FrontLimits = FrontLimits()
+    webhooks: WebhookSettings = WebhookSettings()
     acl: AclSettings = AclSettings()
     audit: AuditSettings = AuditSettings()
 
@@ -146,6 +163,7 @@ def check(settings: Settings) -> Settings:
         fault = check_rule(rule)
         if fault is not None:
             raise ConfigurationError(f"acl: {fault}")
+    _check_webhooks(settings.webhooks)
     commands = settings.commands
     if not TTL_MIN <= commands.ttl_default <= commands.ttl_max <= TTL_MAX:
         raise ConfigurationError(
@@ -167,3 +185,11 @@ def _check_exposure(what: str, address: Address, tls_cert: str, *, allowed: bool
             f"passwords and tokens: set tls_cert (thingctl tls init makes one), or insecure_bind = true "
             "(--insecure-bind) to do it all the same"
         )
+
+
+def _check_webhooks(settings: WebhookSettings) -> None:
+    for endpoint in settings.endpoints:
+        try:
+            check_uri(endpoint.url)
+        except ValueError as error:
+            raise ConfigurationError(f"webhooks: {endpoint.url!r}: {error}") from None

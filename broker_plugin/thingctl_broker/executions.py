@@ -104,6 +104,10 @@ class Execution(msgspec.Struct, gc=False):
     cancel_deadline: float | None = None
     """Monotonic: how long the device may take over its verdict on a cancel."""
     ended_at: float | None = None
+    post_back_uri: str = ""
+    """Where to tell how it ended, if its sender wants that."""
+    untold: bool = False
+    """Whether that it ended, or what came late, has yet to be told to somebody outside."""
     kept: bool = False
     """Whether the journal has a record of it already."""
 

@@ -62,6 +62,7 @@ class _Head(msgspec.Struct, array_like=True, gc=False):
     requested_by: str
     idempotency_key: str
     fingerprint: str
+    post_back_uri: str = ""
 
 
 class _State(msgspec.Struct, omit_defaults=True, gc=False):
@@ -77,6 +78,7 @@ class _State(msgspec.Struct, omit_defaults=True, gc=False):
     reason: StatusReason | None = None
     progress: Progress | None = None
     late: _Late | None = None
+    untold: bool = False
 
 
 class _Late(msgspec.Struct, omit_defaults=True, gc=False):
@@ -141,6 +143,7 @@ def to_row(execution: Execution, *, new: bool) -> Row:
                 execution.requested_by,
                 execution.idempotency_key,
                 execution.fingerprint,
+                execution.post_back_uri,
             )
         )
         head, head_check = encoded.decode(), crc32(encoded, crc32(execution_id.encode()))
@@ -161,6 +164,7 @@ def to_row(execution: Execution, *, new: bool) -> Row:
             None
             if late is None
             else _Late(late.status, late.at, late.delay_seconds, _text(late.result), late.reason),
+            execution.untold,
         )
     )
     state_check = crc32(state, crc32(f"{execution_id} {status}".encode()))
@@ -214,6 +218,8 @@ class RowReader:
             requested_by=share(head.requested_by, head.requested_by),
             idempotency_key=head.idempotency_key,
             fingerprint=head.fingerprint,
+            post_back_uri=head.post_back_uri,
+            untold=state.untold,
             status=_STATUSES[status],
             result=_bytes(state.result),
             reason=state.reason,

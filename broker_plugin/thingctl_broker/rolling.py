@@ -99,6 +99,7 @@ class Rollouts:
         rules: RolloutRules,
         *,
         requested_by: str,
+        post_back_uri: str = "",
     ) -> Rollout:
         """Accept a command for many things; it is kept when this returns.
 
@@ -118,6 +119,7 @@ class Rollouts:
             things=things,
             targeted=len(things),
             rules=rules,
+            post_back_uri=post_back_uri,
         )
         rollout = Rollout(record)
         if self._store is not None:
@@ -247,6 +249,7 @@ class Rollouts:
                         record.ttl,
                         requested_by=record.requested_by,
                         command_id=record.command_id,
+                        post_back_uri=record.post_back_uri,
                     )
                 )
             except (NotAccepting, TableFull):

@@ -93,6 +93,7 @@ class RolloutRecord(msgspec.Struct, omit_defaults=True):
     refused: int = 0
     refusals: dict[str, str] = {}
     """Why, for the first of them."""
+    post_back_uri: str = ""
     forgiven: int = 0
     """Failures before it was last resumed."""
 

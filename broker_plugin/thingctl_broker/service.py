@@ -119,18 +119,21 @@ class CommandService:
         requested_by: str = "",
         idempotency_key: str = "",
         command_id: str = "",
+        post_back_uri: str = "",
     ) -> Execution:
         """Accept a command for one thing and see it on its way.
 
         ``params``: an encoded JSON object. ``ttl``: whole seconds. ``idempotency_key``: with
         the key of an earlier command by the same caller, that command's execution is
         returned and nothing is sent. ``command_id``: of a command to many things (:meth:`make_id`).
+        ``post_back_uri``: where to tell how it ended (:func:`~thingctl_broker.webhooks.check_uri`).
 
         Raises :class:`InvalidCommand`, :class:`UnknownThing`, :class:`ThingDisabled`,
         :class:`QueueFull`, :class:`~thingctl_broker.errors.IdempotencyConflict`, :class:`NotAccepting` or
         :class:`~thingctl_broker.errors.TableFull`; then nothing has happened.
         """
-        print_ = fingerprint(thing, action, params, ttl) if idempotency_key else ""
+        whole = params + post_back_uri.encode() if post_back_uri else params
+        print_ = fingerprint(thing, action, whole, ttl) if idempotency_key else ""
         if print_ and (earlier := self._keys.find(requested_by, idempotency_key, print_)) is not None:
             return earlier
         if not self.journal.accepting:
@@ -166,6 +169,7 @@ class CommandService:
             requested_by=requested_by,
             idempotency_key=idempotency_key,
             fingerprint=print_,
+            post_back_uri=post_back_uri,
         )
         left = self.table.add(execution)
         if left is not None:

@@ -7,7 +7,7 @@ creation; every index leans on that.
 from __future__ import annotations
 
 import heapq
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -25,7 +25,7 @@ rather than the loop's time."""
 
 
 class Page(NamedTuple):
-    """Executions, newest first. ``cursor`` continues behind them; None: there are no more."""
+    """Executions in the order asked for. ``cursor`` continues behind them; None: there are no more."""
 
     executions: list[Execution]
     cursor: str | None
@@ -40,6 +40,13 @@ class Query(NamedTuple):
     command_id: str | None = None
     visible: Callable[[Execution], bool] | None = None
     """Whether the caller may see the execution."""
+    things: Container[str] | None = None
+    """Their names."""
+    since: float | None = None
+    """Created then or later. Unix seconds."""
+    until: float | None = None
+    """Created before that. Unix seconds."""
+    oldest_first: bool = False
 
     def admits(self, execution: Execution) -> bool:
         """Whether the execution is asked for."""
@@ -48,6 +55,9 @@ class Query(NamedTuple):
             and (self.action is None or execution.action == self.action)
             and (self.statuses is None or execution.status in self.statuses)
             and (self.command_id is None or execution.command_id == self.command_id)
+            and (self.things is None or execution.thing in self.things)
+            and (self.since is None or execution.created_at >= self.since)
+            and (self.until is None or execution.created_at < self.until)
             and (self.visible is None or self.visible(execution))
         )
 
@@ -188,7 +198,7 @@ class ExecutionTable:
                 yield execution
 
     def select(self, query: Query, limit: int, cursor: str | None = None) -> Page:
-        """List executions, newest first, from behind ``cursor`` (an id).
+        """List executions, newest first unless asked otherwise, from behind ``cursor`` (an id).
 
         A page may hold fewer than ``limit`` and yet have a cursor: see ``SCAN_MAX``.
         """
@@ -200,8 +210,9 @@ class ExecutionTable:
         found: list[Execution] = []
         if order is None:
             return Page(found, None)
+        ids = order.oldest_first(cursor) if query.oldest_first else order.newest_first(cursor)
         previous = cursor
-        for scanned, execution_id in enumerate(order.newest_first(cursor)):
+        for scanned, execution_id in enumerate(ids):
             if len(found) == limit or scanned == SCAN_MAX:
                 return Page(found, previous)
             previous = execution_id
@@ -250,6 +261,10 @@ class _Order:
         if self._removed * 2 > len(self._ids):
             self._ids = [execution_id for execution_id in self._ids if execution_id in present]
             self._removed = 0
+
+    def oldest_first(self, after: str | None) -> Iterator[str]:
+        for i in range(0 if after is None else bisect_right(self._ids, after), len(self._ids)):
+            yield self._ids[i]
 
     def newest_first(self, before: str | None) -> Iterator[str]:
         end = len(self._ids) if before is None else bisect_left(self._ids, before)

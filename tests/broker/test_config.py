@@ -132,3 +132,12 @@ def test_what_the_service_needs_is_handed_on():
 
 def test_the_defaults_make_sense():
     assert check(Settings()) == Settings()
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [{"url": "nowhere", "secret": "0123456789abcdef"}, {"url": "https://a.example", "secret": "short"}],
+)
+def test_endpoints_of_webhooks_are_checked(endpoint):
+    with pytest.raises(ConfigurationError):
+        convert_settings({"webhooks": {"endpoints": [endpoint]}})

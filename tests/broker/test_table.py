@@ -288,3 +288,15 @@ def test_executions_of_one_command():
     assert list(table.of_command("single")) == []
     table.withdraw(group[2])
     assert table._by_command == {}
+
+
+def test_by_time_by_things_and_oldest_first():
+    table = ExecutionTable()
+    made = [make_execution(created_at=float(i), thing=f"t{i % 2}") for i in range(6)]
+    for execution in made:
+        table.add(execution)
+    assert table.select(Query(since=2.0, until=4.0), 9).executions == [made[3], made[2]]
+    assert table.select(Query(things={"t1"}), 9).executions == made[5::-2]
+    first = table.select(Query(oldest_first=True), 4)
+    assert first.executions == made[:4]
+    assert table.select(Query(oldest_first=True), 4, first.cursor) == Page(made[4:], None)

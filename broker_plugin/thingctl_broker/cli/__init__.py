@@ -16,4 +16,6 @@ def main() -> None:
             f"thingctl: the module {error.name} is not installed; "
             "the thingctl command needs: pip install 'thingctl[broker]'"
         )
+    except KeyboardInterrupt:
+        sys.exit(130)  # Exit.INTERRUPTED: an impatient person is shown no traceback of imports
     sys.exit(run())

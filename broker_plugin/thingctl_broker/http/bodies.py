@@ -9,6 +9,7 @@ import msgspec
 from starlette.requests import ClientDisconnect
 
 from thingctl_broker.http.errors import BODY_TOO_LARGE, INVALID_BODY, UNSUPPORTED_MEDIA_TYPE, Problem
+from thingctl_broker.webhooks import check_uri
 from thingctl_protocol.limits import PAYLOAD_MAX
 from thingctl_protocol.messages import pointer_of
 
@@ -121,6 +122,16 @@ def _fields(body: bytes) -> Collection[str] | None:
 
 def _first(names: Collection[str], without: Collection[str]) -> str | None:
     return next((name for name in names if name not in without), None)
+
+
+def checked_post_back(uri: str | None, pointer: str = "/postBackUri") -> str:
+    """Return where to post back to, empty for nowhere; raises :class:`Problem` (400)."""
+    if uri is None:
+        return ""
+    try:
+        return check_uri(uri)
+    except ValueError as error:
+        raise Problem(INVALID_BODY, str(error), pointer=pointer) from None
 
 
 def escaped(name: str) -> str:

@@ -14,7 +14,7 @@ import msgspec
 
 from thingctl_broker.http.compat import graph, navixy
 from thingctl_broker.http.errors import ProblemDetails
-from thingctl_broker.http.queries import LIMIT_DEFAULT, LIMIT_MAX, WAIT_MAX
+from thingctl_broker.http.queries import LIMIT_DEFAULT, LIMIT_MAX, SORTS, WAIT_MAX
 from thingctl_broker.http.routes_commands import COMMANDS
 from thingctl_broker.http.routes_groups import GROUPS, DryRun, GroupBody, GroupResource
 from thingctl_broker.http.routes_overview import OVERVIEW, OverviewResource
@@ -168,6 +168,7 @@ _TYPE: Final = Parameter("type", "only those of this thing type", _text(THING_MA
 _VALIDATE: Final = Parameter(
     "validate", "only: check the command and send nothing", {"type": "string", "enum": ["only"]}
 )
+_TIME: Final[Schema] = {"type": "string", "format": "date-time"}
 _GONE: Final = Nothing("done; there is nothing to tell")
 
 _EXECUTION: Final = COMMANDS + "/{execution_id}"
@@ -176,7 +177,19 @@ _SKIP: Final = Parameter("$skiptoken", "of an earlier @odata.nextLink", _text(TH
 
 OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
     ("GET", COMMANDS): Operation(
-        {200: ExecutionPage}, parameters=(_THING, _ACTION, _STATUS, _COMMAND, _LIMIT, _CURSOR)
+        {200: ExecutionPage},
+        parameters=(
+            _THING,
+            _ACTION,
+            _STATUS,
+            _COMMAND,
+            _TAG,
+            Parameter("createdAfter", "only those created then or later", _TIME),
+            Parameter("createdBefore", "only those created before that", _TIME),
+            Parameter("sort", "newest or oldest first", {"type": "string", "enum": list(SORTS)}),
+            _LIMIT,
+            _CURSOR,
+        ),
     ),
     ("POST", COMMANDS): Operation(
         {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
 
@@ -20,6 +21,9 @@ LIMIT_MAX: Final = 500
 WAIT_MAX: Final = 60.0
 """Seconds that a request may wait for an execution to end."""
 
+
+SORTS: Final = ("-createdAt", "createdAt")
+"""Newest first, oldest first."""
 
 _SECONDS: Final = re.compile(r"[0-9]{1,2}(\.[0-9]{1,9})?")
 
@@ -81,6 +85,15 @@ class Parameters:
         """``cursor``: the ``nextCursor`` of the page before."""
         return self.text("cursor", is_id, "the nextCursor of an earlier answer")
 
+    def time(self, name: str) -> float | None:
+        """A moment, RFC 3339 with its offset from UTC, as Unix seconds."""
+        text = self.text(name, _is_time, "a time as 2025-05-28T00:00:00Z")
+        return None if text is None else _moment(text).timestamp()
+
+    def oldest_first(self) -> bool:
+        """``sort``: ``createdAt``, or ``-createdAt`` as without it."""
+        return self.text("sort", SORTS.__contains__, f"one of {', '.join(SORTS)}") == "createdAt"
+
     def statuses(self) -> frozenset[Status] | None:
         """``status``: repeated, or several with commas."""
         values = self._values.get("status")
@@ -92,6 +105,18 @@ class Parameters:
             raise Problem(
                 INVALID_PARAMETER, f"status must be of {', '.join(Status)}", parameter="status"
             ) from None
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace(" ", "+"))  # a plus sign that was not escaped
+
+
+def _is_time(text: str) -> bool:
+    try:
+        moment = _moment(text)
+        return len(text) <= 40 and moment.tzinfo is not None and moment.timestamp() >= 0
+    except (ValueError, OverflowError):
+        return False
 
 
 def _is_wait(text: str) -> bool:

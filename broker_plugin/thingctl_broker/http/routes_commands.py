@@ -10,7 +10,7 @@ from thingctl_broker.credentials import Scope
 from thingctl_broker.errors import AlreadyEnded, NotAccepting, UnknownExecution, UnknownThing
 from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.auth import needs, require, require_command, visible
-from thingctl_broker.http.bodies import decode_body, read_json_body
+from thingctl_broker.http.bodies import checked_post_back, decode_body, read_json_body
 from thingctl_broker.http.errors import INVALID_HEADER, INVALID_PARAMETER, UNKNOWN_THING, Problem
 from thingctl_broker.http.keeping import until_ended, until_kept
 from thingctl_broker.http.queries import Parameters
@@ -24,6 +24,7 @@ from thingctl_broker.http.schemas import (
 )
 from thingctl_broker.idempotency import KEY_MAX, is_key
 from thingctl_broker.table import Query
+from thingctl_broker.things import is_tag
 from thingctl_protocol.identifiers import is_action_name, is_id, is_thing_name
 
 if TYPE_CHECKING:
@@ -47,7 +48,10 @@ IDEMPOTENCY_KEY: Final = b"idempotency-key"
 _NONE: Final[frozenset[str]] = frozenset()
 _WAIT: Final = frozenset({"wait"})
 _SEND: Final = frozenset({"validate", "wait"})
-_LIST: Final = frozenset({"thingId", "action", "status", "commandId", "limit", "cursor"})
+_TIMES: Final = ("createdAfter", "createdBefore")
+_LIST: Final = frozenset(
+    {"thingId", "action", "status", "commandId", "tag", *_TIMES, "sort", "limit", "cursor"}
+)
 
 
 class Commands:
@@ -98,6 +102,7 @@ class Commands:
                 body.ttl,
                 requested_by=token.name,
                 idempotency_key=key,
+                post_back_uri=checked_post_back(body.post_back_uri),
             )
         except UnknownThing as error:
             raise Problem(UNKNOWN_THING, error.text, pointer="/thingId") from None
@@ -132,7 +137,7 @@ class Commands:
 
     @needs(Scope.COMMANDS_READ)
     async def list(self, request: Request) -> Answer:
-        """``GET /api/v1/commands``: executions, newest first."""
+        """``GET /api/v1/commands``: executions, newest first unless asked otherwise."""
         asked = Parameters(request.scope["query_string"], _LIST)
         query = Query(
             thing=asked.text("thingId", is_thing_name, "the name of a thing"),
@@ -140,12 +145,23 @@ class Commands:
             statuses=asked.statuses(),
             command_id=asked.text("commandId", is_id, "the id of a command"),
             visible=visible(request.scope["token"]),
+            things=self._tagged(asked.texts("tag", is_tag, "a tag")),
+            since=asked.time("createdAfter"),
+            until=asked.time("createdBefore"),
+            oldest_first=asked.oldest_first(),
         )
         limit, cursor = asked.limit(), asked.cursor()
         body = self._page(query, limit, cursor)
         if not await until_kept(self._service.journal):
             body = self._page(query, limit, cursor)  # without what could not be kept
         return Answer(200, body)
+
+    def _tagged(self, tags: tuple[str, ...]) -> frozenset[str] | None:
+        """The names of the things that have all the tags; None: without tags, all."""
+        if not tags:
+            return None
+        things = self._service.things
+        return frozenset(thing.name for thing in things if all(tag in thing.definition.tags for tag in tags))
 
     def _page(self, query: Query, limit: int, cursor: str | None) -> bytes:
         page = self._service.list(query, limit, cursor)

@@ -12,7 +12,7 @@ from thingctl_broker.credentials import Scope
 from thingctl_broker.errors import UnknownCommand
 from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.auth import needs, require_command
-from thingctl_broker.http.bodies import decode_body
+from thingctl_broker.http.bodies import checked_post_back, decode_body
 from thingctl_broker.http.errors import INVALID_BODY, Problem
 from thingctl_broker.http.queries import Parameters
 from thingctl_broker.rollouts import RolloutRules, State
@@ -49,6 +49,7 @@ class GroupBody(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fiel
     ttl: int | None = None
     rollout: RolloutRules = RolloutRules()
     dry_run: bool = False
+    post_back_uri: str | None = None
 
     def params_json(self) -> bytes:
         """``params`` as encoded JSON; null counts as left out."""
@@ -133,11 +134,18 @@ class Groups:
                     INVALID_BODY, "no thing that the token is for is meant by that", pointer="/targets"
                 )
         params = asked.params_json()
+        post_back_uri = checked_post_back(asked.post_back_uri)
         if asked.dry_run:
             self._rollouts.check(asked.action, params, asked.ttl)
             return Answer(200, _encode(DryRun(True, len(things), things[:SHOWN_MAX])))
         rollout = await self._rollouts.begin(
-            things, asked.action, params, asked.ttl, asked.rollout, requested_by=token.name
+            things,
+            asked.action,
+            params,
+            asked.ttl,
+            asked.rollout,
+            requested_by=token.name,
+            post_back_uri=post_back_uri,
         )
         location = f"{GROUPS}/{rollout.record.command_id}".encode()
         return Answer(202, self._told(rollout), ((b"location", location),))

@@ -29,6 +29,7 @@ class CommandBody(msgspec.Struct, frozen=True, gc=False, rename="camel", forbid_
     action: str
     params: msgspec.Raw = msgspec.Raw(EMPTY_OBJECT)
     ttl: int | None = None
+    post_back_uri: str | None = None
 
     def params_json(self) -> bytes:
         """``params`` as encoded JSON; null counts as left out."""

@@ -366,3 +366,40 @@ def test_a_key_that_cannot_be_one_is_refused(api, key):
     assert (reply.status, reply.json["header"]) == (400, "Idempotency-Key")
     assert reply.json["type"] == "urn:thingctl:problem:invalid-header"
     assert len(api.service.table) == 0
+
+
+def listed(api, query):
+    reply = api.get(f"/api/v1/commands?{query}")
+    assert reply.status == 200, reply
+    return [execution["action"] for execution in reply.json["executions"]]
+
+
+def test_list_by_time_tag_and_sort(api):
+    assert api.request("PUT", "/api/v1/things/lamp", {"tags": ["hall", "old"]}).status == 200
+    api.send("lamp", "first")
+    api.clock.advance(10)
+    middle = api.send("lock", "second")["createdAt"]
+    api.clock.advance(10)
+    api.send("lamp", "third")
+    assert listed(api, "sort=createdAt") == ["first", "second", "third"]
+    assert listed(api, "sort=-createdAt") == ["third", "second", "first"]
+    assert listed(api, f"createdAfter={middle}") == ["third", "second"]
+    assert listed(api, f"createdBefore={middle}") == ["first"]
+    assert listed(api, f"createdBefore={middle.replace('Z', '+00:00')}") == ["first"]
+    assert listed(api, "tag=hall&tag=old") == ["third", "first"]
+    assert listed(api, "tag=hall&tag=new") == []
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "sort=name",
+        "createdAfter=soon",
+        "createdAfter=2025-05-28",
+        "createdBefore=2025-05-28T00:00:00",
+        "tag=no%20tag",
+    ],
+)
+def test_list_by_what_makes_no_sense(api, query):
+    reply = api.get(f"/api/v1/commands?{query}")
+    assert (reply.status, reply.json["parameter"]) == (400, query.partition("=")[0])

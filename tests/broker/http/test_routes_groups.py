@@ -36,6 +36,25 @@ def test_a_command_to_many_things(api):
     assert api.get(reply.headers["location"]).json["percent"] == 50.0
 
 
+def test_each_execution_posts_back():
+    api = RunningApi()
+    try:
+        uri = "https://hooks.example/x"
+        reply = api.post(COMMANDS, group({"all": True}, postBackUri=uri))
+        finished(api, reply)
+        assert {execution.post_back_uri for execution in api.service.table} == {uri}
+        for body in (
+            group({"all": True}, postBackUri="x"),
+            {"thingId": "lamp", "action": "a", "postBackUri": "x"},
+        ):
+            reply = api.post(COMMANDS, body)
+            assert (reply.status, reply.json["pointer"]) == (400, "/postBackUri")
+        api.send(postBackUri=uri)
+        assert next(reversed(list(api.service.table))).post_back_uri == uri
+    finally:
+        api.close()
+
+
 def test_a_dry_run_sends_nothing(api):
     reply = api.post(COMMANDS, group({"all": True}, dryRun=True))
     assert (reply.status, reply.json) == (

@@ -21,7 +21,7 @@ from thingctl_broker.credentials import Scope
 from thingctl_broker.errors import UnknownExecution, UnknownThing
 from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.auth import needs, require_command
-from thingctl_broker.http.bodies import decode_body, escaped, read_json_body
+from thingctl_broker.http.bodies import checked_post_back, decode_body, escaped, read_json_body
 from thingctl_broker.http.compat.dialect import printed
 from thingctl_broker.http.errors import INVALID_BODY, Kind, Problem
 from thingctl_broker.http.keeping import until_kept
@@ -192,9 +192,10 @@ class Graph:
         body = decode_body(_bodies, _in_our_case(encoded))
         action, params = _action(body)
         require_command(request.scope["token"], thing.name, action)
-        if body.post_back_uri is not None:
-            raise Problem(INVALID_BODY, "post-backs are not configured", pointer="/postBackUri")
-        execution = self._service.send(thing.name, action, params, requested_by=request.scope["token"].name)
+        post_back_uri = checked_post_back(body.post_back_uri)
+        execution = self._service.send(
+            thing.name, action, params, requested_by=request.scope["token"].name, post_back_uri=post_back_uri
+        )
         answer = printed(_command(execution, "requesting"))
         await until_kept(self._service.journal)
         location = f"{request.url.path}/{execution.execution_id}".encode()
@@ -337,7 +338,7 @@ def _command(execution: Execution, status: str) -> GraphCommand:
         response_payload=None if execution.result is None else msgspec.Raw(execution.result),
         payload=payload,
         permission_ticket=None,
-        post_back_uri=None,
+        post_back_uri=execution.post_back_uri or None,
     )
 
 

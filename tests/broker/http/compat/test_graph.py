@@ -102,9 +102,9 @@ def test_the_examples_of_the_page(api, version, request_body, response_body, typ
 
 
 def test_the_template_of_the_page_is_the_order_of_fields(api):
-    printed = PRINTED_TEMPLATE.replace(',\n  "postbackURI": "postbackURI"', "")
-    reply = send(api, printed)
-    told = PRINTED_TEMPLATE_REPLY.replace('"null"', "null").replace('"postbackURI"', "null")
+    uri = '"https://hooks.example/rome"'
+    reply = send(api, PRINTED_TEMPLATE.replace('"postbackURI"\n', f"{uri}\n"))
+    told = PRINTED_TEMPLATE_REPLY.replace('"null"', "null").replace('"postbackURI"', uri)
     assert reply.content.decode() == told.replace('"0"', f'"{newest(api).execution_id}"')
 
 
@@ -143,6 +143,7 @@ def test_a_payload_passes_digit_for_digit(api):
         ({"type": "AppService", "appServiceName": "a b", "packageFamilyName": "p"}, "/appServiceName"),
         ({"type": "AppService", "appServiceName": "a/b", "packageFamilyName": "p"}, "/appServiceName"),
         ({"type": "LaunchUri", "nonsense": 1}, "/nonsense"),
+        ({"type": "LaunchUri", "payload": {}, "postbackURI": "postbackURI"}, "/postBackUri"),
         ({"type": "LaunchUri", "Type": "LaunchUri"}, "/Type"),
     ],
 )

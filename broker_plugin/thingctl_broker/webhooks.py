@@ -1,0 +1,189 @@
+"""Posts to other systems: which is due when, how one is signed, and where one may go.
+
+Pure: the caller brings the time (monotonic seconds) and the randomness. A post tells how an
+execution stands when it is sent, so of what happens meanwhile only the last is told, in
+order, and there is never more than one post for each execution and target.
+"""
+
+from __future__ import annotations
+
+import heapq
+import hmac
+from hashlib import sha256
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+URI_MAX: Final = 2048
+"""Characters of a URI."""
+
+POSTS_MAX: Final = 100_000
+"""Posts that wait."""
+
+ATTEMPTS_MAX: Final = 16
+"""Tries before a post is given up: some hours."""
+
+BACKOFF_FIRST: Final = 1.0
+BACKOFF_MAX: Final = 3600.0
+"""Seconds. Before each further try up to twice as long, by chance (full jitter)."""
+
+PER_TARGET: Final = 4
+"""Posts under way to one target."""
+
+_SOON: Final = 0.05
+
+
+class Key(NamedTuple):
+    """A post: which target is told of which execution."""
+
+    target: str
+    execution_id: str
+
+
+class _Post:
+    __slots__ = ("attempts", "changed", "under_way")
+
+    def __init__(self) -> None:
+        self.attempts = 0
+        self.changed = False
+        self.under_way = False
+
+
+class Outbox:
+    """The posts that wait or are under way, at most ``capacity`` of them."""
+
+    def __init__(self, capacity: int = POSTS_MAX) -> None:
+        self.capacity = capacity
+        self._posts: dict[Key, _Post] = {}
+        self._due: list[tuple[float, int, Key]] = []
+        self._under_way: dict[str, int] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return len(self._posts)
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._posts
+
+    def note(self, key: Key, now: float) -> bool:
+        """There is something to tell; False: there is no room for it."""
+        post = self._posts.get(key)
+        if post is not None:
+            post.changed = post.under_way  # else it has not been looked at yet
+            return True
+        if len(self._posts) >= self.capacity:
+            return False
+        self._posts[key] = _Post()
+        self._push(now, key)
+        return True
+
+    def take(self, now: float, limit: int) -> list[Key]:
+        """The posts to send now, oldest first. They are then under way."""
+        taken: list[Key] = []
+        busy: list[Key] = []
+        while len(taken) < limit and self._due and self._due[0][0] <= now:
+            _, _, key = heapq.heappop(self._due)
+            if self._under_way.get(key.target, 0) >= PER_TARGET:
+                busy.append(key)
+                continue
+            self._under_way[key.target] = self._under_way.get(key.target, 0) + 1
+            self._posts[key].under_way = True
+            taken.append(key)
+        for key in busy:
+            self._push(now + _SOON, key)
+        return taken
+
+    def next_at(self) -> float | None:
+        """When something may be due; None: nothing waits."""
+        return self._due[0][0] if self._due else None
+
+    def delivered(self, key: Key, now: float) -> bool:
+        """A post has arrived; False: there is more to tell by now."""
+        post = self._back(key)
+        if not post.changed:
+            del self._posts[key]
+            return True
+        post.changed = False
+        post.attempts = 0
+        self._push(now, key)
+        return False
+
+    def failed(self, key: Key, now: float, chance: float, *, final: bool = False) -> float | None:
+        """A post has not arrived; return in how many seconds it is tried again, None: never.
+
+        ``chance``: from 0 to 1. ``final``: trying again is in vain.
+        """
+        post = self._back(key)
+        post.changed = False  # the next try tells the latest anyway
+        post.attempts += 1
+        if final or post.attempts >= ATTEMPTS_MAX:
+            del self._posts[key]
+            return None
+        delay = chance * min(BACKOFF_MAX, BACKOFF_FIRST * 2.0**post.attempts)
+        self._push(now + delay, key)
+        return delay
+
+    def _back(self, key: Key) -> _Post:
+        post = self._posts[key]
+        post.under_way = False
+        left = self._under_way[key.target] - 1
+        if left:
+            self._under_way[key.target] = left
+        else:
+            del self._under_way[key.target]
+        return post
+
+    def _push(self, at: float, key: Key) -> None:
+        self._count += 1
+        heapq.heappush(self._due, (at, self._count, key))
+
+
+def sign(secret: bytes, timestamp: int, body: bytes) -> str:
+    """The signature of a post: HMAC-SHA256 over ``{timestamp}.{body}``, in hexadecimal.
+
+    >>> sign(b"secret", 1748390400, b"{}")[:16]
+    '1d7bae1ddb89fb66'
+    """
+    return hmac.new(secret, b"%d.%b" % (timestamp, body), sha256).hexdigest()
+
+
+def check_uri(uri: str) -> str:
+    """Return ``uri`` if a post can go there; raises ValueError in words."""
+    if len(uri) > URI_MAX or not uri.isascii() or not uri.isprintable() or " " in uri:
+        raise ValueError(f"not a URI of at most {URI_MAX} characters")
+    parts = urlsplit(uri)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("not an http or https URI")
+    if parts.username is not None or parts.password is not None or parts.fragment:
+        raise ValueError("a URI without user name, password and fragment is needed")
+    if parts.port == 0:
+        raise ValueError("port 0 is none")
+    return uri
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is one of the public internet, whatever it is wrapped in.
+
+    >>> [is_public(a) for a in ("8.8.8.8", "127.0.0.1", "10.1.2.3", "::ffff:192.168.0.1", "169.254.169.254")]
+    [True, False, False, False, False]
+    """
+    ip = ip_address(address.partition("%")[0])
+    if isinstance(ip, IPv6Address):
+        if ip in _NAT64:
+            ip = IPv4Address(int(ip) & 0xFFFF_FFFF)
+        else:
+            inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+            ip = inner if inner is not None else ip
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+
+
+class _Nat64:
+    """``64:ff9b::/96`` (RFC 6052), which carries an IPv4 address in its last 32 bits."""
+
+    _PREFIX: Final = int(IPv6Address("64:ff9b::")) >> 32
+
+    def __contains__(self, ip: IPv6Address) -> bool:
+        return int(ip) >> 32 == self._PREFIX
+
+
+_NAT64: Final = _Nat64()

@@ -1,0 +1,172 @@
+"""Telling other systems: signed, in order, tried again, and not forgotten by a restart."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from support.waits import eventually
+from thingctl_broker.http.webhook_client import NotAllowed
+from thingctl_broker.http.webhooks import Webhooks
+from thingctl_broker.testing import InMemoryJournal, service_with_fakes
+from thingctl_broker.webhooks import Outbox, sign
+
+URI = "https://a.example/hook"
+SECRET = b"0123456789abcdef"
+
+
+class Hooks:
+    """A client that remembers what it was to post, and answers as it is told."""
+
+    def __init__(self, *answers):
+        self.posts = []
+        self.answers = list(answers)
+
+    async def post(self, uri, body, headers):
+        self.posts.append((uri, json.loads(body), body, headers))
+        answer = self.answers.pop(0) if self.answers else 200
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    @property
+    def statuses(self):
+        return [execution["status"] for _, execution, _, _ in self.posts]
+
+
+def respond(service, execution, status="SUCCEEDED"):
+    payload = b'{"status":"%b"}' % status.encode()
+    service.respond(execution.thing, execution.execution_id, payload, lambda: None)
+
+
+@pytest.fixture
+async def running():
+    """Makes webhooks over a service of its own; stops them all."""
+    made = []
+
+    def make(*answers, endpoints=None, service=None, outbox=None):
+        service = service_with_fakes(["lamp"])[0] if service is None else service
+        hooks = Hooks(*answers)
+        webhooks = Webhooks(service, hooks, SECRET, endpoints, outbox)
+        webhooks._chance = lambda: 0.0
+        webhooks.start()
+        made.append(webhooks)
+        return service, hooks, webhooks
+
+    yield make
+    for webhooks in made:
+        await webhooks.stop()
+
+
+async def test_the_end_is_posted_and_signed(running):
+    service, hooks, webhooks = running()
+    execution = service.send("lamp", "turnOn", post_back_uri=URI)
+    respond(service, execution)
+    await eventually(lambda: len(webhooks) == 0)
+    ((uri, told, body, headers),) = hooks.posts
+    assert (uri, told["executionId"], told["status"]) == (URI, execution.execution_id, "SUCCEEDED")
+    timestamp = int(headers["Thingctl-Timestamp"])
+    assert headers["Thingctl-Signature"] == f"sha256={sign(SECRET, timestamp, body)}"
+    assert not execution.untold
+    assert service.counters["webhooks.delivered"] == 1
+
+
+async def test_without_anybody_to_tell_nothing_is_noted(running):
+    service, hooks, webhooks = running()
+    execution = service.send("lamp", "turnOn")
+    respond(service, execution)
+    assert (len(webhooks), execution.untold, hooks.posts) == (0, False, [])
+
+
+async def test_in_order_and_the_latest(running):
+    service, hooks, webhooks = running()
+    execution = service.send("lamp", "turnOn", post_back_uri=URI)
+    respond(service, execution, "IN_PROGRESS")
+    await eventually(lambda: hooks.statuses == ["IN_PROGRESS"])
+    respond(service, execution, "IN_PROGRESS")
+    respond(service, execution)
+    await eventually(lambda: len(webhooks) == 0)
+    assert hooks.statuses == ["IN_PROGRESS", "SUCCEEDED"]
+
+
+async def test_what_comes_late_is_told_too(running):
+    service, hooks, webhooks = running()
+    execution = service.send("lamp", "turnOn", post_back_uri=URI)
+    service.cancel(execution.execution_id)
+    await eventually(lambda: len(hooks.posts) == 1 and not webhooks._outbox)
+    respond(service, execution)
+    await eventually(lambda: len(hooks.posts) == 2)
+    assert hooks.posts[1][1]["late"]["status"] == "SUCCEEDED"
+
+
+@pytest.mark.parametrize("fault", [500, 302, 404, OSError("no route"), TimeoutError(), ValueError("what")])
+async def test_a_post_that_fails_is_tried_again(running, fault):
+    service, hooks, webhooks = running(fault, fault)
+    respond(service, service.send("lamp", "turnOn", post_back_uri=URI))
+    await eventually(lambda: len(webhooks) == 0)
+    assert hooks.statuses == ["SUCCEEDED"] * 3
+    assert service.counters["webhooks.failed"] == 2
+
+
+@pytest.mark.parametrize("fault", [410, NotAllowed("private")])
+async def test_a_post_in_vain_is_given_up(running, fault):
+    service, hooks, webhooks = running(fault)
+    execution = service.send("lamp", "turnOn", post_back_uri=URI)
+    respond(service, execution)
+    await eventually(lambda: len(webhooks) == 0)
+    assert (len(hooks.posts), service.counters["webhooks.givenUp"], execution.untold) == (1, 1, False)
+
+
+async def test_endpoints_are_told_of_every_execution_with_a_secret_of_their_own(running):
+    service, hooks, webhooks = running(endpoints={"https://b.example": b"another-secret-123"})
+    execution = service.send("lamp", "turnOn", post_back_uri=URI)
+    respond(service, execution)
+    await eventually(lambda: len(webhooks) == 0)
+    assert {uri for uri, *_ in hooks.posts} == {URI, "https://b.example"}
+    for uri, _, body, headers in hooks.posts:
+        secret = SECRET if uri == URI else b"another-secret-123"
+        assert headers["Thingctl-Signature"].endswith(sign(secret, int(headers["Thingctl-Timestamp"]), body))
+
+
+async def test_without_room_it_is_counted_and_told_after_the_next_start(running):
+    service, _, webhooks = running(outbox=Outbox(0))
+    execution = service.send("lamp", "turnOn", post_back_uri=URI)
+    respond(service, execution)
+    assert (service.counters["webhooks.noRoom"], execution.untold) == (1, True)
+    await webhooks.stop()
+    _, again, _ = running(service=service)
+    await eventually(lambda: again.statuses == ["SUCCEEDED"])
+
+
+async def test_a_restart_forgets_nothing(running):
+    journal = InMemoryJournal()
+    service, _, clock = service_with_fakes(["lamp"], journal)
+    _, hooks, webhooks = running(service=service)
+    execution = service.send("lamp", "turnOn", post_back_uri=URI)
+    respond(service, execution)
+    journal.commit()  # the end is kept, and so is that it has yet to be told
+    await webhooks.stop()
+    assert hooks.posts == []
+
+    restarted, _, _ = service_with_fakes(["lamp"], InMemoryJournal())
+    restarted.restore(journal.recover(clock.monotonic(), clock.unix()))
+    _, again, webhooks = running(service=restarted)
+    await eventually(lambda: again.statuses == ["SUCCEEDED"])
+    (found,) = restarted.table
+    assert found.post_back_uri == URI
+    await eventually(lambda: not found.untold)
+    restarted.journal.commit()
+    (kept,) = restarted.journal.recover(0.0, 0.0)
+    assert not kept.untold
+
+
+async def test_nothing_is_told_before_it_is_kept(running):
+    journal = InMemoryJournal()
+    service, _, _ = service_with_fakes(["lamp"], journal)
+    _, hooks, webhooks = running(service=service)
+    respond(service, service.send("lamp", "turnOn", post_back_uri=URI))
+    await eventually(lambda: webhooks._posting)
+    assert hooks.posts == []
+    journal.commit()
+    await eventually(lambda: hooks.statuses == ["SUCCEEDED"])
