@@ -18,6 +18,7 @@ from thingctl_broker.directory import Directory
 from thingctl_broker.http.app import create_app
 from thingctl_broker.http.server import HttpServer
 from thingctl_broker.passwords import Passwords
+from thingctl_broker.rolling import Rollouts
 from thingctl_broker.service import CommandService
 from thingctl_broker.table import ExecutionTable
 from thingctl_broker.testing import InMemoryLink
@@ -115,7 +116,9 @@ class Demo:
         self.tokens = TokenStore.open(None, TOKEN)
         self.passwords = Passwords()
         directory = Directory(self.service, self.passwords)
-        self.app = create_app(self.service, EndWaiters(self.service.events), self.tokens, directory)
+        self.rollouts = Rollouts(self.service)
+        waiters = EndWaiters(self.service.events)
+        self.app = create_app(self.service, waiters, self.tokens, directory, rollouts=self.rollouts)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -129,7 +132,8 @@ class Demo:
         asyncio.run_coroutine_threadsafe(self.server.start(), self._loop).result(10)
 
     def stop(self):
-        asyncio.run_coroutine_threadsafe(self.server.stop(), self._loop).result(10)
+        for stopped in (self.server.stop(), self.rollouts.stop()):
+            asyncio.run_coroutine_threadsafe(stopped, self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

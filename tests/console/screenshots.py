@@ -14,6 +14,7 @@ sys.path.insert(0, str(TESTS))
 from console.chromium import launched  # noqa: E402
 from console.demo import ACTIONS, TOKEN, live_an_hour, serving_demo  # noqa: E402
 from console.devices import Api  # noqa: E402
+from support.waits import soon  # noqa: E402
 
 SIZES = {
     "light": {"viewport": {"width": 1360, "height": 850}, "color_scheme": "light"},
@@ -49,6 +50,7 @@ def scenes(demo):
     rejected = demo.call(demo.send, thing, "setTemperature", {"value": 22, "mode": "comfort"})
     reason = {"reasonCode": "LOCKED", "reasonDescription": "the child lock is on"}
     demo.call(demo.respond, rejected, "REJECTED", statusReason=reason)
+    group = roll_out(demo, api)
     return [
         ("overview", "#/", ".trouble li"),
         ("commands", "#/commands", ".canvas .tr"),
@@ -59,9 +61,28 @@ def scenes(demo):
         ("send", f"#/send?thing={thing}&action=setTemperature", ".choice"),
         ("send-nested", f"#/send?thing={thing}&action=setSchedule", ".choice"),
         ("send-again", f"#/send?from={rejected.execution_id}", ".choice"),
+        ("send-to-many", "#/send?to=tags&value=north&action=setTemperature", ".choice"),
+        ("group", f"#/groups/{group}", ".group-view .legend"),
         ("things", "#/things", ".canvas .tr"),
         ("thing", f"#/things/{thing}", ".actions-list"),
     ]
+
+
+def roll_out(demo, api):
+    """A command to all of one site; two of its things fail."""
+    targets = {"tags": ["north"]}
+    body = {"targets": targets, "action": "setTemperature", "params": {"value": 20}, "rollout": {"batch": 4}}
+    _, group = api.call("POST", "commands", body)
+    soon(lambda: len(api.executions(commandId=group["commandId"])) >= 4)
+    first, second, third, *_ = api.executions(commandId=group["commandId"])
+    reason = {"reasonCode": "HANDLER_FAILED", "reasonDescription": "OSError: the valve does not answer"}
+    for execution, answer in (
+        (first, {"status": "FAILED", "statusReason": reason}),
+        (second, {"status": "SUCCEEDED", "result": {"currentTemperature": 20.0}}),
+        (third, {"status": "SUCCEEDED", "result": {"currentTemperature": 20.0}}),
+    ):
+        demo.call(demo.respond, demo.service.get(execution["executionId"]), **answer)
+    return group["commandId"]
 
 
 def main(folder: Path) -> int:

@@ -27,6 +27,8 @@ def places(api, thermostat):
     """Every page, with something on it."""
     running = api.send(thermostat, "calibrate", {"seconds": 30})
     ended = api.rejected(thermostat)
+    many = {"targets": {"things": [thermostat]}, "action": "getTemperature"}
+    group = api.call("POST", "commands", many)[1]["commandId"]
     return {
         "sign in": None,
         "overview": "#/",
@@ -35,6 +37,9 @@ def places(api, thermostat):
         "details": f"#/commands/{ended['executionId']}",
         "running": f"#/commands/{running['executionId']}",
         "send": f"#/send?thing={thermostat}&action=setTemperature",
+        "send to many": "#/send?to=tags&value=a&action=x",
+        "group": f"#/groups/{group}",
+        "one command": f"#/commands?command={group}",
         "things": "#/things",
         "thing": f"#/things/{thermostat}",
         "nowhere": "#/nowhere",
@@ -55,7 +60,9 @@ def settled(page, place):
         expect(page.locator(".trouble li").first).to_be_visible()
     if place.startswith("#/things/"):
         expect(page.locator(".actions-list")).to_be_visible()
-    if place.startswith("#/send"):
+    if place.startswith("#/groups"):
+        expect(page.locator(".group-view .legend")).to_be_visible()
+    if place.startswith("#/send?thing"):
         expect(page.locator(".choice").first).to_be_visible()
 
 

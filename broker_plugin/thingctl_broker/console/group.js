@@ -56,8 +56,8 @@ export class GroupView {
   }
 
   #show(group, executions) {
-    const live_ = Object.entries(group.statuses).some(([status]) => !TERMINAL.has(status));
-    const done = !live_ && !["RUNNING", "PAUSED", "STOPPED"].includes(group.state);
+    const running = Object.entries(group.statuses).some(([status]) => !TERMINAL.has(status));
+    const done = !running && !["RUNNING", "PAUSED", "STOPPED"].includes(group.state);
     if (done && this.settled === false) announce("The command has ended everywhere");
     this.settled = done;
     this.shown = true;
@@ -65,14 +65,14 @@ export class GroupView {
     put(this.element,
       h("header", { class: "details-head" },
         h("div", {}, h("h2", { tabindex: -1 }, foreign(group.action, 128)), h("p", { class: "sub" }, `on ${count(group.targeted, "thing")}`)),
-        h("div", { class: "head-row" }, h("span", { class: "group-state", role: "status" }, done && group.state === "FINISHED" ? "Ended everywhere" : STATES[group.state] ?? group.state), h("span", { class: "actions" }, this.#moves(group, live_)))),
+        h("div", { class: "head-row" }, h("span", { class: "group-state", role: "status" }, done && group.state === "FINISHED" ? "Ended everywhere" : STATES[group.state] ?? group.state), h("span", { class: "actions" }, this.#moves(group, running)))),
       this.message,
       this.#progress(group),
       this.#refusals(group),
       h("section", { "aria-label": "Executions" },
         h("header", { class: "card-head" }, h("h3", {}, "Executions, trouble first"), h("a", { href: hashOf(["commands"], { command: this.commandId }) }, "See all")),
         executions.length ? h("ul", { class: "trouble recent" }, executions.map((execution) => h("li", {}, statusBadge(execution.status), thingLink(execution.thingId, hashOf(["commands", execution.executionId], { command: this.commandId })),
-          h("span", { class: "why" }, foreign(execution.statusReason?.reasonDescription ?? "", 120)), h("span", { class: "why" }, execution.durationSeconds === undefined ? "" : duration(execution.durationSeconds))))) : h("p", { class: "hint" }, "Nothing has gone out yet.")),
+          h("span", { class: "why" }, foreign(execution.statusReason?.reasonDescription ?? "", 120)), h("span", { class: "why took" }, execution.durationSeconds === undefined ? "" : duration(execution.durationSeconds))))) : h("p", { class: "hint" }, "Nothing has gone out yet.")),
       h("p", { class: "hint" }, "Command ", h("span", { class: "mono" }, this.commandId), copyButton("Copy command id", () => this.commandId)));
     if (focused) (this.element.querySelector(`[data-focus="${focused}"]`) ?? this.element.querySelector("h2")).focus();
   }
@@ -98,11 +98,11 @@ export class GroupView {
       Object.entries(refusals).slice(0, 20).map(([thing, why]) => h("p", {}, foreign(thing, 128), ": ", foreign(why, 300))));
   }
 
-  #moves({ state }, live_) {
+  #moves({ state }, running) {
     const moves = [];
     if (me.may("commands:send") && state === "RUNNING") moves.push(["pause", "Pause"]);
     if (me.may("commands:send") && ["PAUSED", "STOPPED"].includes(state)) moves.push(["resume", "Resume"]);
-    if (me.may("commands:cancel") && (live_ || ["RUNNING", "PAUSED", "STOPPED"].includes(state)) && state !== "CANCELED") moves.push(["cancel", "Cancel all"]);
+    if (me.may("commands:cancel") && (running || ["RUNNING", "PAUSED", "STOPPED"].includes(state)) && state !== "CANCELED") moves.push(["cancel", "Cancel all"]);
     return moves.map(([move, label]) => h("button", { type: "button", class: move === "cancel" ? "danger" : "", "data-focus": move, on: { click: () => this.#move(move) } }, label));
   }
 
