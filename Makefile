@@ -43,6 +43,7 @@ format: $(STAMP) ## format the source
 
 bench: $(STAMP) ## measure, side by side with peers
 	@$(BIN)/python bench/run.py --quick
+	@$(BIN)/python bench/agent_footprint.py
 
 screenshots: $(STAMP) ## write pictures of the console to build/screenshots (needs chromium)
 	@$(BIN)/python tests/console/screenshots.py build/screenshots

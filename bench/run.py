@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
 import sys
 import time
 from functools import partial
@@ -235,6 +236,8 @@ def choose(options: argparse.Namespace, everyone: list[Contender]) -> list[Conte
 
 def main() -> int:
     options = settle(arguments().parse_args())
+    # As an exception, so that every server and fleet is ended on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     allow_many_files()
     peers = Peers(options.peers_dir)
     if options.install_peers:

@@ -89,6 +89,7 @@ _TOLD: Final = {
     Change.ENDED: Event.COMMAND_ENDED.value,
     Change.LATE: Event.COMMAND_LATE.value,
 }
+_CANCEL: Final = _TOLD[Change.CANCEL_REQUESTED]
 _WITHOUT_STATUS: Final = frozenset({Event.COMMAND_SENT.value, Event.COMMAND_CANCEL.value})
 
 
@@ -188,12 +189,16 @@ class Audit:
         if event is None:
             return
         who, address = origin.get()
+        if event is not _CANCEL:
+            # Who sent it, whoever's call this happens in: a command to many goes on by itself.
+            address = address if who == execution.requested_by else ""
+            who = execution.requested_by or who
         late = execution.late
         self._put(
             (
                 execution.created_at if change is Change.CREATED else self._unix(),
                 event,
-                who or execution.requested_by,
+                who,
                 address,
                 execution.thing,
                 execution.action,

@@ -7,6 +7,7 @@ argparse, because a device should install nothing more; and not even that for a 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
@@ -126,6 +127,20 @@ def _check(arguments: Any) -> int:
 
 
 def _run(arguments: Any) -> int:
+    # Until the loop takes the signals nothing has begun yet, and there is nothing to tell.
+    before = {number: signal.signal(number, _leave_at_once) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        return _serve(arguments)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _leave_at_once(*_: object) -> None:
+    os._exit(0)
+
+
+def _serve(arguments: Any) -> int:
     from thingctl_agent.agent import leave, serve  # noqa: PLC0415 - after the stand-ins
     from thingctl_agent.config import load  # noqa: PLC0415
 

@@ -9,6 +9,7 @@ import tomllib
 import pytest
 
 from agent.harness import ROOT
+from support.needs import missing
 from thingctl_agent import install, unit
 from thingctl_agent.cli import main
 from thingctl_agent.config import load
@@ -108,7 +109,7 @@ def test_an_environment_the_service_could_not_read_is_refused(monkeypatch):
 @pytest.mark.parametrize("devices", [(), ("/dev/gpiomem", "/dev/i2c-1")])
 def test_its_exposure_is_two_at_most(tmp_path, devices):
     if shutil.which("systemd-analyze") is None:
-        pytest.skip("systemd-analyze is not installed")
+        missing("systemd-analyze is not installed (apt-get install systemd)")
     file = tmp_path / "thingctl-agent.service"
     file.write_text(unit.unit("/bin/true", devices=devices))
     words = ["systemd-analyze", "security", "--offline=yes", "--no-pager", "--threshold=20", str(file)]

@@ -50,6 +50,21 @@ def test_a_small_run_loses_nothing_and_says_what_it_found(tmp_path: Path, mosqui
     assert "round 1 of 1" in done.stderr
 
 
+def test_a_run_that_is_ended_ends_what_it_has_started(tmp_path: Path, mosquitto_port: int) -> None:
+    assert mosquitto_port  # installed
+    argv = [sys.executable, str(BENCH / "run.py"), "--servers", "mosquitto", "--things", "5"]
+    options = ["--repeats", "100", "--json", str(tmp_path / "run.json")]
+    with subprocess.Popen([*argv, *options], stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr is not None
+        assert "round 1" in child.stderr.readline()
+        children = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+        child.terminate()
+        child.stderr.read()
+        assert child.wait(30) == 143
+    assert children
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+
+
 def test_the_path_alone_is_measured() -> None:
     found = json.loads(run("hot_path.py", "--batches", "1").stdout)
     assert found["commands"] == 4000

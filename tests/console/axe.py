@@ -9,7 +9,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-import pytest
+from support.needs import missing
 
 VERSION = "4.14.1"
 FOLDER = Path(tempfile.gettempdir()) / f"thingctl-axe-core-{VERSION}-{os.getuid()}"
@@ -29,9 +29,3 @@ def axe_source() -> str:
         if done.returncode or not script.exists():
             missing(f"npm cannot install axe-core: {done.stderr.strip()[-300:]}")
     return script.read_text(encoding="utf-8")
-
-
-def missing(why: str) -> None:
-    if os.environ.get("CI"):
-        pytest.fail(f"axe-core has to run in CI: {why}")
-    pytest.skip(why)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 from typing import Any, NamedTuple
 
 from support.processes import TOKEN
@@ -20,8 +21,12 @@ class Answer(NamedTuple):
 class Operator:
     """One connection, kept alive."""
 
-    def __init__(self, address: tuple[str, int]) -> None:
-        self._connection = http.client.HTTPConnection(*address, timeout=20)
+    def __init__(self, address: tuple[str, int], tls: ssl.SSLContext | None = None) -> None:
+        self._connection: http.client.HTTPConnection
+        if tls is None:
+            self._connection = http.client.HTTPConnection(*address, timeout=20)
+        else:
+            self._connection = http.client.HTTPSConnection(*address, timeout=20, context=tls)
 
     def close(self) -> None:
         self._connection.close()

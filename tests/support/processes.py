@@ -64,12 +64,12 @@ class Serving(NamedTuple):
 
     @property
     def mqtt_address(self) -> tuple[str, int]:
-        host, port = self.mqtt.removeprefix("mqtt://").rsplit(":", 1)
+        host, port = self.mqtt.partition("://")[2].rsplit(":", 1)
         return host, int(port)
 
     @property
     def http_address(self) -> tuple[str, int]:
-        host, port = self.http.removeprefix("http://").rsplit(":", 1)
+        host, port = self.http.partition("://")[2].rsplit(":", 1)
         return host, int(port)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
 
 from thingctl_broker.mqtt import packets
@@ -25,8 +26,8 @@ class RawClient:
         _open_clients.add(self)
 
     @classmethod
-    async def open(cls, address: tuple[str, int]) -> RawClient:
-        return cls(*await asyncio.open_connection(*address))
+    async def open(cls, address: tuple[str, int], tls: ssl.SSLContext | None = None) -> RawClient:
+        return cls(*await asyncio.open_connection(*address, ssl=tls))
 
     @classmethod
     async def connected(cls, address: tuple[str, int], client_id: str, **options: object) -> RawClient:
@@ -94,7 +95,7 @@ class RawClient:
         self._writer.close()
         try:
             await self._writer.wait_closed()
-        except ConnectionError:
+        except OSError:  # TLS has words of its own for it
             pass
 
     @staticmethod

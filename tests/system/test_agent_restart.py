@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -215,3 +216,15 @@ def test_without_a_clock_the_brokers_time_decides_or_else_the_policy(
         stale = tracker.do("clockless", "anyway", age=0)
         assert stale["statusReason"]["reasonCode"] == "EXPIRED", "by the broker's clock it is an hour old"
         assert tracker.do("clockless", "echo", {"text": "fresh"}, age=-3600)["result"] == "fresh"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_it_starts_ends_it_with_0_and_no_traceback(tmp_path: Path, number: int) -> None:
+    source = "import pathlib, time\npathlib.Path('importing').touch()\ntime.sleep(30)\n"
+    agent = AgentProcess(source, "mqtt://127.0.0.1:1", tmp_path / "s").start(ready=False)
+    try:
+        until((tmp_path / "s" / "importing").exists)
+        assert agent.stop(number)[0] == 0
+        assert "Traceback" not in agent.log
+    finally:
+        agent.kill()

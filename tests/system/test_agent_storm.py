@@ -111,6 +111,7 @@ def storm(agent: AgentProcess, send: Callable[[int], str], part: int = 1) -> lis
         ready = agent.log.count("ready for commands")
         agent.start(ready=False)
     sender.join()
+    until(lambda: agent.log.count("ready for commands") > ready, 20, "the last start")
     return ids
 
 

@@ -46,8 +46,7 @@ class World:
 
     @property
     def address(self):
-        host, port = self.serve.mqtt.removeprefix("mqtts://").rsplit(":", 1)
-        return host, int(port)
+        return self.serve.mqtt_address
 
     def run(self, *arguments):
         ran = thingctl(*arguments, **self.environment)

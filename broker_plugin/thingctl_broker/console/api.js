@@ -87,6 +87,18 @@ export async function send(thingId, action, params, ttl) {
   return parse(await ask("POST", "commands", { body: `{${fields.join(",")}}` }));
 }
 
+/** Send a command to many things, or with `dryRun` ask who would get it. */
+export async function sendToMany(targets, action, params, ttl, { rollout = {}, dryRun = false } = {}) {
+  const fields = [`"targets":${JSON.stringify(targets)}`, `"action":${JSON.stringify(action)}`, `"params":${params}`];
+  if (ttl !== null) fields.push(`"ttl":${ttl}`);
+  if (Object.keys(rollout).length) fields.push(`"rollout":${JSON.stringify(rollout)}`);
+  if (dryRun) fields.push('"dryRun":true');
+  return JSON.parse(await ask("POST", "commands", { body: `{${fields.join(",")}}` }));
+}
+
+export const group = (commandId) => get(`groups/${id(commandId)}`);
+export const moveGroup = async (commandId, move) => JSON.parse(await ask("POST", `groups/${id(commandId)}/${move}`));
+
 /** All things, page by page; `onPage` gets each as it comes. */
 export async function things(onPage = () => {}, options = {}) {
   const all = [];

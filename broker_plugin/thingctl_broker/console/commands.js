@@ -39,7 +39,7 @@ export class CommandsPage {
     this.aside = h("aside", { class: "details-pane", "aria-label": "Execution", hidden: true });
     this.element = h("div", { class: "page commands" },
       pageHead("Commands", this.bar.clear, sendLink()),
-      this.bar.element,
+      this.bar.element, this.bar.whole,
       h("div", { class: "split" }, h("section", { class: "list", "aria-label": "List of commands" }, this.newer, this.rows.element, this.state, this.foot), this.aside));
     this.ticking = setInterval(() => this.#tick(), 1000);
   }
@@ -82,6 +82,7 @@ export class CommandsPage {
     const filter = {};
     if (filters.thing) filter.thingId = filters.thing;
     if (filters.action) filter.action = filters.action;
+    if (filters.command) filter.commandId = filters.command;
     this.unwatch = live.watch(filter, {
       onSync: () => list.load(this.rows.atTop ? null : this.rows.items[this.rows.last]?.executionId),
       onExecutions: (executions) => this.#take(executions),

@@ -184,7 +184,7 @@ export class Details {
   #facts(execution) {
     const facts = [
       ["Execution", h("span", { class: "mono" }, execution.executionId), copyButton("Copy execution id", () => execution.executionId)],
-      ["Command", h("span", { class: "mono" }, execution.commandId), copyButton("Copy command id", () => execution.commandId)],
+      ["Command", h("a", { class: "mono", href: hashOf(["groups", execution.commandId]) }, execution.commandId), copyButton("Copy command id", () => execution.commandId)],
       ["Sent by", execution.requestedBy ? foreign(execution.requestedBy) : null],
       ["Created", when(Date.parse(execution.createdAt), fullMoment(Date.parse(execution.createdAt)))],
       [TERMINAL.has(execution.status) ? "Would have expired" : "Expires", when(Date.parse(execution.expiresAt), fullMoment(Date.parse(execution.expiresAt)))],

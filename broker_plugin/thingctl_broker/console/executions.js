@@ -6,11 +6,12 @@ import { brokerNow } from "./live.js";
 const PAGE = 200;
 const LIVE_MAX = 5000; // rows that stay while new ones come in and nobody looks further down
 
-/** The filters of a view as the URL has them: thing, action, status (a list), since, from, to. */
+/** The filters of a view as the URL has them: thing, action, command, status (a list), since, from, to. */
 export function readFilters(query) {
   return {
     thing: (query.thing ?? "").trim(),
     action: (query.action ?? "").trim(),
+    command: (query.command ?? "").trim(),
     statuses: (query.status ?? "").split(",").filter(Boolean),
     since: query.since ?? "",
     from: query.from ?? "",
@@ -63,7 +64,7 @@ export class Executions {
   }
 
   get query() {
-    return { thingId: this.filters.thing, action: this.filters.action, status: this.filters.statuses.join(",") };
+    return { thingId: this.filters.thing, action: this.filters.action, commandId: this.filters.command, status: this.filters.statuses.join(",") };
   }
 
   get start() {
@@ -183,9 +184,9 @@ export class Executions {
   }
 
   #admits(item) {
-    const { thing, action, statuses } = this.filters;
+    const { thing, action, command, statuses } = this.filters;
     const [from, to] = this.span;
-    return (!thing || item.thingId === thing) && (!action || item.action === action) && (!statuses.length || statuses.includes(item.status)) && (from === null || item.createdMs >= from) && (to === null || item.createdMs <= to);
+    return (!thing || item.thingId === thing) && (!action || item.action === action) && (!command || item.commandId === command) && (!statuses.length || statuses.includes(item.status)) && (from === null || item.createdMs >= from) && (to === null || item.createdMs <= to);
   }
 }
 

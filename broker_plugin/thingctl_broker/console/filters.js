@@ -1,8 +1,9 @@
 // The controls above the list of commands. They show what the URL says, and change it.
 
-import { h } from "./dom.js";
+import { foreign, h, put } from "./dom.js";
 import { STATUSES, statusWord } from "./format.js";
 import * as known from "./known.js";
+import { hashOf } from "./router.js";
 import { icon, suggesting } from "./widgets.js";
 
 const SPANS = [["", "Any time"], ["15m", "Last 15 minutes"], ["1h", "Last hour"], ["24h", "Last 24 hours"], ["7d", "Last 7 days"], ["custom", "From … to …"]];
@@ -29,10 +30,13 @@ export function filterBar(change) {
     return h("label", { class: "field" }, h("span", {}, label), input, list);
   }
 
+  let shown = {};
+  const whole = h("p", { class: "only" });
+
   function read() {
     const statuses = boxes.map((label) => label.firstChild).filter((box) => box.checked).map((box) => box.value);
     const spanQuery = span.value === "custom" ? { from: iso(from.value), to: iso(to.value) } : { since: span.value };
-    change({ thing: thing.input.value.trim(), action: action.input.value.trim(), status: statuses.join(","), ...spanQuery });
+    change({ command: shown.command, thing: thing.input.value.trim(), action: action.input.value.trim(), status: statuses.join(","), ...spanQuery });
   }
 
   form.addEventListener("change", () => {
@@ -51,9 +55,13 @@ export function filterBar(change) {
   return {
     element: form,
     clear,
+    whole,
     focus: () => thing.input.focus(),
     /** Show `filters`. */
     show(filters) {
+      shown = filters;
+      whole.hidden = !filters.command;
+      put(whole, "Only of one command: ", filters.command ? h("a", { class: "mono", href: hashOf(["groups", filters.command]) }, foreign(filters.command, 40)) : null);
       thing.input.value = filters.thing;
       action.input.value = filters.action;
       for (const label of boxes) label.firstChild.checked = filters.statuses.includes(label.firstChild.value);
@@ -62,7 +70,7 @@ export function filterBar(change) {
       custom.hidden = span.value !== "custom";
       from.value = local(filters.from);
       to.value = local(filters.to);
-      clear.hidden = !(filters.thing || filters.action || filters.statuses.length || filters.since || isCustom);
+      clear.hidden = !(filters.command || filters.thing || filters.action || filters.statuses.length || filters.since || isCustom);
     },
   };
 }

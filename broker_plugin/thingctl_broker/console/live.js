@@ -34,7 +34,9 @@ export function watch(filter, { onSync, onExecutions }) {
   else if (!running || !covers(running.filter, filter)) restart();
   return () => {
     watchers.delete(watcher);
-    if (!watchers.size) stop();
+    if (watchers.size) return;
+    stop();
+    if (connection.current().name === "live") connection.tell("online");
   };
 }
 

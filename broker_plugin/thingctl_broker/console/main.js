@@ -2,6 +2,7 @@
 
 import { CommandsPage } from "./commands.js";
 import { h, put, visible } from "./dom.js";
+import { GroupPage } from "./group.js";
 import * as known from "./known.js";
 import * as live from "./live.js";
 import * as me from "./me.js";
@@ -24,6 +25,7 @@ function pageOf([first, second]) {
   switch (first) {
     case undefined: return ["overview", () => new OverviewPage()];
     case "commands": return ["commands", () => new CommandsPage()];
+    case "groups": return second === undefined ? ["nowhere", () => new Nowhere()] : [`groups/${second}`, () => new GroupPage(second)];
     case "send": return ["send", () => new SendPage()];
     case "things": return second === undefined ? ["things", () => new ThingsPage()] : [`things/${second}`, () => new ThingPage(second)];
     default: return ["nowhere", () => new Nowhere()];
@@ -54,7 +56,7 @@ function showPage() {
     put(shell.main, page.element);
     shell.main.scrollTop = 0;
     document.title = `${visible(page.title, 60)} · thingctl`;
-    shell.mark(place.path[0] ?? "");
+    shell.mark(place.path[0] === "groups" ? "commands" : place.path[0] ?? "");
     if (!first) shell.main.querySelector("h1")?.focus({ preventScroll: true });
   }
   page.show(place);

@@ -359,8 +359,8 @@ class Connection(Wire):
         if not is_filter(topic_filter):
             return SUBSCRIPTION_REFUSED
         if not topics.owns(topic_filter):
-            if topic_filter.startswith("$share/"):
-                return SUBSCRIPTION_REFUSED  # amqtt has none: it would grant it and stay silent
+            if topic_filter.startswith("$share/") or topics.reaches_into(topic_filter):
+                return SUBSCRIPTION_REFUSED  # amqtt would grant it and stay silent
             if not self._may_hear(topic_filter):
                 self._refuse_filter(topic_filter)
                 return SUBSCRIPTION_REFUSED

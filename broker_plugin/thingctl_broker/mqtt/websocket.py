@@ -136,7 +136,9 @@ class WebSocket(asyncio.Protocol, asyncio.Transport):
         if request.path.partition("?")[0] != PATH:
             response = protocol.reject(HTTPStatus.NOT_FOUND, f"MQTT is spoken at {PATH}\n")
         elif not self._is_from_here(origins := request.headers.get_all("Origin")):
-            self._front.note("origin", "a page from elsewhere may not connect", who=" ".join(origins)[:200])
+            host, *_ = self._transport.get_extra_info("peername") or ("",)
+            text = "a page from elsewhere may not connect"
+            self._front.note("origin", text, who=str(host), origin=" ".join(origins)[:200])
             response = protocol.reject(HTTPStatus.FORBIDDEN, "not from this page\n")
         else:
             response = protocol.accept(request)

@@ -68,3 +68,11 @@ def test_every_verdict_has_a_code_of_its_own():
     assert len({of_status(status) for status in TERMINAL}) == len(TERMINAL)
     assert of_status("SUCCEEDED") is Exit.OK
     assert of_status("SOMETHING_NEW") is Exit.REFUSED
+
+
+def test_ctrl_c_while_it_loads_shows_no_traceback():
+    interrupt = "class I:\n    def find_spec(*_): raise KeyboardInterrupt"
+    ran = python(
+        f"import sys\n{interrupt}\nfrom thingctl_broker.cli import main\nsys.meta_path.insert(0, I())\nmain()"
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "")

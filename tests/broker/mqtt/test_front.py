@@ -152,6 +152,8 @@ async def test_no_client_publishes_what_is_not_its_own_under_a_dollar(running, t
         "$emqx/commands/things/lamp/executions/0193/request",
         "$emqx/commands/things/lamp/executions/+/response",
         "$share/g/$emqx/commands/things/lamp/executions/+/request",
+        "$emqx/#",
+        "$emqx/+/things/lamp/executions/+/request",
         "bad/#/filter",
         "",
     ],

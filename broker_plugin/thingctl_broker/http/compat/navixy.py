@@ -270,8 +270,8 @@ class Navixy:
     ) -> None:
         """Send a command, and return when it is kept."""
         thing = body.thing()
+        require_command(token, thing, action)  # first: whether the thing is there is not everybody's to know
         announcement = self._known(thing).announcement
-        require_command(token, thing, action)
         if announcement is not None and all(known.name != action for known in announcement.actions):
             raise Problem(_UNSUPPORTED, "the device has announced what it can do, and this is not in it")
         if not reliable and not self._service.is_reachable(thing):

@@ -1,0 +1,81 @@
+"""Commands to many things: who would get one, how far it has come, and how it is held."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from support.waits import soon
+
+
+@pytest.fixture
+def lamps(device, api):
+    """Three devices with a tag in common."""
+    made = [device(f"group-lamp-{number}") for number in range(3)]
+    for lamp in made:
+        assert api.call("PATCH", f"things/{lamp.name}", {"tags": ["grouped"]})[0] == 200
+    return made
+
+
+def form_of(page):
+    return page.get_by_role("form", name="Send command")
+
+
+def request_of(lamp):
+    soon(lambda: lamp.requests)
+    return next(reversed(lamp.requests))
+
+
+def test_a_group_is_asked_about_sent_to_and_followed_trouble_first(look, lamps):
+    page = look("#/send")
+    form = form_of(page)
+    form.get_by_label("To", exact=True).select_option("All things with tags")
+    form.get_by_role("button", name="Dry run").click()
+    expect(form.get_by_role("alert")).to_contain_text("say which")
+    form.get_by_label("Tags, with commas").fill("grouped")
+    form.get_by_label("Action", exact=True).fill("blink")
+    form.get_by_role("button", name="Dry run").click()
+    expect(page.get_by_role("heading", name="3 things would get it")).to_be_visible()
+    expect(page.locator(".names-list li")).to_have_text([lamp.name for lamp in lamps])
+    assert not any(lamp.requests for lamp in lamps)
+
+    form.get_by_role("button", name="Send command").click()
+    view = page.locator(".group-view")
+    expect(view.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "0")
+    first, second, third = lamps
+    first.respond(request_of(first), "SUCCEEDED")
+    second.respond(request_of(second), "FAILED", statusReason={"reasonDescription": "<i>burnt</i> out"})
+    expect(view.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "67")
+    rows = view.get_by_role("region", name="Executions").locator("li")
+    expect(rows.first).to_contain_text("Failed")
+    expect(rows.first).to_contain_text("<i>burnt</i> out")
+    third.respond(request_of(third), "SUCCEEDED")
+    expect(view.get_by_role("status")).to_have_text("Ended everywhere")
+    expect(view.locator(".legend")).to_contain_text("2 succeeded")
+
+    view.get_by_role("link", name="See all").click()
+    expect(page.locator(".canvas .tr")).to_have_count(3)
+    expect(page).to_have_url(re.compile("command="))
+    page.locator(".only a").click()
+    expect(page.get_by_role("heading", name="Command to many things")).to_be_visible()
+    expect(page.locator(".group-view").get_by_role("status")).to_have_text("Ended everywhere")
+
+
+def test_a_rollout_is_paused_resumed_and_canceled(look, lamps):
+    page = look("#/send?to=things&value=" + "%2C".join(lamp.name for lamp in lamps) + "&action=blink")
+    form = form_of(page)
+    form.get_by_text("Roll out step by step").click()
+    form.get_by_label("At once").fill("1")
+    form.get_by_role("button", name="Send command").click()
+    view = page.locator(".group-view")
+    expect(view.locator(".legend")).to_contain_text("2 not sent yet")
+    view.get_by_role("button", name="Pause").click()
+    expect(view.get_by_role("status")).to_have_text("Paused")
+    view.get_by_role("button", name="Resume").click()
+    expect(view.get_by_role("status")).to_have_text("Going out")
+    view.get_by_role("button", name="Cancel all").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel all").click()
+    expect(view.get_by_role("status")).to_have_text("Canceled")
+    expect(view.get_by_role("button", name="Cancel all")).to_have_count(0)
