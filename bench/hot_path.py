@@ -53,6 +53,7 @@ class NoBroker:
 
     sessions: Final[dict[str, Any]] = {}
     subscriptions: Final[dict[str, Any]] = {}
+    retained_messages: Final[dict[str, Any]] = {}
 
     async def external_connected(self, *_: object) -> None:
         raise NotImplementedError

@@ -169,8 +169,8 @@ def check(settings: Settings) -> Settings:
         raise ConfigurationError(
             f"commands: ttl_default and ttl_max must be within {TTL_MIN} and {TTL_MAX} seconds"
         )
-    if commands.cancel_grace < 1:
-        raise ConfigurationError("commands: cancel_grace must be at least 1 second")
+    if not 1 <= commands.cancel_grace <= TTL_MAX:
+        raise ConfigurationError(f"commands: cancel_grace must be from 1 to {TTL_MAX} s")
     if min(commands.window, commands.queue, commands.table) < 1:
         raise ConfigurationError("commands: window, queue and table must be at least 1")
     if commands.window > settings.limits.in_flight:

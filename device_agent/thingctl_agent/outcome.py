@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any, Final
 
 import msgspec
@@ -78,11 +79,22 @@ def reason(code: str, text: str) -> StatusReason:
 def _encoded(value: Any) -> bytes | None:
     try:
         encoded = msgspec.json.encode(value)
+        if b"null" in encoded and not _is_finite(msgspec.to_builtins(value)):
+            return None  # JSON has no word for it, and null would be a lie
         if encoded.count(b"[") + encoded.count(b"{") > 32:
             check_json(encoded)  # no deeper than the other side will take
     except Exception:
         return None
     return encoded
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether no number in ``value`` is infinite or not a number."""
+    if isinstance(value, float):
+        return isfinite(value)
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    return not isinstance(value, list | tuple) or all(map(_is_finite, value))
 
 
 def _marker(result: bytes) -> bytes:

@@ -101,6 +101,20 @@ class Topics:
         """Whether a filter can match nothing but topics of this thing."""
         return topic_filter.startswith(f"{self._things}{thing}/")
 
+    def reaches_into(self, topic_filter: str) -> bool:
+        """Whether a ``$`` filter from outside the namespace covers topics within it.
+
+        >>> Topics().reaches_into("$emqx/#"), Topics().reaches_into("$SYS/#")
+        (True, False)
+        """
+        root = self.root.split("/")
+        for i, level in enumerate(topic_filter.split("/")):
+            if level == "#" or i == len(root):
+                return topic_filter.startswith("$")
+            if level not in {"+", root[i]}:
+                return False
+        return False
+
     def parse(self, topic: str) -> Topic | None:
         """Take a topic apart; None when it is not one of ours."""
         if not topic.startswith(self._things):

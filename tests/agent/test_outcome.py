@@ -32,6 +32,15 @@ def test_what_a_handler_returns_arrives(value):
         assert json.loads(bytes(response.result)) == json.loads(json.dumps(value))
 
 
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), {"t": [1, -float("inf")]}, (float("nan"), None)]
+)
+def test_a_number_that_json_has_no_word_for_is_no_result(value):
+    response = decode_response(outcome.succeeded(value).encode())
+    assert response.status == "FAILED"
+    assert response.status_reason.reason_code == outcome.RESULT_NOT_JSON
+
+
 @given(st.text(), st.text())
 def test_any_reason_is_made_to_fit(code, text):
     for made in (outcome.failed(code, text), outcome.rejected(code, text)):

@@ -76,6 +76,8 @@ WRONG = [
     ({"commands": {"ttl_default": 61, "ttl_max": 60}}, "ttl_max"),
     ({"commands": {"ttl_max": 604801}}, "ttl_max"),
     ({"commands": {"cancel_grace": 0.5}}, "cancel_grace"),
+    ({"commands": {"cancel_grace": float("inf")}}, "cancel_grace"),
+    ({"commands": {"cancel_grace": float("nan")}}, "cancel_grace"),
     ({"commands": {"window": 0}}, "window"),
     ({"commands": {"queue": 0}}, "queue"),
     ({"commands": {"table": -1}}, "table"),

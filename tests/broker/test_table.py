@@ -300,3 +300,13 @@ def test_by_time_by_things_and_oldest_first():
     first = table.select(Query(oldest_first=True), 4)
     assert first.executions == made[:4]
     assert table.select(Query(oldest_first=True), 4, first.cursor) == Page(made[4:], None)
+
+
+def test_a_command_is_found_at_once_in_a_large_table(monkeypatch):
+    monkeypatch.setattr(table_module, "SCAN_MAX", 3)
+    table = ExecutionTable()
+    wanted = make_execution(command_id="wanted")
+    table.add(wanted)
+    for _ in range(10):
+        table.add(make_execution())
+    assert table.select(Query(command_id="wanted"), 5).executions == [wanted]

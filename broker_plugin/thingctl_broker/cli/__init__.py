@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 
 def main() -> None:
     """Run the command line; ends the process with one of :class:`~thingctl_broker.cli.exits.Exit`."""
+    if sys.argv[1:2] == ["serve"]:
+        # Until the broker takes them over, a second of imports later, signals end it as cleanly.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: sys.exit(0))
     try:
         from thingctl_broker.cli.app import run  # noqa: PLC0415 it may be missing: said in words
     except ModuleNotFoundError as error:

@@ -272,6 +272,8 @@ class Connection(Wire):
             raise MalformedPacket("MQTT-3.3.2-2", f"topic {topic[:80]!a}")
         elif self._acl is not None and not self._acl.may_publish(topic):
             self._refuse_publish(publish, "no rule lets this thing publish it")
+        elif publish.retain and not self.front.may_retain(topic, publish.payload):
+            self._refuse_publish(publish, "no room to retain it")
         elif publish.qos < 2:
             self._amqtt().feed(frame.packet)
         elif self._may_hold_another():
@@ -359,8 +361,8 @@ class Connection(Wire):
         if not is_filter(topic_filter):
             return SUBSCRIPTION_REFUSED
         if not topics.owns(topic_filter):
-            if topic_filter.startswith("$share/"):
-                return SUBSCRIPTION_REFUSED  # amqtt has none: it would grant it and stay silent
+            if topic_filter.startswith("$share/") or topics.reaches_into(topic_filter):
+                return SUBSCRIPTION_REFUSED  # amqtt would grant it and stay silent
             if not self._may_hear(topic_filter):
                 self._refuse_filter(topic_filter)
                 return SUBSCRIPTION_REFUSED

@@ -72,6 +72,11 @@ class Broker(Protocol):
         """Who subscribes, by filter."""
         ...
 
+    @property
+    def retained_messages(self) -> dict[str, Any]:
+        """Retained messages by topic."""
+        ...
+
     def external_connected(self, reader: Any, writer: Any, listener_name: str) -> Awaitable[None]:
         """Handle a connection until it ends."""
         ...
@@ -289,6 +294,13 @@ class Front:
     def _serve(self, thing: str, connection: Connection) -> None:
         self._serving[thing] = connection
         self.service.reachable(thing)
+
+    def may_retain(self, topic: str, payload: bytes) -> bool:
+        """Whether there is room for a retained message; replacing and clearing one always has."""
+        retained = self.broker.retained_messages
+        if not payload or topic in retained:
+            return len(payload) <= self.limits.retained_bytes
+        return len(retained) < self.limits.retained and len(payload) <= self.limits.retained_bytes
 
     def note(self, fault: str, text: str, *, who: str = "", **details: object) -> None:
         """Count a fault, and log it at most once a minute for whoever caused it."""

@@ -46,5 +46,9 @@ class FrontLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Command subscriptions of one client."""
     other_subscriptions: Count = 1000
     """All its others."""
+    retained: Count = 10_000
+    """Retained messages of all clients together, beyond the commands."""
+    retained_bytes: Count = 64 * 1024
+    """The largest payload that is retained."""
     kept_sessions: Count = 100_000
     """Clients whose command subscriptions are kept while they are away."""

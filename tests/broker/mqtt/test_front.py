@@ -152,6 +152,8 @@ async def test_no_client_publishes_what_is_not_its_own_under_a_dollar(running, t
         "$emqx/commands/things/lamp/executions/0193/request",
         "$emqx/commands/things/lamp/executions/+/response",
         "$share/g/$emqx/commands/things/lamp/executions/+/request",
+        "$emqx/#",
+        "$emqx/+/things/lamp/executions/+/request",
         "bad/#/filter",
         "",
     ],
@@ -424,6 +426,29 @@ async def test_a_client_that_does_not_read_is_dropped_and_the_others_are_served(
         assert running.service.counters["front.writeBuffer"] == 1
         running.service.send("reader", "turnOn")
         await reader.expect_publish()
+
+
+async def test_there_is_room_for_so_many_retained_messages_and_no_more():
+    async with front_broker(limits=FrontLimits(retained=2, retained_bytes=10)) as running:
+        client = await RawClient.connected(running.address, "source")
+
+        async def retain(topic, payload):
+            client.send(packets.encode_publish(topic, payload, qos=1, packet_id=1, retain=True))
+            await client.expect(PacketType.PUBACK)
+
+        await retain(b"a", b"1")
+        await retain(b"b", b"x" * 11)  # too large
+        await retain(b"b", b"1")
+        await eventually(lambda: set(running.broker.retained_messages) == {"a", "b"})
+        await retain(b"c", b"1")  # too many
+        await retain(b"a", b"2")
+        await eventually(lambda: running.broker.retained_messages["a"].data == b"2")
+        assert set(running.broker.retained_messages) == {"a", "b"}
+        assert running.service.counters["dropped.forbiddenTopic"] == 2
+        await retain(b"a", b"")
+        await eventually(lambda: set(running.broker.retained_messages) == {"b"})
+        await retain(b"c", b"1")
+        await eventually(lambda: set(running.broker.retained_messages) == {"b", "c"})
 
 
 async def test_there_is_room_for_so_many_connections_and_no_more():
