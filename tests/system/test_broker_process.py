@@ -133,7 +133,7 @@ def test_amqtts_own_command_with_a_password_file(tmp_path):
         until_said(amqtt, "serving")
         for password, code in ((b"wrong", 5), (b"right", 0), (b"", 5)):
             with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
-                sock.sendall(hello("lamp", username="lamp", password=password) + subscribe("news/#"))
+                sock.sendall(hello("lamp", username="lamp", password=password) + subscribe("things/lamp/#"))
                 assert sock.recv(4) == bytes([0x20, 2, 0, code])
                 assert (sock.recv(5) == b"\x90\x03\x00\x01\x01") is (code == 0)
 
@@ -180,7 +180,6 @@ def test_amqtts_own_command_ends_when_the_plugin_cannot_start(tmp_path):
         (["--mqtt", "1883"], "'1883' is not HOST:PORT"),
         (["--mqtt", "0.0.0.0:0"], "it is for loopback only"),
         (["--config", "/no/such/file.toml"], "cannot read /no/such/file.toml"),
-        (["--closed"], "add --open"),
         (["--mqtt", "taken"], "mqtt: cannot listen on 127.0.0.1:"),
         (["--http", "taken"], "http: cannot listen on 127.0.0.1:"),
     ],
