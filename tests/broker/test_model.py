@@ -88,6 +88,7 @@ class Record:
     place: str = "waiting"  # then "out" (published, unacknowledged) and "gone"
     stopping: int = 0  # how many cancels came before this one, and this one
     attempts: int = 0
+    written: bool = False  # to a connection: before that no thing can know of it
     delivered: bool = False
     started: bool = False
     cancel_deadline: float | None = None
@@ -148,6 +149,7 @@ class Model:
         wanted = record.live and record.cancel_deadline is None and record in self.records
         if wanted and record.attempts == attempt and here and self.now < record.deadline:
             self.sent.append(("request", record.id, again))
+            record.written = True
             if not self.puback:
                 record.place = "gone"
                 self.pump(record.thing)
@@ -288,7 +290,7 @@ class ServiceMachine(RuleBasedStateMachine):
         return data.draw(st.sampled_from(records))
 
     def published(self):
-        return [record for record in self.model.records if record.published]
+        return [record for record in self.model.records if record.written]
 
     def live(self):
         return [record for record in self.model.records if record.live]
