@@ -205,11 +205,17 @@ class Execution(msgspec.Struct, gc=False):
             return Cancel.PENDING
         self.cancel_requested_at = at
         if self.retry_safe:
-            self._close(Status.CANCELED, StatusReason("CANCELED", "withdrawn before it was published"), at)
+            self._close(Status.CANCELED, _WITHDRAWN, at)
             return Cancel.DONE
         self.cancel_grace = grace
         self.cancel_deadline = now + grace
         return Cancel.REQUESTED
+
+    def stayed_here(self, at: float) -> None:
+        """Close a canceled execution whose one request, on record as published, was never written."""
+        self.published_at = None
+        self.attempts = 0
+        self._close(Status.CANCELED, _WITHDRAWN, at)
 
     def expire(self, now: float, at: float) -> bool:
         """Close the execution if a deadline has passed; return whether it was closed.
@@ -234,6 +240,8 @@ class Execution(msgspec.Struct, gc=False):
 
 
 _CLOSED_BY_US: Final = frozenset({Status.TIMED_OUT, Status.CANCELED})
+
+_WITHDRAWN: Final = StatusReason("CANCELED", "withdrawn before it was published")
 
 _TIMED_OUT: Final = {
     Delivery.QUEUED: StatusReason(

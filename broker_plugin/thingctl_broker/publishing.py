@@ -36,14 +36,19 @@ class Publisher:
         journal: Journal,
         clock: Clock,
         changed: Callable[[Execution, Change], None],
+        stayed_here: Callable[[Execution], None],
     ) -> None:
-        """``changed`` records a change and tells of it."""
+        """``changed`` records a change and tells of it.
+
+        ``stayed_here`` ends an execution that was canceled before its request was first written.
+        """
         self.deliveries = deliveries
         self._table = table
         self._link = link
         self._journal = journal
         self._clock = clock
         self._changed = changed
+        self._stayed_here = stayed_here
         self._queue: deque[tuple[str, str, bool]] = deque()
         self._publishing = False
 
@@ -66,11 +71,14 @@ class Publisher:
         if (
             execution.is_terminal
             or self._table.get(execution.execution_id) is not execution  # withdrawn
-            or execution.cancel_requested_at is not None
             or execution.attempts != attempt
-            or not self.deliveries.is_reachable(execution.thing)
-            or self._clock.monotonic() >= execution.deadline
         ):
+            return
+        if execution.cancel_requested_at is not None:
+            if attempt == 1:
+                self._stayed_here(execution)  # the device never heard of it: no need to ask
+            return
+        if not self.deliveries.is_reachable(execution.thing) or self._clock.monotonic() >= execution.deadline:
             return
         thing, execution_id = execution.thing, execution.execution_id
         if not self._link.publish_request(thing, execution_id, payload, again=again):

@@ -101,6 +101,7 @@ class CommandService:
             journal=journal,
             clock=clock,
             changed=self._changed,
+            stayed_here=self._stayed_here,
         )
         self._random = random.SystemRandom()
         self._entropy = random.Random(self._random.getrandbits(256)).getrandbits  # noqa: S311 ids are no secrets
@@ -415,6 +416,10 @@ class CommandService:
             self.table.withdraw(execution)
             self._forget(execution)
             self._publisher.ended(execution.thing, execution.execution_id)
+
+    def _stayed_here(self, execution: Execution) -> None:
+        execution.stayed_here(self._clock.unix())
+        self._ended(execution)
 
     def _ended(self, execution: Execution) -> None:
         self.counters[f"executions.{execution.status}"] += 1

@@ -146,8 +146,13 @@ class Model:
 
     def write(self, record, attempt, again):
         here = record.thing in self.here
-        wanted = record.live and record.cancel_deadline is None and record in self.records
-        if wanted and record.attempts == attempt and here and self.now < record.deadline:
+        if not record.live or record not in self.records or record.attempts != attempt:
+            return
+        if record.cancel_deadline is not None:
+            if attempt == 1:
+                record.attempts = 0
+                self.end(record, "CANCELED")
+        elif here and self.now < record.deadline:
             self.sent.append(("request", record.id, again))
             record.written = True
             if not self.puback:

@@ -25,6 +25,7 @@ class Bench:
             journal=self.journal,
             clock=self.clock,
             changed=self._changed,
+            stayed_here=lambda execution: execution.stayed_here(self.clock.unix()),
         )
 
     def _changed(self, execution, change):
