@@ -13,6 +13,8 @@ from thingctl_agent import unit
 from thingctl_agent.config import load
 from thingctl_agent.errors import ConfigError
 from thingctl_agent.sources import agents_in
+from thingctl_protocol.bundle import Bundle, decode_bundle
+from thingctl_protocol.errors import ProtocolError
 
 if TYPE_CHECKING:
     import argparse
@@ -31,6 +33,9 @@ class Step(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``install``."""
     parser.add_argument("--handlers", action="append", default=[], metavar="FILE.py", help="copied to /etc")
+    parser.add_argument(
+        "--bundle", default="", metavar="FILE", help="what 'thingctl things add NAME --bundle FILE' wrote"
+    )
     parser.add_argument("--ca", default="", metavar="FILE", help="certificate of the broker's authority, PEM")
     parser.add_argument("--cert", default="", metavar="FILE", help="this device's certificate, PEM")
     parser.add_argument("--key", default="", metavar="FILE", help="its private key, PEM")
@@ -114,27 +119,36 @@ def _config_steps(arguments: Any, root: Path) -> list[Step]:
     if path.exists() and not arguments.force:
         return [Step(f"keep {path} (--force writes it anew)", lambda: None)]
     names = [f"{unit.CONFIG_DIR}/{Path(file).name}" for file in arguments.handlers]
+    bundle = _read_bundle(arguments.bundle)  # whatever is given besides goes before it
     settings = {
-        "thing": arguments.thing or os.environ.get("THINGCTL_THING") or "",
-        "url": arguments.url or "",
-        "username": arguments.username or "",
-        "topic_root": arguments.topic_root or "",
+        "thing": arguments.thing or bundle.thing or os.environ.get("THINGCTL_THING") or "",
+        "url": arguments.url or bundle.url,
+        "username": arguments.username or bundle.username,
+        "topic_root": arguments.topic_root or bundle.topic_root,
         "wall_clock": arguments.wall_clock or "",
     }
+    secrets = []
     copies = list(zip(arguments.handlers, names, [0o644] * len(names), strict=True))
     if arguments.password_file:
         settings["password_file"] = f"{unit.CONFIG_DIR}/password"
         copies.append((arguments.password_file, settings["password_file"], 0o640))
+    elif bundle.password:
+        settings["password_file"] = f"{unit.CONFIG_DIR}/password"
+        secrets.append((settings["password_file"], bundle.password))
     tls = {}
     for key in ("ca", "cert", "key"):
         if given := getattr(arguments, key):
             tls[key] = f"{unit.CONFIG_DIR}/{key}.pem"
             copies.append((given, tls[key], 0o640))
+        elif text := getattr(bundle, key):
+            tls[key] = f"{unit.CONFIG_DIR}/{key}.pem"
+            secrets.append((tls[key], text))
     checked = {key: value for key, value in settings.items() if value and key != "password_file"}
     load(None, {}, **checked, tls=tls)  # raises what is wrong with them
     text = unit.config_file(settings, names, tls)
     return [
         *(_copy(Path(source), root, target, mode, group) for source, target, mode in copies),
+        *(_secret(root, target, text, group) for target, text in secrets),
         _file(root, unit.CONFIG, text, 0o640, group),
     ]
 
@@ -192,6 +206,25 @@ def _copy(source: Path, root: Path, path: str, mode: int, group: str | None) -> 
     return Step(
         f"copy {source} to {target} (mode {mode:04o})", lambda: _put(target, source.read_bytes(), mode, group)
     )
+
+
+def _secret(root: Path, path: str, text: str, group: str | None) -> Step:
+    target = _under(root, path)
+    return Step(
+        f"write {target} from the bundle (mode 0640)", lambda: _put(target, text.encode(), 0o640, group)
+    )
+
+
+def _read_bundle(path: str) -> Bundle:
+    """What the bundle says; without one, nothing. Raises :class:`ConfigError`."""
+    if not path:
+        return Bundle("", "", topic_root="")
+    try:
+        return decode_bundle(Path(path).read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except ProtocolError as error:
+        raise ConfigError(f"{path}: {error.text}") from None
 
 
 def _put(target: Path, content: bytes, mode: int, group: str | None) -> None:

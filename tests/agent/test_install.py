@@ -14,6 +14,7 @@ from thingctl_agent import install, unit
 from thingctl_agent.cli import main
 from thingctl_agent.config import load
 from thingctl_agent.errors import ConfigError
+from thingctl_protocol.bundle import Bundle, encode_bundle
 
 HANDLERS = str(ROOT / "examples" / "thermostat.py")
 
@@ -52,6 +53,53 @@ def test_everything_is_written_and_removed_again(tmp_path, secrets, capsys):
     assert etc.exists()
     assert main(["uninstall", "--root", str(root), "--purge"]) == 0
     assert not etc.exists()
+
+
+def test_a_bundle_is_all_it_needs(tmp_path, capsys):
+    bundle = Bundle(
+        "kiosk-7",
+        "mqtts://broker:8883",
+        "kiosk-7",
+        "the-password",
+        ca="the-ca",
+        cert="the-cert",
+        key="the-key",
+    )
+    (tmp_path / "b").write_bytes(encode_bundle(bundle))
+    root = tmp_path / "image"
+    words = ["install", "--root", str(root), "--bundle", str(tmp_path / "b")]
+    assert main([*words, "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "kiosk-7" in shown
+    assert not {secret for secret in ("the-password", "the-key") if secret in shown}
+    assert main(words) == 0
+    etc = root / "etc/thingctl-agent"
+    config = tomllib.loads((etc / "agent.toml").read_text())
+    assert (config["thing"], config["url"], config["username"]) == (
+        "kiosk-7",
+        "mqtts://broker:8883",
+        "kiosk-7",
+    )
+    assert config["password_file"] == "/etc/thingctl-agent/password"
+    assert (etc / "password").read_text() == "the-password"
+    assert {key: (etc / f"{key}.pem").read_text() for key in config["tls"]} == {
+        "ca": "the-ca",
+        "cert": "the-cert",
+        "key": "the-key",
+    }
+    assert {path.stat().st_mode & 0o777 for path in etc.iterdir()} == {0o640}
+    assert load(str(etc / "agent.toml"), {}).broker.tls
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"{}", b"\xff", b'{"thingctlBundle": 99, "thing": "t", "url": "mqtt://x"}']
+)
+def test_a_bundle_that_is_none_is_refused_in_words(tmp_path, capsys, content):
+    if content is not None:
+        (tmp_path / "b").write_bytes(content)
+    assert main(["install", "--root", str(tmp_path / "image"), "--bundle", str(tmp_path / "b")]) == 2
+    assert f"{tmp_path / 'b'}: " in capsys.readouterr().err
+    assert not (tmp_path / "image").exists()
 
 
 def test_a_dry_run_shows_everything_and_does_nothing(tmp_path, capsys):
