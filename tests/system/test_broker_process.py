@@ -113,7 +113,9 @@ def test_the_yaml_that_ships_runs_with_amqtts_own_command(tmp_path):
             crowd(stack, ("127.0.0.1", mqtt), 20)
             stack.enter_context(socket.create_connection(("127.0.0.1", http)))
             amqtt.send_signal(signal.SIGINT)
-            assert amqtt.wait(10) == 0
+            # amqtt's command takes the signal as KeyboardInterrupt; where it strikes inside one of
+            # amqtt's tasks, the command ends with 130 instead.
+            assert amqtt.wait(10) in {0, 130}
         assert "Traceback" not in output(amqtt)
 
 
