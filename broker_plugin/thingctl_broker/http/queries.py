@@ -7,12 +7,16 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
 
+from thingctl_broker.http.auth import visible
 from thingctl_broker.http.errors import INVALID_PARAMETER, Problem
-from thingctl_protocol.identifiers import is_id
+from thingctl_broker.table import Query
+from thingctl_protocol.identifiers import is_action_name, is_id, is_thing_name
 from thingctl_protocol.statuses import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from thingctl_broker.credentials import Token
 
 LIMIT_DEFAULT: Final = 50
 LIMIT_MAX: Final = 500
@@ -125,3 +129,14 @@ def _is_wait(text: str) -> bool:
 
 def _is_limit(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= 3 and 1 <= int(text) <= LIMIT_MAX
+
+
+def executions_asked(asked: Parameters, token: Token) -> Query:
+    """What ``thingId``, ``action``, ``status`` and ``commandId`` name of what the token may see."""
+    return Query(
+        thing=asked.text("thingId", is_thing_name, "the name of a thing"),
+        action=asked.text("action", is_action_name, "the name of an action"),
+        statuses=asked.statuses(),
+        command_id=asked.text("commandId", is_id, "the id of a command"),
+        visible=visible(token),
+    )

@@ -9,11 +9,11 @@ from starlette.routing import Route
 from thingctl_broker.credentials import Scope
 from thingctl_broker.errors import AlreadyEnded, NotAccepting, UnknownExecution, UnknownThing
 from thingctl_broker.http.answers import Answer
-from thingctl_broker.http.auth import needs, require, require_command, visible
+from thingctl_broker.http.auth import needs, require, require_command
 from thingctl_broker.http.bodies import checked_post_back, decode_body, read_json_body
 from thingctl_broker.http.errors import INVALID_HEADER, INVALID_PARAMETER, UNKNOWN_THING, Problem
 from thingctl_broker.http.keeping import until_ended, until_kept
-from thingctl_broker.http.queries import Parameters
+from thingctl_broker.http.queries import Parameters, executions_asked
 from thingctl_broker.http.routes_groups import is_for_many
 from thingctl_broker.http.schemas import (
     command_body_decoder,
@@ -23,9 +23,8 @@ from thingctl_broker.http.schemas import (
     execution_resource,
 )
 from thingctl_broker.idempotency import KEY_MAX, is_key
-from thingctl_broker.table import Query
 from thingctl_broker.things import is_tag
-from thingctl_protocol.identifiers import is_action_name, is_id, is_thing_name
+from thingctl_protocol.identifiers import is_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from thingctl_broker.executions import Execution
     from thingctl_broker.http.routes_groups import Groups
     from thingctl_broker.service import CommandService
+    from thingctl_broker.table import Query
     from thingctl_broker.waiting import EndWaiters
 
 COMMANDS: Final = "/api/v1/commands"
@@ -139,12 +139,7 @@ class Commands:
     async def list(self, request: Request) -> Answer:
         """``GET /api/v1/commands``: executions, newest first unless asked otherwise."""
         asked = Parameters(request.scope["query_string"], _LIST)
-        query = Query(
-            thing=asked.text("thingId", is_thing_name, "the name of a thing"),
-            action=asked.text("action", is_action_name, "the name of an action"),
-            statuses=asked.statuses(),
-            command_id=asked.text("commandId", is_id, "the id of a command"),
-            visible=visible(request.scope["token"]),
+        query = executions_asked(asked, request.scope["token"])._replace(
             things=self._tagged(asked.texts("tag", is_tag, "a tag")),
             since=asked.time("createdAfter"),
             until=asked.time("createdBefore"),

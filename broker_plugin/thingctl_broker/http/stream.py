@@ -19,14 +19,12 @@ from starlette.routing import Route
 from thingctl_broker.credentials import Scope
 from thingctl_broker.feed import Feed
 from thingctl_broker.http.answers import SECURITY_HEADERS
-from thingctl_broker.http.auth import needs, visible
+from thingctl_broker.http.auth import needs
 from thingctl_broker.http.errors import TOO_MANY_STREAMS, Problem
 from thingctl_broker.http.keeping import until_kept
-from thingctl_broker.http.queries import Parameters
+from thingctl_broker.http.queries import Parameters, executions_asked
 from thingctl_broker.http.schemas import encode_execution
-from thingctl_broker.table import Query
 from thingctl_broker.times import rfc3339
-from thingctl_protocol.identifiers import is_action_name, is_id, is_thing_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
     from thingctl_broker.events import Change
     from thingctl_broker.executions import Execution
     from thingctl_broker.service import CommandService
+    from thingctl_broker.table import Query
 
 EVENTS: Final = "/api/v1/events"
 
@@ -103,13 +102,7 @@ class Streams:
     async def open(self, request: Request) -> Stream:
         """``GET /api/v1/events``: changes of executions from now on, or from ``Last-Event-ID`` on."""
         asked = Parameters(request.scope["query_string"], _KNOWN)
-        query = Query(
-            thing=asked.text("thingId", is_thing_name, "the name of a thing"),
-            action=asked.text("action", is_action_name, "the name of an action"),
-            statuses=asked.statuses(),
-            command_id=asked.text("commandId", is_id, "the id of a command"),
-            visible=visible(request.scope["token"]),
-        )
+        query = executions_asked(asked, request.scope["token"])
         if len(self._pumps) >= STREAMS_MAX:
             raise Problem(
                 TOO_MANY_STREAMS, f"{STREAMS_MAX} are open already", headers=((b"retry-after", b"10"),)
