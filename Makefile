@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "==> making $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV)
 	@echo "==> installing thingctl and what it needs (a minute or so)"
-	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[broker,fast,dev]'
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[broker,cluster,fast,dev]'
 	@touch $(STAMP)
 
 run: $(STAMP) ## show the main job: a broker, a device, one command

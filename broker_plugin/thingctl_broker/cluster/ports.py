@@ -1,0 +1,347 @@
+"""What a worker needs of the database and of the MQTT cluster, as protocols.
+
+A worker keeps nothing of its own: whatever it was told is in the store before anybody
+outside hears of it. Times are Unix seconds by the store's clock, which is the one clock
+that all workers share.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, StrEnum, auto
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Callable, Collection, Sequence
+
+    from thingctl_broker.executions import Cancel, Execution, Outcome
+    from thingctl_broker.overview import Minute
+    from thingctl_broker.rollouts import RolloutRecord, State
+    from thingctl_broker.table import Page, Query
+    from thingctl_protocol.messages import Response
+    from thingctl_protocol.statuses import Status
+
+
+class StoreDown(Exception):
+    """The store cannot be reached, or refuses to write; nothing of what was asked was done.
+
+    ``text`` is one sentence for people.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+class LinkDown(Exception):
+    """There is no connection to the MQTT cluster at present."""
+
+
+class Responded(NamedTuple):
+    """What a response did. ``execution``: as it stands now; None: no such execution of that thing."""
+
+    execution: Execution | None
+    outcome: Outcome | None
+    """None together with ``execution``."""
+    wrong_thing: bool = False
+    """Whether the execution is there, but belongs to another thing."""
+
+
+class Canceled(NamedTuple):
+    """What a wish to cancel did to the execution."""
+
+    execution: Execution
+    outcome: Cancel
+
+
+class ExecutionStore(Protocol):
+    """The table of executions. Every method may raise :class:`StoreDown`.
+
+    A call returns when what it did is committed. Calls that run at the same time go into
+    the database together: a few statements of many rows and one commit.
+    """
+
+    async def add(self, execution: Execution, *, queue_max: int) -> Execution:
+        """Take in a new execution; ``published_at`` says whether it is on its way already.
+
+        The store gives ``created_at`` its own time. With an ``idempotency_key`` that the same
+        ``requested_by`` has used before, the earlier execution is returned instead (a different
+        ``fingerprint`` raises :class:`~thingctl_broker.errors.IdempotencyConflict`). One that is not
+        published raises :class:`~thingctl_broker.errors.QueueFull` when ``queue_max`` wait for
+        its thing already.
+        """
+        ...
+
+    async def get(self, execution_id: str) -> Execution | None:
+        """The execution with that id (any text), if there is one."""
+        ...
+
+    async def many(self, execution_ids: Sequence[str]) -> list[Execution]:
+        """Those of the executions that are there, in the order of the ids given."""
+        ...
+
+    async def select(self, query: Query, limit: int, cursor: str | None) -> Page:
+        """List executions as :meth:`thingctl_broker.table.ExecutionTable.select` does."""
+        ...
+
+    async def counts(self, command_id: str) -> Counter[Status]:
+        """How many executions of a command stand where."""
+        ...
+
+    async def things_of(self, command_id: str) -> set[str]:
+        """The things that have an execution of a command."""
+        ...
+
+    async def respond(self, thing: str, execution_id: str, response: Response) -> Responded:
+        """Take in what a thing says, by the rules of :meth:`~thingctl_broker.executions.Execution.respond`."""
+        ...
+
+    async def cancel(self, execution_id: str, grace: float) -> Canceled | None:
+        """Withdraw an execution or note that its thing is to be asked to stop.
+
+        By the rules of :meth:`~thingctl_broker.executions.Execution.cancel`. None: there is none.
+        """
+        ...
+
+    async def handed(self, execution_ids: Collection[str]) -> None:
+        """The MQTT cluster has taken the requests: they need not be published again."""
+        ...
+
+    async def unclaimed(self, execution_id: str, retry_in: float) -> Execution | None:
+        """The cluster had nobody to give the request to: it never left, and waits again.
+
+        Try again in ``retry_in`` seconds. An execution that is to be canceled is CANCELED by
+        this (:meth:`~thingctl_broker.executions.Execution.stayed_here`). Returns it as it
+        stands, None when that was no longer so (it has ended, or started).
+        """
+        ...
+
+    async def claim_waiting(self, thing: str, limit: int) -> list[Execution]:
+        """Mark what waits for a thing as published, oldest first, and return it to be published.
+
+        Two workers never get the same one.
+        """
+        ...
+
+    async def things_to_retry(self, limit: int) -> list[str]:
+        """Things with a request that waits and whose time to try again has come."""
+        ...
+
+    async def claim_unhanded(self, older_than: float, limit: int) -> list[Execution]:
+        """Live executions marked as published over ``older_than`` seconds ago, and never taken by the cluster.
+
+        Their worker has died, or was cut off. They count as published once more now. Two
+        workers never get the same one. An execution whose cancel is pending is not among them.
+        """
+        ...
+
+    async def expire(self, limit: int) -> list[Execution]:
+        """Close executions whose deadline has passed, by :meth:`~thingctl_broker.executions.Execution.expire`.
+
+        Return them as they stand now. Two workers never get the same one.
+        """
+        ...
+
+    async def seconds_to_next_deadline(self) -> float | None:
+        """How long until ``expire`` may have something to do; None: nothing is live."""
+        ...
+
+    async def claim_untold(self, limit: int, lease: float) -> list[Execution]:
+        """Executions whose end has yet to be told to a webhook, and that nobody has taken on.
+
+        They are the caller's for ``lease`` seconds.
+        """
+        ...
+
+    async def told(self, execution_ids: Collection[str]) -> None:
+        """The ends of these have been told, or given up."""
+        ...
+
+    async def minutes(self) -> list[Minute]:
+        """The last hour, minute by minute, as :meth:`thingctl_broker.overview.Overview.minutes`."""
+        ...
+
+    async def size(self) -> tuple[int, int]:
+        """About how many executions there are, and how many of them are live."""
+        ...
+
+    async def tidy(self, keep: float) -> None:
+        """Make the partitions that will be needed, and drop those whose executions are older than ``keep`` s."""
+        ...
+
+
+class RolloutRow(NamedTuple):
+    """A rollout as the store has it. ``record.things`` is empty unless it was leased."""
+
+    record: RolloutRecord
+
+
+class RolloutRows(Protocol):
+    """Commands to many things. Every method may raise :class:`StoreDown`."""
+
+    async def add(self, record: RolloutRecord) -> None:
+        """Keep a new one, with its things."""
+        ...
+
+    async def get(self, command_id: str) -> RolloutRecord | None:
+        """As it stands now; ``things`` holds only as many names as ``pending`` needs: it may be blank names."""
+        ...
+
+    async def move(self, command_id: str, to: State) -> RolloutRecord | None:
+        """Set the state if ``MOVES`` allows it from the one it has; return it as it stands now; None: none."""
+        ...
+
+    async def lease(self, worker: str, seconds: float, limit: int) -> list[RolloutRecord]:
+        """Take on rollouts that have something to do and that no living worker has; whole records.
+
+        Those that the worker holds already have their lease made longer and are not returned again.
+        """
+        ...
+
+    async def save(self, worker: str, record: RolloutRecord) -> State | None:
+        """Keep how far it has come (``sent``, ``refused``, ``refusals``, ``forgiven``, state by ``MOVES``).
+
+        Return its state as it stands now (an operator may have paused it meanwhile); None: the lease was lost.
+        """
+        ...
+
+
+class Documents(Protocol):
+    """Small records that every worker mirrors: things, thing types, tokens.
+
+    A record is (kind, name, value). Every method may raise :class:`StoreDown`.
+    """
+
+    async def load(self, kinds: Collection[str]) -> list[tuple[str, str, bytes]]:
+        """Every record of these kinds, ordered by the kinds as given, then by name."""
+        ...
+
+    async def find(self, kind: str, name: str) -> bytes | None:
+        """One record."""
+        ...
+
+    async def put(self, records: Sequence[tuple[str, str, bytes | None]], *, new: bool = False) -> bool:
+        """Write records (None: remove) in one transaction, and tell every worker.
+
+        ``new``: only if none of them is there yet; False: one was, and nothing was written.
+        """
+        ...
+
+
+class Heard(Protocol):
+    """Whom a store tells of what has been committed, by this worker or another."""
+
+    def changed(self, execution_ids: Sequence[str], ended: Sequence[str]) -> None:
+        """Executions have changed; ``ended``: those of them that have just ended."""
+        ...
+
+    def document_changed(self, kind: str, name: str) -> None:
+        """A record is another one now, or gone."""
+        ...
+
+    def rollout_changed(self, command_id: str) -> None:
+        """A rollout was added or moved."""
+        ...
+
+    def missed(self) -> None:
+        """The connection was away: anything may have changed meanwhile."""
+        ...
+
+
+# The MQTT cluster.
+
+
+class Handed(Enum):
+    """What the cluster made of a request."""
+
+    TAKEN = auto()
+    """It has taken it: somebody subscribes, now or by a kept session."""
+
+    NOBODY = auto()
+    """Nobody subscribes: it went nowhere (PUBACK reason code 0x10 [MQTT 5.0 section 3.4.2.1])."""
+
+
+class Presence(NamedTuple):
+    """What the cluster, or an agent's will, says of a thing's connection. ``at``: Unix seconds, None: unknown."""
+
+    thing: str
+    online: bool
+    client_id: str = ""
+    at: float | None = None
+
+
+class Source(StrEnum):
+    """Where a sign of life came from."""
+
+    RETAINED = "retained"
+    """It was kept by the cluster: it says nothing of this moment."""
+
+    LIVE = "live"
+
+
+class Incoming(Protocol):
+    """Whom the link tells what things say. Each returns when it is committed; the message is acknowledged then.
+
+    A message whose handler raises is not acknowledged: the cluster delivers it again.
+    """
+
+    async def responded(self, thing: str, execution_id: str, payload: bytes) -> None:
+        """A thing has answered."""
+        ...
+
+    async def announced(self, thing: str, payload: bytes, source: Source) -> None:
+        """A thing says what it can do; an empty payload withdraws it."""
+        ...
+
+    async def present(self, presence: Presence) -> None:
+        """A thing has come or gone."""
+        ...
+
+    def dropped(self, thing: str, reason: str, text: str) -> None:
+        """A message that means nothing here (acknowledged all the same)."""
+        ...
+
+
+class ThingLink(Protocol):
+    """How a worker reaches things over the MQTT cluster."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection, and the subscriptions are granted."""
+        ...
+
+    async def start(self, incoming: Incoming, on_state: Callable[[bool], None]) -> None:
+        """Connect and subscribe, and from now on connect again whenever the connection is lost.
+
+        Returns at the first success; ``on_state`` hears of every change of ``connected``.
+        Raises :class:`~thingctl_broker.config.ConfigurationError` when the cluster refuses for good.
+        """
+        ...
+
+    async def stop(self) -> None:
+        """Let go: what was received is handled and acknowledged, the session ends, the subscriptions with it."""
+        ...
+
+    async def publish_request(
+        self, thing: str, execution_id: str, payload: bytes, expires_in: float
+    ) -> Handed:
+        """Publish a request, QoS 1, that the cluster forgets after ``expires_in`` seconds; return at its PUBACK.
+
+        Raises :class:`LinkDown` when the connection is away or is lost meanwhile.
+        """
+        ...
+
+    def publish_cancel(self, thing: str, execution_id: str) -> None:
+        """Ask the thing to stop, if it listens. Raises :class:`LinkDown`."""
+        ...
+
+    def publish_time(self, thing: str, at: float) -> None:
+        """Tell a thing the time. Does nothing without a connection."""
+        ...
+
+    async def adopt(self, client_id: str) -> None:
+        """Take over the session of a worker that has died: handle what was queued for it, then end it.
+
+        Returns when nothing more came and the session is gone. Raises :class:`LinkDown`.
+        """
+        ...
