@@ -93,7 +93,7 @@ class ExecutionStore(Protocol):
         ...
 
     async def respond(self, thing: str, execution_id: str, response: Response) -> Responded:
-        """Take in what a thing says, by the rules of :meth:`~thingctl_broker.executions.Execution.respond`."""
+        """Take in what a thing says (:meth:`thingctl_broker.executions.Execution.respond`)."""
         ...
 
     async def cancel(self, execution_id: str, grace: float) -> Canceled | None:
@@ -128,7 +128,7 @@ class ExecutionStore(Protocol):
         ...
 
     async def claim_unhanded(self, older_than: float, limit: int) -> list[Execution]:
-        """Live executions marked as published over ``older_than`` seconds ago, and never taken by the cluster.
+        """Live executions published over ``older_than`` seconds ago, and never taken by the cluster.
 
         Their worker has died, or was cut off. They count as published once more now. Two
         workers never get the same one. An execution whose cancel is pending is not among them.
@@ -136,7 +136,7 @@ class ExecutionStore(Protocol):
         ...
 
     async def expire(self, limit: int) -> list[Execution]:
-        """Close executions whose deadline has passed, by :meth:`~thingctl_broker.executions.Execution.expire`.
+        """Close executions whose deadline has passed (:meth:`thingctl_broker.executions.Execution.expire`).
 
         Return them as they stand now. Two workers never get the same one.
         """
@@ -166,14 +166,8 @@ class ExecutionStore(Protocol):
         ...
 
     async def tidy(self, keep: float) -> None:
-        """Make the partitions that will be needed, and drop those whose executions are older than ``keep`` s."""
+        """Make the partitions that will be needed; drop those with nothing younger than ``keep`` seconds."""
         ...
-
-
-class RolloutRow(NamedTuple):
-    """A rollout as the store has it. ``record.things`` is empty unless it was leased."""
-
-    record: RolloutRecord
 
 
 class RolloutRows(Protocol):
@@ -184,11 +178,11 @@ class RolloutRows(Protocol):
         ...
 
     async def get(self, command_id: str) -> RolloutRecord | None:
-        """As it stands now; ``things`` holds only as many names as ``pending`` needs: it may be blank names."""
+        """As it stands now, whole."""
         ...
 
     async def move(self, command_id: str, to: State) -> RolloutRecord | None:
-        """Set the state if ``MOVES`` allows it from the one it has; return it as it stands now; None: none."""
+        """Set the state if ``MOVES`` allows it; return the rollout as it stands now, None: there is none."""
         ...
 
     async def lease(self, worker: str, seconds: float, limit: int) -> list[RolloutRecord]:
@@ -201,8 +195,28 @@ class RolloutRows(Protocol):
     async def save(self, worker: str, record: RolloutRecord) -> State | None:
         """Keep how far it has come (``sent``, ``refused``, ``refusals``, ``forgiven``, state by ``MOVES``).
 
-        Return its state as it stands now (an operator may have paused it meanwhile); None: the lease was lost.
+        Return its state as it stands now (somebody may have paused it); None: the lease was lost.
         """
+        ...
+
+
+class Workers(Protocol):
+    """Who is at work. Every method may raise :class:`StoreDown`."""
+
+    async def alive(self, client_id: str, seconds: float) -> None:
+        """This worker, with its MQTT client id, lives for another ``seconds``."""
+        ...
+
+    async def orphan(self, adopter: str) -> str | None:
+        """The client id of a worker that has died, if there is one; it is the adopter's for 30 seconds."""
+        ...
+
+    async def gone(self, client_id: str) -> None:
+        """That worker has ended, and its session with it."""
+        ...
+
+    async def count(self) -> int:
+        """How many live."""
         ...
 
 
@@ -262,7 +276,7 @@ class Handed(Enum):
 
 
 class Presence(NamedTuple):
-    """What the cluster, or an agent's will, says of a thing's connection. ``at``: Unix seconds, None: unknown."""
+    """What the cluster, or an agent's will, says of a connection. ``at``: Unix seconds, None: unknown."""
 
     thing: str
     online: bool
@@ -280,7 +294,7 @@ class Source(StrEnum):
 
 
 class Incoming(Protocol):
-    """Whom the link tells what things say. Each returns when it is committed; the message is acknowledged then.
+    """Whom the link tells what things say. A message is acknowledged when the call returns.
 
     A message whose handler raises is not acknowledged: the cluster delivers it again.
     """
@@ -319,13 +333,13 @@ class ThingLink(Protocol):
         ...
 
     async def stop(self) -> None:
-        """Let go: what was received is handled and acknowledged, the session ends, the subscriptions with it."""
+        """Let go: what was received is handled and acknowledged, then the session ends."""
         ...
 
     async def publish_request(
         self, thing: str, execution_id: str, payload: bytes, expires_in: float
     ) -> Handed:
-        """Publish a request, QoS 1, that the cluster forgets after ``expires_in`` seconds; return at its PUBACK.
+        """Publish a request (QoS 1, forgotten after ``expires_in`` seconds); return at its PUBACK.
 
         Raises :class:`LinkDown` when the connection is away or is lost meanwhile.
         """
