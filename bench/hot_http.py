@@ -22,10 +22,11 @@ from fleet_parts import thing_name
 from hot_path import THINGS, KeepingTransport, Path
 from thingctl_broker.credentials import TokenStore
 from thingctl_broker.directory import Directory
+from thingctl_broker.embedded import EmbeddedOperations
 from thingctl_broker.http.app import create_app
 from thingctl_broker.http.connection import Connection
 from thingctl_broker.passwords import Passwords
-from thingctl_broker.waiting import EndWaiters
+from thingctl_broker.rolling import Rollouts
 
 WINDOW: Final = 64
 ROUNDS: Final = 30
@@ -70,8 +71,9 @@ class Api:
         self.path = path
         token = secrets.token_urlsafe(32)
         service = path.service
-        directory = Directory(service, Passwords())
-        app = create_app(service, EndWaiters(service.events), TokenStore.open(None, token), directory)
+        operations = EmbeddedOperations(service)
+        directory = Directory(operations, Passwords())
+        app = create_app(operations, Rollouts(service), TokenStore.open(None, token), directory)
         config = uvicorn.Config(
             app,
             http=Connection,

@@ -21,6 +21,7 @@ from thingctl_broker.config import ConfigurationError, Settings
 from thingctl_broker.credentials import CredentialsError, TokenStore
 from thingctl_broker.delivery import Deliveries
 from thingctl_broker.directory import Directory
+from thingctl_broker.embedded import EmbeddedOperations
 from thingctl_broker.http.app import create_app
 from thingctl_broker.http.server import HttpServer
 from thingctl_broker.http.webhook_client import WebhookClient
@@ -40,7 +41,6 @@ from thingctl_broker.table import ExecutionTable
 from thingctl_broker.things import ThingRegistry
 from thingctl_broker.tls import ServerTls, TlsError, keep_looking
 from thingctl_broker.unkept import NoJournal
-from thingctl_broker.waiting import EndWaiters
 from thingctl_protocol.bundle import Bundle
 from thingctl_protocol.topics import Topics
 
@@ -97,11 +97,8 @@ class Application:
             things=self.things,
             settings=settings.service,
         )
-        self.waiters = EndWaiters(self.service.events)
         self._audit = self._open_audit()
         note = note_nothing if self._audit is None else self._audit.note
-        self.directory = Directory(self.service, self.passwords, self._registry_store, self.front.expel, note)
-        self.directory.bundle = self._bundle
         kept = isinstance(self._journal, SqliteJournal)
         self.rollouts = Rollouts(self.service, RolloutStore(self.data_dir) if kept else None)
         with ExitStack() as undo:
@@ -116,6 +113,7 @@ class Application:
             going = self.rollouts.restore()
             if going:
                 _log.info("commands to many things go on", count=going)
+            self.operations = EmbeddedOperations(self.service)
             self.webhooks = self._make_webhooks()
             self._mqtt_socket = _bind("mqtt", settings.mqtt.bind)
             undo.callback(self._mqtt_socket.close)
@@ -123,15 +121,18 @@ class Application:
             undo.pop_all()
         self.mqtt_address: Address = bound_to(self._mqtt_socket)
         self.http_address: Address = bound_to(self._http_socket)
+        self.directory = Directory(
+            self.operations, self.passwords, self._registry_store, self.front.expel, note
+        )
+        self.directory.bundle = self._bundle
         self._http = HttpServer(
             create_app(
-                self.service,
-                self.waiters,
+                self.operations,
+                self.rollouts,
                 self.tokens,
                 self.directory,
                 note,
                 connections=lambda: len(self.front.connections),
-                rollouts=self.rollouts,
             ),
             self._http_socket,
             self._websocket,
@@ -170,7 +171,7 @@ class Application:
 
     async def stop(self) -> None:
         """Stop serving: operators first, then devices."""
-        self.waiters.release()
+        self.operations.stop()
         await self._http.stop()
         await self.rollouts.stop()
         await self.webhooks.stop()
@@ -203,7 +204,7 @@ class Application:
         except OSError as error:
             raise ConfigurationError(f"data directory {self.data_dir}: {error}") from error
         return Webhooks(
-            self.service,
+            self.operations,
             WebhookClient(allow_private=settings.allow_private),
             secret,
             {endpoint.url: endpoint.secret.encode() for endpoint in settings.endpoints},

@@ -8,10 +8,10 @@ import msgspec
 
 from thingctl_broker.acl import AclSettings, check_rule
 from thingctl_broker.addresses import Address, is_loopback, parse_address
+from thingctl_broker.admission import ServiceSettings
 from thingctl_broker.audit import FILE_MAX
 from thingctl_broker.delivery import QUEUE_MAX, WINDOW
 from thingctl_broker.mqtt.limits import FrontLimits
-from thingctl_broker.service import ServiceSettings
 from thingctl_broker.webhooks import check_uri
 from thingctl_protocol.errors import ProtocolError
 from thingctl_protocol.limits import TTL_DEFAULT, TTL_MAX, TTL_MIN

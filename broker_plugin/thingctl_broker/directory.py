@@ -11,11 +11,10 @@ import msgspec
 import structlog
 
 from thingctl_broker.audit import Event, Note, note_nothing
-from thingctl_broker.errors import AlreadyEnded, InvalidThing, ThingExists
+from thingctl_broker.errors import InvalidThing, ThingExists
 from thingctl_broker.param_schemas import check_type
 from thingctl_broker.passwords import PASSWORD_MAX, PASSWORD_MIN, make_password
 from thingctl_broker.schema_bounds import SchemaFault
-from thingctl_broker.table import Query
 from thingctl_broker.things import TYPE_ACTIONS_MAX, Definition, check_description
 from thingctl_protocol.bundle import Bundle
 from thingctl_protocol.errors import ProtocolError
@@ -24,8 +23,8 @@ from thingctl_protocol.identifiers import check_action_name, check_thing_name
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from thingctl_broker.operations import Operations
     from thingctl_broker.passwords import Passwords
-    from thingctl_broker.service import CommandService
     from thingctl_broker.things import Thing, ThingType
 
 _log = structlog.get_logger("thingctl.registry")
@@ -59,15 +58,15 @@ class Directory:
 
     def __init__(
         self,
-        service: CommandService,
+        operations: Operations,
         passwords: Passwords,
         store: Store | None = None,
         expel: Expel | None = None,
         note: Note = note_nothing,
     ) -> None:
         """``expel`` closes the connections of a thing; ``note`` writes down what was done."""
-        self.registry = service.things
-        self._service = service
+        self.registry = operations.things
+        self._operations = operations
         self._passwords = passwords
         self._store = NoStore() if store is None else store
         self._expel = expel if expel is not None else _nobody
@@ -84,7 +83,7 @@ class Directory:
         self._check_new(name)
         password_hash = await self._passwords.hash(password)
         self._check_new(name)  # somebody may have added it meanwhile
-        thing = self.registry.define(name, definition, self._service.unix())
+        thing = self.registry.define(name, definition, self._operations.unix())
         self.registry.set_password_hash(name, password_hash)
         self._note(Event.THING_ADDED, thing=name, detail=_told(definition))
         await self._store.kept()
@@ -93,7 +92,7 @@ class Directory:
     async def put(self, name: str, definition: Definition) -> tuple[Thing, bool]:
         """Say what a thing is; return it, and whether it is new. Its credentials stay."""
         is_new = self.registry.get(name) is None
-        thing = self.registry.define(name, definition, self._service.unix())
+        thing = self.registry.define(name, definition, self._operations.unix())
         if not thing.enabled:
             self._expel(name, "the thing was disabled")
         self._note(
@@ -107,12 +106,7 @@ class Directory:
         self.registry.remove(name)
         self._note(Event.THING_REMOVED, thing=name)
         self._expel(name, "the thing was removed", forget=True)
-        for execution in self._service.list(Query(thing=name), self._service.table.capacity).executions:
-            if not execution.is_terminal:
-                try:
-                    self._service.cancel(execution.execution_id)
-                except AlreadyEnded:  # pragma: no cover - it was live a line ago
-                    continue
+        await self._operations.withdraw(name)
         await self._store.kept()
 
     async def new_password(self, name: str, password: str | None = None) -> str:

@@ -14,7 +14,7 @@ import msgspec
 from thingctl_protocol.statuses import TERMINAL, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from thingctl_broker.executions import Execution
 
@@ -136,13 +136,6 @@ class Overview:
         last = int(at // 60)
         return [self._minutes.get(number) or Minute(number) for number in range(last - MINUTES + 1, last + 1)]
 
-    def hour(self, at: float) -> Minute:
-        """The last hour as a whole."""
-        whole = Minute(int(at // 60) - MINUTES + 1)
-        for minute in self.minutes(at):
-            whole.merge(minute)
-        return whole
-
     def _minute(self, at: float) -> Minute:
         number = int(at // 60)
         minute = self._minutes.get(number)
@@ -152,3 +145,11 @@ class Overview:
                 for other in sorted(self._minutes, key=lambda other: abs(other - number))[MINUTES:]:
                     del self._minutes[other]
         return minute
+
+
+def whole(minutes: Sequence[Minute]) -> Minute:
+    """All of them together, under the first one's number."""
+    together = Minute(minutes[0].number)
+    for minute in minutes:
+        together.merge(minute)
+    return together

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from thingctl_broker.errors import (
-    InvalidCommand,
     NotAccepting,
     ServiceError,
     TableFull,
@@ -23,10 +22,6 @@ from thingctl_broker.errors import (
 from thingctl_broker.events import Change
 from thingctl_broker.origin import NOBODY, Origin, origin
 from thingctl_broker.rollouts import Rollout, RolloutRecord, RolloutRules, State
-from thingctl_protocol.errors import ProtocolError
-from thingctl_protocol.identifiers import check_action_name
-from thingctl_protocol.limits import TTL_MIN
-from thingctl_protocol.messages import check_json_object, encode_request
 
 if TYPE_CHECKING:
     from thingctl_broker.executions import Execution
@@ -103,7 +98,7 @@ class Rollouts:
     ) -> Rollout:
         """Accept a command for many things; it is kept when this returns.
 
-        Raises :class:`InvalidCommand`, :class:`NotAccepting` or :class:`TableFull`.
+        Raises :class:`~thingctl_broker.errors.InvalidCommand`, :class:`NotAccepting` or :class:`TableFull`.
         """
         self.check(action, params, ttl)
         if not self._service.journal.accepting:
@@ -134,19 +129,10 @@ class Rollouts:
         return rollout
 
     def check(self, action: str, params: bytes, ttl: int | None) -> None:
-        """Raise :class:`InvalidCommand` for what no thing could be sent."""
-        settings = self._service.settings
-        ttl = settings.ttl_default if ttl is None else ttl
-        if not TTL_MIN <= ttl <= settings.ttl_max:
-            raise InvalidCommand(f"ttl must be from {TTL_MIN} to {settings.ttl_max} seconds", "/ttl")
-        try:
-            check_action_name(action, "/action")
-            check_json_object(params, "/params")
-            encode_request(command_id="-" * 36, action=action, params=params, timestamp=2**33, ttl=ttl)
-        except ProtocolError as error:
-            raise InvalidCommand(error.text, error.pointer) from None
+        """Raise :class:`~thingctl_broker.errors.InvalidCommand` for what no thing could be sent."""
+        self._service.check(action, params, ttl)
 
-    def get(self, command_id: str) -> Rollout | None:
+    async def get(self, command_id: str) -> Rollout | None:
         """The rollout of that command, if it had one."""
         return self._rollouts.get(command_id)
 

@@ -13,29 +13,25 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-import msgspec
 import structlog
 
+from thingctl_broker.admission import Admission, ServiceSettings
 from thingctl_broker.delivery import Deliveries
 from thingctl_broker.errors import (
     AlreadyEnded,
     InvalidCommand,
     NotAccepting,
     QueueFull,
-    ThingDisabled,
     UnknownExecution,
-    UnknownThing,
 )
 from thingctl_broker.events import Change, Counters, Events, RateLimit
 from thingctl_broker.executions import Cancel, Execution, Outcome
 from thingctl_broker.idempotency import IdempotencyKeys, fingerprint
-from thingctl_broker.param_schemas import ParamSchemas
 from thingctl_broker.publishing import Publisher
 from thingctl_broker.table import ExecutionTable, Page, Query
 from thingctl_broker.things import ThingRegistry
 from thingctl_protocol.errors import ProtocolError
 from thingctl_protocol.identifiers import IdSource, check_action_name, check_thing_name
-from thingctl_protocol.limits import TTL_DEFAULT, TTL_MAX, TTL_MIN
 from thingctl_protocol.messages import (
     EMPTY_OBJECT,
     check_json_object,
@@ -47,7 +43,6 @@ from thingctl_protocol.messages import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from thingctl_broker.param_schemas import ParamsCheck
     from thingctl_broker.ports import Clock, Journal, Link
 
 EXPIRE_MAX: Final = 1000
@@ -58,15 +53,6 @@ _OUTCOME_COUNTERS: Final = {
     Outcome.LATE: "responses.late",
     Outcome.CONFLICTING: "responses.conflicting",
 }
-
-
-class ServiceSettings(msgspec.Struct, frozen=True):
-    """Times in seconds."""
-
-    ttl_default: int = TTL_DEFAULT
-    ttl_max: int = TTL_MAX
-    cancel_grace: float = 10.0
-    """How long a device may take over its verdict on a cancel."""
 
 
 class CommandService:
@@ -93,7 +79,7 @@ class CommandService:
         self._clock = clock
         self._ids = IdSource()
         self._keys = IdempotencyKeys()
-        self._schemas = ParamSchemas(self.things)
+        self.admission = Admission(self.settings, self.things)
         self._publisher = Publisher(
             deliveries=self._deliveries,
             table=self.table,
@@ -129,7 +115,8 @@ class CommandService:
         returned and nothing is sent. ``command_id``: of a command to many things (:meth:`make_id`).
         ``post_back_uri``: where to tell how it ended (:func:`~thingctl_broker.webhooks.check_uri`).
 
-        Raises :class:`InvalidCommand`, :class:`UnknownThing`, :class:`ThingDisabled`,
+        Raises :class:`InvalidCommand`, :class:`~thingctl_broker.errors.UnknownThing`,
+        :class:`~thingctl_broker.errors.ThingDisabled`,
         :class:`QueueFull`, :class:`~thingctl_broker.errors.IdempotencyConflict`, :class:`NotAccepting` or
         :class:`~thingctl_broker.errors.TableFull`; then nothing has happened.
         """
@@ -139,7 +126,7 @@ class CommandService:
             return earlier
         if not self.journal.accepting:
             raise NotAccepting("commands cannot be kept at present, so none is accepted", retry_after=5)
-        ttl = self._checked_ttl(ttl)
+        ttl = self.admission.ttl(ttl)
         at = self._clock.unix()
         unix_ms = int(at * 1000)
         try:
@@ -152,7 +139,7 @@ class CommandService:
             )
         except ProtocolError as error:
             raise InvalidCommand(error.text, error.pointer) from None
-        self._check_target(thing, action, params)
+        self.admission.target(thing, action, params)
         if not self._deliveries.has_room(thing):
             raise QueueFull(
                 f"{self._deliveries.waiting(thing)} requests wait for {thing!r} already",
@@ -196,15 +183,11 @@ class CommandService:
 
         Raises what ``send`` raises for a command that is wrong.
         """
-        self._checked_ttl(ttl)
-        try:
-            check_thing_name(thing, "/thingId")
-            check_action_name(action, "/action")
-            check_json_object(params, "/params")
-            encode_request(command_id="", action=action, params=params, timestamp=0, ttl=1)
-        except ProtocolError as error:
-            raise InvalidCommand(error.text, error.pointer) from None
-        return tuple(check.source for check in self._check_target(thing, action, params))
+        return tuple(check.source for check in self.admission.whole(thing, action, params, ttl))
+
+    def check(self, action: str, params: bytes, ttl: int | None) -> None:
+        """Raise :class:`InvalidCommand` for what no thing could be sent."""
+        self.admission.form(action, params, ttl)
 
     def get(self, execution_id: str) -> Execution:
         """The execution with that id; raises :class:`UnknownExecution`."""
@@ -383,24 +366,6 @@ class CommandService:
         return count
 
     # How it is done.
-
-    def _checked_ttl(self, ttl: int | None) -> int:
-        ttl = self.settings.ttl_default if ttl is None else ttl
-        if not TTL_MIN <= ttl <= self.settings.ttl_max:
-            raise InvalidCommand(f"ttl must be from {TTL_MIN} to {self.settings.ttl_max} seconds", "/ttl")
-        return ttl
-
-    def _check_target(self, name: str, action: str, params: bytes) -> tuple[ParamsCheck, ...]:
-        """Whether the thing is one that takes this command; return what the params were checked by."""
-        thing = self.things.get(name)
-        if thing is None:
-            raise UnknownThing(f"no thing is named {name!r}")
-        definition = thing.definition
-        if not definition.enabled:
-            raise ThingDisabled(f"the thing {name!r} is disabled: it takes no commands")
-        if thing.announcement is None and not definition.type:
-            return ()  # nobody has said what its params are
-        return self._schemas.check(thing, action, params)
 
     def _forget(self, execution: Execution) -> None:
         self.journal.forget(execution.execution_id)

@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
-
-from thingctl_broker.events import Change
-
-if TYPE_CHECKING:
-    from thingctl_broker.events import Events
-    from thingctl_broker.executions import Execution
 
 
 class EndWaiters:
-    """Wakes whoever waits for an execution, when it ends."""
+    """Wakes whoever waits for an execution, when it is told that the execution has ended."""
 
-    def __init__(self, events: Events) -> None:
+    def __init__(self) -> None:
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
-        self._released = False
-        events.subscribe(self._on_change)
+        self.released = False
+        """Whether nobody waits any more: the broker is ending."""
 
-    async def wait(self, execution: Execution, seconds: float) -> bool:
-        """Wait until the execution has ended, at most ``seconds``; return whether it has.
-
-        Returns at once when the broker is ending.
-        """
-        if execution.is_terminal or self._released:
-            return execution.is_terminal
+    async def wait(self, execution_id: str, seconds: float) -> None:
+        """Wait until the execution ends, at most ``seconds``; not at all when the broker is ending."""
+        if self.released:
+            return
         waiter = asyncio.get_running_loop().create_future()
-        waiters = self._waiters.setdefault(execution.execution_id, [])
+        waiters = self._waiters.setdefault(execution_id, [])
         waiters.append(waiter)
         try:
             async with asyncio.timeout(seconds):
@@ -38,19 +28,25 @@ class EndWaiters:
         finally:
             waiters.remove(waiter)
             if not waiters:
-                self._waiters.pop(execution.execution_id, None)
-        return execution.is_terminal
+                self._waiters.pop(execution_id, None)
+
+    def ended(self, execution_id: str) -> None:
+        """The execution has ended."""
+        if self._waiters:
+            _wake(self._waiters.get(execution_id, []))
+
+    def wake_all(self) -> None:
+        """Some may have ended unnoticed: everybody is to look again."""
+        for waiters in self._waiters.values():
+            _wake(waiters)
 
     def release(self) -> None:
         """Let everybody go who still waits, now and from now on: the broker is ending."""
-        self._released = True
-        for waiters in self._waiters.values():
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
+        self.released = True
+        self.wake_all()
 
-    def _on_change(self, execution: Execution, change: Change) -> None:
-        if change is Change.ENDED and self._waiters:
-            for waiter in self._waiters.get(execution.execution_id, ()):
-                if not waiter.done():
-                    waiter.set_result(None)
+
+def _wake(waiters: list[asyncio.Future[None]]) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from amqtt.utils import read_yaml_config
 
+from thingctl_broker.admission import ServiceSettings
 from thingctl_broker.config import (
     ConfigurationError,
     Settings,
@@ -16,7 +17,6 @@ from thingctl_broker.config import (
     convert_settings,
     read_settings,
 )
-from thingctl_broker.service import ServiceSettings
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 NO_DEFAULT_TO_SHOW = {"data_dir"}

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from thingctl_broker.directory import Directory
+from thingctl_broker.embedded import EmbeddedOperations
 from thingctl_broker.errors import InvalidThing, NotKept, ThingExists
 from thingctl_broker.passwords import PASSWORD_MAX, Passwords
 from thingctl_broker.testing import service_with_fakes
@@ -28,7 +29,9 @@ class FakeStore:
 def made():
     service, _, _ = service_with_fakes()
     passwords, store, expelled = Passwords(), FakeStore(), []
-    directory = Directory(service, passwords, store, lambda thing, reason, **_: expelled.append(thing))
+    directory = Directory(
+        EmbeddedOperations(service), passwords, store, lambda thing, reason, **_: expelled.append(thing)
+    )
     yield directory, store, expelled
     passwords.close()
 

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from thingctl_broker.admission import ServiceSettings
 from thingctl_broker.delivery import Deliveries
 from thingctl_broker.errors import AlreadyEnded, NotAccepting, QueueFull, TableFull
 from thingctl_broker.records import RowReader, to_row
-from thingctl_broker.service import CommandService, ServiceSettings
+from thingctl_broker.service import CommandService
 from thingctl_broker.table import ExecutionTable, Query
 from thingctl_broker.testing import InMemoryLink, ManualClock
 from thingctl_protocol.messages import decode_request

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from thingctl_broker.overview import MINUTES, Histogram, Overview
+from thingctl_broker.overview import MINUTES, Histogram, Overview, whole
 from thingctl_broker.testing import service_with_fakes
 from thingctl_protocol.statuses import Status
 
@@ -29,8 +29,8 @@ def test_it_goes_back_one_hour():
     overview = Overview()
     overview.created(AT)
     assert len(overview.minutes(AT)) == MINUTES
-    assert overview.hour(AT + 59 * 60).created == 1
-    assert overview.hour(AT + 60 * 60).created == 0
+    assert whole(overview.minutes(AT + 59 * 60)).created == 1
+    assert whole(overview.minutes(AT + 60 * 60)).created == 0
 
 
 def test_it_stays_bounded_however_long_it_runs_and_wherever_the_clock_jumps():
@@ -38,11 +38,11 @@ def test_it_stays_bounded_however_long_it_runs_and_wherever_the_clock_jumps():
     for minute in range(5000):
         overview.created(AT + 60 * minute)
     assert len(overview._minutes) <= 2 * MINUTES
-    assert overview.hour(AT + 60 * 4999).created == MINUTES
+    assert whole(overview.minutes(AT + 60 * 4999)).created == MINUTES
     for minute in range(500):
         overview.created(60.0 * minute)
     assert len(overview._minutes) <= 2 * MINUTES
-    assert overview.hour(60.0 * 499).created == MINUTES
+    assert whole(overview.minutes(60.0 * 499)).created == MINUTES
 
 
 def test_percentiles_are_right_to_a_twentieth():
@@ -71,5 +71,5 @@ def test_a_restart_counts_what_it_brought_back():
     service.send("lamp", "turnOn", ttl=10)
     overview = Overview()
     overview.seed(service.table, clock.unix())
-    hour = overview.hour(clock.unix())
+    hour = whole(overview.minutes(clock.unix()))
     assert (hour.created, hour.ended) == (1, {Status.TIMED_OUT: 1})

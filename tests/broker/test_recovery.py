@@ -12,8 +12,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from thingctl_broker.admission import ServiceSettings
 from thingctl_broker.errors import AlreadyEnded, IdempotencyConflict, NotAccepting
-from thingctl_broker.service import CommandService, ServiceSettings
+from thingctl_broker.service import CommandService
 from thingctl_broker.table import ExecutionTable
 from thingctl_broker.testing import InMemoryJournal, ManualClock, service_with_fakes
 from thingctl_protocol.messages import decode_request

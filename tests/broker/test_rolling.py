@@ -127,7 +127,7 @@ async def test_bounded(rollouts, monkeypatch):
     await eventually(lambda: first.live == 0)
     await begin(rollouts, NAMES[:1])
     assert len(rollouts) == 1
-    assert rollouts.get(first.record.command_id) is None
+    assert await rollouts.get(first.record.command_id) is None
 
 
 async def test_a_journal_that_fails_gives_back_and_it_goes_on_later(monkeypatch):
@@ -167,7 +167,7 @@ async def test_a_restart_goes_on_where_it_was(tmp_path):
     again.restore(journal.recover(clock.monotonic(), clock.unix()))
     restored = Rollouts(again, RolloutStore(tmp_path))
     assert restored.restore() == 1
-    found = restored.get(rollout.record.command_id)
+    found = await restored.get(rollout.record.command_id)
     assert (found.live, found.pending, found.record.state) == (2, 3, State.RUNNING)
     restored.start()
     await restored.move(rollout.record.command_id, State.CANCELED)
@@ -175,7 +175,7 @@ async def test_a_restart_goes_on_where_it_was(tmp_path):
     await restored.stop()
     final = Rollouts(again, RolloutStore(tmp_path))
     assert final.restore() == 0
-    assert final.get(rollout.record.command_id).record.state is State.CANCELED
+    assert (await final.get(rollout.record.command_id)).record.state is State.CANCELED
 
 
 async def test_a_command_that_cannot_be_kept_is_not_accepted(service, tmp_path):
@@ -207,5 +207,5 @@ async def test_only_so_many_are_taken_up_again(service, tmp_path, monkeypatch):
     monkeypatch.setattr(rolling, "ROLLOUTS_MAX", 2)
     restored = Rollouts(service, store)
     restored.restore()
-    assert restored.get(made[0].record.command_id) is None
+    assert await restored.get(made[0].record.command_id) is None
     assert len(store.load()) == 2

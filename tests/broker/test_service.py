@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from broker_support import AT, NOW, HeldJournal, make_execution, say
+from thingctl_broker.admission import ServiceSettings
 from thingctl_broker.delivery import Deliveries
 from thingctl_broker.errors import (
     AlreadyEnded,
@@ -24,7 +25,7 @@ from thingctl_broker.errors import (
 from thingctl_broker.events import Change
 from thingctl_broker.idempotency import fingerprint
 from thingctl_broker.journal import SqliteJournal
-from thingctl_broker.service import CommandService, ServiceSettings
+from thingctl_broker.service import CommandService
 from thingctl_broker.table import ExecutionTable, Query
 from thingctl_broker.testing import InMemoryLink, ManualClock, service_with_fakes
 from thingctl_broker.unkept import NoJournal

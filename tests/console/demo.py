@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 from thingctl_broker.credentials import TokenStore
 from thingctl_broker.directory import Directory
+from thingctl_broker.embedded import EmbeddedOperations
 from thingctl_broker.http.app import create_app
 from thingctl_broker.http.server import HttpServer
 from thingctl_broker.passwords import Passwords
@@ -23,7 +24,6 @@ from thingctl_broker.service import CommandService
 from thingctl_broker.table import ExecutionTable
 from thingctl_broker.testing import InMemoryLink
 from thingctl_broker.unkept import NoJournal
-from thingctl_broker.waiting import EndWaiters
 
 TOKEN = "tctl_a-token-for-the-demonstration-0123456789"
 
@@ -115,10 +115,10 @@ class Demo:
         )
         self.tokens = TokenStore.open(None, TOKEN)
         self.passwords = Passwords()
-        directory = Directory(self.service, self.passwords)
+        operations = EmbeddedOperations(self.service)
+        directory = Directory(operations, self.passwords)
         self.rollouts = Rollouts(self.service)
-        waiters = EndWaiters(self.service.events)
-        self.app = create_app(self.service, waiters, self.tokens, directory, rollouts=self.rollouts)
+        self.app = create_app(operations, self.rollouts, self.tokens, directory)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from thingctl_broker.admission import ServiceSettings
 from thingctl_broker.delivery import QUEUE_MAX, WINDOW
 from thingctl_broker.executions import _TIMED_OUT
-from thingctl_broker.service import ServiceSettings
 from thingctl_protocol import limits
 from thingctl_protocol.messages import (
     check_json_object,

@@ -30,7 +30,7 @@ async def test_a_rollout_goes_on_after_a_restart_and_nobody_gets_it_twice(tmp_pa
         command_id = rollout.record.command_id
         await eventually(lambda: rollout.live == 2)
     async with plugin_broker(tmp_path) as running:
-        rollout = running.application.rollouts.get(command_id)
+        rollout = running.application.rollouts._rollouts.get(command_id)
         assert (rollout.live, rollout.pending, rollout.record.state) == (2, 3, State.RUNNING)
 
         def all_gone():
@@ -42,7 +42,7 @@ async def test_a_rollout_goes_on_after_a_restart_and_nobody_gets_it_twice(tmp_pa
         await eventually(all_gone)
         assert counts(running.application, command_id) == (5, 5)
     async with plugin_broker(tmp_path) as running:
-        rollout = running.application.rollouts.get(command_id)
+        rollout = running.application.rollouts._rollouts.get(command_id)
         assert (rollout.pending, rollout.live, rollout.record.targeted) == (0, 0, 5)
         assert counts(running.application, command_id) == (5, 5)
 

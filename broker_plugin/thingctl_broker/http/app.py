@@ -33,7 +33,6 @@ from thingctl_broker.http.routes_things import Things
 from thingctl_broker.http.routes_tokens import Tokens
 from thingctl_broker.http.stream import Streams
 from thingctl_broker.origin import Origin, origin
-from thingctl_broker.rolling import Rollouts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,48 +43,46 @@ if TYPE_CHECKING:
     from thingctl_broker.credentials import TokenStore
     from thingctl_broker.directory import Directory
     from thingctl_broker.http.compat.dialect import Dialect
-    from thingctl_broker.service import CommandService
-    from thingctl_broker.waiting import EndWaiters
+    from thingctl_broker.operations import Operations, RolloutDriver
 
 OPEN_PATHS: Final = frozenset({HEALTH, READY, OPENAPI})
 """With the console's own files, all that needs no token; also what is not there needs one."""
 
 
 def create_app(
-    service: CommandService,
-    waiters: EndWaiters,
+    operations: Operations,
+    rollouts: RolloutDriver,
     tokens: TokenStore,
     directory: Directory,
     note: Note = note_nothing,
     *,
     connections: Callable[[], int] | None = None,
-    rollouts: Rollouts | None = None,
 ) -> Api:
-    """Make the API over ``service``. It runs in the loop that the service lives in.
+    """Make the API over ``operations``. It runs in the loop that they live in.
 
     ``note`` writes down what is done to tokens. ``connections``: how many MQTT connections
-    are open, for ``/metrics``. ``rollouts``: those of ``service``; None: some that are not kept.
+    are open, for ``/metrics``.
     """
-    groups = Groups(service, Rollouts(service) if rollouts is None else rollouts)
-    probes = Probes(service, connections)
-    streams = Streams(service)
+    groups = Groups(operations, rollouts)
+    probes = Probes(operations, connections)
+    streams = Streams(operations)
     routes = [
         *groups.routes(),
         *Things(directory).routes(),
         *ThingTypes(directory).routes(),
         *Tokens(tokens, note).routes(),
-        *OverviewPage(service).routes(),
+        *OverviewPage(operations).routes(),
         *streams.routes(),
         *probes.routes(),
     ]
     return Api(
-        Commands(service, waiters, groups),
+        Commands(operations, groups),
         routes,
         tokens,
-        waiters,
+        operations,
         streams=streams,
         probes=probes,
-        dialects=(Navixy(service, tokens), Graph(service)),
+        dialects=(Navixy(operations, tokens), Graph(operations)),
     )
 
 
@@ -97,7 +94,7 @@ class Api:
         commands: Commands,
         routes: list[Route],
         tokens: TokenStore,
-        waiters: EndWaiters,
+        operations: Operations,
         *,
         streams: Streams,
         probes: Probes,
@@ -111,7 +108,7 @@ class Api:
         self.dialects = dialects
         self._open_paths = OPEN_PATHS.union(*(dialect.open_paths for dialect in dialects))
         self._tokens = tokens
-        self._waiters = waiters
+        self._operations = operations
         self._stopping = False
         self._log = structlog.get_logger("thingctl.http")
         self.routes = [
@@ -142,7 +139,7 @@ class Api:
     def stop(self) -> None:
         """Let waiting and listening callers go; from now on nobody waits."""
         self._stopping = True
-        self._waiters.release()
+        self._operations.stop()
         self._streams.stop()
         self._probes.stop()
 

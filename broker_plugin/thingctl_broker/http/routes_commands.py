@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from starlette.routing import Route
 
 from thingctl_broker.credentials import Scope
-from thingctl_broker.errors import AlreadyEnded, NotAccepting, UnknownExecution, UnknownThing
+from thingctl_broker.errors import UnknownExecution, UnknownThing
 from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.auth import needs, require, require_command
 from thingctl_broker.http.bodies import checked_post_back, decode_body, read_json_body
 from thingctl_broker.http.errors import INVALID_HEADER, INVALID_PARAMETER, UNKNOWN_THING, Problem
-from thingctl_broker.http.keeping import until_ended, until_kept
+from thingctl_broker.http.keeping import until_ended
 from thingctl_broker.http.queries import Parameters, executions_asked
 from thingctl_broker.http.routes_groups import is_for_many
 from thingctl_broker.http.schemas import (
@@ -36,9 +37,8 @@ if TYPE_CHECKING:
     from thingctl_broker.credentials import Token
     from thingctl_broker.executions import Execution
     from thingctl_broker.http.routes_groups import Groups
-    from thingctl_broker.service import CommandService
-    from thingctl_broker.table import Query
-    from thingctl_broker.waiting import EndWaiters
+    from thingctl_broker.operations import Operations
+    from thingctl_broker.table import Page
 
 COMMANDS: Final = "/api/v1/commands"
 
@@ -55,13 +55,12 @@ _LIST: Final = frozenset(
 
 
 class Commands:
-    """The endpoints of commands, over one service."""
+    """The endpoints of commands."""
 
-    def __init__(self, service: CommandService, waiters: EndWaiters, groups: Groups) -> None:
+    def __init__(self, operations: Operations, groups: Groups) -> None:
         """``groups``: takes the commands to many things."""
-        self._service = service
+        self._operations = operations
         self._groups = groups
-        self._waiters = waiters
 
     def routes(self) -> list[Route]:
         """The endpoints with their paths."""
@@ -93,25 +92,25 @@ class Commands:
             require_command(token, body.thing_id, body.action)
         try:
             if asked is not None and asked.text("validate", _is_only, "only"):
-                checked = self._service.validate(body.thing_id, body.action, body.params_json(), body.ttl)
+                checked = await self._operations.validate(
+                    body.thing_id, body.action, body.params_json(), body.ttl
+                )
                 return Answer(200, encode_validation(checked))
-            execution = self._service.send(
+            execution_id, answer = await self._operations.send(
                 body.thing_id,
                 body.action,
                 body.params_json(),
                 body.ttl,
+                _sent,
                 requested_by=token.name,
                 idempotency_key=key,
                 post_back_uri=checked_post_back(body.post_back_uri),
             )
         except UnknownThing as error:
             raise Problem(UNKNOWN_THING, error.text, pointer="/thingId") from None
-        answer = encode_execution(execution)
-        if not await until_kept(self._service.journal) and not self._is_known(execution):
-            raise NotAccepting("the command could not be kept, so it was not accepted", retry_after=5)
         if wait is None:
-            return Answer(201, answer, (_location(execution),))
-        return await self._ended(execution, wait, receive)
+            return Answer(201, answer, (_location(execution_id),))
+        return await self._ended(execution_id, wait, receive)
 
     async def _send_to_many(self, encoded: bytes, token: Token, asked: Parameters | None, key: str) -> Answer:
         if asked is not None:
@@ -131,9 +130,9 @@ class Commands:
     async def show(self, request: Request) -> Answer:
         """``GET /api/v1/commands/{executionId}``: one execution, on request when it has ended."""
         wait = Parameters(request.scope["query_string"], _WAIT).wait()
-        execution = self._asked(request)
-        now = await self._kept(execution, 200)
-        return now if wait is None else await self._ended(execution, wait, request.receive)
+        execution_id = _asked_id(request)
+        body = await self._operations.read(execution_id, partial(_shown, request.scope["token"]))
+        return Answer(200, body) if wait is None else await self._ended(execution_id, wait, request.receive)
 
     @needs(Scope.COMMANDS_READ)
     async def list(self, request: Request) -> Answer:
@@ -145,61 +144,52 @@ class Commands:
             until=asked.time("createdBefore"),
             oldest_first=asked.oldest_first(),
         )
-        limit, cursor = asked.limit(), asked.cursor()
-        body = self._page(query, limit, cursor)
-        if not await until_kept(self._service.journal):
-            body = self._page(query, limit, cursor)  # without what could not be kept
-        return Answer(200, body)
+        return Answer(200, await self._operations.list(query, asked.limit(), asked.cursor(), _page))
 
     def _tagged(self, tags: tuple[str, ...]) -> frozenset[str] | None:
         """The names of the things that have all the tags; None: without tags, all."""
         if not tags:
             return None
-        things = self._service.things
+        things = self._operations.things
         return frozenset(thing.name for thing in things if all(tag in thing.definition.tags for tag in tags))
-
-    def _page(self, query: Query, limit: int, cursor: str | None) -> bytes:
-        page = self._service.list(query, limit, cursor)
-        items = ((execution.execution_id, execution_resource(execution)) for execution in page.executions)
-        return encode_page("executions", items, page.cursor)
 
     @needs(Scope.COMMANDS_CANCEL)
     async def cancel(self, request: Request) -> Answer:
         """``POST /api/v1/commands/{executionId}/cancel``: withdraw it, or ask the thing to stop."""
         Parameters(request.scope["query_string"], _NONE)
-        try:
-            execution = self._service.cancel(self._asked(request).execution_id)
-        except AlreadyEnded:
-            await until_kept(self._service.journal)  # the refusal tells how it ended
-            raise
-        return await self._kept(execution, 200)
+        admit = partial(_check_visible, request.scope["token"])
+        return Answer(200, await self._operations.cancel(_asked_id(request), admit, encode_execution))
 
-    def _asked(self, request: Request) -> Execution:
-        """The execution in the path, if there is one that the caller may see."""
-        execution = self._service.get(_asked_id(request))
-        token: Token = request.scope["token"]
-        if not token.covers_command(execution.thing, execution.action):
-            # As if it were not there: whoever guesses ids learns nothing.
-            raise UnknownExecution(
-                f"no execution has the id {execution.execution_id!r}, or it ended long ago"
-            )
-        return execution
-
-    async def _ended(self, execution: Execution, wait: float, receive: Receive) -> Answer:
+    async def _ended(self, execution_id: str, wait: float, receive: Receive) -> Answer:
         """The execution when it has ended (200), or as it stands after ``wait`` seconds (202)."""
-        await until_ended(self._waiters, execution, wait, receive)
-        return await self._kept(execution, 200 if execution.is_terminal else 202, _location(execution))
+        await until_ended(self._operations, execution_id, wait, receive)
+        status, body = await self._operations.read(execution_id, _awaited)
+        return Answer(status, body, (_location(execution_id),))
 
-    async def _kept(self, execution: Execution, status: int, *headers: tuple[bytes, bytes]) -> Answer:
-        """The execution as it stands now, told once that is kept."""
-        body = encode_execution(execution)
-        if not await until_kept(self._service.journal) and not self._is_known(execution):
-            raise UnknownExecution("the execution could not be kept, so it never was")
-        return Answer(status, body, headers)
 
-    def _is_known(self, execution: Execution) -> bool:
-        """Whether it has not been withdrawn because it could not be kept."""
-        return self._service.table.get(execution.execution_id) is execution
+def _sent(execution: Execution) -> tuple[str, bytes]:
+    return execution.execution_id, encode_execution(execution)
+
+
+def _shown(token: Token, execution: Execution) -> bytes:
+    _check_visible(token, execution)
+    return encode_execution(execution)
+
+
+def _awaited(execution: Execution) -> tuple[int, bytes]:
+    return 200 if execution.is_terminal else 202, encode_execution(execution)
+
+
+def _page(page: Page) -> bytes:
+    items = ((execution.execution_id, execution_resource(execution)) for execution in page.executions)
+    return encode_page("executions", items, page.cursor)
+
+
+def _check_visible(token: Token, execution: Execution) -> None:
+    """Raise :class:`UnknownExecution` for one that the caller may not see."""
+    if not token.covers_command(execution.thing, execution.action):
+        # As if it were not there: whoever guesses ids learns nothing.
+        raise UnknownExecution(f"no execution has the id {execution.execution_id!r}, or it ended long ago")
 
 
 def _asked_id(request: Request) -> str:
@@ -224,5 +214,5 @@ def _idempotency_key(headers: Iterable[tuple[bytes, bytes]]) -> str:
     return keys[0]
 
 
-def _location(execution: Execution) -> tuple[bytes, bytes]:
-    return b"location", f"{COMMANDS}/{execution.execution_id}".encode()
+def _location(execution_id: str) -> tuple[bytes, bytes]:
+    return b"location", f"{COMMANDS}/{execution_id}".encode()

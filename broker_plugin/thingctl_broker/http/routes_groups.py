@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -16,6 +15,7 @@ from thingctl_broker.http.bodies import checked_post_back, decode_body
 from thingctl_broker.http.errors import INVALID_BODY, Problem
 from thingctl_broker.http.queries import Parameters
 from thingctl_broker.rollouts import RolloutRules, State
+from thingctl_broker.table import Query
 from thingctl_broker.targets import Targets, resolve
 from thingctl_broker.times import rfc3339
 from thingctl_protocol.identifiers import is_id
@@ -23,12 +23,15 @@ from thingctl_protocol.messages import EMPTY_OBJECT
 from thingctl_protocol.statuses import TERMINAL, Status
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from starlette.requests import Request
 
     from thingctl_broker.credentials import Token
-    from thingctl_broker.rolling import Rollouts
+    from thingctl_broker.executions import Execution
+    from thingctl_broker.operations import Operations, RolloutDriver
     from thingctl_broker.rollouts import Rollout
-    from thingctl_broker.service import CommandService
+    from thingctl_broker.table import Page
 
 GROUPS: Final = "/api/v1/groups"
 
@@ -104,8 +107,8 @@ def is_for_many(body: bytes) -> bool:
 class Groups:
     """The endpoints of commands to many things."""
 
-    def __init__(self, service: CommandService, rollouts: Rollouts) -> None:
-        self._service = service
+    def __init__(self, operations: Operations, rollouts: RolloutDriver) -> None:
+        self._operations = operations
         self._rollouts = rollouts
 
     def routes(self) -> list[Route]:
@@ -123,7 +126,7 @@ class Groups:
         Of things that are not named, those are meant that the token is for.
         """
         asked = decode_body(group_body_decoder, body)
-        things = resolve(asked.targets, self._service.things)
+        things = resolve(asked.targets, self._operations.things)
         if token.is_limited:
             if asked.targets.things is None:
                 things = [thing for thing in things if token.covers_command(thing, asked.action)]
@@ -136,7 +139,7 @@ class Groups:
         params = asked.params_json()
         post_back_uri = checked_post_back(asked.post_back_uri)
         if asked.dry_run:
-            self._rollouts.check(asked.action, params, asked.ttl)
+            self._operations.check(asked.action, params, asked.ttl)
             return Answer(200, _encode(DryRun(True, len(things), things[:SHOWN_MAX])))
         rollout = await self._rollouts.begin(
             things,
@@ -148,19 +151,19 @@ class Groups:
             post_back_uri=post_back_uri,
         )
         location = f"{GROUPS}/{rollout.record.command_id}".encode()
-        return Answer(202, self._told(rollout), ((b"location", location),))
+        return Answer(202, await self._told(rollout), ((b"location", location),))
 
     @needs(Scope.COMMANDS_READ)
     async def show(self, request: Request) -> Answer:
         """``GET /api/v1/groups/{commandId}``: a command as a whole: how many in which status."""
         command_id, token = _asked(request), request.scope["token"]
-        rollout = self._rollouts.get(command_id)
+        rollout = await self._rollouts.get(command_id)
         if rollout is not None:
-            return Answer(200, self._told(_for(token, rollout)))
-        first = next(self._service.table.of_command(command_id), None)
+            return Answer(200, await self._told(_for(token, rollout)))
+        first = await self._operations.list(Query(command_id=command_id), 1, None, _first)
         if first is None or not token.covers_command(first.thing, first.action):
             raise UnknownCommand(f"no command has the id {command_id!r}, or it was long ago")
-        statuses = self._statuses(command_id)
+        statuses = await self._operations.statuses(command_id)
         count = sum(statuses.values())
         created_at = rfc3339(first.created_at)
         return Answer(
@@ -184,14 +187,14 @@ class Groups:
 
     async def _move(self, request: Request, to: State) -> Answer:
         command_id = _asked(request)
-        rollout = self._rollouts.get(command_id)
+        rollout = await self._rollouts.get(command_id)
         if rollout is not None:
             _for(request.scope["token"], rollout)
-        return Answer(200, self._told(await self._rollouts.move(command_id, to)))
+        return Answer(200, await self._told(await self._rollouts.move(command_id, to)))
 
-    def _told(self, rollout: Rollout) -> bytes:
+    async def _told(self, rollout: Rollout) -> bytes:
         record = rollout.record
-        statuses = self._statuses(record.command_id)
+        statuses = await self._operations.statuses(record.command_id)
         return _resource(
             record.command_id,
             record.action,
@@ -204,9 +207,6 @@ class Groups:
             rollout=record.rules,
             refusals=record.refusals,
         )
-
-    def _statuses(self, command_id: str) -> Counter[Status]:
-        return Counter(execution.status for execution in self._service.table.of_command(command_id))
 
 
 def _resource(
@@ -240,6 +240,10 @@ def _resource(
             refusals or {},
         )
     )
+
+
+def _first(page: Page) -> Execution | None:
+    return page.executions[0] if page.executions else None
 
 
 def _for(token: Token, rollout: Rollout) -> Rollout:

@@ -8,18 +8,16 @@ import msgspec
 from starlette.routing import Route
 
 from thingctl_broker.credentials import Scope
-from thingctl_broker.events import Change
 from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.auth import needs, require_everything
 from thingctl_broker.http.queries import Parameters
-from thingctl_broker.overview import Latency, Minute, Overview
+from thingctl_broker.overview import Latency, Minute, whole
 from thingctl_broker.times import rfc3339
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from thingctl_broker.executions import Execution
-    from thingctl_broker.service import CommandService
+    from thingctl_broker.operations import Operations
 
 OVERVIEW: Final = "/api/v1/overview"
 
@@ -60,13 +58,10 @@ class OverviewResource(msgspec.Struct, frozen=True):
 
 
 class OverviewPage:
-    """The endpoint of the overview, over one service."""
+    """The endpoint of the overview."""
 
-    def __init__(self, service: CommandService) -> None:
-        self._service = service
-        self._overview = Overview()
-        self._overview.seed(service.table, service.unix())
-        service.events.subscribe(self._on_change)
+    def __init__(self, operations: Operations) -> None:
+        self._operations = operations
 
     def routes(self) -> list[Route]:
         """The endpoint with its path."""
@@ -77,22 +72,17 @@ class OverviewPage:
         """``GET /api/v1/overview``: commands by minute and status, latencies, things online."""
         require_everything(request.scope["token"])
         Parameters(request.scope["query_string"], _NONE)
-        service, at = self._service, self._service.unix()
+        operations = self._operations
+        things, minutes = operations.things, await operations.minutes()
+        held, live = await operations.size()
         resource = OverviewResource(
-            rfc3339(at),
-            ThingCounts(len(service.things), sum(thing.online for thing in service.things)),
-            ExecutionCounts(len(service.table), service.table.live),
-            _minute_resource(self._overview.hour(at)),
-            [_minute_resource(minute) for minute in self._overview.minutes(at)],
+            rfc3339(operations.unix()),
+            ThingCounts(len(things), sum(thing.online for thing in things)),
+            ExecutionCounts(held, live),
+            _minute_resource(whole(minutes)),
+            [_minute_resource(minute) for minute in minutes],
         )
         return Answer(200, msgspec.json.encode(resource))
-
-    def _on_change(self, execution: Execution, change: Change) -> None:
-        if change is Change.CREATED:
-            self._overview.created(execution.created_at)
-        elif change is Change.ENDED and execution.ended_at is not None:
-            seconds = execution.ended_at - execution.created_at
-            self._overview.ended(execution.status, execution.ended_at, seconds)
 
 
 def _minute_resource(minute: Minute) -> MinuteResource:

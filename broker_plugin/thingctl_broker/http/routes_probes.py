@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from thingctl_broker.executions import Execution
-    from thingctl_broker.service import CommandService
+    from thingctl_broker.operations import Operations
 
 HEALTH: Final = "/healthz"
 READY: Final = "/readyz"
@@ -46,14 +46,15 @@ _NONE: Final[frozenset[str]] = frozenset()
 
 
 class Probes:
-    """The endpoints that tell how the broker is, over one service."""
+    """The endpoints that tell how the broker is."""
 
-    def __init__(self, service: CommandService, connections: Callable[[], int] | None = None) -> None:
+    def __init__(self, operations: Operations, connections: Callable[[], int] | None = None) -> None:
         """``connections``: how many MQTT connections are open, where somebody knows."""
-        self._service = service
+        self._operations = operations
         self._stopping = False
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(Measures(service, connections))
+        self._measures = Measures(operations, connections)
+        self._registry.register(self._measures)
 
     def routes(self) -> list[Route]:
         """The endpoints with their paths."""
@@ -75,7 +76,7 @@ class Probes:
         """``GET /readyz``: the loop turns, and commands are accepted."""
         if self._stopping:
             raise NotAccepting("the broker is ending", retry_after=5)
-        if not self._service.journal.accepting:
+        if not self._operations.accepting:
             raise NotAccepting("commands cannot be kept at present", retry_after=5)
         return Answer(200, _OK)
 
@@ -84,32 +85,36 @@ class Probes:
         """``GET /metrics``: counters and gauges for Prometheus."""
         Parameters(request.scope["query_string"], _NONE)
         require_everything(request.scope["token"])
+        self._measures.held, self._measures.live = await self._operations.size()
         return Answer(200, generate_latest(self._registry), media_type=MEDIA_TYPE)
 
 
 class Measures(Collector):
     """Reads what is counted anyway, when somebody asks; only times to a verdict are noted as they come."""
 
-    def __init__(self, service: CommandService, connections: Callable[[], int] | None) -> None:
-        self._service = service
+    def __init__(self, operations: Operations, connections: Callable[[], int] | None) -> None:
+        self._operations = operations
         self._connections = connections
+        self.held = self.live = 0
+        """Executions, and those without a verdict: to be set before ``collect``."""
         self._verdicts = [0] * (len(BUCKETS) + 1)
         self._seconds = 0.0
-        service.events.subscribe(self._on_change)
+        operations.events.subscribe(self._on_change)
 
     def collect(self) -> Iterable[Metric]:
         """Every family with its samples."""
         yield from self._counted()
-        service = self._service
+        operations = self._operations
+        things = operations.things
         gauges: list[tuple[str, str, float]] = [
-            ("executions_live", "Executions without a verdict", service.table.live),
-            ("executions_held", "Executions in the table", len(service.table)),
-            ("things_known", "Things that the broker knows", len(service.things)),
-            ("things_online", "Things that are connected", sum(thing.online for thing in service.things)),
+            ("executions_live", "Executions without a verdict", self.live),
+            ("executions_held", "Executions in the table", self.held),
+            ("things_known", "Things that the broker knows", len(things)),
+            ("things_online", "Things that are connected", sum(thing.online for thing in things)),
             (
                 "accepting",
                 "Whether commands are accepted (1) or cannot be kept (0)",
-                service.journal.accepting,
+                operations.accepting,
             ),
         ]
         if self._connections is not None:
@@ -127,7 +132,7 @@ class Measures(Collector):
     def _counted(self) -> Iterable[Metric]:
         """The service's counters: a family for each word before the dot, a label for the one behind it."""
         families: dict[str, CounterMetricFamily] = {}
-        for name, count in sorted(self._service.counters.items()):
+        for name, count in sorted(self._operations.counters.items()):
             group, _, kind = name.partition(".")
             if group not in families:
                 told = f"How often each kind of thing happened to {group}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from time import perf_counter
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
@@ -21,21 +22,20 @@ from thingctl_broker.feed import Feed
 from thingctl_broker.http.answers import SECURITY_HEADERS
 from thingctl_broker.http.auth import needs
 from thingctl_broker.http.errors import TOO_MANY_STREAMS, Problem
-from thingctl_broker.http.keeping import until_kept
 from thingctl_broker.http.queries import Parameters, executions_asked
 from thingctl_broker.http.schemas import encode_execution
 from thingctl_broker.times import rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from starlette.requests import Request
     from starlette.types import Receive, Send
     from starlette.types import Scope as AsgiScope
 
-    from thingctl_broker.events import Change
     from thingctl_broker.executions import Execution
-    from thingctl_broker.service import CommandService
+    from thingctl_broker.feed import Changed
+    from thingctl_broker.operations import Operations
     from thingctl_broker.table import Query
 
 EVENTS: Final = "/api/v1/events"
@@ -74,10 +74,10 @@ _HEADERS: Final = [
 
 
 class Streams:
-    """The endpoint of live events, over one service."""
+    """The endpoint of live events."""
 
-    def __init__(self, service: CommandService, feed: Feed | None = None) -> None:
-        self._service = service
+    def __init__(self, operations: Operations, feed: Feed | None = None) -> None:
+        self._operations = operations
         self._feed = Feed(uuid4().hex[:8]) if feed is None else feed
         self._log = structlog.get_logger("thingctl.http")
         self._pumps: set[asyncio.Task[None]] = set()
@@ -151,7 +151,7 @@ class Streams:
             self._lingering.cancel()
             self._lingering = None
         if self._unsubscribe is None:
-            self._unsubscribe = self._service.events.subscribe(self._on_change)
+            self._unsubscribe = self._operations.watch(self._on_change)
         return self._feed.position if last_event_id is None else self._feed.resume(last_event_id)
 
     def _leave(self) -> None:
@@ -168,8 +168,8 @@ class Streams:
             self._unsubscribe = None
             self._feed.forget()
 
-    def _on_change(self, execution: Execution, change: Change) -> None:  # noqa: ARG002 the state says it
-        self._feed.note(execution.execution_id)
+    def _on_change(self, execution_id: str) -> None:
+        self._feed.note(execution_id)
         if self._sleeping:
             sleeping, self._sleeping = self._sleeping, []
             for sleeper in sleeping:
@@ -178,43 +178,45 @@ class Streams:
 
     async def _pump(self, query: Query, position: int | None, stands: Callable[[], bool], send: Send) -> None:
         """Write to one reader, for as long as its token stands."""
-        loop = asyncio.get_running_loop()
         feed = self._feed
-        told = "ready"
-        if position is None:
-            position, told = feed.position, "reset"
-        await _write(send, self._mark(told, position))
+        told, at = ("reset", feed.position) if position is None else ("ready", position)
+        await _write(send, self._mark(told, at))
         while stands():
-            began = loop.time()
-            changed = feed.since(position, BATCH)
+            changed = feed.since(at, BATCH)
             if changed is None:
-                position = feed.position
-                await _write(send, self._mark("reset", position))
+                at = feed.position
+                await _write(send, self._mark("reset", at))
             elif changed:
-                body, position = self._batch(query, [(c.position, c.execution_id) for c in changed])
-                spent = loop.time() - began
+                ids = [one.execution_id for one in changed]
+                tell = partial(self._batch, query, changed)
+                body, at, spent = await self._operations.read_many(ids, tell)
                 if body:
-                    await until_kept(self._service.journal)
                     await _write(send, body)
                 await asyncio.sleep(min(PACE_MAX, max(PACE, spent * len(self._pumps) / SHARE)))
             elif not await self._news():
                 # With the position, so that whoever hears little can still resume from late.
-                await _write(send, b": \nid: %b\n\n" % feed.name(position).encode())
+                await _write(send, b": \nid: %b\n\n" % feed.name(at).encode())
 
-    def _batch(self, query: Query, changed: list[tuple[int, str]]) -> tuple[bytes, int]:
-        """Events for what ``query`` asks for, within ``BATCH_BYTES``, and the position behind them."""
+    def _batch(
+        self, query: Query, changed: Sequence[Changed], there: Mapping[str, Execution]
+    ) -> tuple[bytes, int, float]:
+        """Events for what ``query`` asks for, within ``BATCH_BYTES``.
+
+        With the position behind them, and how many seconds it took to make them.
+        """
+        began = perf_counter()
         parts: list[bytes] = []
         size = 0
         position = 0
         for position, execution_id in changed:
-            execution = self._service.table.get(execution_id)
+            execution = there.get(execution_id)
             if execution is not None and query.admits(execution):
                 name = self._feed.name(position).encode()
                 parts.append(b"event: execution\nid: %b\ndata: %b\n\n" % (name, _one_line(execution)))
                 size += len(parts[-1])
                 if size > BATCH_BYTES:
                     break
-        return b"".join(parts), position
+        return b"".join(parts), position, perf_counter() - began
 
     async def _news(self) -> bool:
         """Wait for the next change; False: there was none for ``HEARTBEAT`` seconds."""
@@ -231,7 +233,7 @@ class Streams:
         return True
 
     def _mark(self, event: str, position: int) -> bytes:
-        data = msgspec.json.encode({"at": rfc3339(self._service.unix())})
+        data = msgspec.json.encode({"at": rfc3339(self._operations.unix())})
         name = self._feed.name(position).encode()
         return b"event: %b\nid: %b\nretry: 1000\ndata: %b\n\n" % (event.encode(), name, data)
 

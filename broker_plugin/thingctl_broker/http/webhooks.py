@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from thingctl_broker.events import Change
-from thingctl_broker.http.keeping import until_kept
 from thingctl_broker.http.schemas import encode_execution
 from thingctl_broker.http.webhook_client import NotAllowed
 from thingctl_broker.webhooks import Key, Outbox, sign
@@ -24,10 +24,13 @@ if TYPE_CHECKING:
 
     from thingctl_broker.executions import Execution
     from thingctl_broker.http.webhook_client import Client
-    from thingctl_broker.service import CommandService
+    from thingctl_broker.operations import Operations
 
 UNDER_WAY: Final = 16
 """Posts under way at once."""
+
+LOOK_SECONDS: Final = 30.0
+"""Between two looks for what is owed by somebody who has gone."""
 
 _TOLD: Final = frozenset({Change.PROGRESSED, Change.ENDED, Change.LATE})
 _LASTING: Final = frozenset({Change.ENDED, Change.LATE})
@@ -37,18 +40,18 @@ _log = structlog.get_logger("thingctl.webhooks")
 
 
 class Webhooks:
-    """Sends posts about the executions of one service."""
+    """Sends posts about executions."""
 
     def __init__(
         self,
-        service: CommandService,
+        operations: Operations,
         client: Client,
         secret: bytes,
         endpoints: Mapping[str, bytes] | None = None,
         outbox: Outbox | None = None,
     ) -> None:
         """``secret``: for the post-backs of commands. ``endpoints``: URLs and the secret of each."""
-        self._service = service
+        self._operations = operations
         self._client = client
         self._secret = secret
         self._endpoints = {} if endpoints is None else dict(endpoints)
@@ -57,17 +60,13 @@ class Webhooks:
         self._posting: set[asyncio.Task[None]] = set()
         self._woken = asyncio.Event()
         self._driver: asyncio.Task[None] | None = None
-        service.events.subscribe(self._on_change)
+        operations.events.subscribe(self._on_change)
 
     def __len__(self) -> int:
         return len(self._outbox)
 
     def start(self) -> None:
-        """Begin to send, first what a restart has kept back."""
-        now = self._service.monotonic()
-        for execution in self._service.table:
-            if execution.untold:
-                self._note(execution, now)
+        """Begin to send, first what was owed before."""
         self._driver = asyncio.get_running_loop().create_task(self._drive(), name="webhooks")
 
     async def stop(self) -> None:
@@ -81,15 +80,14 @@ class Webhooks:
     def _on_change(self, execution: Execution, change: Change) -> None:
         if change not in _TOLD or not (execution.post_back_uri or self._endpoints):
             return
-        if change in _LASTING and not execution.untold:
-            execution.untold = True
-            self._service.journal.record(execution)
-        self._note(execution, self._service.monotonic())
+        if change in _LASTING:
+            self._operations.owe(execution)
+        self._note(execution, self._operations.monotonic())
 
     def _note(self, execution: Execution, now: float) -> None:
         for target in self._targets(execution):
             if not self._outbox.note(Key(target, execution.execution_id), now):
-                self._service.counters["webhooks.noRoom"] += 1
+                self._operations.counters["webhooks.noRoom"] += 1
         self._woken.set()
 
     def _targets(self, execution: Execution) -> list[str]:
@@ -97,70 +95,102 @@ class Webhooks:
         return [*self._endpoints, *([uri] if uri and uri not in self._endpoints else [])]
 
     async def _drive(self) -> None:
+        look_at = self._operations.monotonic()
         while True:
             self._woken.clear()
-            now = self._service.monotonic()
+            now = self._operations.monotonic()
+            if now >= look_at:
+                await self._take_on()
+                look_at = now + LOOK_SECONDS
             for key in self._outbox.take(now, UNDER_WAY - len(self._posting)):
                 task = asyncio.get_running_loop().create_task(self._post(key))
                 self._posting.add(task)
                 task.add_done_callback(self._posted)
             due = self._outbox.next_at()
-            wait = None if due is None or len(self._posting) >= UNDER_WAY else max(0.0, due - now)
+            if due is None or len(self._posting) >= UNDER_WAY:
+                due = look_at
+            wait = max(0.0, min(due, look_at) - now)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._woken.wait()
+
+    async def _take_on(self) -> None:
+        """Note what is owed by somebody who has gone."""
+        try:
+            owed = await self._operations.owed()
+        except Exception:  # it is looked for again
+            _log.exception("what is owed cannot be read")
+            return
+        now = self._operations.monotonic()
+        for execution in owed:
+            self._note(execution, now)
 
     def _posted(self, task: asyncio.Task[None]) -> None:
         self._posting.discard(task)
         self._woken.set()
 
     async def _post(self, key: Key) -> None:
-        execution = self._service.table.get(key.execution_id)
-        fault, final = "", execution is None
-        if execution is not None:
-            await until_kept(self._service.journal)
-            try:
-                status = await self._client.post(key.target, *self._letter(key.target, execution))
+        fault, final = "", False
+        execution = None
+        try:
+            found = await self._operations.read_many([key.execution_id], partial(self._letter, key))
+            if found is None:
+                final = True
+            else:
+                execution, body, headers = found
+                status = await self._client.post(key.target, body, headers)
                 if not 200 <= status < 300:  # a redirection too: nobody is followed anywhere
                     fault, final = f"the answer was {status}", status == _GONE
-            except NotAllowed as error:
-                fault, final = str(error), True
-            except Exception as error:  # whatever a network can do
-                fault = f"{type(error).__name__}: {error}"
-        now = self._service.monotonic()
+        except NotAllowed as error:
+            fault, final = str(error), True
+        except Exception as error:  # whatever a network can do
+            fault = f"{type(error).__name__}: {error}"
+        now = self._operations.monotonic()
         if execution is not None and not fault:
-            self._service.counters["webhooks.delivered"] += 1
+            self._operations.counters["webhooks.delivered"] += 1
             if self._outbox.delivered(key, now):
-                self._told(execution)
+                await self._told(execution)
             return
         delay = self._outbox.failed(key, now, self._chance(), final=final)
-        if execution is None:
+        if execution is None and not fault:
             return
-        self._service.counters["webhooks.failed"] += 1
-        ids = {"execution_id": execution.execution_id, "thing": execution.thing}
+        self._operations.counters["webhooks.failed"] += 1
+        ids = {"execution_id": key.execution_id, "thing": "" if execution is None else execution.thing}
         if delay is None:
-            self._service.counters["webhooks.givenUp"] += 1
+            self._operations.counters["webhooks.givenUp"] += 1
             _log.warning("a post was given up", target=key.target, fault=fault, **ids)
-            self._told(execution)
+            if execution is not None:
+                await self._told(execution)
         else:
             _log.info("a post failed", target=key.target, fault=fault, again_in=round(delay, 1), **ids)
 
-    def _letter(self, target: str, execution: Execution) -> tuple[bytes, dict[str, str]]:
-        """The body of a post and its headers."""
+    def _letter(
+        self, key: Key, there: Mapping[str, Execution]
+    ) -> tuple[Execution, bytes, dict[str, str]] | None:
+        """The execution, the body of a post about it and its headers; None: it is no longer there."""
+        execution = there.get(key.execution_id)
+        if execution is None:
+            return None
         body = encode_execution(execution)
-        timestamp = int(self._service.unix())
-        secret = self._endpoints.get(target, self._secret)
-        return body, {
-            "Content-Type": "application/json",
-            "User-Agent": "thingctl",
-            "Thingctl-Timestamp": str(timestamp),
-            "Thingctl-Signature": f"sha256={sign(secret, timestamp, body)}",
-        }
+        timestamp = int(self._operations.unix())
+        secret = self._endpoints.get(key.target, self._secret)
+        return (
+            execution,
+            body,
+            {
+                "Content-Type": "application/json",
+                "User-Agent": "thingctl",
+                "Thingctl-Timestamp": str(timestamp),
+                "Thingctl-Signature": f"sha256={sign(secret, timestamp, body)}",
+            },
+        )
 
-    def _told(self, execution: Execution) -> None:
+    async def _told(self, execution: Execution) -> None:
         """A target has heard of the execution, or never will."""
-        left = any(Key(target, execution.execution_id) in self._outbox for target in self._targets(execution))
-        if execution.untold and not left:
-            execution.untold = False
-            if self._service.table.get(execution.execution_id) is execution:
-                self._service.journal.record(execution)
+        execution_id = execution.execution_id
+        if any(Key(target, execution_id) in self._outbox for target in self._targets(execution)):
+            return
+        try:
+            await self._operations.settled(execution_id)
+        except Exception:  # it is told once more, later
+            _log.exception("that a post has arrived cannot be kept", execution_id=execution_id)

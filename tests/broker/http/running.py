@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 from thingctl_broker.credentials import TokenStore
 from thingctl_broker.directory import Directory
+from thingctl_broker.embedded import EmbeddedOperations
 from thingctl_broker.http.app import create_app
 from thingctl_broker.http.server import HttpServer
 from thingctl_broker.passwords import Passwords
+from thingctl_broker.rolling import Rollouts
 from thingctl_broker.testing import service_with_fakes
-from thingctl_broker.waiting import EndWaiters
 
 TOKEN = "tctl_test-0123456789abcdef0123456789abcdef"
 AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
@@ -41,8 +42,10 @@ class RunningApi:
         self.service, self.link, self.clock = service_with_fakes(things, journal)
         self.tokens = TokenStore.open(None, TOKEN)
         self.passwords = Passwords()
-        self.directory = Directory(self.service, self.passwords)
-        self.app = create_app(self.service, EndWaiters(self.service.events), self.tokens, self.directory)
+        self.operations = EmbeddedOperations(self.service)
+        self.rollouts = Rollouts(self.service)
+        self.directory = Directory(self.operations, self.passwords)
+        self.app = create_app(self.operations, self.rollouts, self.tokens, self.directory)
         self.loop_errors = []
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(lambda _, context: self.loop_errors.append(context))
@@ -112,7 +115,7 @@ class RunningApi:
 
     def waiting(self):
         """How many callers wait for an execution."""
-        return self.call(lambda: sum(map(len, self.app._waiters._waiters.values())))
+        return self.call(lambda: sum(map(len, self.operations._waiters._waiters.values())))
 
     def raw(self):
         """A bare connection to the server."""

@@ -88,7 +88,7 @@ def test_time_outs_are_no_verdicts(api):
 
 
 def test_a_time_on_a_bound_counts_below_it(api):
-    measures = Measures(api.service, lambda: 7)
+    measures = Measures(api.operations, lambda: 7)
     execution = api.call(api.service.send, "lamp", "turnOn")
     api.clock.advance(BUCKETS[3])
     api.respond({"thingId": "lamp", "executionId": execution.execution_id}, status="FAILED")

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from support.waits import eventually
+from thingctl_broker.embedded import EmbeddedOperations
 from thingctl_broker.http.webhook_client import NotAllowed
 from thingctl_broker.http.webhooks import Webhooks
 from thingctl_broker.testing import InMemoryJournal, service_with_fakes
@@ -48,7 +49,7 @@ async def running():
     def make(*answers, endpoints=None, service=None, outbox=None):
         service = service_with_fakes(["lamp"])[0] if service is None else service
         hooks = Hooks(*answers)
-        webhooks = Webhooks(service, hooks, SECRET, endpoints, outbox)
+        webhooks = Webhooks(EmbeddedOperations(service), hooks, SECRET, endpoints, outbox)
         webhooks._chance = lambda: 0.0
         webhooks.start()
         made.append(webhooks)

@@ -24,18 +24,19 @@ from thingctl_broker.http.auth import needs, require_command
 from thingctl_broker.http.bodies import checked_post_back, decode_body, escaped, read_json_body
 from thingctl_broker.http.compat.dialect import printed
 from thingctl_broker.http.errors import INVALID_BODY, Kind, Problem
-from thingctl_broker.http.keeping import until_kept
 from thingctl_broker.http.queries import LIMIT_DEFAULT, LIMIT_MAX, Parameters
 from thingctl_protocol.identifiers import is_action_name, is_id, is_thing_name
 from thingctl_protocol.messages import EMPTY_OBJECT
 from thingctl_protocol.statuses import Delivery, Status
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.requests import Request
 
     from thingctl_broker.credentials import Token
     from thingctl_broker.executions import Execution
-    from thingctl_broker.service import CommandService
+    from thingctl_broker.operations import Operations
     from thingctl_broker.things import Thing
 
 VERSIONS: Final = ("/beta", "/v1.0")
@@ -142,12 +143,12 @@ _bodies: Final = msgspec.json.Decoder(GraphCommandBody)
 
 
 class Graph:
-    """The endpoints of Graph's dialect, over one service."""
+    """The endpoints of Graph's dialect."""
 
     open_paths: frozenset[str] = frozenset()
 
-    def __init__(self, service: CommandService) -> None:
-        self._service = service
+    def __init__(self, operations: Operations) -> None:
+        self._operations = operations
 
     def owns(self, path: str) -> bool:
         """Whether the path is Graph's: below one of ``VERSIONS``."""
@@ -175,7 +176,9 @@ class Graph:
         limit = LIMIT_DEFAULT if top is None else int(top)
         after = asked.text("$skiptoken", is_thing_name, "of an earlier @odata.nextLink") or ""
         token: Token = request.scope["token"]
-        behind = (thing for thing in self._service.things if thing.name > after and token.covers(thing.name))
+        behind = (
+            thing for thing in self._operations.things if thing.name > after and token.covers(thing.name)
+        )
         found = heapq.nsmallest(limit + 1, behind, key=attrgetter("name"))
         link = None
         if len(found) > limit:
@@ -187,37 +190,33 @@ class Graph:
     async def send(self, request: Request) -> Answer:
         """``POST /me/devices/{deviceId}/commands``: launch a URI or call an app service (Graph's dialect)."""
         Parameters(request.scope["query_string"], _NONE)
-        thing = self._thing(request)
+        thing = await self._thing(request)
         encoded = await read_json_body(dict(request.scope["headers"]), request.receive)
         body = decode_body(_bodies, _in_our_case(encoded))
         action, params = _action(body)
         require_command(request.scope["token"], thing.name, action)
         post_back_uri = checked_post_back(body.post_back_uri)
-        execution = self._service.send(
-            thing.name, action, params, requested_by=request.scope["token"].name, post_back_uri=post_back_uri
+        execution_id, answer = await self._operations.send(
+            thing.name,
+            action,
+            params,
+            None,
+            _sent,
+            requested_by=request.scope["token"].name,
+            post_back_uri=post_back_uri,
         )
-        answer = printed(_command(execution, "requesting"))
-        await until_kept(self._service.journal)
-        location = f"{request.url.path}/{execution.execution_id}".encode()
+        location = f"{request.url.path}/{execution_id}".encode()
         return Answer(201, answer, ((b"location", location),))
 
     @needs(Scope.COMMANDS_READ)
     async def show(self, request: Request) -> Answer:
         """``GET /me/devices/{deviceId}/commands/{commandId}``: what became of a command (Graph's dialect)."""
-        execution = self._execution(request)
-        answer = printed(_command(execution, status_word(execution)))
-        await until_kept(self._service.journal)
-        return Answer(200, answer)
+        return Answer(200, await self._told(request, _shown))
 
     @needs(Scope.COMMANDS_READ)
     async def response_payload(self, request: Request) -> Answer:
         """``GET /me/devices/{deviceId}/commands/{commandId}/responsePayload``: what a device returned."""
-        execution = self._execution(request)
-        result = execution.result
-        if result is None:
-            raise Problem(_NO_PAYLOAD, f"the command is {status_word(execution)} and has no response payload")
-        await until_kept(self._service.journal)
-        return Answer(200, result)
+        return Answer(200, await self._told(request, _payload))
 
     def tell(self, problem: Problem) -> Answer:
         """The fault in Graph's envelope."""
@@ -229,23 +228,41 @@ class Graph:
             problem.kind.status, printed(GraphError(GraphErrorBody(code, message))), problem.headers
         )
 
-    def _thing(self, request: Request) -> Thing:
-        thing = self._service.things.get(request.path_params["device_id"])
+    async def _thing(self, request: Request) -> Thing:
+        thing = await self._operations.thing(request.path_params["device_id"])
         if thing is None:
             raise UnknownThing("no device has that id")
         return thing
 
-    def _execution(self, request: Request) -> Execution:
-        """The execution that the path names, if it is one of the device's."""
+    async def _told(self, request: Request, tell: Callable[[Execution], bytes]) -> bytes:
+        """What is to be told of the execution that the path names, if it is one of the device's."""
         Parameters(request.scope["query_string"], _NONE)
-        thing = self._thing(request)
+        thing = await self._thing(request)
+        token: Token = request.scope["token"]
+
+        def checked(execution: Execution) -> bytes:
+            if execution.thing == thing.name and token.covers_command(thing.name, execution.action):
+                return tell(execution)
+            raise UnknownExecution("no command of this device has that id")
+
         execution_id = request.path_params["command_id"]
         if is_id(execution_id):
-            execution = self._service.get(execution_id)
-            token: Token = request.scope["token"]
-            if execution.thing == thing.name and token.covers_command(thing.name, execution.action):
-                return execution
+            return await self._operations.read(execution_id, checked)
         raise UnknownExecution("no command of this device has that id")
+
+
+def _sent(execution: Execution) -> tuple[str, bytes]:
+    return execution.execution_id, printed(_command(execution, "requesting"))
+
+
+def _shown(execution: Execution) -> bytes:
+    return printed(_command(execution, status_word(execution)))
+
+
+def _payload(execution: Execution) -> bytes:
+    if execution.result is None:
+        raise Problem(_NO_PAYLOAD, f"the command is {status_word(execution)} and has no response payload")
+    return execution.result
 
 
 def status_word(execution: Execution) -> str:

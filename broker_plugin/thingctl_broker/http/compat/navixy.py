@@ -19,7 +19,6 @@ from thingctl_broker.http.auth import require, require_command, visible
 from thingctl_broker.http.bodies import decode_body, read_json_body
 from thingctl_broker.http.compat.dialect import printed
 from thingctl_broker.http.errors import INVALID_BODY, UNAUTHORIZED, Kind, Problem
-from thingctl_broker.http.keeping import until_kept
 from thingctl_broker.http.queries import Parameters
 from thingctl_broker.origin import Origin, origin
 from thingctl_broker.table import Query
@@ -30,7 +29,9 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from thingctl_broker.credentials import Token, TokenStore
-    from thingctl_broker.service import CommandService
+    from thingctl_broker.executions import Execution
+    from thingctl_broker.operations import Operations
+    from thingctl_broker.table import Page
     from thingctl_broker.things import Thing
 
 SEND: Final = "/v2/tracker/send_command"
@@ -183,12 +184,12 @@ class ErrorReply(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Navixy:
-    """The endpoints of Navixy's dialect, over one service."""
+    """The endpoints of Navixy's dialect."""
 
     open_paths: frozenset[str] = frozenset({SEND, SEND_RAW, STATUS})
 
-    def __init__(self, service: CommandService, tokens: TokenStore) -> None:
-        self._service = service
+    def __init__(self, operations: Operations, tokens: TokenStore) -> None:
+        self._operations = operations
         self._tokens = tokens
 
     def owns(self, path: str) -> bool:
@@ -226,13 +227,9 @@ class Navixy:
         token, body = await self._read(request, _status)
         require(token, Scope.COMMANDS_READ)
         thing = body.thing()
-        self._known(thing)
-        newest = self._service.list(Query(thing=thing, visible=visible(token)), 1).executions
-        if not newest:
-            raise Problem(_NO_COMMAND, "no command was sent to the device, or it ended long ago")
-        answer = StatusWord(success=True, status=WORDS[newest[0].status])
-        await until_kept(self._service.journal)
-        return Answer(200, printed(answer))
+        await self._known(thing)
+        query = Query(thing=thing, visible=visible(token))
+        return Answer(200, await self._operations.list(query, 1, None, _newest))
 
     def tell(self, problem: Problem) -> Answer:
         """The fault in Navixy's envelope."""
@@ -271,19 +268,28 @@ class Navixy:
         """Send a command, and return when it is kept."""
         thing = body.thing()
         require_command(token, thing, action)  # first: whether the thing is there is not everybody's to know
-        announcement = self._known(thing).announcement
+        announcement = (await self._known(thing)).announcement
         if announcement is not None and all(known.name != action for known in announcement.actions):
             raise Problem(_UNSUPPORTED, "the device has announced what it can do, and this is not in it")
-        if not reliable and not self._service.is_reachable(thing):
+        if not reliable and not self._operations.is_reachable(thing):
             raise Problem(_OFFLINE, "the device is not connected, and the command is not to wait")
-        self._service.send(thing, action, params, ttl, requested_by=token.name)
-        await until_kept(self._service.journal)
+        await self._operations.send(thing, action, params, ttl, _nothing, requested_by=token.name)
 
-    def _known(self, name: str) -> Thing:
-        thing = self._service.things.get(name)
+    async def _known(self, name: str) -> Thing:
+        thing = await self._operations.thing(name)
         if thing is None:
             raise UnknownThing("no device has that id")
         return thing
+
+
+def _newest(page: Page) -> bytes:
+    if not page.executions:
+        raise Problem(_NO_COMMAND, "no command was sent to the device, or it ended long ago")
+    return printed(StatusWord(success=True, status=WORDS[page.executions[0].status]))
+
+
+def _nothing(_: Execution) -> None:
+    """Tell nothing of it."""
 
 
 def _from_form(encoded: bytes) -> bytes:
