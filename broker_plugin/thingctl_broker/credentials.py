@@ -16,7 +16,7 @@ import secrets
 import time
 from enum import StrEnum
 from fnmatch import translate
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
 from pathlib import Path
 from tempfile import mkstemp
@@ -27,7 +27,9 @@ import msgspec
 from thingctl_broker.paths import ADMIN_TOKEN_FILE, TOKENS_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
+
+    Keep = Callable[[dict[bytes, "Token"]], Awaitable[None]]
 
 ADMIN: Final = "admin"
 """The name of the first token, and the scope that allows everything."""
@@ -138,18 +140,18 @@ class TokenStore:
         tokens: dict[bytes, Token],
         new_admin_token: str | None = None,
         *,
-        path: Path | None = None,
+        keep: Keep | None = None,
         stand_in: bytes | None = None,
         displaced: dict[bytes, Token] | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         """``tokens``: by the SHA-256 digest of the plain token.
 
-        ``path``: where changes are written. ``stand_in``: the digest of an admin token that
-        is never written, and ``displaced``: those of that name which are, and sleep meanwhile.
+        ``keep``: what keeps them when they have changed. ``stand_in``: the digest of an admin
+        token that is never kept, and ``displaced``: those of that name which are, and sleep meanwhile.
         """
-        self._tokens = {digest[:_HEAD]: (digest, token) for digest, token in tokens.items()}
-        self._path = path
+        self._tokens = _by_head(tokens)
+        self._keeper = keep
         self._stand_in = stand_in
         self._displaced = {} if displaced is None else displaced
         self._now = now
@@ -168,22 +170,39 @@ class TokenStore:
         damaged (they are left as they are), or ``admin_token`` cannot be a token.
         """
         path = None if data_dir is None else data_dir / TOKENS_FILE
+        keep = None if path is None else partial(_keep_in_file, path)
         stored = None if path is None else _read(path)
         if admin_token is not None:
-            _check_chosen(admin_token)
-            others = {} if stored is None else {d: t for d, t in stored.items() if t.name != ADMIN}
-            displaced = {} if stored is None else {d: t for d, t in stored.items() if t.name == ADMIN}
-            digest = _digest(admin_token)
-            return cls(others | {digest: _ADMIN_TOKEN}, path=path, stand_in=digest, displaced=displaced)
+            store = cls({}, keep=keep)
+            store.replace({} if stored is None else stored, admin_token)
+            return store
         if stored is not None:
-            return cls(stored, path=path)
+            return cls(stored, keep=keep)
         plain = make_token()
         tokens = {_digest(plain): _ADMIN_TOKEN}
         if path is not None:
             # The plain copy first: a crash in between must not leave a token that nobody has.
             _write(path.parent / ADMIN_TOKEN_FILE, plain.encode() + b"\n")
             _write(path, _encoded(tokens))
-        return cls(tokens, plain, path=path)
+        return cls(tokens, plain, keep=keep)
+
+    def replace(self, tokens: dict[bytes, Token], admin_token: str | None = None) -> None:
+        """Know these tokens instead, by digest; ``admin_token`` stands in for any admin among them.
+
+        Raises :class:`CredentialsError` when ``admin_token`` cannot be a token.
+        """
+        if admin_token is None:
+            self._tokens = _by_head(tokens)
+            return
+        _check_chosen(admin_token)
+        self._stand_in = _digest(admin_token)
+        self._displaced = {digest: token for digest, token in tokens.items() if token.name == ADMIN}
+        others = {digest: token for digest, token in tokens.items() if token.name != ADMIN}
+        self._tokens = _by_head(others | {self._stand_in: _ADMIN_TOKEN})
+
+    def first(self) -> tuple[bytes, Token]:
+        """One of the tokens, with its digest: where there is but one, that."""
+        return next(iter(self._tokens.values()))
 
     def verify(self, token: str) -> Token | None:
         """Whose token that is; None when it is nobody's. Takes about a microsecond."""
@@ -270,11 +289,19 @@ class TokenStore:
             raise LastAdmin("this is the last token with the scope admin: make another one first")
 
     async def _keep(self) -> None:
-        if self._path is None:
+        if self._keeper is None:
             return
         async with self._writing:
             stored = {d: token for d, token in self._tokens.values() if d != self._stand_in}
-            await asyncio.to_thread(_write, self._path, _encoded(self._displaced | stored))
+            await self._keeper(self._displaced | stored)
+
+    async def look_again(self) -> bool:
+        """Whether tokens that were made elsewhere may be known by now, that were not a moment ago."""
+        return False
+
+
+def _by_head(tokens: dict[bytes, Token]) -> dict[bytes, tuple[bytes, Token]]:
+    return {digest[:_HEAD]: (digest, token) for digest, token in tokens.items()}
 
 
 _ADMIN_TOKEN: Final = Token(ADMIN, frozenset({ADMIN}))
@@ -336,6 +363,25 @@ class _StoredToken(msgspec.Struct, rename="camel", omit_defaults=True):
     created_at: float | None = None
 
 
+def _stored(digest: bytes, t: Token) -> _StoredToken:
+    return _StoredToken(
+        t.name, sorted(t.scopes), digest.hex(), t.things, t.actions, t.expires_at, t.created_at
+    )
+
+
+def encode_token(digest: bytes, token: Token) -> bytes:
+    """One token as a record of its own, for a store that several processes share."""
+    return msgspec.json.encode(_stored(digest, token))
+
+
+def decode_token(record: bytes) -> tuple[bytes, Token]:
+    """The digest and the token of a record; raises ValueError (msgspec's errors among them)."""
+    t = msgspec.json.decode(record, type=_StoredToken)
+    return bytes.fromhex(t.sha256), Token(
+        t.name, frozenset(t.scopes), t.things, t.actions, t.expires_at, t.created_at
+    )
+
+
 class _StoredTokens(msgspec.Struct):
     version: int
     tokens: list[_StoredToken]
@@ -346,10 +392,7 @@ class _Version(msgspec.Struct):
 
 
 def _encoded(tokens: dict[bytes, Token]) -> bytes:
-    stored = [
-        _StoredToken(t.name, sorted(t.scopes), digest.hex(), t.things, t.actions, t.expires_at, t.created_at)
-        for digest, t in tokens.items()
-    ]
+    stored = [_stored(digest, token) for digest, token in tokens.items()]
     # A thingctl that knows no limits must not take a limited token for an unlimited one.
     limited = any(token.is_limited or token.expires_at is not None for token in tokens.values())
     version = _FORMAT if limited else _FORMAT_WITHOUT_LIMITS
@@ -379,6 +422,10 @@ def _read(path: Path) -> dict[bytes, Token] | None:
         )
         for t in stored
     }
+
+
+async def _keep_in_file(path: Path, tokens: dict[bytes, Token]) -> None:
+    await asyncio.to_thread(_write, path, _encoded(tokens))
 
 
 def _damaged(path: Path, fault: str) -> str:

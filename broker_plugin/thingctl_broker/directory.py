@@ -33,8 +33,12 @@ _log = structlog.get_logger("thingctl.registry")
 class Store(Protocol):
     """What keeps the registry."""
 
-    async def kept(self) -> None:
-        """Return when every change so far is kept; raises :class:`~thingctl_broker.errors.NotKept`."""
+    async def kept(self, new: str = "") -> None:
+        """Return when every change so far is kept; raises :class:`~thingctl_broker.errors.NotKept`.
+
+        ``new``: a thing that was added. Raises :class:`ThingExists` where others share the
+        store, and one of them was faster.
+        """
         ...
 
 
@@ -49,7 +53,7 @@ class Expel(Protocol):
 class NoStore:
     """Keeps nothing."""
 
-    async def kept(self) -> None:
+    async def kept(self, new: str = "") -> None:
         """Nothing is kept."""
 
 
@@ -85,8 +89,8 @@ class Directory:
         self._check_new(name)  # somebody may have added it meanwhile
         thing = self.registry.define(name, definition, self._operations.unix())
         self.registry.set_password_hash(name, password_hash)
+        await self._store.kept(new=name)
         self._note(Event.THING_ADDED, thing=name, detail=_told(definition))
-        await self._store.kept()
         return thing, password
 
     async def put(self, name: str, definition: Definition) -> tuple[Thing, bool]:

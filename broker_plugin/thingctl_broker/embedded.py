@@ -152,11 +152,12 @@ class EmbeddedOperations:
         """How many executions there are, and how many of them are live."""
         return len(self._table), self._table.live
 
-    def owe(self, execution: Execution) -> None:
+    def owe(self, execution: Execution) -> bool:
         """Note that the execution's end has to be told."""
         if not execution.untold:
             execution.untold = True
             self._journal.record(execution)
+        return True
 
     async def owed(self) -> Sequence[Execution]:
         """Executions whose end was to be told before a restart: once, nobody else can owe anything."""

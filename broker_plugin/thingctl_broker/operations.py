@@ -153,12 +153,18 @@ class Operations(Protocol):
 
     # What has yet to be told to somebody outside.
 
-    def owe(self, execution: Execution) -> None:
-        """Note that the execution's end has to be told; kept with the very record of its end."""
+    def owe(self, execution: Execution) -> bool:
+        """Note that the execution's end has to be told; kept with the very record of its end.
+
+        Return whether it is the caller's to tell; else it is among those that are ``owed``.
+        """
         ...
 
     async def owed(self) -> Sequence[Execution]:
-        """Executions whose end was to be told by somebody who has gone: a process before this one, say."""
+        """Executions whose end is to be told, and that are the caller's now.
+
+        Those of a process before this one, say, or of a worker that has died.
+        """
         ...
 
     async def settled(self, execution_id: str) -> None:

@@ -102,7 +102,7 @@ class RegistryStore:
         if self._dirty:
             self._arm(LAG)
 
-    async def kept(self) -> None:
+    async def kept(self, new: str = "") -> None:  # noqa: ARG002 nobody else writes here
         """Return when everything changed so far is on the disk; raises :class:`NotKept` when it cannot be."""
         async with self._writing:
             while self._dirty:

@@ -182,6 +182,11 @@ class Rollout:
             self.failed += 1
         self._check()
 
+    def counted(self, *, live: int, failed: int) -> None:
+        """The executions have been counted anew, where others than this process see them end."""
+        self.live, self.failed = live, failed
+        self._check()
+
     def move(self, to: State) -> bool:
         """Pause, resume or cancel; return whether that was a move that there is."""
         if to not in MOVES[self.record.state]:

@@ -128,6 +128,7 @@ class _StoredPresence(msgspec.Struct, omit_defaults=True):
     last_seen: float | None = None
     since: float | None = None
     client_id: str = ""
+    online: bool = False
 
 
 class ThingRegistry:
@@ -297,7 +298,9 @@ class ThingRegistry:
                     _StoredThing(thing.first_seen, thing.definition, thing.password_hash)
                 )
             case Kept.PRESENCE:
-                return msgspec.json.encode(_StoredPresence(thing.last_seen, thing.since, thing.client_id))
+                return msgspec.json.encode(
+                    _StoredPresence(thing.last_seen, thing.since, thing.client_id, thing.online)
+                )
             case _:
                 return None if thing.announcement is None else msgspec.json.encode(thing.announcement)
 
@@ -330,7 +333,44 @@ class ThingRegistry:
                 known.client_id = presence.client_id
         return len(self._things)
 
+    def mirror(self, kept: Kept, name: str, record: bytes | None) -> None:
+        """Take in one record as another process keeps it; None: it is gone.
+
+        What belongs to a thing that is not known is left alone. Nothing is told to ``changed``.
+        Raises :class:`msgspec.DecodeError` for a damaged record.
+        """
+        if kept is Kept.TYPE:
+            if record is None:
+                self._types.pop(name, None)
+            else:
+                self._types[name] = msgspec.json.decode(record, type=ThingType)
+            self._schemas_changed(name)
+            return
+        thing = self._things.get(name)
+        if kept is Kept.THING:
+            if record is not None:
+                self._mirror_thing(name, msgspec.json.decode(record, type=_StoredThing))
+            elif thing is not None:
+                self._by_type[thing.definition.type].discard(name)
+                del self._things[name]
+        elif thing is None:
+            return
+        elif kept is Kept.ANNOUNCEMENT:
+            thing.announcement = None if record is None else msgspec.json.decode(record, type=Announcement)
+            thing.checks = {}
+        elif record is not None:
+            presence = msgspec.json.decode(record, type=_StoredPresence)
+            thing.last_seen, thing.since = presence.last_seen, presence.since
+            thing.client_id, thing.online = presence.client_id, presence.online
+
     # How it is done.
+
+    def _mirror_thing(self, name: str, stored: _StoredThing) -> None:
+        thing = self._things.get(name)
+        if thing is None:
+            thing = self._things[name] = Thing(name, stored.first_seen)
+        thing.first_seen, thing.password_hash = stored.first_seen, stored.password_hash
+        self._file(thing, stored.definition)
 
     def _checked(self, definition: Definition) -> Definition:
         if definition.type and definition.type not in self._types:

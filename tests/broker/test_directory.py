@@ -19,7 +19,7 @@ class FakeStore:
         self.full = False
         self.asked = 0
 
-    async def kept(self):
+    async def kept(self, new=""):
         self.asked += 1
         if self.full:
             raise NotKept("the disk is full")

@@ -10,6 +10,8 @@ from __future__ import annotations
 from enum import Enum, StrEnum, auto
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from thingctl_broker.errors import NotAccepting
+
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable, Collection, Sequence
@@ -22,15 +24,14 @@ if TYPE_CHECKING:
     from thingctl_protocol.statuses import Status
 
 
-class StoreDown(Exception):
+class StoreDown(NotAccepting):
     """The store cannot be reached, or refuses to write; nothing of what was asked was done.
 
     ``text`` is one sentence for people.
     """
 
     def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
+        super().__init__(text, retry_after=5)
 
 
 class LinkDown(Exception):

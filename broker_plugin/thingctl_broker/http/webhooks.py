@@ -60,6 +60,7 @@ class Webhooks:
         self._posting: set[asyncio.Task[None]] = set()
         self._woken = asyncio.Event()
         self._driver: asyncio.Task[None] | None = None
+        self._look_at = 0.0
         operations.events.subscribe(self._on_change)
 
     def __len__(self) -> int:
@@ -80,8 +81,10 @@ class Webhooks:
     def _on_change(self, execution: Execution, change: Change) -> None:
         if change not in _TOLD or not (execution.post_back_uri or self._endpoints):
             return
-        if change in _LASTING:
-            self._operations.owe(execution)
+        if change in _LASTING and not self._operations.owe(execution):
+            self._look_at = 0.0
+            self._woken.set()
+            return
         self._note(execution, self._operations.monotonic())
 
     def _note(self, execution: Execution, now: float) -> None:
@@ -95,21 +98,20 @@ class Webhooks:
         return [*self._endpoints, *([uri] if uri and uri not in self._endpoints else [])]
 
     async def _drive(self) -> None:
-        look_at = self._operations.monotonic()
         while True:
             self._woken.clear()
             now = self._operations.monotonic()
-            if now >= look_at:
+            if now >= self._look_at:
+                self._look_at = now + LOOK_SECONDS
                 await self._take_on()
-                look_at = now + LOOK_SECONDS
             for key in self._outbox.take(now, UNDER_WAY - len(self._posting)):
                 task = asyncio.get_running_loop().create_task(self._post(key))
                 self._posting.add(task)
                 task.add_done_callback(self._posted)
             due = self._outbox.next_at()
             if due is None or len(self._posting) >= UNDER_WAY:
-                due = look_at
-            wait = max(0.0, min(due, look_at) - now)
+                due = self._look_at
+            wait = max(0.0, min(due, self._look_at) - now)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._woken.wait()

@@ -1,0 +1,134 @@
+"""What things say to a worker: each word is kept before the cluster is told that it was heard."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from thingctl_broker.cluster.ports import Source
+from thingctl_broker.events import Change, RateLimit
+from thingctl_broker.executions import Outcome
+from thingctl_protocol.errors import ProtocolError
+from thingctl_protocol.messages import decode_announcement, decode_response
+
+if TYPE_CHECKING:
+    from thingctl_broker.cluster.mirror import Mirror
+    from thingctl_broker.cluster.operations import ClusterOperations
+    from thingctl_broker.cluster.ports import ExecutionStore, Presence, ThingLink
+    from thingctl_broker.cluster.reach import Reach
+    from thingctl_broker.cluster.requests import Requests
+
+_COUNTERS = {
+    Outcome.REPEATED: "responses.repeated",
+    Outcome.LATE: "responses.late",
+    Outcome.CONFLICTING: "responses.conflicting",
+}
+
+_log = structlog.get_logger("thingctl.cluster")
+
+
+class Incoming:
+    """Takes in responses, announcements and presence."""
+
+    def __init__(
+        self,
+        *,
+        operations: ClusterOperations,
+        store: ExecutionStore,
+        mirror: Mirror,
+        link: ThingLink,
+        reach: Reach,
+        requests: Requests,
+    ) -> None:
+        self._operations = operations
+        self._store = store
+        self._mirror = mirror
+        self._link = link
+        self._reach = reach
+        self._requests = requests
+        self._log_limit = RateLimit(60.0)
+
+    async def responded(self, thing: str, execution_id: str, payload: bytes) -> None:
+        """A thing has answered. Raises :class:`~thingctl_broker.cluster.ports.StoreDown`."""
+        if self._reach.arrived(thing):
+            self._requests.offer(thing)
+        try:
+            response = decode_response(payload)
+        except ProtocolError as error:
+            self.dropped(thing, "badPayload", f"{error.text} (at {error.pointer or 'the whole'})")
+            return
+        execution, outcome, wrong_thing = await self._store.respond(thing, execution_id, response)
+        if execution is None or outcome is None:
+            if wrong_thing:
+                self.dropped(thing, "wrongThing", f"execution {execution_id} belongs to another thing")
+            else:
+                self.dropped(thing, "unknownExecution", f"no execution {execution_id!r}")
+            return
+        if outcome is Outcome.APPLIED:
+            self._operations.counters["responses.applied"] += 1
+            if execution.is_terminal:
+                self._operations.ended_here(execution)
+            else:
+                self._operations.changed_here(execution, Change.PROGRESSED)
+            return
+        self._operations.counters[_COUNTERS[outcome]] += 1
+        if outcome is Outcome.LATE:
+            self._operations.changed_here(execution, Change.LATE)
+        elif outcome is Outcome.CONFLICTING:
+            self._warn(thing, "response contradicts the verdict", execution_id=execution_id)
+
+    async def announced(self, thing: str, payload: bytes, source: Source) -> None:
+        """A thing says what it can do."""
+        try:
+            announcement = decode_announcement(payload) if payload else None
+        except ProtocolError as error:
+            self.dropped(thing, "badAnnouncement", f"{error.text} (at {error.pointer or 'the whole'})")
+            return
+        if not await self._is_known(thing):
+            return
+        known = self._mirror.things.get(thing)
+        if known is None or known.announcement != announcement:
+            self._mirror.things.announced(thing, announcement, self._operations.unix())
+            await self._mirror.kept()
+        if source is Source.LIVE and announcement is not None:
+            self._greet(thing)
+
+    async def present(self, presence: Presence) -> None:
+        """A thing has come or gone."""
+        thing = presence.thing
+        if not await self._is_known(thing):
+            return
+        at = self._operations.unix() if presence.at is None else presence.at
+        known = self._mirror.things.get(thing)
+        if known is not None and known.since is not None and at < known.since:
+            return  # told late: newer is known
+        if presence.online:
+            self._mirror.things.connected(thing, presence.client_id, at)
+        elif known is None or not known.online or presence.client_id in {"", known.client_id}:
+            self._mirror.things.disconnected(thing, at)
+        else:
+            return  # another connection of the thing has taken over from the one that went
+        await self._mirror.kept()
+        if presence.online:
+            self._greet(thing)
+
+    def dropped(self, thing: str, reason: str, text: str) -> None:
+        """A message means nothing here: counted, and logged at most once a minute for each thing."""
+        self._operations.counters[f"dropped.{reason}"] += 1
+        self._warn(thing, "message dropped", reason=reason, fault=text)
+
+    def _greet(self, thing: str) -> None:
+        """The thing is there: it gets the time, and what waits for it."""
+        self._link.publish_time(thing, self._operations.unix())
+        self._requests.arrived(thing)
+
+    async def _is_known(self, thing: str) -> bool:
+        if self._mirror.things.enrols or await self._operations.thing(thing) is not None:
+            return True
+        self.dropped(thing, "unknownThing", f"no thing is named {thing!r}: add it first")
+        return False
+
+    def _warn(self, thing: str, event: str, **details: object) -> None:
+        if self._log_limit.allows(thing, self._operations.monotonic()):
+            _log.warning(event, thing=thing, **details)

@@ -1,0 +1,316 @@
+"""Operations over a store that several workers share."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import structlog
+
+from thingctl_broker.admission import Admission, ServiceSettings
+from thingctl_broker.cluster.ports import LinkDown
+from thingctl_broker.errors import AlreadyEnded, InvalidCommand, NotAccepting, UnknownExecution
+from thingctl_broker.events import Change, Counters, Events
+from thingctl_broker.executions import Cancel, Execution
+from thingctl_broker.idempotency import fingerprint
+from thingctl_broker.table import Query
+from thingctl_broker.waiting import EndWaiters
+from thingctl_protocol.errors import ProtocolError
+from thingctl_protocol.identifiers import IdSource, check_thing_name
+from thingctl_protocol.statuses import TERMINAL, Status
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Callable, Mapping, Sequence
+
+    from thingctl_broker.cluster.mirror import Mirror
+    from thingctl_broker.cluster.ports import ExecutionStore, ThingLink
+    from thingctl_broker.cluster.reach import Reach
+    from thingctl_broker.cluster.requests import Requests
+    from thingctl_broker.overview import Minute
+    from thingctl_broker.ports import Clock
+    from thingctl_broker.table import Page
+    from thingctl_broker.things import Thing
+
+T = TypeVar("T")
+
+LOOK_SECONDS: Final = 5.0
+"""How long a waiting caller trusts that it would have been told of an end."""
+
+OWED_SECONDS: Final = 900.0
+"""How long an execution whose end is to be told is left to the worker that has taken that on."""
+
+OWED_MAX: Final = 1000
+PAGE: Final = 500
+
+LIVE: Final = frozenset(Status) - TERMINAL
+_log = structlog.get_logger("thingctl.cluster")
+
+
+class ClusterOperations:
+    """The use cases of operators. ``queue_max``: requests that may wait for one thing."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        store: ExecutionStore,
+        link: ThingLink,
+        mirror: Mirror,
+        reach: Reach,
+        settings: ServiceSettings | None = None,
+        queue_max: int = 1000,
+    ) -> None:
+        self._clock = clock
+        self._store = store
+        self._link = link
+        self._mirror = mirror
+        self._reach = reach
+        self._queue_max = queue_max
+        self._ids = IdSource()
+        self._random = random.SystemRandom()
+        self._waiters = EndWaiters()
+        self._watchers: list[Callable[[str], None]] = []
+        self.things = mirror.things
+        self.events = Events()
+        self.counters = Counters()
+        self.settings = ServiceSettings() if settings is None else settings
+        self.unix = clock.unix
+        self.monotonic = clock.monotonic
+        self._admission = Admission(self.settings, self.things)
+        self.check = self._admission.form
+        self.requests: Requests
+        """To be set before anything is sent."""
+
+    @property
+    def accepting(self) -> bool:
+        """Whether the store and the link are there."""
+        return self._mirror.current and self._link.connected
+
+    def stop(self) -> None:
+        """Let everybody go who waits."""
+        self._waiters.release()
+
+    def make_id(self) -> str:
+        """The id of a command to many things."""
+        return self._ids.make(int(self._clock.unix() * 1000), self._random.getrandbits(62))
+
+    async def thing(self, name: str) -> Thing | None:
+        """The thing with that name: another worker may have added it a moment ago."""
+        return self.things.get(name) or await self._mirror.find_thing(name)
+
+    async def validate(self, thing: str, action: str, params: bytes, ttl: int | None) -> tuple[str, ...]:
+        """Check a command as ``send`` would, and send nothing; return what its params were checked by."""
+        _check_name(thing)
+        await self.thing(thing)
+        return tuple(check.source for check in self._admission.whole(thing, action, params, ttl))
+
+    async def send(
+        self,
+        thing: str,
+        action: str,
+        params: bytes,
+        ttl: int | None,
+        tell: Callable[[Execution], T],
+        *,
+        requested_by: str = "",
+        idempotency_key: str = "",
+        command_id: str = "",
+        post_back_uri: str = "",
+    ) -> T:
+        """Accept a command for one thing. Raises what the service of one process does."""
+        whole = params + post_back_uri.encode() if post_back_uri else params
+        print_ = fingerprint(thing, action, whole, ttl) if idempotency_key else ""
+        _check_name(thing)
+        self._admission.form(action, params, ttl)
+        if self.things.get(thing) is None:
+            await self._mirror.find_thing(thing)
+        self._admission.target(thing, action, params)
+        if not self._mirror.current:
+            raise NotAccepting("the database is away, so no command is accepted", retry_after=5)
+        ttl = self._admission.ttl(ttl)
+        at, now = self._clock.unix(), self._clock.monotonic()
+        goes_now = self._link.connected and self._reach.may_be_there(thing, now)
+        execution_id = self.make_id()
+        execution = await self._store.add(
+            Execution(
+                execution_id=execution_id,
+                command_id=command_id or self.make_id(),
+                thing=thing,
+                action=action,
+                params=params,
+                ttl=ttl,
+                created_at=at,
+                deadline=now + ttl,
+                requested_by=requested_by,
+                idempotency_key=idempotency_key,
+                fingerprint=print_,
+                post_back_uri=post_back_uri,
+                attempts=1 if goes_now else 0,
+                published_at=at if goes_now else None,
+            ),
+            queue_max=self._queue_max,
+        )
+        told = tell(execution)
+        if execution.execution_id != execution_id:
+            return told  # the key stands for that one
+        self.counters["executions.created"] += 1
+        self.changed_here(execution, Change.CREATED)
+        if goes_now:
+            self.changed_here(execution, Change.PUBLISHED)
+            self.requests.publish((execution,))
+        return told
+
+    async def read(self, execution_id: str, tell: Callable[[Execution], T]) -> T:
+        """Tell of an execution; raises :class:`~thingctl_broker.errors.UnknownExecution`."""
+        return tell(await self._get(execution_id))
+
+    async def read_many(self, ids: Sequence[str], tell: Callable[[Mapping[str, Execution]], T]) -> T:
+        """Tell of those of the executions that are there, by id."""
+        found = await self._store.many(ids)
+        return tell({execution.execution_id: execution for execution in found})
+
+    async def list(self, query: Query, limit: int, cursor: str | None, tell: Callable[[Page], T]) -> T:
+        """Tell of a page of executions."""
+        return tell(await self._store.select(query, limit, cursor))
+
+    async def cancel(
+        self, execution_id: str, admit: Callable[[Execution], None], tell: Callable[[Execution], T]
+    ) -> T:
+        """Withdraw an execution or ask its thing to stop, unless ``admit`` raises."""
+        admit(await self._get(execution_id))
+        canceled = await self._store.cancel(execution_id, self.settings.cancel_grace)
+        if canceled is None:
+            raise _unknown(execution_id)
+        execution, outcome = canceled
+        match outcome:
+            case Cancel.ENDED:
+                raise AlreadyEnded(f"the execution has ended: {execution.status}")
+            case Cancel.DONE:
+                self.ended_here(execution)
+            case Cancel.REQUESTED:
+                self.changed_here(execution, Change.CANCEL_REQUESTED)
+                try:
+                    self._link.publish_cancel(execution.thing, execution_id)
+                except LinkDown:
+                    _log.warning("a cancel could not be told to its thing", execution_id=execution_id)
+            case Cancel.PENDING:
+                pass
+        return tell(execution)
+
+    async def withdraw(self, thing: str) -> None:
+        """Cancel everything that is live of a thing."""
+        await self.cancel_all(Query(thing=thing, statuses=LIVE))
+
+    async def cancel_all(self, query: Query) -> int:
+        """Cancel all that is asked for and has not ended or been canceled; return how many that were."""
+        count, cursor = 0, None
+        while True:
+            page = await self._store.select(query, PAGE, cursor)
+            for execution in page.executions:
+                if execution.is_terminal or execution.cancel_requested_at is not None:
+                    continue
+                try:
+                    await self.cancel(execution.execution_id, _nothing, _nothing)
+                except (AlreadyEnded, UnknownExecution):
+                    continue  # it was faster
+                count += 1
+            cursor = page.cursor
+            if cursor is None:
+                return count
+
+    async def wait(self, execution_id: str, seconds: float) -> None:
+        """Return when the execution has ended, after ``seconds``, or when this worker is ending."""
+        until = self._clock.monotonic() + seconds
+        while (left := until - self._clock.monotonic()) > 0 and not self._waiters.released:
+            # First wait, then look: an end in between is heard of.
+            waiting = asyncio.ensure_future(self._waiters.wait(execution_id, min(left, LOOK_SECONDS)))
+            try:
+                await asyncio.sleep(0)
+                execution = await self._store.get(execution_id)
+                if execution is None or execution.is_terminal:
+                    return
+                await waiting
+            finally:
+                waiting.cancel()
+
+    async def statuses(self, command_id: str) -> Counter[Status]:
+        """How many executions of a command stand where."""
+        return await self._store.counts(command_id)
+
+    def is_reachable(self, thing: str) -> bool:
+        """Whether the thing is there to be sent something, as far as is known."""
+        return self._link.connected and self._reach.may_be_there(thing, self._clock.monotonic())
+
+    def watch(self, listener: Callable[[str], None]) -> Callable[[], None]:
+        """Call ``listener`` with the id of every execution that changes, at any worker."""
+        self._watchers.append(listener)
+        return partial(self._watchers.remove, listener)
+
+    async def minutes(self) -> Sequence[Minute]:
+        """The last hour, minute by minute, of all workers."""
+        return await self._store.minutes()
+
+    async def size(self) -> tuple[int, int]:
+        """About how many executions there are, and how many of them are live."""
+        return await self._store.size()
+
+    def owe(self, execution: Execution) -> bool:  # noqa: ARG002 whichever it is
+        """Nothing: the store has noted it with the end itself, and any worker may tell it."""
+        return False
+
+    async def owed(self) -> Sequence[Execution]:
+        """Executions whose end is to be told, and that no worker has taken on or not for a long time."""
+        return await self._store.claim_untold(OWED_MAX, OWED_SECONDS)
+
+    async def settled(self, execution_id: str) -> None:
+        """The execution's end has been told, or never will be."""
+        await self._store.told((execution_id,))
+
+    # What happens.
+
+    def ended_here(self, execution: Execution) -> None:
+        """This worker has ended an execution."""
+        self.counters[f"executions.{execution.status}"] += 1
+        self.changed_here(execution, Change.ENDED)
+
+    def changed_here(self, execution: Execution, change: Change) -> None:
+        """This worker has changed an execution, and that is kept."""
+        self.events.emit(execution, change)
+
+    def changed(self, execution_ids: Sequence[str], ended: Sequence[str]) -> None:
+        """Executions have changed, here or at another worker."""
+        for execution_id in ended:
+            self._waiters.ended(execution_id)
+        self.requests.ended(ended)
+        if self._watchers:
+            for listener in tuple(self._watchers):
+                for execution_id in execution_ids:
+                    listener(execution_id)
+
+    def missed(self) -> None:
+        """Changes have gone unheard for a while."""
+        self._waiters.wake_all()
+
+    async def _get(self, execution_id: str) -> Execution:
+        execution = await self._store.get(execution_id)
+        if execution is None:
+            raise _unknown(execution_id)
+        return execution
+
+
+def _unknown(execution_id: str) -> UnknownExecution:
+    return UnknownExecution(f"no execution has the id {execution_id!r}, or it ended long ago")
+
+
+def _check_name(thing: str) -> None:
+    try:
+        check_thing_name(thing, "/thingId")
+    except ProtocolError as error:
+        raise InvalidCommand(error.text, error.pointer) from None
+
+
+def _nothing(_: Execution) -> None:
+    """Admit it; tell nothing."""

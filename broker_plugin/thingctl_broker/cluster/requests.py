@@ -1,0 +1,159 @@
+"""Sees requests on their way: from the store, over the link, and what the cluster made of them.
+
+A request is marked as published before it is, so that no crash lets one run that the store
+says never left; the mark is taken back when the cluster says that nobody was there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from thingctl_broker.cluster.ports import Handed, LinkDown, StoreDown
+from thingctl_broker.events import Change
+from thingctl_protocol.messages import encode_request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+    from typing import Any
+
+    from thingctl_broker.cluster.ports import ExecutionStore, ThingLink
+    from thingctl_broker.cluster.reach import Reach
+    from thingctl_broker.executions import Execution
+    from thingctl_broker.ports import Clock
+
+HANDED_LAG: Final = 1.0
+"""Seconds before it is kept that the cluster has a request: most have ended by then, and need no note."""
+
+CLAIM_MAX: Final = 100
+"""Requests of one thing that are claimed at once."""
+
+_log = structlog.get_logger("thingctl.cluster")
+
+
+class Requests:
+    """The requests that this worker publishes."""
+
+    def __init__(
+        self,
+        store: ExecutionStore,
+        link: ThingLink,
+        reach: Reach,
+        clock: Clock,
+        changed: Callable[[Execution, Change], None],
+    ) -> None:
+        self._store = store
+        self._link = link
+        self._reach = reach
+        self._clock = clock
+        self._changed = changed
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._handed: set[str] = set()
+        self._offering: set[str] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        """How many are under way."""
+        return len(self._tasks)
+
+    def publish(self, executions: Iterable[Execution]) -> None:
+        """Publish requests that are marked as published, in this order for each thing."""
+        for execution in executions:
+            self._spawn(self._publish(execution))
+
+    def arrived(self, thing: str) -> None:
+        """The thing is there: what waits for it goes out."""
+        self._reach.arrived(thing)
+        self.offer(thing)
+
+    def offer(self, thing: str) -> None:
+        """Publish what waits for the thing, one first: the others only if that finds somebody."""
+        if thing not in self._offering:
+            self._offering.add(thing)
+            self._spawn(self._offer(thing))
+
+    def ended(self, execution_ids: Iterable[str]) -> None:
+        """Executions have ended: it need not be kept any more that the cluster has their requests."""
+        self._handed.difference_update(execution_ids)
+
+    async def stop(self) -> None:
+        """Wait for what is under way, a little, and keep what is known of it."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._tasks:
+            await asyncio.wait(tuple(self._tasks), timeout=1.0)
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._keep_handed()
+
+    async def _publish(self, execution: Execution) -> bool:
+        """Publish one; return whether the cluster has it."""
+        left = execution.deadline - self._clock.monotonic()
+        if left <= 0:
+            return False  # about to be closed
+        payload = encode_request(
+            command_id=execution.command_id,
+            action=execution.action,
+            params=execution.params,
+            timestamp=int(execution.created_at),
+            ttl=execution.ttl,
+        )
+        thing, execution_id = execution.thing, execution.execution_id
+        try:
+            handed = await self._link.publish_request(thing, execution_id, payload, left)
+        except LinkDown:
+            return False  # whether it has left nobody knows: it is published again by and by
+        if handed is Handed.TAKEN:
+            self._handed.add(execution_id)
+            if self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(HANDED_LAG, self._due)
+            return True
+        self._reach.nobody(thing, self._clock.monotonic())
+        age = max(0.0, execution.ttl - left)
+        with contextlib.suppress(StoreDown):  # then it counts as published: that is the safe side
+            waiting = await self._store.unclaimed(execution_id, self._reach.retry_in(thing, age))
+            if waiting is not None and waiting.is_terminal:
+                self._changed(waiting, Change.ENDED)
+        return False
+
+    async def _offer(self, thing: str) -> None:
+        try:
+            count = 1
+            while claimed := await self._store.claim_waiting(thing, count):
+                for execution in claimed:
+                    self._changed(execution, Change.PUBLISHED)
+                published = await asyncio.gather(*map(self._publish, claimed))
+                if not all(published):
+                    return
+                self._reach.arrived(thing)
+                count = CLAIM_MAX
+        except StoreDown as error:
+            _log.warning("what waits for a thing cannot be read", thing=thing, fault=error.text)
+        finally:
+            self._offering.discard(thing)
+
+    def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
+        task = asyncio.get_running_loop().create_task(_logged(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _due(self) -> None:
+        self._timer = None
+        self._spawn(self._keep_handed())
+
+    async def _keep_handed(self) -> None:
+        handed, self._handed = self._handed, set()
+        if handed:
+            with contextlib.suppress(StoreDown):  # some are then published twice, which does no harm
+                await self._store.handed(handed)
+
+
+async def _logged(work: Coroutine[Any, Any, object]) -> None:
+    try:
+        await work
+    except Exception:  # one request must not take the others with it
+        _log.exception("a request failed")

@@ -1,0 +1,225 @@
+"""Commands to many things, each driven by one worker at a time.
+
+A rollout is a row of the store. Whichever worker has its lease sends the next few, counts by
+the store how those before went, and keeps how far it has come; when it dies, another goes on,
+and sees by the executions who has the command already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from thingctl_broker.cluster.operations import LIVE, PAGE
+from thingctl_broker.errors import NotAccepting, ServiceError, UnknownCommand, WrongMove
+from thingctl_broker.origin import NOBODY, Origin, origin
+from thingctl_broker.rollouts import FAILURES, Rollout, RolloutRecord, State
+from thingctl_broker.table import Query
+from thingctl_protocol.statuses import TERMINAL
+
+if TYPE_CHECKING:
+    from thingctl_broker.cluster.operations import ClusterOperations
+    from thingctl_broker.cluster.ports import ExecutionStore, RolloutRows
+    from thingctl_broker.executions import Execution
+    from thingctl_broker.rollouts import RolloutRules
+
+CHUNK: Final = 100
+"""Things that get the command in one turn."""
+
+LEASE_SECONDS: Final = 15.0
+"""How long a rollout stands still when its worker has died."""
+
+TURN: Final = 0.25
+"""Seconds between two turns of a rollout that waits for its executions."""
+
+IDLE: Final = 5.0
+"""Seconds between two looks for rollouts that nobody drives."""
+
+LEASED_MAX: Final = 20
+"""Rollouts that one worker drives at once."""
+
+_log = structlog.get_logger("thingctl.rollouts")
+
+
+class ClusterRollouts:
+    """The rollouts of all workers, and this worker's part in driving them."""
+
+    def __init__(
+        self, operations: ClusterOperations, store: ExecutionStore, rows: RolloutRows, worker: str
+    ) -> None:
+        """``worker``: a name that no other worker has."""
+        self._operations = operations
+        self._store = store
+        self._rows = rows
+        self._worker = worker
+        self._mine: dict[str, Rollout] = {}
+        self._woken = asyncio.Event()
+        self._driver: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        """How many this worker drives."""
+        return len(self._mine)
+
+    def start(self) -> None:
+        """Begin to drive."""
+        self._driver = asyncio.get_running_loop().create_task(self._drive(), name="rollouts")
+
+    async def stop(self) -> None:
+        """Stop driving; others go on when the leases have run out."""
+        if self._driver is not None:
+            self._driver.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._driver
+
+    async def begin(
+        self,
+        things: list[str],
+        action: str,
+        params: bytes,
+        ttl: int | None,
+        rules: RolloutRules,
+        *,
+        requested_by: str,
+        post_back_uri: str = "",
+    ) -> Rollout:
+        """Accept a command for many things; it is kept when this returns."""
+        self._operations.check(action, params, ttl)
+        record = RolloutRecord(
+            command_id=self._operations.make_id(),
+            action=action,
+            params=params.decode(),
+            ttl=ttl,
+            created_at=self._operations.unix(),
+            requested_by=requested_by,
+            things=things,
+            targeted=len(things),
+            rules=rules,
+            post_back_uri=post_back_uri,
+        )
+        await self._rows.add(record)
+        self._woken.set()
+        return Rollout(record)
+
+    async def get(self, command_id: str) -> Rollout | None:
+        """The rollout of that command, if it had one."""
+        record = await self._rows.get(command_id)
+        return None if record is None else Rollout(record)
+
+    async def move(self, command_id: str, to: State) -> Rollout:
+        """Pause, resume or cancel; it is kept when this returns."""
+        record = await self._rows.move(command_id, to)
+        if record is None:
+            raise UnknownCommand("no command to many things has that id, or it was long ago")
+        if record.state is not to:
+            raise WrongMove(f"a command that is {record.state} cannot become {to}")
+        self._woken.set()
+        return Rollout(record)
+
+    def rollout_changed(self, command_id: str) -> None:  # noqa: ARG002 whichever it is
+        """A rollout was added or moved, here or elsewhere."""
+        self._woken.set()
+
+    # How it is done.
+
+    async def _drive(self) -> None:
+        origin.set(NOBODY)
+        while True:
+            self._woken.clear()
+            wait = IDLE
+            try:
+                for record in await self._rows.lease(
+                    self._worker, LEASE_SECONDS, LEASED_MAX - len(self._mine)
+                ):
+                    self._mine[record.command_id] = Rollout(record, await self._executions(record.command_id))
+                for rollout in tuple(self._mine.values()):
+                    wait = min(wait, await self._step(rollout))
+            except NotAccepting as error:
+                _log.warning("rollouts stand still", fault=error.text)
+            except Exception:
+                _log.exception("driving a rollout failed")  # the others must go on
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._woken.wait()
+
+    async def _executions(self, command_id: str) -> list[Execution]:
+        found: list[Execution] = []
+        cursor = None
+        while True:
+            page = await self._store.select(Query(command_id=command_id), PAGE, cursor)
+            found += page.executions
+            cursor = page.cursor
+            if cursor is None:
+                return found
+
+    async def _step(self, rollout: Rollout) -> float:
+        """A chunk of a rollout; return when to come again."""
+        record = rollout.record
+        counts = await self._store.counts(record.command_id)
+        rollout.counted(
+            live=sum(number for status, number in counts.items() if status not in TERMINAL),
+            failed=sum(number for status, number in counts.items() if status in FAILURES),
+        )
+        wait = TURN
+        if record.state is State.CANCELED:
+            await self._operations.cancel_all(Query(command_id=record.command_id, statuses=LIVE))
+        else:
+            now = self._operations.monotonic()
+            taken = rollout.take(now, CHUNK)
+            if taken:
+                wait = await self._send(rollout, taken)
+            elif (due := rollout.wait(now)) is not None:
+                wait = min(due, TURN)
+        state = await self._rows.save(self._worker, record)
+        if state is None:
+            del self._mine[record.command_id]  # another worker has it
+            return TURN
+        if state is not record.state:
+            record.state = state  # an operator's word, from wherever it came
+            return 0.0
+        if state in {State.FINISHED, State.CANCELED, State.PAUSED, State.STOPPED} and not taken_from(rollout):
+            del self._mine[record.command_id]
+        return wait
+
+    async def _send(self, rollout: Rollout, things: list[str]) -> float:
+        record = rollout.record
+        params = record.params.encode()
+        origin.set(Origin(record.requested_by, ""))
+        outcomes = await asyncio.gather(
+            *(
+                self._operations.send(
+                    thing,
+                    record.action,
+                    params,
+                    record.ttl,
+                    _nothing,
+                    requested_by=record.requested_by,
+                    command_id=record.command_id,
+                    post_back_uri=record.post_back_uri,
+                )
+                for thing in things
+            ),
+            return_exceptions=True,
+        )
+        again: list[str] = []
+        for thing, outcome in zip(things, outcomes, strict=True):
+            if isinstance(outcome, NotAccepting):
+                again.append(thing)
+            elif isinstance(outcome, ServiceError):
+                rollout.refuse(thing, outcome.text)
+            elif isinstance(outcome, BaseException):
+                raise outcome
+        rollout.put_back(again)
+        return 1.0 if again else 0.0
+
+
+def taken_from(rollout: Rollout) -> bool:
+    """Whether the rollout has something left to do for its worker."""
+    record = rollout.record
+    return record.state is State.RUNNING and rollout.pending > 0
+
+
+def _nothing(_: Execution) -> None:
+    """Tell nothing of it."""

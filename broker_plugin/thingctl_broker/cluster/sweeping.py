@@ -1,0 +1,135 @@
+"""What a worker does as time goes by.
+
+It closes what is overdue, publishes again what nobody has taken, and looks after workers
+that have died.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from thingctl_broker.cluster.ports import LinkDown, StoreDown
+from thingctl_broker.errors import NotAccepting
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from thingctl_broker.cluster.operations import ClusterOperations
+    from thingctl_broker.cluster.ports import ExecutionStore, ThingLink, Workers
+    from thingctl_broker.cluster.requests import Requests
+
+EXPIRE_MAX: Final = 1000
+LONGEST_SLEEP: Final = 1.0
+"""Seconds: what is sent during the sleep lives at least that long (``TTL_MIN``)."""
+
+SHORTEST_SLEEP: Final = 0.02
+
+RETRY_EVERY: Final = 1.0
+RETRY_MAX: Final = 200
+"""Things looked at for requests that wait, in one turn of one worker."""
+
+UNHANDED_SECONDS: Final = 10.0
+"""After which a request that nobody has taken is published again: its worker will not do it."""
+
+ALIVE_EVERY: Final = 3.0
+ALIVE_SECONDS: Final = 10.0
+"""A worker that has not been heard of for so long has died: another adopts its session."""
+
+TIDY_EVERY: Final = 3600.0
+
+_log = structlog.get_logger("thingctl.cluster")
+
+
+class Sweeper:
+    """The turns of one worker. ``keep``: seconds that ended executions stay."""
+
+    def __init__(
+        self,
+        *,
+        operations: ClusterOperations,
+        store: ExecutionStore,
+        workers: Workers,
+        link: ThingLink,
+        requests: Requests,
+        client_id: str,
+        keep: float,
+    ) -> None:
+        self._operations = operations
+        self._store = store
+        self._workers = workers
+        self._link = link
+        self._requests = requests
+        self._client_id = client_id
+        self._keep = keep
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin."""
+        turns: tuple[tuple[str, Callable[[], Awaitable[float]]], ...] = (
+            ("expire", self.expire),
+            ("retry", self.retry),
+            ("live", self.live),
+            ("tidy", self.tidy),
+        )
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(_turns(name, turn), name=name) for name, turn in turns]
+
+    async def stop(self) -> None:
+        """End; this worker is no longer counted among those that live."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def expire(self) -> float:
+        """Close what is overdue; return the seconds until the next turn."""
+        closed = await self._store.expire(EXPIRE_MAX)
+        for execution in closed:
+            self._operations.ended_here(execution)
+        if len(closed) == EXPIRE_MAX:
+            return 0.0
+        wait = await self._store.seconds_to_next_deadline()
+        return LONGEST_SLEEP if wait is None else min(LONGEST_SLEEP, max(SHORTEST_SLEEP, wait))
+
+    async def retry(self) -> float:
+        """Publish what waits, and what was never taken; return the seconds until the next turn."""
+        if self._link.connected:
+            for thing in await self._store.things_to_retry(RETRY_MAX):
+                self._requests.offer(thing)
+            self._requests.publish(await self._store.claim_unhanded(UNHANDED_SECONDS, RETRY_MAX))
+        return RETRY_EVERY
+
+    async def live(self) -> float:
+        """Say that this worker lives, and take over from one that has died."""
+        await self._workers.alive(self._client_id, ALIVE_SECONDS)
+        orphan = await self._workers.orphan(self._client_id)
+        if orphan is None:
+            return ALIVE_EVERY
+        _log.warning("a worker has died: its session is taken over", client_id=orphan)
+        await self._link.adopt(orphan)
+        await self._workers.gone(orphan)
+        _log.info("the session of a worker that died has been dealt with", client_id=orphan)
+        return 0.0
+
+    async def tidy(self) -> float:
+        """Make and drop partitions."""
+        await self._store.tidy(self._keep)
+        return TIDY_EVERY
+
+
+async def _turns(name: str, turn: Callable[[], Awaitable[float]]) -> None:
+    failing = False
+    while True:
+        try:
+            wait = await turn()
+            failing = False
+        except (StoreDown, LinkDown, NotAccepting) as error:
+            if not failing:
+                _log.warning("a turn failed and is tried again", turn=name, fault=str(error))
+            failing, wait = True, LONGEST_SLEEP
+        except Exception:
+            _log.exception("a turn failed and is tried again", turn=name)
+            failing, wait = True, LONGEST_SLEEP
+        await asyncio.sleep(wait)
