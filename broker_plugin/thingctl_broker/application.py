@@ -14,8 +14,8 @@ import msgspec
 import structlog
 
 from thingctl_broker import webhook_secret
-from thingctl_broker.addresses import Address, bind_tcp, bound_to, parse_address
-from thingctl_broker.audit import Audit, AuditError, Event, note_nothing
+from thingctl_broker.addresses import Address, bound_to
+from thingctl_broker.audit import Audit, Event, note_nothing
 from thingctl_broker.clock import SystemClock
 from thingctl_broker.config import ConfigurationError, Settings
 from thingctl_broker.credentials import CredentialsError, TokenStore
@@ -30,8 +30,8 @@ from thingctl_broker.journal import JournalError, SqliteJournal
 from thingctl_broker.mqtt.front import Front, OpenGatekeeper
 from thingctl_broker.mqtt.identities import IdentityGatekeeper
 from thingctl_broker.mqtt.websocket import WebSocket
+from thingctl_broker.openings import data_dir_of, open_audit, open_http_tls, open_socket
 from thingctl_broker.passwords import Passwords
-from thingctl_broker.paths import default_data_dir
 from thingctl_broker.registry_store import RegistryError, RegistryStore
 from thingctl_broker.rolling import Rollouts
 from thingctl_broker.rollout_store import RolloutStore
@@ -45,7 +45,6 @@ from thingctl_protocol.bundle import Bundle
 from thingctl_protocol.topics import Topics
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Iterable, Iterator
 
     from thingctl_broker.executions import Execution
@@ -65,7 +64,7 @@ class Application:
     def __init__(self, settings: Settings, gatekeeper: Gatekeeper | None = None) -> None:
         """Raises :class:`~thingctl_broker.config.ConfigurationError`."""
         self.settings = settings
-        self.data_dir = Path(settings.data_dir) if settings.data_dir else default_data_dir()
+        self.data_dir = data_dir_of(settings)
         self._journal = self._open_journal()  # first: it locks out any other broker
         try:
             self.tokens = TokenStore.open(self.data_dir, os.environ.get("THINGCTL_ADMIN_TOKEN"))
@@ -115,9 +114,9 @@ class Application:
                 _log.info("commands to many things go on", count=going)
             self.operations = EmbeddedOperations(self.service)
             self.webhooks = self._make_webhooks()
-            self._mqtt_socket = _bind("mqtt", settings.mqtt.bind)
+            self._mqtt_socket = open_socket("mqtt", settings.mqtt.bind)
             undo.callback(self._mqtt_socket.close)
-            self._http_socket = _bind("http", settings.http.bind)
+            self._http_socket = open_socket("http", settings.http.bind)
             undo.pop_all()
         self.mqtt_address: Address = bound_to(self._mqtt_socket)
         self.http_address: Address = bound_to(self._http_socket)
@@ -240,22 +239,20 @@ class Application:
             self._ca = Path(mqtt.tls_ca).read_text("utf-8") if mqtt.tls_ca else ""
             return (
                 ServerTls(mqtt.tls_cert, mqtt.tls_key, mqtt.tls_client_ca) if mqtt.tls_cert else None,
-                ServerTls(http.tls_cert, http.tls_key) if http.tls_cert else None,
+                open_http_tls(http),
             )
-        except (TlsError, OSError, UnicodeDecodeError) as error:
+        except (TlsError, OSError, UnicodeDecodeError, ConfigurationError) as error:
             if isinstance(self._journal, SqliteJournal):
                 self._journal.release()
             raise ConfigurationError(str(error)) from error
 
     def _open_audit(self) -> Audit | None:
-        if not self.settings.audit.enabled:
-            return None
         try:
-            return Audit(self.data_dir, time.time, file_max=self.settings.audit.file_bytes)
-        except AuditError as error:
+            return open_audit(self.settings, self.data_dir)
+        except ConfigurationError:
             if isinstance(self._journal, SqliteJournal):
                 self._journal.release()
-            raise ConfigurationError(str(error)) from error
+            raise
 
     def _open_registry(self) -> RegistryStore | None:
         if self.settings.open and self.settings.in_memory:
@@ -295,16 +292,3 @@ def _with_progress(executions: Iterable[Execution]) -> Iterator[Execution]:
         yield execution
         if count % 250_000 == 0:
             _log.info("recovering executions", so_far=count)
-
-
-def _bind(what: str, bind: str) -> socket.socket:
-    try:
-        sock = bind_tcp(parse_address(bind))
-        try:
-            sock.listen()  # if it were only bound, another could be bound here too, and hear nothing
-        except OSError:
-            sock.close()
-            raise
-    except OSError as error:
-        raise ConfigurationError(f"{what}: cannot listen on {bind}: {error.strerror or error}") from None
-    return sock

@@ -182,7 +182,7 @@ class TokenStore:
         tokens = {_digest(plain): _ADMIN_TOKEN}
         if path is not None:
             # The plain copy first: a crash in between must not leave a token that nobody has.
-            _write(path.parent / ADMIN_TOKEN_FILE, plain.encode() + b"\n")
+            keep_admin_token(path.parent, plain)
             _write(path, _encoded(tokens))
         return cls(tokens, plain, keep=keep)
 
@@ -346,6 +346,11 @@ def _checked(token: Token) -> Token:
                     "a pattern is a name in which * stands for any characters", f"/{field}/{i}"
                 )
     return token
+
+
+def keep_admin_token(directory: Path, plain: str) -> None:
+    """Write the operator's copy of the first token, mode 0600; raises :class:`CredentialsError`."""
+    _write(directory / ADMIN_TOKEN_FILE, plain.encode() + b"\n")
 
 
 def is_token_name(text: str) -> bool:

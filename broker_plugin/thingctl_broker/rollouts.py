@@ -191,11 +191,15 @@ class Rollout:
         """Pause, resume or cancel; return whether that was a move that there is."""
         if to not in MOVES[self.record.state]:
             return False
+        self.become(to)
+        return True
+
+    def become(self, to: State) -> None:
+        """Somebody who may has moved it; resumed, its failures so far are forgiven."""
         if to is State.RUNNING:
             self.record.forgiven = self.failed
         self.record.state = to
         self._check()
-        return True
 
     def _free(self) -> int:
         """How many may go out as far as the batch is concerned."""

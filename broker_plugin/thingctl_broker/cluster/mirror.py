@@ -16,6 +16,8 @@ from thingctl_broker.errors import ThingExists
 from thingctl_broker.things import Kept, ThingRegistry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from thingctl_broker.cluster.ports import Documents
     from thingctl_broker.things import Thing
 
@@ -31,15 +33,31 @@ _log = structlog.get_logger("thingctl.cluster")
 class Mirror:
     """One worker's. ``enrols``: whether a thing becomes known by what it says."""
 
-    def __init__(self, documents: Documents, *, enrols: bool = False) -> None:
+    def __init__(
+        self,
+        documents: Documents,
+        *,
+        is_heard: Callable[[], bool] = lambda: True,
+        enrols: bool = False,
+    ) -> None:
+        """``is_heard``: whether the changes of others are told at present."""
         self._documents = documents
+        self._is_heard = is_heard
         self.things = ThingRegistry(enrols=enrols, changed=self._changed)
-        self.current = False
-        """Whether it is loaded, and every change is heard of."""
+        self._loaded = False
         self._dirty: dict[tuple[Kept, str], None] = {}
         self._under_way: set[tuple[Kept, str]] = set()
         self._writing = asyncio.Lock()
         self._reading: set[asyncio.Task[None]] = set()
+
+    @property
+    def current(self) -> bool:
+        """Whether it is loaded, and every change is heard of."""
+        return self._loaded and self._is_heard()
+
+    def outdated(self) -> None:
+        """Changes may have gone unheard: it is to be loaded again."""
+        self._loaded = False
 
     async def load(self) -> int:
         """Take in everything; return how many things there are.
@@ -56,7 +74,7 @@ class Mirror:
         gone += [(Kept.TYPE, name) for name in self.things.types if (Kept.TYPE, name) not in there]
         for kept, name in gone:
             self._take_in(kept, name, None)
-        self.current = True
+        self._loaded = True
         return len(self.things)
 
     def document_changed(self, kind: str, name: str) -> None:
@@ -129,7 +147,7 @@ class Mirror:
         try:
             self._take_in(kept, name, await self._documents.find(kept, name))
         except Exception:
-            self.current = False  # until everything is loaded again
+            self._loaded = False  # until everything is loaded again
             _log.exception("a record cannot be read", kind=kept.value, name=name)
 
     def _take_in(self, kept: Kept, name: str, value: bytes | None) -> None:

@@ -177,10 +177,10 @@ class ClusterRollouts:
             del self._mine[record.command_id]  # another worker has it
             return TURN
         if state is not record.state:
-            record.state = state  # an operator's word, from wherever it came
+            rollout.become(state)  # an operator's word, from wherever it came
             return 0.0
-        if state in {State.FINISHED, State.CANCELED, State.PAUSED, State.STOPPED} and not taken_from(rollout):
-            del self._mine[record.command_id]
+        if state in {State.FINISHED, State.CANCELED}:
+            del self._mine[record.command_id]  # one that is paused stays ours, until it goes on
         return wait
 
     async def _send(self, rollout: Rollout, things: list[str]) -> float:
@@ -213,12 +213,6 @@ class ClusterRollouts:
                 raise outcome
         rollout.put_back(again)
         return 1.0 if again else 0.0
-
-
-def taken_from(rollout: Rollout) -> bool:
-    """Whether the rollout has something left to do for its worker."""
-    record = rollout.record
-    return record.state is State.RUNNING and rollout.pending > 0
 
 
 def _nothing(_: Execution) -> None:

@@ -346,11 +346,11 @@ class InMemoryRollouts:
         fresh: list[RolloutRecord] = []
         for command_id, record in self._records.items():
             holder, until = self._leases.get(command_id, ("", 0.0))
+            if holder == worker and until > now and record.state is not State.FINISHED:
+                self._leases[command_id] = (worker, now + seconds)
             if record.state not in {State.RUNNING, State.CANCELED} or command_id in self._done:
                 continue
-            if holder == worker and until > now:
-                self._leases[command_id] = (worker, now + seconds)
-            elif until <= now and len(fresh) < limit:
+            if until <= now and len(fresh) < limit:
                 self._leases[command_id] = (worker, now + seconds)
                 fresh.append(_copy_record(record))
         return fresh
@@ -363,10 +363,9 @@ class InMemoryRollouts:
             return None
         kept.things, kept.sent = list(record.things), record.sent
         kept.refused, kept.refusals, kept.forgiven = record.refused, dict(record.refusals), record.forgiven
-        if record.state is not State.RUNNING and record.state in MOVES[kept.state]:
+        if record.state in {State.STOPPED, State.FINISHED} and record.state in MOVES[kept.state]:
             kept.state = record.state
-        if kept.state is record.state and kept.state is not State.RUNNING:
-            self._leases.pop(command_id, None)
+        if kept.state is record.state and kept.state in {State.FINISHED, State.CANCELED}:
             self._done.add(command_id)
         return kept.state
 

@@ -58,10 +58,13 @@ class SharedTokens(TokenStore):
             records = await self._read()
         self._take(records)
 
-    async def look_again(self) -> bool:
-        """Read anew what other workers may have written; at most once in ``LOOK_SECONDS``."""
+    async def look_again(self, *, at_once: bool = False) -> bool:
+        """Read anew what other workers may have written; at most once in ``LOOK_SECONDS``.
+
+        ``at_once``: they have said that they have written.
+        """
         now = time.monotonic()
-        if now - self._looked < LOOK_SECONDS:
+        if now - self._looked < LOOK_SECONDS and not at_once:
             return False
         self._looked = now
         try:

@@ -1,0 +1,55 @@
+"""What a broker opens before it begins, told in one kind of error when it cannot be had."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from thingctl_broker.addresses import bind_tcp, parse_address
+from thingctl_broker.audit import Audit, AuditError
+from thingctl_broker.config import ConfigurationError
+from thingctl_broker.paths import default_data_dir
+from thingctl_broker.tls import ServerTls, TlsError
+
+if TYPE_CHECKING:
+    import socket
+
+    from thingctl_broker.config import HttpSettings, Settings
+
+
+def data_dir_of(settings: Settings) -> Path:
+    """Where the broker keeps its files."""
+    return Path(settings.data_dir) if settings.data_dir else default_data_dir()
+
+
+def open_socket(what: str, bind: str) -> socket.socket:
+    """Listen on ``bind``; raises :class:`ConfigurationError`, which says what for."""
+    try:
+        sock = bind_tcp(parse_address(bind))
+        try:
+            sock.listen()  # if it were only bound, another could be bound here too, and hear nothing
+        except OSError:
+            sock.close()
+            raise
+    except OSError as error:
+        raise ConfigurationError(f"{what}: cannot listen on {bind}: {error.strerror or error}") from None
+    return sock
+
+
+def open_http_tls(settings: HttpSettings) -> ServerTls | None:
+    """The listener's certificate; None: it has none. Raises :class:`ConfigurationError`."""
+    try:
+        return ServerTls(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
+    except TlsError as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def open_audit(settings: Settings, directory: Path) -> Audit | None:
+    """The audit file; None: none is to be kept. Raises :class:`ConfigurationError`."""
+    if not settings.audit.enabled:
+        return None
+    try:
+        return Audit(directory, time.time, file_max=settings.audit.file_bytes)
+    except AuditError as error:
+        raise ConfigurationError(str(error)) from error
