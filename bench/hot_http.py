@@ -20,6 +20,7 @@ import uvicorn
 
 from fleet_parts import thing_name
 from hot_path import THINGS, KeepingTransport, Path
+from thingctl_broker.buckets import Rate
 from thingctl_broker.credentials import TokenStore
 from thingctl_broker.directory import Directory
 from thingctl_broker.http.app import create_app
@@ -71,7 +72,8 @@ class Api:
         token = secrets.token_urlsafe(32)
         service = path.service
         directory = Directory(service, Passwords())
-        app = create_app(service, EndWaiters(service.events), TokenStore.open(None, token), directory)
+        waiters, tokens = EndWaiters(service.events), TokenStore.open(None, token)
+        app = create_app(service, waiters, tokens, directory, rate=Rate(1e6, 1_000_000))
         config = uvicorn.Config(
             app,
             http=Connection,

@@ -132,6 +132,7 @@ class Application:
                 note,
                 connections=lambda: len(self.front.connections),
                 rollouts=self.rollouts,
+                rate=settings.http.rate,
             ),
             self._http_socket,
             self._websocket,

@@ -17,7 +17,8 @@ from starlette.routing import Route, Router
 
 from thingctl_broker.audit import note_nothing
 from thingctl_broker.http.answers import Answer
-from thingctl_broker.http.auth import authenticate, needs, scope_of
+from thingctl_broker.http.auth import needs, scope_of
+from thingctl_broker.http.callers import Callers
 from thingctl_broker.http.compat.graph import Graph
 from thingctl_broker.http.compat.navixy import Navixy
 from thingctl_broker.http.console import Console
@@ -32,7 +33,6 @@ from thingctl_broker.http.routes_thing_types import ThingTypes
 from thingctl_broker.http.routes_things import Things
 from thingctl_broker.http.routes_tokens import Tokens
 from thingctl_broker.http.stream import Streams
-from thingctl_broker.origin import Origin, origin
 from thingctl_broker.rolling import Rollouts
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from thingctl_broker.audit import Note
+    from thingctl_broker.buckets import Rate
     from thingctl_broker.credentials import TokenStore
     from thingctl_broker.directory import Directory
     from thingctl_broker.http.compat.dialect import Dialect
@@ -60,12 +61,15 @@ def create_app(
     *,
     connections: Callable[[], int] | None = None,
     rollouts: Rollouts | None = None,
+    rate: Rate | None = None,
 ) -> Api:
     """Make the API over ``service``. It runs in the loop that the service lives in.
 
     ``note`` writes down what is done to tokens. ``connections``: how many MQTT connections
     are open, for ``/metrics``. ``rollouts``: those of ``service``; None: some that are not kept.
+    ``rate``: how often each token may call; None: as often as it likes.
     """
+    callers = Callers(tokens, rate, service.counters)
     groups = Groups(service, Rollouts(service) if rollouts is None else rollouts)
     probes = Probes(service, connections)
     streams = Streams(service)
@@ -83,9 +87,10 @@ def create_app(
         routes,
         tokens,
         waiters,
+        callers=callers,
         streams=streams,
         probes=probes,
-        dialects=(Navixy(service, tokens), Graph(service)),
+        dialects=(Navixy(service, callers), Graph(service)),
     )
 
 
@@ -99,6 +104,7 @@ class Api:
         tokens: TokenStore,
         waiters: EndWaiters,
         *,
+        callers: Callers,
         streams: Streams,
         probes: Probes,
         dialects: Sequence[Dialect] = (),
@@ -111,6 +117,7 @@ class Api:
         self.dialects = dialects
         self._open_paths = OPEN_PATHS.union(*(dialect.open_paths for dialect in dialects))
         self._tokens = tokens
+        self._callers = callers
         self._waiters = waiters
         self._stopping = False
         self._log = structlog.get_logger("thingctl.http")
@@ -157,9 +164,7 @@ class Api:
                 await self._console.answer(scope)(scope, receive, send)
                 return
             if path not in self._open_paths:
-                token = scope["token"] = authenticate(scope, self._tokens)
-                client = scope["client"]
-                origin.set(Origin(token.name, client[0] if client else ""))
+                scope["token"] = self._callers.admit(scope)
             if path == COMMANDS and scope["method"] == "POST":
                 # Straight to the busiest endpoint: the router costs as much as all the rest.
                 answer = await self._commands.send(scope, receive)

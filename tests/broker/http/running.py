@@ -37,12 +37,13 @@ class Reply(NamedTuple):
 class RunningApi:
     """Serves until ``close``. ``call`` runs a function in the server's loop."""
 
-    def __init__(self, things=("lamp", "lock"), journal=None):
+    def __init__(self, things=("lamp", "lock"), journal=None, rate=None):
         self.service, self.link, self.clock = service_with_fakes(things, journal)
         self.tokens = TokenStore.open(None, TOKEN)
         self.passwords = Passwords()
         self.directory = Directory(self.service, self.passwords)
-        self.app = create_app(self.service, EndWaiters(self.service.events), self.tokens, self.directory)
+        waiters = EndWaiters(self.service.events)
+        self.app = create_app(self.service, waiters, self.tokens, self.directory, rate=rate)
         self.loop_errors = []
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(lambda _, context: self.loop_errors.append(context))
