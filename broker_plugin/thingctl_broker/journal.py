@@ -283,8 +283,7 @@ class SqliteJournal:
         with closing(connection):
             while (batch := self._batches.get()) is not None:
                 try:
-                    placed.check()
-                    _commit(connection, batch)
+                    _commit(connection, batch, placed)
                 except Exception as error:  # whatever it is, it must not end the writer
                     with contextlib.suppress(sqlite3.Error):
                         connection.execute("ROLLBACK")
@@ -293,7 +292,7 @@ class SqliteJournal:
                     _tell(loop, self._committed, batch)
 
 
-def _commit(connection: sqlite3.Connection, batch: _Batch) -> None:
+def _commit(connection: sqlite3.Connection, batch: _Batch, placed: Placed) -> None:
     connection.execute("BEGIN IMMEDIATE")
     if batch.ids:  # first: what leaves makes room
         connection.execute(DELETE, (batch.ids,))
@@ -305,6 +304,7 @@ def _commit(connection: sqlite3.Connection, batch: _Batch) -> None:
         connection.execute("CREATE TABLE room (filler BLOB)")
         connection.execute("INSERT INTO room VALUES (zeroblob(65536))")
         connection.execute("DROP TABLE room")
+    placed.check()  # here the loop is idle again, and a system call does not cost a change of threads
     connection.execute("COMMIT")
 
 

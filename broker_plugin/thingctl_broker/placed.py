@@ -8,6 +8,7 @@ every commit that somebody was told of.
 from __future__ import annotations
 
 import os
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,22 +20,30 @@ class Misplaced(Exception):
 
 
 class Placed:
-    """Files that are open, as they were found at first. :meth:`check` takes a microsecond or two for each."""
+    """Files of one directory that are open, as they were found at first."""
 
     def __init__(self, *paths: Path) -> None:
         """Raises OSError when one of them is not there."""
-        self._paths = [str(path) for path in paths]
-        self._found = [_identity(path) for path in self._paths]
+        self._found = [(str(path), _identity(str(path))) for path in paths]
+        self._turns = cycle(self._found)
+        self._missed = False
 
     def check(self) -> None:
-        """Raise :class:`Misplaced` unless each path names the same file still."""
-        for path, found in zip(self._paths, self._found, strict=True):
+        """Raise :class:`Misplaced` when a path does not name the same file any more.
+
+        Looks at one of them, each in its turn, which takes a few microseconds: what becomes of
+        the directory shows at any of them. After a fault, at all of them until there is none.
+        """
+        for path, found in self._found if self._missed else (next(self._turns),):
             try:
                 identity = _identity(path)
             except OSError as error:
+                self._missed = True
                 raise Misplaced(f"{path} was removed or moved while it was used: {error.strerror}") from None
             if identity != found:
+                self._missed = True
                 raise Misplaced(f"{path} was replaced while it was used: what is there now is another file")
+        self._missed = False
 
 
 def _identity(path: str) -> tuple[int, int]:

@@ -35,8 +35,24 @@ def test_a_file_that_is_gone_or_another_is_missed(file, harm, words):
     other = file.with_name("other")
     other.write_text("x")
     placed = Placed(other, file)
+    placed.check()  # one file at a time: it is this one's turn
     harm(file)
     with pytest.raises(Misplaced, match=words):
+        placed.check()
+    for _ in range(3):  # and no more of that: the good one must not hide the other
+        with pytest.raises(Misplaced, match=words):
+            placed.check()
+
+
+def test_what_comes_back_is_found(file):
+    other = file.with_name("other")
+    other.write_text("x")
+    placed = Placed(other, file)
+    file.parent.rename(elsewhere := file.parent.with_name("elsewhere"))
+    with pytest.raises(Misplaced):
+        placed.check()
+    elsewhere.rename(file.parent)
+    for _ in range(4):
         placed.check()
 
 
