@@ -20,6 +20,7 @@ import uvicorn
 
 from fleet_parts import thing_name
 from hot_path import THINGS, KeepingTransport, Path
+from thingctl_broker.buckets import Rate
 from thingctl_broker.credentials import TokenStore
 from thingctl_broker.directory import Directory
 from thingctl_broker.embedded import EmbeddedOperations
@@ -73,7 +74,8 @@ class Api:
         service = path.service
         operations = EmbeddedOperations(service)
         directory = Directory(operations, Passwords())
-        app = create_app(operations, Rollouts(service), TokenStore.open(None, token), directory)
+        tokens = TokenStore.open(None, token)
+        app = create_app(operations, Rollouts(service), tokens, directory, rate=Rate(1e6, 1_000_000))
         config = uvicorn.Config(
             app,
             http=Connection,

@@ -55,10 +55,13 @@ class Contender:
 
 @contextlib.contextmanager
 def _serve(cores: frozenset[int], *, journal: bool) -> Iterator[Server]:
-    """The product as it is shipped: ``thingctl serve``."""
+    """The product as it is shipped, ``thingctl serve``, but for the limit of requests for each token."""
     token = secrets.token_urlsafe(24)
     with tempfile.TemporaryDirectory(prefix="thingctl-bench-") as folder:
         where = ["--data-dir", folder, *([] if journal else ["--in-memory"])]
+        config = Path(folder, "broker.toml")
+        config.write_text("[http]\nrequests_per_second = 0\n")  # one operator stands for all there are
+        where += ["--config", str(config)]
         argv = [str(Path(sys.executable).with_name("thingctl")), "serve", "--open"]
         argv += ["--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0", *where]
         env = {"THINGCTL_ADMIN_TOKEN": token}

@@ -43,6 +43,25 @@ def is_loopback(address: Address) -> bool:
         return False
 
 
+def source_of(host: str) -> str | None:
+    """Whose an address of a peer is, as far as limits go; None: this machine's, or nobody's any more.
+
+    An IPv6 host has at least a whole /64 to itself, so it counts as that.
+
+    >>> source_of("2001:db8::1:2:3:4"), source_of("::ffff:192.0.2.1"), source_of("::1")
+    ('2001:db8::/64', '192.0.2.1', None)
+    """
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None  # a client that has reset the connection already has no address
+    if address.version == 6:
+        if address.ipv4_mapped is None:
+            return None if address.is_loopback else str(ipaddress.ip_network((address, 64), strict=False))
+        address = address.ipv4_mapped
+    return None if address.is_loopback else str(address)
+
+
 def bind_tcp(address: Address) -> socket.socket:
     """Return a socket bound to ``address``, not listening yet; raises OSError."""
     family, kind, protocol, _, where = socket.getaddrinfo(

@@ -132,6 +132,7 @@ class Application:
                 self.directory,
                 note,
                 connections=lambda: len(self.front.connections),
+                rate=settings.http.rate,
             ),
             self._http_socket,
             self._websocket,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 
@@ -10,6 +10,7 @@ from thingctl_broker.acl import AclSettings, check_rule
 from thingctl_broker.addresses import Address, is_loopback, parse_address
 from thingctl_broker.admission import ServiceSettings
 from thingctl_broker.audit import FILE_MAX
+from thingctl_broker.buckets import Rate
 from thingctl_broker.delivery import QUEUE_MAX, WINDOW
 from thingctl_broker.mqtt.limits import FrontLimits
 from thingctl_broker.webhooks import check_uri
@@ -19,6 +20,11 @@ from thingctl_protocol.topics import DEFAULT_ROOT, Topics
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+RATE_MIN: Final = 0.01
+RATE_MAX: Final = 1_000_000
+"""Bounds of a limit, in requests a second."""
 
 
 class ConfigurationError(Exception):
@@ -51,6 +57,15 @@ class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A certificate chain in PEM; with it, the API and the console are served by HTTPS only."""
     tls_key: str = ""
     """Its key; empty: it is in ``tls_cert``."""
+    requests_per_second: float = 1000.0
+    """How often each API token may call, in the long run; 0: as often as it likes."""
+    burst: Annotated[int, msgspec.Meta(ge=1)] = 5000
+    """And so many times at once after a quiet time."""
+
+    @property
+    def rate(self) -> Rate | None:
+        """Of the requests with each token; None: any."""
+        return Rate(self.requests_per_second, self.burst) if self.requests_per_second else None
 
 
 class CommandSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -159,6 +174,7 @@ def check(settings: Settings) -> Settings:
     _check_exposure("http", http, settings.http.tls_cert, allowed=settings.insecure_bind)
     if settings.mqtt.tls_client_ca and not settings.mqtt.tls_cert:
         raise ConfigurationError("mqtt: tls_client_ca needs tls_cert")
+    _check_rate(settings.http.requests_per_second)
     for rule in (*settings.acl.publish, *settings.acl.subscribe):
         fault = check_rule(rule)
         if fault is not None:
@@ -185,6 +201,11 @@ def _check_exposure(what: str, address: Address, tls_cert: str, *, allowed: bool
             f"passwords and tokens: set tls_cert (thingctl tls init makes one), or insecure_bind = true "
             "(--insecure-bind) to do it all the same"
         )
+
+
+def _check_rate(requests_per_second: float) -> None:
+    if requests_per_second and not RATE_MIN <= requests_per_second <= RATE_MAX:
+        raise ConfigurationError(f"http: requests_per_second must be 0, or from {RATE_MIN} to {RATE_MAX}")
 
 
 def _check_webhooks(settings: WebhookSettings) -> None:

@@ -8,9 +8,9 @@ is committed at once, a thousand together.
 
 Only the last state of an execution within a batch is written.
 
-When a commit fails (the disk is full), executions that were created in that batch are
-given back to whoever waits for them (``lost``), nothing new is accepted, and the rest is
-tried again until it succeeds.
+When a commit fails (the disk is full; the file was removed or moved under us, which is looked
+for before each), executions that were created in that batch are given back to whoever waits
+for them (``lost``), nothing new is accepted, and the rest is tried again until it succeeds.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ from thingctl_broker.journal_file import (
     open_to_read,
     open_to_write,
     prepare,
+    wal_of,
 )
+from thingctl_broker.placed import Placed
 from thingctl_broker.records import DELETE, SELECT, Row, RowReader, encode_ids, to_rows, upserts
 
 if TYPE_CHECKING:
@@ -263,9 +265,17 @@ class SqliteJournal:
 
     # The writer's side.
 
+    def _open(self) -> tuple[sqlite3.Connection, Placed]:
+        connection = open_to_write(self._path, self._max_bytes)
+        try:
+            return connection, Placed(self._path, wal_of(self._path))
+        except OSError:
+            connection.close()
+            raise
+
     def _write(self, loop: asyncio.AbstractEventLoop, ready: asyncio.Future[None]) -> None:
         try:
-            connection = open_to_write(self._path, self._max_bytes)
+            connection, placed = self._open()
         except (sqlite3.Error, OSError) as error:
             _tell(loop, ready.set_exception, error)
             return
@@ -273,7 +283,7 @@ class SqliteJournal:
         with closing(connection):
             while (batch := self._batches.get()) is not None:
                 try:
-                    _commit(connection, batch)
+                    _commit(connection, batch, placed)
                 except Exception as error:  # whatever it is, it must not end the writer
                     with contextlib.suppress(sqlite3.Error):
                         connection.execute("ROLLBACK")
@@ -282,7 +292,7 @@ class SqliteJournal:
                     _tell(loop, self._committed, batch)
 
 
-def _commit(connection: sqlite3.Connection, batch: _Batch) -> None:
+def _commit(connection: sqlite3.Connection, batch: _Batch, placed: Placed) -> None:
     connection.execute("BEGIN IMMEDIATE")
     if batch.ids:  # first: what leaves makes room
         connection.execute(DELETE, (batch.ids,))
@@ -294,6 +304,7 @@ def _commit(connection: sqlite3.Connection, batch: _Batch) -> None:
         connection.execute("CREATE TABLE room (filler BLOB)")
         connection.execute("INSERT INTO room VALUES (zeroblob(65536))")
         connection.execute("DROP TABLE room")
+    placed.check()  # here the loop is idle again, and a system call does not cost a change of threads
     connection.execute("COMMIT")
 
 

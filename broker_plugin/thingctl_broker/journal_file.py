@@ -102,7 +102,7 @@ def open_to_write(path: Path, max_bytes: int) -> sqlite3.Connection:
 def check_whole(path: Path) -> None:
     """Raise :class:`JournalError` when there is fault with the database or its log as a whole."""
     try:
-        check_wal(_wal(path))
+        check_wal(wal_of(path))
         with closing(open_to_read(path)) as connection:
             verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     except OSError as error:
@@ -173,12 +173,13 @@ def _connect(path: Path, options: str) -> sqlite3.Connection:
     return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0)
 
 
-def _wal(path: Path) -> Path:
+def wal_of(path: Path) -> Path:
+    """The log that SQLite keeps beside the database."""
     return path.with_name(f"{path.name}-wal")
 
 
 def _wal_size(path: Path) -> int:
     try:
-        return _wal(path).stat().st_size
+        return wal_of(path).stat().st_size
     except FileNotFoundError:
         return 0

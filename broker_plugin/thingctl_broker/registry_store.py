@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from thingctl_broker.errors import NotKept
+from thingctl_broker.placed import Misplaced, Placed
 from thingctl_broker.things import Kept
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class RegistryStore:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="registry")
         self._lock = _lock(directory)
         try:
-            self._connection = self._writer.submit(_open, self._path).result()
+            self._connection, self._placed = self._writer.submit(_open, self._path).result()
         except RegistryError:
             os.close(self._lock)
             raise
@@ -143,8 +144,8 @@ class RegistryStore:
         records: list[Record] = [(kept.value, name, self._record(kept, name)) for kept, name in batch]
         loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(self._writer, partial(_write, self._connection, records))
-        except sqlite3.Error as error:
+            await loop.run_in_executor(self._writer, partial(self._put, records))
+        except (sqlite3.Error, Misplaced) as error:
             self._dirty = dict.fromkeys(batch) | self._dirty
             if not self._failing:
                 self._failing = True
@@ -153,6 +154,10 @@ class RegistryStore:
         if self._failing:
             self._failing = False
             _log.warning("things are kept again")
+
+    def _put(self, records: list[Record]) -> None:
+        self._placed.check()
+        _write(self._connection, records)
 
     def _rows(self, kept: Kept) -> list[tuple[str, bytes]]:
         found = self._connection.execute(
@@ -176,7 +181,7 @@ def _lock(directory: Path) -> int:
     return lock
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def _open(path: Path) -> tuple[sqlite3.Connection, Placed]:
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite's own files take its mode
     except OSError as error:
@@ -187,13 +192,14 @@ def _open(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         _migrate(connection, version)
-    except sqlite3.Error as error:
+        placed = Placed(path, path.with_name(f"{path.name}-wal"))
+    except (sqlite3.Error, OSError) as error:
         connection.close()
         raise RegistryError(f"{path} cannot be used: {error}. It was left as it is.") from None
     except RegistryError:
         connection.close()
         raise
-    return connection
+    return connection, placed
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> int:

@@ -1,6 +1,7 @@
 """The journal: one commit for all that has gathered, in order, whatever the disk does."""
 
 import asyncio
+import shutil
 import sqlite3
 import stat
 import threading
@@ -412,6 +413,65 @@ async def test_a_full_disk_from_the_operators_side(small, tmp_path):
     assert lost.execution_id not in published
     await small.stop()
     assert list(kept(tmp_path)) == [execution.execution_id for execution in service.table]
+
+
+# The files are not there any more.
+
+
+def remove(directory):
+    shutil.rmtree(directory)
+
+
+def move_away(directory):
+    directory.rename(directory.with_name("elsewhere"))
+
+
+def replace(directory):
+    move_away(directory)
+    shutil.copytree(directory.with_name("elsewhere"), directory)
+
+
+def remove_the_log(directory):
+    (directory / "executions.db-wal").unlink()
+
+
+@pytest.mark.parametrize("harm", [remove, move_away, replace, remove_the_log])
+async def test_files_that_were_taken_away_are_missed_before_anybody_is_told_of_a_commit(tmp_path, harm):
+    journal = SqliteJournal(tmp_path / "data")
+    await journal.start()
+    for _ in range(1 if harm is remove_the_log else 2):  # a file a commit is looked at
+        journal.record(make_execution())
+        await settled(journal)
+    harm(tmp_path / "data")
+    calls = Calls()
+    with capture_logs() as logs:
+        journal.record(make_execution())
+        journal.then(calls("kept"), calls("lost"))
+        await eventually(lambda: calls)
+        assert calls == ["lost"]
+        assert not journal.accepting
+        await asyncio.sleep(0.1)  # some tries later
+        assert not journal.accepting
+    assert len(logs) == 1
+    assert "while it was used" in logs[0]["fault"]
+    await journal.stop()
+
+
+async def test_files_that_come_back_are_taken_up_again(tmp_path):
+    journal = SqliteJournal(tmp_path / "data")
+    await journal.start()
+    move_away(tmp_path / "data")
+    calls, execution = Calls(), make_execution()
+    journal.record(execution)
+    journal.then(calls("kept"), lambda: (calls.append("lost"), journal.forget(execution.execution_id)))
+    await eventually(lambda: not journal.accepting)
+    (tmp_path / "elsewhere").rename(tmp_path / "data")
+    await eventually(lambda: journal.accepting)
+    journal.record(after := make_execution())
+    await settled(journal)
+    await journal.stop()
+    assert calls == ["lost"]
+    assert list(kept(tmp_path / "data")) == [after.execution_id]
 
 
 async def test_stopping_on_a_full_disk_tries_once_more_and_says_what_is_lost(small, tmp_path):

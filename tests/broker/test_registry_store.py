@@ -134,6 +134,22 @@ def test_a_damaged_database_is_left_as_it_is(tmp_path):
     assert path.read_bytes() == before
 
 
+async def test_files_that_were_taken_away_are_missed(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry_store, "LAG", 0.01)
+    (tmp_path / "data").mkdir()
+    one = Kept(tmp_path / "data")
+    (tmp_path / "data").rename(tmp_path / "elsewhere")
+    one.registry.define("lamp", Definition(), 1.0)
+    with pytest.raises(NotKept, match="removed or moved while it was used"):
+        await one.store.kept()
+    (tmp_path / "elsewhere").rename(tmp_path / "data")
+    await one.store.kept()
+    await one.store.stop()
+    two = Kept(tmp_path / "data")
+    assert len(two.registry) == 1
+    await two.store.stop()
+
+
 async def test_what_cannot_be_written_is_said_and_tried_again(tmp_path, monkeypatch):
     one = Kept(tmp_path)
     real = registry_store._write

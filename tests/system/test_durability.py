@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import resource
+import shutil
 import time
 from contextlib import closing
 from http.client import HTTPConnection
@@ -235,6 +236,35 @@ def test_a_disk_that_is_full_stops_new_commands_only_and_goes_on_by_itself(tmp_p
         broker.process.wait()
     with serving(tmp_path) as broker:
         assert Operator(broker).ask("GET", "/api/v1/commands")[1] == before
+
+
+def test_a_data_directory_that_is_removed_stops_new_commands_and_not_in_silence(tmp_path):
+    directory = tmp_path / "data"
+    with serving(directory) as broker:
+        operator = Operator(broker)
+        with closing(asyncio.new_event_loop()) as loop:
+            loop.run_until_complete(see(broker.mqtt_address, "lamp"))
+        status, running = operator.send(ttl=600)
+        assert status == 201
+        shutil.rmtree(directory)
+        for _ in range(3):
+            status, refusal = operator.send()
+            assert (status, refusal["type"]) == (503, "urn:thingctl:problem:not-accepting")
+        (line,) = logged(broker, "executions cannot be kept")
+        assert f"{directory}/executions.db" in line
+        assert "was removed or moved while it was used" in line
+        assert operator.ask("GET", "/readyz")[0] == 503
+        assert operator.ask("GET", f"/api/v1/commands/{running['executionId']}")[1]["status"] == "SENT"
+        assert operator.ask("GET", "/api/v1/commands")[1]["executions"] == [running]
+        broker.process.terminate()
+        assert broker.process.wait(10) == 0
+
+
+async def see(address, name):
+    """Let the broker know a thing."""
+    client = await RawClient.connected(address, name)
+    await client.subscribe(TOPICS.request_filter(name))
+    await client.close()
 
 
 def refused(directory):

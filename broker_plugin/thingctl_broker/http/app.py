@@ -17,11 +17,12 @@ from starlette.routing import Route, Router
 
 from thingctl_broker.audit import note_nothing
 from thingctl_broker.http.answers import Answer
-from thingctl_broker.http.auth import authenticate, needs, scope_of
+from thingctl_broker.http.auth import needs, scope_of
+from thingctl_broker.http.callers import Callers
 from thingctl_broker.http.compat.graph import Graph
 from thingctl_broker.http.compat.navixy import Navixy
 from thingctl_broker.http.console import Console
-from thingctl_broker.http.errors import INTERNAL_ERROR, METHOD_NOT_ALLOWED, Problem, problem_of
+from thingctl_broker.http.errors import INTERNAL_ERROR, METHOD_NOT_ALLOWED, UNAUTHORIZED, Problem, problem_of
 from thingctl_broker.http.openapi import OPENAPI, describe
 from thingctl_broker.http.queries import Parameters
 from thingctl_broker.http.routes_commands import COMMANDS, Commands
@@ -32,7 +33,6 @@ from thingctl_broker.http.routes_thing_types import ThingTypes
 from thingctl_broker.http.routes_things import Things
 from thingctl_broker.http.routes_tokens import Tokens
 from thingctl_broker.http.stream import Streams
-from thingctl_broker.origin import Origin, origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from thingctl_broker.audit import Note
-    from thingctl_broker.credentials import TokenStore
+    from thingctl_broker.buckets import Rate
+    from thingctl_broker.credentials import Token, TokenStore
     from thingctl_broker.directory import Directory
     from thingctl_broker.http.compat.dialect import Dialect
     from thingctl_broker.operations import Operations, RolloutDriver
@@ -57,12 +58,14 @@ def create_app(
     note: Note = note_nothing,
     *,
     connections: Callable[[], int] | None = None,
+    rate: Rate | None = None,
 ) -> Api:
     """Make the API over ``operations``. It runs in the loop that they live in.
 
     ``note`` writes down what is done to tokens. ``connections``: how many MQTT connections
-    are open, for ``/metrics``.
+    are open, for ``/metrics``. ``rate``: how often each token may call; None: as often as it likes.
     """
+    callers = Callers(tokens, rate, operations.counters)
     groups = Groups(operations, rollouts)
     probes = Probes(operations, connections)
     streams = Streams(operations)
@@ -80,9 +83,10 @@ def create_app(
         routes,
         tokens,
         operations,
+        callers=callers,
         streams=streams,
         probes=probes,
-        dialects=(Navixy(operations, tokens), Graph(operations)),
+        dialects=(Navixy(operations, callers), Graph(operations)),
     )
 
 
@@ -96,6 +100,7 @@ class Api:
         tokens: TokenStore,
         operations: Operations,
         *,
+        callers: Callers,
         streams: Streams,
         probes: Probes,
         dialects: Sequence[Dialect] = (),
@@ -108,6 +113,7 @@ class Api:
         self.dialects = dialects
         self._open_paths = OPEN_PATHS.union(*(dialect.open_paths for dialect in dialects))
         self._tokens = tokens
+        self._callers = callers
         self._operations = operations
         self._stopping = False
         self._log = structlog.get_logger("thingctl.http")
@@ -154,9 +160,7 @@ class Api:
                 await self._console.answer(scope)(scope, receive, send)
                 return
             if path not in self._open_paths:
-                token = scope["token"] = authenticate(scope, self._tokens)
-                client = scope["client"]
-                origin.set(Origin(token.name, client[0] if client else ""))
+                scope["token"] = await self._caller(scope)
             if path == COMMANDS and scope["method"] == "POST":
                 # Straight to the busiest endpoint: the router costs as much as all the rest.
                 answer = await self._commands.send(scope, receive)
@@ -173,6 +177,14 @@ class Api:
         except Exception as error:
             answer = self._told(scope, self._problem(scope, error))
         await answer(scope, receive, send)
+
+    async def _caller(self, scope: Scope) -> Token:
+        try:
+            return self._callers.admit(scope)
+        except Problem as problem:
+            if problem.kind is not UNAUTHORIZED or not await self._tokens.look_again():
+                raise
+        return self._callers.admit(scope)  # another process may have made the token a moment ago
 
     def _told(self, scope: Scope, problem: Problem) -> Answer:
         for dialect in self.dialects:

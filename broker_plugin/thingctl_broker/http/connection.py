@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 CLOSE: Final = (b"connection", b"close")
 
 HEAD_MAX: Final = 32 * 1024
-"""Bytes of a request line and its headers."""
+"""Bytes of a request line and its headers, with one space behind each colon."""
 
 REQUEST_MAX: Final = HEAD_MAX + BODY_MAX + 2 * DRAIN_MAX
 """Bytes of a whole request, chunk framing and trailers and all. Whoever sends more was told before."""
@@ -48,6 +48,14 @@ CONNECTIONS_MAX: Final = 2000
 """Open connections: each costs a file descriptor that a thing could have had."""
 
 
+_LINE: Final = len("GET  HTTP/1.1\r\n\r\n")
+_HEADER: Final = len(": \r\n")
+
+
+class _HeadTooLarge(Exception):
+    """The head is there, and longer than it may be."""
+
+
 class Connection(HttpToolsProtocol):
     """One connection, bounded in size and time."""
 
@@ -56,6 +64,10 @@ class Connection(HttpToolsProtocol):
         self.access_log = False
         self._received = 0
         """Bytes of the request that is arriving."""
+        self._chunk = 0
+        """Bytes of what came last."""
+        self._shared = 0
+        """Bytes of what ended the request before, and may hold some of this one."""
         self._begun = False
         """Whether something of that request is there already."""
         self._head_complete = False
@@ -72,7 +84,8 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Feed the parser, within bounds."""
         self._unset_keepalive_if_required()
-        self._received += len(data)
+        self._chunk = len(data)
+        self._received += self._chunk
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -80,11 +93,14 @@ class Connection(HttpToolsProtocol):
                 self.handle_websocket_upgrade()
                 return
             # To anything else the request is answered as if it had not asked.
-        except httptools.HttpParserError:
-            self.refuse(INVALID_REQUEST, "what was received is not an HTTP/1.1 request")
+        except httptools.HttpParserError as error:
+            if isinstance(error.__context__, _HeadTooLarge):
+                self._refuse_head()
+            else:
+                self.refuse(INVALID_REQUEST, "what was received is not an HTTP/1.1 request")
             return
         if self._received > HEAD_MAX and not self._head_complete:
-            self.refuse(HEAD_TOO_LARGE, f"they are longer than {HEAD_MAX} bytes")
+            self._refuse_head()
         elif self._received > REQUEST_MAX:
             self.transport.abort()
 
@@ -103,13 +119,24 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is there: the application starts."""
         self._head_complete = True
+        # However it came: all in one piece, it may be longer than what is refused while it comes.
+        if self._received + self._shared > HEAD_MAX and self._head_size() > HEAD_MAX:
+            raise _HeadTooLarge
         super().on_headers_complete()
         # The application starts in a turn of its own, so this is in time.
         self.scope[WHOLE] = partial(self._write_whole, self.cycle)  # type: ignore[typeddict-unknown-key]
 
+    def _head_size(self) -> int:
+        headers = sum(len(name) + len(value) + _HEADER for name, value in self.headers)
+        return _LINE + len(self.url) + headers
+
+    def _refuse_head(self) -> None:
+        self.refuse(HEAD_TOO_LARGE, f"they are longer than {HEAD_MAX} bytes")
+
     def on_message_complete(self) -> None:
         """The request is there."""
         self._received = 0
+        self._shared = self._chunk
         self._begun = False
         self._head_complete = False
         self._arriving_since = None

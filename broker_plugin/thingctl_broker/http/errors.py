@@ -77,6 +77,7 @@ IN_USE: Final = Kind("in-use", 409, "It is still needed")
 BODY_TOO_LARGE: Final = Kind("body-too-large", 413, "The body is too large")
 UNSUPPORTED_MEDIA_TYPE: Final = Kind("unsupported-media-type", 415, "The body must be plain JSON")
 QUEUE_FULL: Final = Kind("queue-full", 429, "Too many requests wait for this thing")
+RATE_LIMITED: Final = Kind("rate-limited", 429, "Too many requests came")
 HEAD_TOO_LARGE: Final = Kind("head-too-large", 431, "The request line and headers are too large")
 INTERNAL_ERROR: Final = Kind("internal-error", 500, "The broker failed")
 TABLE_FULL: Final = Kind("table-full", 503, "The broker holds as many live executions as it may")
@@ -109,6 +110,7 @@ KINDS: Final = (
     BODY_TOO_LARGE,
     UNSUPPORTED_MEDIA_TYPE,
     QUEUE_FULL,
+    RATE_LIMITED,
     HEAD_TOO_LARGE,
     INTERNAL_ERROR,
     TABLE_FULL,

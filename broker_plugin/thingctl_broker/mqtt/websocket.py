@@ -12,6 +12,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from websockets.exceptions import InvalidMessage, SecurityError
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
@@ -64,6 +65,8 @@ class WebSocket(asyncio.Protocol, asyncio.Transport):
                 self._open(event)
             elif isinstance(event, Frame):
                 self._take(event)
+        if self._mqtt is None and isinstance(self._protocol.handshake_exc, InvalidMessage):
+            self._tell(data, self._protocol.handshake_exc.__cause__)
         self._flush()
 
     def eof_received(self) -> bool:
@@ -148,6 +151,20 @@ class WebSocket(asyncio.Protocol, asyncio.Transport):
         if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
             self._mqtt = Connection(self._front)
             self._mqtt.connection_made(self)
+
+    def _tell(self, request: bytes, error: BaseException | None) -> None:
+        """Say why a request that HTTP let through asks for no WebSocket; the library only closes."""
+        if self._transport.is_closing():
+            return
+        if not request.startswith(b"GET "):
+            response = self._protocol.reject(HTTPStatus.METHOD_NOT_ALLOWED, "WebSocket is asked for by GET\n")
+            response.headers["Allow"] = "GET"
+        elif isinstance(error, SecurityError):
+            status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            response = self._protocol.reject(status, f"{error}\n")
+        else:
+            response = self._protocol.reject(HTTPStatus.BAD_REQUEST, f"{error}\n")
+        self._transport.write(response.serialize())
 
     def _is_from_here(self, origins: list[str]) -> bool:
         """Whether no browser asks, or one that got its page here."""

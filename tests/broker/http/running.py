@@ -38,14 +38,14 @@ class Reply(NamedTuple):
 class RunningApi:
     """Serves until ``close``. ``call`` runs a function in the server's loop."""
 
-    def __init__(self, things=("lamp", "lock"), journal=None):
+    def __init__(self, things=("lamp", "lock"), journal=None, rate=None):
         self.service, self.link, self.clock = service_with_fakes(things, journal)
         self.tokens = TokenStore.open(None, TOKEN)
         self.passwords = Passwords()
         self.operations = EmbeddedOperations(self.service)
         self.rollouts = Rollouts(self.service)
         self.directory = Directory(self.operations, self.passwords)
-        self.app = create_app(self.operations, self.rollouts, self.tokens, self.directory)
+        self.app = create_app(self.operations, self.rollouts, self.tokens, self.directory, rate=rate)
         self.loop_errors = []
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(lambda _, context: self.loop_errors.append(context))

@@ -155,6 +155,45 @@ def test_a_head_may_be_long_but_not_endless(api):
         assert eof(sock)
 
 
+def head_of(size):
+    """A request of that many bytes without a body."""
+    head = b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: %b\r\n\r\n"
+    return head % (b"y" * (size - len(head % b"")))
+
+
+@pytest.mark.parametrize("cuts", ["whole", "late", "early", "pipelined"])
+@pytest.mark.parametrize(
+    ("size", "status"), [(limits.HEAD_MAX, 200), (limits.HEAD_MAX + 1, 431), (limits.HEAD_MAX * 2, 431)]
+)
+async def test_how_long_a_head_may_be_does_not_depend_on_how_it_comes(connection, cuts, size, status):
+    """As the loop may hand it over."""
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    connection.app = app
+    head = head_of(size)
+    assert len(head) == size
+    if cuts == "whole":
+        pieces = [head]
+    elif cuts == "late":
+        pieces = [head[:-1], head[-1:]]
+    elif cuts == "early":
+        pieces = [head[:50], head[50:]]
+    else:
+        pieces = [head_of(30_000), head_of(100) + head[:20_000], head[20_000:]]
+    for piece in pieces:
+        connection.data_received(piece)
+        for _ in range(5):
+            await asyncio.sleep(0)
+    answers = [
+        int(line[9:12]) for line in connection.transport.written.split(b"\r\n") if line[:5] == b"HTTP/"
+    ]
+    assert answers == [200] * (2 if cuts == "pipelined" else 0) + [status]
+    assert bool(connection.transport.fate) == (status == 431)
+
+
 def test_a_client_that_aborts_costs_nothing_and_is_not_worth_a_line(api, capsys):
     for cut in (0, 1, 30, 100, len(post()) - 1):
         sock = api.raw()

@@ -109,6 +109,44 @@ async def test_who_may_not_upgrade_is_told_so(running, path, subprotocols, origi
     assert not running.front.connections
 
 
+def upgrade(method=b"GET", headers=b"", path=b"/mqtt"):
+    return (
+        b"%b %b HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        b"Sec-WebSocket-Protocol: mqtt\r\n%b\r\n" % (method, path, headers)
+    )
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (upgrade(), b"101 "),
+        (upgrade(headers=b"".join(b"X-%d: y\r\n" % i for i in range(200))), b"431 "),
+        (upgrade(headers=b"X: %b\r\n" % (b"y" * 10_000)), b"431 "),
+        (upgrade(path=b"/mqtt?" + b"y" * 10_000), b"431 "),
+        (upgrade(b"POST"), b"405 "),
+        (upgrade(b"HEAD"), b"405 "),
+        (upgrade(b"POST", b"Content-Length: 2\r\n") + b"{}", b"405 "),
+        (upgrade(headers=b"Content-Length: 2\r\n") + b"{}", b"400 "),
+        (upgrade(headers=b"Transfer-Encoding: chunked\r\n") + b"0\r\n\r\n", b"400 "),
+    ],
+)
+async def test_every_wish_to_upgrade_gets_a_status(running, request_, status):
+    running, port = running
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request_)
+        line = await asyncio.wait_for(reader.readline(), 5)
+        assert line.startswith(b"HTTP/1.1 " + status)
+        if status != b"101 ":
+            rest = (await asyncio.wait_for(reader.read(), 5)).lower()  # and then the end
+            assert (b"\r\nallow: get\r\n" in rest) == (status == b"405 ")
+            assert rest.count(b"http/1.1") == 0
+    finally:
+        writer.close()
+    await eventually(lambda: not running.front.connections)
+
+
 async def test_a_page_of_the_broker_itself_may_connect(running):
     _, port = running
     async with connect(url(port), subprotocols=["mqtt"], origin=f"http://127.0.0.1:{port}") as client:

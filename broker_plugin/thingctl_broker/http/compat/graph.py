@@ -67,6 +67,7 @@ CODES: Final = {
     "no-payload": "itemNotFound",
     "method-not-allowed": "notAllowed",
     "queue-full": "activityLimitReached",
+    "rate-limited": "activityLimitReached",
     "table-full": "serviceNotAvailable",
     "not-accepting": "serviceNotAvailable",
     "internal-error": "generalException",

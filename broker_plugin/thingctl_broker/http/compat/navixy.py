@@ -20,7 +20,6 @@ from thingctl_broker.http.bodies import decode_body, read_json_body
 from thingctl_broker.http.compat.dialect import printed
 from thingctl_broker.http.errors import INVALID_BODY, UNAUTHORIZED, Kind, Problem
 from thingctl_broker.http.queries import Parameters
-from thingctl_broker.origin import Origin, origin
 from thingctl_broker.table import Query
 from thingctl_protocol.messages import EMPTY_OBJECT
 from thingctl_protocol.statuses import Status
@@ -28,8 +27,9 @@ from thingctl_protocol.statuses import Status
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from thingctl_broker.credentials import Token, TokenStore
+    from thingctl_broker.credentials import Token
     from thingctl_broker.executions import Execution
+    from thingctl_broker.http.callers import Callers
     from thingctl_broker.operations import Operations
     from thingctl_broker.table import Page
     from thingctl_broker.things import Thing
@@ -69,6 +69,7 @@ CODES: Final = {
     "body-too-large": (9, "Too large request", 412),
     "forbidden": (13, "Operation not permitted", 403),
     "queue-full": (15, "Too many requests (rate limit exceeded)", 429),
+    "rate-limited": (15, "Too many requests (rate limit exceeded)", 429),
     "not-found": (111, "Wrong handler", 400),
     "method-not-allowed": (112, "Wrong method", 400),
     _NO_COMMAND.name: (204, "Entity not found", 404),
@@ -188,9 +189,9 @@ class Navixy:
 
     open_paths: frozenset[str] = frozenset({SEND, SEND_RAW, STATUS})
 
-    def __init__(self, operations: Operations, tokens: TokenStore) -> None:
+    def __init__(self, operations: Operations, callers: Callers) -> None:
         self._operations = operations
-        self._tokens = tokens
+        self._callers = callers
 
     def owns(self, path: str) -> bool:
         """Whether the path is Navixy's: below ``/v2/``."""
@@ -245,7 +246,20 @@ class Navixy:
         return Answer(status, printed(reply), problem.headers)
 
     async def _read(self, request: Request, decoder: msgspec.json.Decoder[_B]) -> tuple[Token, _B]:
-        """Whose request it is, and its body."""
+        """Whose request it is, and its body. The token is in there, so the body is read first."""
+        try:
+            encoded, plain = await self._heard(request)
+        except Problem:
+            self._callers.failed(request.scope)
+            raise
+        token = self._callers.verify(request.scope, plain)
+        if token is None:
+            raise Problem(UNAUTHORIZED, "the hash is no valid API token")
+        return token, decode_body(decoder, encoded)
+
+    @staticmethod
+    async def _heard(request: Request) -> tuple[bytes, str]:
+        """The body as JSON, and the token in it."""
         Parameters(request.scope["query_string"], _NONE)
         headers = dict(request.scope["headers"])
         form = headers.get(b"content-type", b"").partition(b";")[0].strip().lower() == _FORM
@@ -254,13 +268,7 @@ class Navixy:
         encoded = await read_json_body(headers, request.receive)
         if form:
             encoded = _from_form(encoded)
-        keyed = decode_body(_keyed, encoded)
-        token = self._tokens.verify(keyed.hash)
-        if token is None:
-            raise Problem(UNAUTHORIZED, "the hash is no valid API token")
-        client = request.scope["client"]
-        origin.set(Origin(token.name, client[0] if client else ""))
-        return token, decode_body(decoder, encoded)
+        return encoded, decode_body(_keyed, encoded).hash
 
     async def _sent(
         self, token: Token, body: _Body, action: str, params: bytes, ttl: int | None, *, reliable: bool
