@@ -18,7 +18,7 @@ class EndWaiters:
     def __init__(self, events: Events) -> None:
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
         self._released = False
-        events.subscribe(self._on_change)
+        events.subscribe(self._on_end, (Change.ENDED,))
 
     async def wait(self, execution: Execution, seconds: float) -> bool:
         """Wait until the execution has ended, at most ``seconds``; return whether it has.
@@ -49,8 +49,8 @@ class EndWaiters:
                 if not waiter.done():
                     waiter.set_result(None)
 
-    def _on_change(self, execution: Execution, change: Change) -> None:
-        if change is Change.ENDED and self._waiters:
+    def _on_end(self, execution: Execution, _: Change) -> None:
+        if self._waiters:
             for waiter in self._waiters.get(execution.execution_id, ()):
                 if not waiter.done():
                     waiter.set_result(None)

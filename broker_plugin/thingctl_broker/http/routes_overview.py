@@ -66,7 +66,7 @@ class OverviewPage:
         self._service = service
         self._overview = Overview()
         self._overview.seed(service.table, service.unix())
-        service.events.subscribe(self._on_change)
+        service.events.subscribe(self._on_change, (Change.CREATED, Change.ENDED))
 
     def routes(self) -> list[Route]:
         """The endpoint with its path."""

@@ -95,7 +95,7 @@ class Measures(Collector):
         self._connections = connections
         self._verdicts = [0] * (len(BUCKETS) + 1)
         self._seconds = 0.0
-        service.events.subscribe(self._on_change)
+        service.events.subscribe(self._on_change, (Change.ENDED,))
 
     def collect(self) -> Iterable[Metric]:
         """Every family with its samples."""
