@@ -30,7 +30,7 @@ class Runner:
         self._application = application
         self._service = application.service
         self._load = InProcessLoad(self._send)
-        self._service.events.subscribe(self._on_change)
+        self._service.events.subscribe(self._on_end, (Change.ENDED,))
 
     async def serve(self) -> None:
         """Obey stdin, then end the process as an operator would."""
@@ -41,9 +41,8 @@ class Runner:
     def _send(self, thing: str) -> str:
         return self._service.send(thing, "setTemperature", PARAMS, TTL).execution_id
 
-    def _on_change(self, execution: Execution, change: Change) -> None:
-        if change is Change.ENDED:
-            self._load.ended(execution.execution_id, str(execution.status))
+    def _on_end(self, execution: Execution, _: Change) -> None:
+        self._load.ended(execution.execution_id, str(execution.status))
 
 
 def main() -> None:

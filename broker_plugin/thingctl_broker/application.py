@@ -15,7 +15,7 @@ import structlog
 
 from thingctl_broker import webhook_secret
 from thingctl_broker.addresses import Address, bound_to
-from thingctl_broker.audit import Audit, Event, note_nothing
+from thingctl_broker.audit import TOLD, Audit, Event, note_nothing
 from thingctl_broker.clock import SystemClock
 from thingctl_broker.config import ConfigurationError, Settings
 from thingctl_broker.credentials import CredentialsError, TokenStore
@@ -151,7 +151,7 @@ class Application:
         if self._registry_store is not None:
             self._registry_store.start()
         if self._audit is not None:
-            self.service.events.subscribe(self._audit.on_change)
+            self.service.events.subscribe(self._audit.on_change, TOLD)
             self._audit.note(Event.STARTED, detail="open enrolment" if self.settings.open else "")
         mqtt_tls = None if self._mqtt_tls is None else self._mqtt_tls.context
         await self.front.start(self.service, broker, [self._mqtt_socket], mqtt_tls)

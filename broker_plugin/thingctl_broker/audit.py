@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from thingctl_broker.executions import Execution
+    from thingctl_broker.origin import Origin
+    from thingctl_protocol.statuses import Status
 
 AUDIT_FILE: Final = "audit.log"
 FILE_MAX: Final = 256 * 1024 * 1024
@@ -83,14 +85,16 @@ class Event(StrEnum):
     LOST = "audit.lost"
 
 
-_TOLD: Final = {
+TOLD: Final = {
     Change.CREATED: Event.COMMAND_SENT.value,
     Change.CANCEL_REQUESTED: Event.COMMAND_CANCEL.value,
     Change.ENDED: Event.COMMAND_ENDED.value,
     Change.LATE: Event.COMMAND_LATE.value,
 }
-_CANCEL: Final = _TOLD[Change.CANCEL_REQUESTED]
-_WITHOUT_STATUS: Final = frozenset({Event.COMMAND_SENT.value, Event.COMMAND_CANCEL.value})
+"""Of a command's changes only its beginning and its end are told, and a cancel."""
+
+_SENT: Final = Event.COMMAND_SENT.value
+_CANCEL: Final = Event.COMMAND_CANCEL.value
 
 
 class Note(Protocol):
@@ -181,33 +185,13 @@ class Audit:
         self._put((self._unix(), event, caller.who, caller.address, thing, "", "", "", "", detail))
 
     def on_change(self, execution: Execution, change: Change) -> None:
-        """Write down what has become of an execution; a listener of the service's events.
+        """Write down what has become of an execution; a listener of the service's events for ``TOLD``.
 
-        Of a command's changes only its beginning and its end are told, and a cancel.
+        Here is only noted what may be another thing in a moment; the rest is the writer's work.
         """
-        event = _TOLD.get(change)
-        if event is None:
-            return
-        who, address = origin.get()
-        if event is not _CANCEL:
-            # Who sent it, whoever's call this happens in: a command to many goes on by itself.
-            address = address if who == execution.requested_by else ""
-            who = execution.requested_by or who
         late = execution.late
-        self._put(
-            (
-                execution.created_at if change is Change.CREATED else self._unix(),
-                event,
-                who,
-                address,
-                execution.thing,
-                execution.action,
-                execution.execution_id,
-                execution.command_id,
-                "" if event in _WITHOUT_STATUS else str(execution.status if late is None else late.status),
-                execution.params if change is Change.CREATED else "",  # digested by the writer
-            )
-        )
+        status = execution.status if late is None else late.status
+        self._put((self._unix(), TOLD[change], origin.get(), execution, status))
 
     def _put(self, fields: tuple[Any, ...]) -> None:
         if self._queue.qsize() >= QUEUED_MAX:
@@ -343,11 +327,33 @@ def _end_of_chain(paths: list[Path]) -> tuple[str, bytes]:
 
 
 def _line(fields: tuple[Any, ...]) -> bytes:
-    at, event, who, source, thing, action, execution_id, command_id, status, detail = fields
-    if isinstance(detail, bytes):
-        detail = f"params sha256:{hashlib.sha256(detail).hexdigest()}"
-    record = Record(rfc3339(at), event, who, source, thing, action, execution_id, command_id, status, detail)
+    """What was noted, as it is written: by ``note`` the fields of the record, or by ``on_change``."""
+    record = _of_change(*fields) if len(fields) == _OF_CHANGE else Record(rfc3339(fields[0]), *fields[1:])
     return _encode(record) + b"\n"
+
+
+_OF_CHANGE: Final = 5
+
+
+def _of_change(at: float, event: str, caller: Origin, execution: Execution, status: Status) -> Record:
+    who, address = caller
+    if event is not _CANCEL:
+        # Who sent it, whoever's call this happened in: a command to many goes on by itself.
+        address = address if who == execution.requested_by else ""
+        who = execution.requested_by or who
+    is_new = event is _SENT
+    return Record(
+        rfc3339(execution.created_at if is_new else at),
+        event,
+        who,
+        address,
+        execution.thing,
+        execution.action,
+        execution.execution_id,
+        execution.command_id,
+        "" if is_new or event is _CANCEL else str(status),
+        f"params sha256:{hashlib.sha256(execution.params).hexdigest()}" if is_new else "",
+    )
 
 
 def _write_all(file: int, data: bytes) -> None:

@@ -45,7 +45,7 @@ class EmbeddedOperations:
         self.make_id = service.make_id
         self.check = service.check
         self.is_reachable = service.is_reachable
-        service.events.subscribe(self._on_change)
+        service.events.subscribe(self._on_change, (Change.CREATED, Change.ENDED))
 
     @property
     def accepting(self) -> bool:
@@ -186,7 +186,7 @@ class EmbeddedOperations:
     def _on_change(self, execution: Execution, change: Change) -> None:
         if change is Change.CREATED:
             self._overview.created(execution.created_at)
-        elif change is Change.ENDED:
+        else:
             self._waiters.ended(execution.execution_id)
             if execution.ended_at is not None:
                 seconds = execution.ended_at - execution.created_at

@@ -168,13 +168,15 @@ class SqliteJournal:
     def record(self, execution: Execution) -> None:
         """Keep the execution as it stands when the batch is taken."""
         self._dirty[execution.execution_id] = execution
-        self._schedule()
+        if not self._scheduled:
+            self._schedule()
 
     def forget(self, execution_id: str) -> None:
         """Let an execution go."""
         self._dirty.pop(execution_id, None)
         self._forgotten.add(execution_id)
-        self._schedule()
+        if not self._scheduled:
+            self._schedule()
 
     def then(self, kept: Callable[[], None], lost: Callable[[], None] | None = None) -> None:
         """Call ``kept`` when everything recorded so far is on the disk; at once if it is.
@@ -186,12 +188,13 @@ class SqliteJournal:
             kept()
             return
         self._waiting.append(_Waiting(kept, lost))
-        self._schedule()
+        if not self._scheduled:
+            self._schedule()
 
     # The loop's side.
 
     def _schedule(self) -> None:
-        if self._scheduled or self._busy or self._failing or self._thread is None:
+        if self._busy or self._failing or self._thread is None:
             return
         assert self._loop is not None
         self._scheduled = True

@@ -129,7 +129,7 @@ def upserts(rows: list[Row]) -> list[tuple[str, list[Any]]]:
 
 def to_row(execution: Execution, *, new: bool) -> Row:
     """The execution as it stands now. Encoded JSON goes as text, and comes back byte for byte."""
-    execution_id, status = execution.execution_id, execution.status.value
+    execution_id, status = execution.execution_id, str(execution.status)
     head, head_check = "", 0
     if new:
         encoded = _encode(

@@ -55,7 +55,7 @@ class Rollouts:
         self._saved_at: dict[str, float] = {}
         self._woken = asyncio.Event()
         self._driver: asyncio.Task[None] | None = None
-        service.events.subscribe(self._on_change)
+        service.events.subscribe(self._on_end, (Change.ENDED,))
 
     def __len__(self) -> int:
         return len(self._rollouts)
@@ -166,8 +166,8 @@ class Rollouts:
                 return
         raise TableFull(f"{ROLLOUTS_MAX} commands to many things are still under way")
 
-    def _on_change(self, execution: Execution, change: Change) -> None:
-        if change is Change.ENDED and (rollout := self._rollouts.get(execution.command_id)) is not None:
+    def _on_end(self, execution: Execution, _: Change) -> None:
+        if self._rollouts and (rollout := self._rollouts.get(execution.command_id)) is not None:
             rollout.ended(execution.status)
             self._woken.set()
 

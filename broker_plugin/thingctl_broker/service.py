@@ -9,7 +9,7 @@ published, and a response acknowledged, only when its record is kept.
 from __future__ import annotations
 
 import random
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -39,6 +39,7 @@ from thingctl_protocol.messages import (
     decode_response,
     encode_request,
 )
+from thingctl_protocol.statuses import TERMINAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -47,6 +48,19 @@ if TYPE_CHECKING:
 
 EXPIRE_MAX: Final = 1000
 """Executions closed, and let go, in one call of ``expire``: the loop has other work too."""
+
+_check_action_name: Final = lru_cache(maxsize=1024)(check_action_name)
+"""There are few actions and many commands. Names that are wrong are not remembered, nor how long they are."""
+
+# Looked up once: it is a call of a function in Python 3.11, and these are asked for with every command.
+_CREATED: Final = Change.CREATED
+_PUBLISHED: Final = Change.PUBLISHED
+_DELIVERED: Final = Change.DELIVERED
+_PROGRESSED: Final = Change.PROGRESSED
+_ENDED: Final = Change.ENDED
+_APPLIED: Final = Outcome.APPLIED
+
+_ENDED_COUNTERS: Final = {status: f"executions.{status}" for status in TERMINAL}
 
 _OUTCOME_COUNTERS: Final = {
     Outcome.REPEATED: "responses.repeated",
@@ -120,18 +134,21 @@ class CommandService:
         :class:`QueueFull`, :class:`~thingctl_broker.errors.IdempotencyConflict`, :class:`NotAccepting` or
         :class:`~thingctl_broker.errors.TableFull`; then nothing has happened.
         """
-        whole = params + post_back_uri.encode() if post_back_uri else params
-        print_ = fingerprint(thing, action, whole, ttl) if idempotency_key else ""
-        if print_ and (earlier := self._keys.find(requested_by, idempotency_key, print_)) is not None:
-            return earlier
+        print_ = ""
+        if idempotency_key:
+            print_ = fingerprint(thing, action, params + post_back_uri.encode(), ttl)
+            earlier = self._keys.find(requested_by, idempotency_key, print_)
+            if earlier is not None:
+                return earlier
         if not self.journal.accepting:
             raise NotAccepting("commands cannot be kept at present, so none is accepted", retry_after=5)
         ttl = self.admission.ttl(ttl)
         at = self._clock.unix()
         unix_ms = int(at * 1000)
         try:
-            check_thing_name(thing, "/thingId")
-            check_action_name(action, "/action")
+            if thing not in self.things:
+                check_thing_name(thing, "/thingId")
+            _check_action_name(action, "/action")
             check_json_object(params, "/params")
             command_id = command_id or self._ids.make(unix_ms, self._entropy(62))
             payload = encode_request(
@@ -146,12 +163,12 @@ class CommandService:
                 retry_after=1 if self._deliveries.is_reachable(thing) else 30,
             )
         execution = Execution(
-            execution_id=self._ids.make(unix_ms, self._entropy(62)),
-            command_id=command_id,
-            thing=thing,
-            action=action,
-            params=params,
-            ttl=ttl,
+            self._ids.make(unix_ms, self._entropy(62)),
+            command_id,
+            thing,
+            action,
+            params,
+            ttl,
             created_at=at,
             deadline=self._clock.monotonic() + ttl,
             requested_by=requested_by,
@@ -162,12 +179,13 @@ class CommandService:
         left = self.table.add(execution)
         if left is not None:
             self._forget(left)
-        self._keys.remember(execution)
+        if print_:
+            self._keys.remember(execution)
         self.counters["executions.created"] += 1
         at_once = self._publisher.offer(execution, at)
-        self._changed(execution, Change.CREATED)
+        self._changed(execution, _CREATED)
         if at_once:
-            self.events.emit(execution, Change.PUBLISHED)
+            self.events.emit(execution, _PUBLISHED)
         self.journal.then(
             partial(self._publisher.write, execution, 1, payload, again=False) if at_once else _nothing,
             partial(self._withdraw, execution),
@@ -245,7 +263,7 @@ class CommandService:
         """A thing's MQTT client has acknowledged a request (PUBACK)."""
         execution = self.table.get(execution_id)
         if execution is not None and execution.delivered(self._clock.unix()):
-            self._changed(execution, Change.DELIVERED)
+            self._changed(execution, _DELIVERED)
         self._publisher.acknowledged(thing, execution_id)
 
     def respond(self, thing: str, execution_id: str, payload: bytes, kept: Callable[[], None]) -> None:
@@ -277,12 +295,12 @@ class CommandService:
             else:
                 at = self._clock.unix()
                 outcome = execution.respond(response, at)
-                if outcome is Outcome.APPLIED:
+                if outcome is _APPLIED:
                     self.counters["responses.applied"] += 1
                     if execution.is_terminal:
                         self._ended(execution)
                     else:
-                        self._changed(execution, Change.PROGRESSED)
+                        self._changed(execution, _PROGRESSED)
                         self._publisher.acknowledged(thing, execution_id)  # it has the request
                 else:
                     self._note_outcome(execution, outcome)
@@ -387,9 +405,9 @@ class CommandService:
         self._ended(execution)
 
     def _ended(self, execution: Execution) -> None:
-        self.counters[f"executions.{execution.status}"] += 1
+        self.counters[_ENDED_COUNTERS[execution.status]] += 1
         self.table.ended(execution)
-        self._changed(execution, Change.ENDED)
+        self._changed(execution, _ENDED)
         self._publisher.ended(execution.thing, execution.execution_id)
 
     def _changed(self, execution: Execution, change: Change) -> None:

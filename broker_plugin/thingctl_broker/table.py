@@ -146,7 +146,8 @@ class ExecutionTable:
         """Note that an execution has just become terminal; call it once for each."""
         self._ended.append(execution.execution_id)
         # Deadlines of ended executions go when they are due, or all at once when they are most.
-        if len(self._deadlines) > 1000 and len(self._deadlines) > 2 * self.live:
+        deadlines = len(self._deadlines)
+        if deadlines > 1000 and deadlines > 2 * self.live:
             self._deadlines = [
                 (deadline, execution_id)
                 for deadline, execution_id in self._deadlines

@@ -153,6 +153,9 @@ class ThingRegistry:
     def __iter__(self) -> Iterator[Thing]:
         return iter(self._things.values())
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._things
+
     def get(self, name: str) -> Thing | None:
         """The thing with that name, if it is known."""
         return self._things.get(name)

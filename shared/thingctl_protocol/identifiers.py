@@ -16,8 +16,7 @@ _THING: Final = re.compile(rf"[A-Za-z0-9:_.-]{{1,{THING_MAX}}}")
 _ACTION: Final = re.compile(rf"[A-Za-z0-9:_./-]{{1,{ACTION_MAX}}}")
 _ID: Final = re.compile(rf"[A-Za-z0-9:_.-]{{1,{ID_MAX}}}")
 _UUID7: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
-_RANDOM_BITS: Final = 62
-_SEQUENCE_BITS: Final = 12
+_SEQUENCES: Final = 1 << 12
 
 
 def is_thing_name(text: str) -> bool:
@@ -66,24 +65,33 @@ class IdSource:
     method 1); when it is full, the id's millisecond moves ahead of the clock.
     """
 
-    __slots__ = ("_last",)
+    __slots__ = ("_head", "_millisecond", "_sequence")
 
     def __init__(self) -> None:
-        self._last = 0  # the millisecond and the sequence, as one number
+        self._millisecond = 0
+        self._sequence = 0
+        self._head = _head(0)
 
     def make(self, unix_ms: int, entropy: int) -> str:
         """Return the next id, e.g. ``0193448f-5d1c-7000-9b3c-0a1b2c3d4e5f``.
 
         ``unix_ms``: milliseconds since 1970. ``entropy``: at least 62 random bits.
         """
-        self._last = stamp = max(self._last + 1, unix_ms << _SEQUENCE_BITS)
-        millisecond = stamp >> _SEQUENCE_BITS
-        sequence = stamp & 0xFFF
-        digits = (
-            f"{millisecond & 0xFFFFFFFFFFFF:012x}7{sequence:03x}"
-            f"{0x8000000000000000 | (entropy & ((1 << _RANDOM_BITS) - 1)):016x}"
+        self._sequence += 1
+        if unix_ms > self._millisecond:
+            self._begin(unix_ms, 0)
+        elif self._sequence == _SEQUENCES:
+            self._begin(self._millisecond + 1, 0)
+        return "%s%03x-%04x-%012x" % (  # noqa: UP031 an f-string takes longer, and every command pays for it
+            self._head,
+            self._sequence,
+            0x8000 | entropy >> 48 & 0x3FFF,
+            entropy & 0xFFFFFFFFFFFF,
         )
-        return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+    def _begin(self, millisecond: int, sequence: int) -> None:
+        self._millisecond, self._sequence = millisecond, sequence
+        self._head = _head(millisecond)
 
     def continue_after(self, last_id: str) -> None:
         """Make no id that sorts before ``last_id`` (read back from a store at start).
@@ -93,7 +101,13 @@ class IdSource:
         if _UUID7.fullmatch(last_id) is None:
             raise ProtocolError(f"{_shown(last_id)} is not a UUIDv7")
         digits = last_id.replace("-", "")
-        self._last = max(self._last, int(digits[:12], 16) << _SEQUENCE_BITS | int(digits[13:16], 16))
+        last = int(digits[:12], 16), int(digits[13:16], 16)
+        if last > (self._millisecond, self._sequence):
+            self._begin(*last)
+
+
+def _head(millisecond: int) -> str:
+    return f"{millisecond >> 16 & 0xFFFFFFFF:08x}-{millisecond & 0xFFFF:04x}-7"
 
 
 def _shown(text: str) -> str:

@@ -95,7 +95,19 @@ class BrokerTime(msgspec.Struct, frozen=True, gc=False):
     timestamp: float
 
 
+class _WrittenRequest(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """A request with its fields in the order in which Fleets writes them."""
+
+    command_id: str
+    action: str
+    params: msgspec.Raw
+    timestamp: int
+    ttl: int
+
+
 _M = TypeVar("_M")
+_anything: Final = msgspec.json.Decoder()
+_encoder: Final = msgspec.json.Encoder()
 _requests: Final = msgspec.json.Decoder(Request)
 _responses: Final = msgspec.json.Decoder(Response)
 _announcements: Final = msgspec.json.Decoder(Announcement)
@@ -115,13 +127,7 @@ def encode_request(*, command_id: str, action: str, params: bytes, timestamp: in
     ``params`` is an encoded JSON object; it goes onto the wire as it is.
     Raises :class:`ProtocolError` when the payload is over ``PAYLOAD_MAX`` bytes.
     """
-    payload = b'{"commandId":%b,"action":%b,"params":%b,"timestamp":%d,"ttl":%d}' % (
-        _encode(command_id),
-        _encode(action),
-        params,
-        timestamp,
-        ttl,
-    )
+    payload = _encode(_WrittenRequest(command_id, action, msgspec.Raw(params), timestamp, ttl))
     if len(payload) > PAYLOAD_MAX:
         raise ProtocolError(
             f"the request is {len(payload)} bytes long; at most {PAYLOAD_MAX} are allowed", "/params"
@@ -168,15 +174,14 @@ def encode_response(
 def decode_response(payload: bytes) -> Response:
     """Decode a device's response; raises :class:`ProtocolError`.
 
-    The result is checked to be JSON and copied out, so that it keeps no packet alive.
+    The result is checked to be JSON. It is a part of ``payload`` still: copy what is kept.
     """
     response = _decode(_responses, payload, PAYLOAD_MAX, "response")
     _check_response(response)
     result = bytes(response.result)
-    if not result:
-        return response
-    check_json(result, "/result")
-    return Response(response.status, msgspec.Raw(result), response.status_reason, response.progress)
+    if result:
+        check_json(result, "/result")
+    return response
 
 
 def _check_response(response: Response) -> None:
@@ -227,21 +232,24 @@ def check_json(encoded: bytes, pointer: str = "") -> None:
     """Raise :class:`ProtocolError` unless ``encoded`` is one JSON value of bounded depth."""
     _check_depth(encoded, pointer)
     try:
-        msgspec.json.decode(encoded)
+        _anything.decode(encoded)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"not JSON: {_located(str(error))[0]}", pointer) from None
 
 
 def check_json_object(encoded: bytes, pointer: str = "") -> None:
     """Raise :class:`ProtocolError` unless ``encoded`` is one JSON object of bounded depth."""
+    if encoded == EMPTY_OBJECT:
+        return
     check_json(encoded, pointer)
-    if encoded.lstrip(b" \t\r\n")[:1] != b"{":
+    if encoded[:1] != b"{" and encoded.lstrip(b" \t\r\n")[:1] != b"{":
         raise ProtocolError("not a JSON object", pointer)
 
 
 def _check_depth(encoded: bytes, pointer: str) -> None:
-    # Brackets in strings count here too, which only sends a rare payload the slow way round.
-    if encoded.count(b"[") + encoded.count(b"{") <= DEPTH_MAX:
+    # What is shorter has no room for more brackets that also close. Those in strings count
+    # here too, which only sends a rare payload the slow way round.
+    if len(encoded) <= 2 * DEPTH_MAX or encoded.count(b"[") + encoded.count(b"{") <= DEPTH_MAX:
         return
     brackets = _STRING.sub(b"", encoded).translate(None, _NO_BRACKETS)
     if max(accumulate(_STEP[bracket] for bracket in brackets), default=0) > DEPTH_MAX:
@@ -250,7 +258,7 @@ def _check_depth(encoded: bytes, pointer: str) -> None:
 
 def _encode(value: object) -> bytes:
     try:
-        return msgspec.json.encode(value)
+        return _encoder.encode(value)
     except (msgspec.EncodeError, UnicodeEncodeError, TypeError, ValueError, RecursionError) as error:
         raise ProtocolError(f"cannot be written as JSON: {error}") from None
 

@@ -9,7 +9,7 @@ import pytest
 
 from support.waits import soon
 from thingctl_broker import audit as module
-from thingctl_broker.audit import AUDIT_FILE, Audit, AuditError, Broken, Event, Verified, files, verify
+from thingctl_broker.audit import AUDIT_FILE, TOLD, Audit, AuditError, Broken, Event, Verified, files, verify
 from thingctl_broker.origin import Origin, origin
 from thingctl_broker.testing import service_with_fakes
 
@@ -48,7 +48,7 @@ def written(directory, count, *, start=0):
 def test_a_command_is_followed_from_who_sent_it_to_how_it_ended(tmp_path, caller):
     audit = Audit(tmp_path, lambda: AT + 1)
     service, _, _ = service_with_fakes(["lamp"])
-    service.events.subscribe(audit.on_change)
+    service.events.subscribe(audit.on_change, TOLD)
     params = b'{"password":"hunter2"}'
     execution = service.send("lamp", "setWifi", params, requested_by="night-shift")
     service.connected("lamp", "c")
@@ -87,7 +87,7 @@ def test_a_command_is_followed_from_who_sent_it_to_how_it_ended(tmp_path, caller
 def test_a_cancel_and_a_late_answer_are_there_too(tmp_path, caller):
     audit = Audit(tmp_path, lambda: AT)
     service, _, clock = service_with_fakes(["lamp"])
-    service.events.subscribe(audit.on_change)
+    service.events.subscribe(audit.on_change, TOLD)
     service.connected("lamp", "c")
     service.reachable("lamp")
     execution = service.send("lamp", "x", ttl=5, requested_by="day-shift")

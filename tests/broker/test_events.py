@@ -16,6 +16,19 @@ def test_every_listener_hears_every_change_in_order():
     assert heard == [(1, Change.CREATED), (2, Change.CREATED), (1, Change.ENDED), (2, Change.ENDED)]
 
 
+def test_who_asks_for_some_changes_hears_only_those():
+    events, heard = Events(), []
+    leave = events.subscribe(
+        lambda execution, change: heard.append(change), (Change.ENDED, Change.LATE, Change.ENDED)
+    )
+    for change in Change:
+        events.emit(make_execution(), change)
+    assert heard == [Change.ENDED, Change.LATE]
+    leave()
+    events.emit(make_execution(), Change.ENDED)
+    assert heard == [Change.ENDED, Change.LATE]
+
+
 def test_who_leaves_hears_no_more_even_in_the_middle():
     events, heard = Events(), []
 

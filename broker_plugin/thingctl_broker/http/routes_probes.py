@@ -99,7 +99,7 @@ class Measures(Collector):
         """Executions, and those without a verdict: to be set before ``collect``."""
         self._verdicts = [0] * (len(BUCKETS) + 1)
         self._seconds = 0.0
-        operations.events.subscribe(self._on_change)
+        operations.events.subscribe(self._on_change, (Change.ENDED,))
 
     def collect(self) -> Iterable[Metric]:
         """Every family with its samples."""

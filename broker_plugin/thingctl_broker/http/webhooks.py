@@ -61,7 +61,7 @@ class Webhooks:
         self._woken = asyncio.Event()
         self._driver: asyncio.Task[None] | None = None
         self._look_at = 0.0
-        operations.events.subscribe(self._on_change)
+        operations.events.subscribe(self._on_change, _TOLD)
 
     def __len__(self) -> int:
         return len(self._outbox)
@@ -79,7 +79,7 @@ class Webhooks:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _on_change(self, execution: Execution, change: Change) -> None:
-        if change not in _TOLD or not (execution.post_back_uri or self._endpoints):
+        if not (execution.post_back_uri or self._endpoints):
             return
         if change in _LASTING and not self._operations.owe(execution):
             self._look_at = 0.0

@@ -23,6 +23,7 @@ from thingctl_broker.mqtt.packets import (
     Publish,
     Refused,
 )
+from thingctl_broker.mqtt.shortcut import Shortcut
 from thingctl_broker.mqtt.subscriptions import CommandSubscriptions
 from thingctl_broker.mqtt.wire import Wire
 from thingctl_protocol.messages import EMPTY_OBJECT, encode_time
@@ -34,9 +35,13 @@ if TYPE_CHECKING:
 
     from thingctl_broker.acl import Acl
     from thingctl_broker.mqtt.front import Admission, Front
+    from thingctl_protocol.topics import ThingTopics
 
 PATIENCE: Final = 1.5
 """A client may be silent for this many times its keep-alive [MQTT-3.1.2-24]."""
+
+_REQUEST: Final = Kind.REQUEST
+"""Looked up once: it is a call of a function in Python 3.11."""
 
 
 class Connection(Wire):
@@ -49,6 +54,8 @@ class Connection(Wire):
         "_in_flight",
         "_qos2",
         "_scanner",
+        "_shortcut",
+        "_topics",
         "_unread",
         "behind",
         "client_id",
@@ -77,6 +84,8 @@ class Connection(Wire):
         self._handshake: Handshake | None = None
         self._unread: Iterator[Frame] | None = None
         self._in_flight = InFlight()
+        self._topics: ThingTopics  # of a thing only, and so are requests
+        self._shortcut: Shortcut | None = None
         self._qos2: set[int] = set()
         self._acl: Acl | None = None
 
@@ -96,6 +105,12 @@ class Connection(Wire):
             return  # it came in one piece with what ended the connection
         if self._connect is not None:
             self.heard_at = self.front.time()
+            if self._shortcut is not None and not self._scanner.buffered:
+                taken = self._shortcut.take(data)
+                if taken == len(data) or self._closed:
+                    return
+                if taken:
+                    data = data[taken:]
         elif self._handshake is not None:
             self._unread = chain(self._unread or (), self._scanner.feed(data))
             if self._handshake.leaves_unread(len(data)):
@@ -149,9 +164,8 @@ class Connection(Wire):
 
     def publish_request(self, execution_id: str, payload: bytes, *, again: bool) -> bool:
         """Write a request; return whether a PUBACK will follow."""
-        assert self.thing is not None
-        topic = self.front.topics.request(self.thing, execution_id).encode()
-        if not self.subscriptions.qos[Kind.REQUEST]:
+        topic = self._topics.request(execution_id)
+        if not self.subscriptions.qos[_REQUEST]:
             self.write(packets.encode_publish(topic, payload))
             return False
         if len(self._in_flight) >= self.limits.in_flight:
@@ -185,7 +199,10 @@ class Connection(Wire):
         self._connect = connect
         self._handshake = None
         self.client_id = connect.client_id
-        self.thing = admission.thing
+        self.thing = thing = admission.thing
+        if thing is not None:
+            self._topics = self.front.topics.of_thing(thing)
+            self._shortcut = Shortcut(self, thing, self._topics, self._in_flight, self.front.service)
         self._acl = admission.acl
         self.keeps_session = not connect.clean_session
         self.heard_at = self.front.time()

@@ -97,6 +97,8 @@ class Front:
         self.gatekeeper = gatekeeper
         self.service: CommandService
         self.broker: Broker
+        self.time: Callable[[], float]
+        """The loop's monotonic time."""
         self._doorman = Doorman(self.limits)
         self.log_limit = RateLimit(60.0)
         self.connections: set[Connection] = set()
@@ -122,6 +124,7 @@ class Front:
         self.broker = broker
         steady_subscriptions(broker)
         self._loop = asyncio.get_running_loop()
+        self.time = self._loop.time
         for sock in sockets:
             timeout = None if tls is None else self.limits.connect_timeout
             self._servers.append(
@@ -169,17 +172,13 @@ class Front:
         """One for a client that is about to be accepted."""
         return Connection(self)
 
-    def time(self) -> float:
-        """The loop's monotonic time."""
-        return self._loop.time()
-
     def opened(self, connection: Connection) -> bool:
         """A client has opened a connection; False: there is no room for it."""
         if len(self.connections) >= self.limits.connections:
             self.note("connections", "too many connections", limit=self.limits.connections)
             return False
         host = connection.peer[0]
-        turned = self._doorman.turns_away(host, self._loop.time())
+        turned = self._doorman.turns_away(host, self.time())
         if turned is not None:
             self.note(turned, "a connection was turned away", who=host)
             return False
@@ -305,7 +304,7 @@ class Front:
     def note(self, fault: str, text: str, *, who: str = "", **details: object) -> None:
         """Count a fault, and log it at most once a minute for whoever caused it."""
         self.service.counters[f"front.{fault}"] += 1
-        if self.log_limit.allows(f"{fault} {who}", self._loop.time()):
+        if self.log_limit.allows(f"{fault} {who}", self.time()):
             _log.warning(text, fault=fault, client=who, **details)
 
     # What time does.
@@ -313,7 +312,7 @@ class Front:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(WATCH_INTERVAL)
-            now = self._loop.time()
+            now = self.time()
             for connection in tuple(self.connections):
                 connection.watch(now, WATCH_INTERVAL)
 

@@ -266,6 +266,10 @@ def parse_packet_id(frame: Frame) -> int:
 
 def encode_length(length: int) -> bytes:
     """The remaining length, as it stands in a fixed header [section 2.2.3]."""
+    if length < 0x80:
+        return bytes((length,))
+    if length < 0x4000:
+        return bytes((length & 0x7F | 0x80, length >> 7))
     encoded = bytearray()
     while True:
         length, byte = length >> 7, length & 0x7F
