@@ -12,15 +12,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
+from thingctl_broker.cluster.ports import Handed, LinkDown, Source
 from thingctl_broker.records import Row, RowReader, to_row
 from thingctl_broker.service import CommandService
 from thingctl_broker.unkept import NoJournal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
 
+    from thingctl_broker.cluster.ports import Incoming, Presence
     from thingctl_broker.executions import Execution
     from thingctl_broker.ports import Journal
 
@@ -75,6 +78,171 @@ class InMemoryLink:
     def publish_cancel(self, thing: str, execution_id: str) -> None:
         """Remember a cancel."""
         self.canceled.append((thing, execution_id))
+
+
+class Requested(NamedTuple):
+    """A request that went out over a :class:`FakeClusterLink`. ``expires_in``: seconds."""
+
+    thing: str
+    execution_id: str
+    payload: bytes
+    expires_in: float
+
+
+class FakeClusterLink:
+    """A worker's link to a cluster that is not there; things are functions.
+
+    A thing takes the execution id and the request, and returns its responses, encoded. ::
+
+        link = FakeClusterLink()
+        link.things["lamp"] = lambda execution_id, request: [b'{"status":"SUCCEEDED"}']
+        await link.start(worker, on_state)
+        await link.publish_request("lamp", "e1", b"…", 30)   # Handed.TAKEN; of any other: NOBODY
+        await link.settled()                                  # the worker has heard the response
+
+    What the worker raises on is not acknowledged: it is in ``unacknowledged`` until :meth:`redeliver`.
+    """
+
+    def __init__(self) -> None:
+        self.connected = False
+        self.is_held = False
+        """Whether the cluster is slow: it acknowledges no request until :meth:`lose` or :meth:`release`."""
+        self.things: dict[str, Callable[[str, bytes], Iterable[bytes]]] = {}
+        self.requested: list[Requested] = []
+        self.canceled: list[tuple[str, str]] = []
+        self.times: list[tuple[str, float]] = []
+        self.kept: dict[str, list[tuple[str, str, bytes]]] = {}
+        """Sessions of workers that have died, by client id: thing, execution id, response."""
+        self.retained: dict[str, bytes] = {}
+        """Announcements that the cluster has kept, by thing."""
+        self.unacknowledged: list[Callable[[], Awaitable[None]]] = []
+        self._incoming: Incoming | None = None
+        self._on_state: Callable[[bool], None] = lambda _: None
+        self._holding: list[asyncio.Future[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # What a worker calls (:class:`~thingctl_broker.cluster.ports.ThingLink`).
+
+    async def start(self, incoming: Incoming, on_state: Callable[[bool], None]) -> None:
+        """Be connected."""
+        self._incoming, self._on_state = incoming, on_state
+        self.restore()
+
+    async def stop(self) -> bool:
+        """Be no longer connected; True: everything was acknowledged."""
+        await self.settled()
+        self.lose()
+        return not self.unacknowledged
+
+    async def publish_request(
+        self, thing: str, execution_id: str, payload: bytes, expires_in: float
+    ) -> Handed:
+        """Give the request to the thing, if there is one; its responses follow."""
+        self._check()
+        self.requested.append(Requested(thing, execution_id, payload, expires_in))
+        if self.is_held:
+            self._holding.append(asyncio.get_running_loop().create_future())
+            await self._holding[-1]
+        answer = self.things.get(thing)
+        if answer is None:
+            return Handed.NOBODY
+        for response in answer(execution_id, payload):
+            self.respond(thing, execution_id, response)
+        return Handed.TAKEN
+
+    def publish_cancel(self, thing: str, execution_id: str) -> None:
+        """Remember a cancel."""
+        self._check()
+        self.canceled.append((thing, execution_id))
+
+    def publish_time(self, thing: str, at: float) -> None:
+        """Remember what the thing was told."""
+        if self.connected:
+            self.times.append((thing, at))
+
+    async def adopt(self, client_id: str) -> None:
+        """Hand over what was ``kept`` for a worker that has died."""
+        self._check()
+        for thing, execution_id, response in self.kept.pop(client_id, []):
+            self.respond(thing, execution_id, response)
+        await self.settled()
+
+    async def catch_up(self) -> None:
+        """Hand over what was ``retained``."""
+        self._check()
+        for thing, payload in list(self.retained.items()):
+            self.announce(thing, payload, Source.RETAINED)
+        await self.settled()
+
+    # What a test does.
+
+    def respond(self, thing: str, execution_id: str, response: bytes) -> None:
+        """Have a thing say how an execution stands."""
+        self._deliver(lambda incoming: incoming.responded(thing, execution_id, response))
+
+    def announce(self, thing: str, payload: bytes, source: Source = Source.LIVE) -> None:
+        """Have a thing say what it can do."""
+        self._deliver(lambda incoming: incoming.announced(thing, payload, source))
+
+    def say(self, presence: Presence) -> None:
+        """Have it said that a thing has come or gone."""
+        self._deliver(lambda incoming: incoming.present(presence))
+
+    def lose(self) -> None:
+        """Lose the connection: requests that are held fail."""
+        self._set(connected=False)
+        for held in self._holding:
+            if not held.done():
+                held.set_exception(LinkDown("the connection was lost"))
+        self._holding.clear()
+
+    def restore(self) -> None:
+        """Have the connection back."""
+        self._set(connected=True)
+
+    def release(self) -> None:
+        """Have the cluster acknowledge what it held, and go on as usual."""
+        self.is_held = False
+        for held in self._holding:
+            if not held.done():
+                held.set_result(None)
+        self._holding.clear()
+
+    def redeliver(self) -> None:
+        """Deliver again what was not acknowledged."""
+        again, self.unacknowledged = self.unacknowledged, []
+        for handle in again:
+            self._run(handle)
+
+    async def settled(self) -> None:
+        """Return when the worker has handled everything, or raised on it."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _check(self) -> None:
+        if not self.connected:
+            raise LinkDown("there is no connection to the MQTT cluster")
+
+    def _set(self, *, connected: bool) -> None:
+        if connected != self.connected:
+            self.connected = connected
+            self._on_state(connected)
+
+    def _deliver(self, call: Callable[[Incoming], Awaitable[None]]) -> None:
+        incoming = self._incoming
+        assert incoming is not None, "the link has not been started"
+        self._run(lambda: call(incoming))
+
+    def _run(self, handle: Callable[[], Awaitable[None]]) -> None:
+        async def run() -> None:
+            try:
+                await handle()
+            except Exception:  # whatever the worker raises, the message is still the cluster's
+                self.unacknowledged.append(handle)
+
+        task = asyncio.get_running_loop().create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
 class InMemoryJournal:

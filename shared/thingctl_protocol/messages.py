@@ -105,6 +105,14 @@ class _WrittenRequest(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     ttl: int
 
 
+class Presence(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
+    """Whether a thing is connected. ``at``: since when, Unix seconds; None: not known."""
+
+    online: bool
+    client_id: str = ""
+    at: float | None = None
+
+
 _M = TypeVar("_M")
 _anything: Final = msgspec.json.Decoder()
 _encoder: Final = msgspec.json.Encoder()
@@ -112,6 +120,7 @@ _requests: Final = msgspec.json.Decoder(Request)
 _responses: Final = msgspec.json.Decoder(Response)
 _announcements: Final = msgspec.json.Decoder(Announcement)
 _times: Final = msgspec.json.Decoder(BrokerTime)
+_presences: Final = msgspec.json.Decoder(Presence)
 # Matches from every quote on, even an unclosed one, so that no input is scanned twice.
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _STEP: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
@@ -226,6 +235,20 @@ def encode_time(timestamp: float) -> bytes:
 def decode_time(payload: bytes) -> float:
     """Decode the broker's time (Unix seconds); raises :class:`ProtocolError`."""
     return _decode(_times, payload, PAYLOAD_MAX, "time").timestamp
+
+
+def encode_presence(presence: Presence) -> bytes:
+    """Encode whether a thing is connected.
+
+    >>> encode_presence(Presence(online=False))
+    b'{"online":false}'
+    """
+    return _encode(presence)
+
+
+def decode_presence(payload: bytes) -> Presence:
+    """Decode whether a thing is connected; raises :class:`ProtocolError`."""
+    return _decode(_presences, payload, PAYLOAD_MAX, "presence")
 
 
 def check_json(encoded: bytes, pointer: str = "") -> None:

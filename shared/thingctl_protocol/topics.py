@@ -26,17 +26,18 @@ class Kind(StrEnum):
     CANCEL = "cancel"
     ACTIONS = "actions"
     TIME = "time"
+    PRESENCE = "presence"
 
 
 EXECUTION_KINDS: Final = frozenset({Kind.REQUEST, Kind.RESPONSE, Kind.CANCEL})
 """Kinds whose topic names an execution."""
 
-DEVICE_KINDS: Final = frozenset({Kind.RESPONSE, Kind.ACTIONS})
+DEVICE_KINDS: Final = frozenset({Kind.RESPONSE, Kind.ACTIONS, Kind.PRESENCE})
 """Kinds that a device publishes; the others are the broker's."""
 
 
 class Topic(NamedTuple):
-    """A command topic taken apart. ``execution_id`` is None for ``actions`` and ``time``."""
+    """A command topic taken apart. ``execution_id`` is None for those that name no execution."""
 
     thing: str
     kind: Kind
@@ -97,6 +98,10 @@ class Topics:
         """Where the broker tells the device its time."""
         return f"{self._things}{thing}/time"
 
+    def presence(self, thing: str) -> str:
+        """Where it is said that a thing has come or gone, by itself or by the cluster."""
+        return f"{self._things}{thing}/presence"
+
     def of_thing(self, thing: str) -> ThingTopics:
         """The topics of one thing's executions, ready for the wire."""
         return ThingTopics(f"{self._things}{thing}/executions/")
@@ -114,6 +119,14 @@ class Topics:
         if kind in EXECUTION_KINDS:
             return f"{self._things}+/executions/+/{kind}"
         return f"{self._things}+/{kind}"
+
+    def shared(self, group: str, kind: Kind) -> str:
+        """Like :meth:`every`, each message going to one member of the group [MQTT 5.0 section 4.8.2].
+
+        >>> Topics("fleet").shared("workers", Kind.ACTIONS)
+        '$share/workers/fleet/things/+/actions'
+        """
+        return f"$share/{group}/{self.every(kind)}"
 
     def owns(self, topic: str) -> bool:
         """Whether a topic or filter lies in the command namespace.
@@ -149,7 +162,7 @@ class Topics:
             case [thing, "executions", execution_id, ("request" | "response" | "cancel") as kind]:
                 if is_thing_name(thing) and is_id(execution_id):
                     return Topic(thing, Kind(kind), execution_id)
-            case [thing, ("actions" | "time") as kind]:
+            case [thing, ("actions" | "time" | "presence") as kind]:
                 if is_thing_name(thing):
                     return Topic(thing, Kind(kind))
         return None

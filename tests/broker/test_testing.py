@@ -1,7 +1,24 @@
 """The fakes that ship do what they say."""
 
+import asyncio
+
+import pytest
+
 from broker_support import AT, NOW, HeldJournal, make_execution
-from thingctl_broker.testing import InMemoryJournal, InMemoryLink, ManualClock, Published, service_with_fakes
+from support.cluster import Worker
+from support.waits import eventually
+from thingctl_broker.cluster.ports import Handed, LinkDown, Presence, Source
+from thingctl_broker.testing import (
+    FakeClusterLink,
+    InMemoryJournal,
+    InMemoryLink,
+    ManualClock,
+    Published,
+    Requested,
+    service_with_fakes,
+)
+
+DONE = b'{"status":"SUCCEEDED"}'
 
 
 def test_a_manual_clock_stands_still_until_it_is_moved():
@@ -89,3 +106,94 @@ def test_a_journal_in_memory_may_crash_between_the_disk_and_the_telling():
     journal.take()
     journal.write()
     assert (called, list(journal.rows)) == ([], [execution.execution_id])
+
+
+@pytest.fixture
+async def cluster_link():
+    link, worker, states = FakeClusterLink(), Worker(), []
+    await link.start(worker, states.append)
+    return link, worker, states
+
+
+async def test_over_a_fake_link_a_thing_answers_and_of_any_other_the_cluster_says_that_nobody_listens(
+    cluster_link,
+):
+    link, worker, states = cluster_link
+    link.things["lamp"] = lambda execution_id, request: [b'{"status":"IN_PROGRESS"}', DONE]
+    assert await link.publish_request("lamp", "e1", b"{}", 30.0) is Handed.TAKEN
+    assert await link.publish_request("door", "e2", b"{}", 30.0) is Handed.NOBODY
+    await link.settled()
+    assert worker.ids == ["e1", "e1"]
+    assert link.requested == [Requested("lamp", "e1", b"{}", 30.0), Requested("door", "e2", b"{}", 30.0)]
+    link.publish_cancel("lamp", "e1")
+    link.publish_time("lamp", 5.0)
+    assert (link.canceled, link.times) == ([("lamp", "e1")], [("lamp", 5.0)])
+    assert states == [True]
+    assert await link.stop()
+    assert states == [True, False]
+
+
+async def test_without_a_connection_nothing_goes_out(cluster_link):
+    link, _, states = cluster_link
+    link.lose()
+    link.publish_time("lamp", 5.0)
+    for attempt in (
+        link.publish_request("lamp", "e", b"{}", 1),
+        link.adopt("c"),
+        link.catch_up(),
+    ):
+        with pytest.raises(LinkDown):
+            await attempt
+    with pytest.raises(LinkDown):
+        link.publish_cancel("lamp", "e")
+    link.restore()
+    assert (states, link.requested, link.times) == ([True, False, True], [], [])
+
+
+async def test_a_slow_cluster_holds_requests_until_it_answers_or_is_lost(cluster_link):
+    link, _, _ = cluster_link
+    link.is_held = True
+    asking = [asyncio.ensure_future(link.publish_request("lamp", "e", b"{}", 1)) for _ in range(2)]
+    await eventually(lambda: len(link.requested) == 2)
+    link.lose()
+    for ask in asking:
+        with pytest.raises(LinkDown):
+            await ask
+    link.restore()
+    ask = asyncio.ensure_future(link.publish_request("lamp", "e", b"{}", 1))
+    await eventually(lambda: len(link.requested) == 3)
+    link.release()
+    assert await ask is Handed.NOBODY
+
+
+async def test_what_the_worker_raises_on_is_delivered_again(cluster_link):
+    link, worker, _ = cluster_link
+    tries = []
+
+    async def before(*args):
+        tries.append(args)
+        if len(tries) == 1:
+            raise RuntimeError
+
+    worker.before = before
+    link.respond("lamp", "e", DONE)
+    await link.settled()
+    assert (worker.ids, len(link.unacknowledged)) == ([], 1)
+    assert not await link.stop()
+    link.redeliver()
+    await link.settled()
+    assert (worker.ids, link.unacknowledged) == (["e"], [])
+
+
+async def test_presence_announcements_and_what_was_kept(cluster_link):
+    link, worker, _ = cluster_link
+    link.say(Presence("lamp", online=True))
+    link.announce("lamp", b"{}")
+    link.retained["door"] = b"{}"
+    await link.catch_up()
+    link.kept["thingctl-g-dead"] = [("lamp", "e", DONE)]
+    await link.adopt("thingctl-g-dead")
+    await link.adopt("thingctl-g-dead")
+    assert worker.presences == [Presence("lamp", online=True)]
+    assert worker.announcements == [("lamp", b"{}", Source.LIVE), ("door", b"{}", Source.RETAINED)]
+    assert worker.responses == [("lamp", "e", DONE)]

@@ -19,15 +19,18 @@ from thingctl_protocol.limits import (
 from thingctl_protocol.messages import (
     ActionDescription,
     Announcement,
+    Presence,
     Progress,
     StatusReason,
     check_json,
     check_json_object,
     decode_announcement,
+    decode_presence,
     decode_request,
     decode_response,
     decode_time,
     encode_announcement,
+    encode_presence,
     encode_request,
     encode_response,
     encode_time,
@@ -57,6 +60,7 @@ VALID = [
     (decode_response, FULL_RESPONSE),
     (decode_announcement, FULL_ANNOUNCEMENT),
     (decode_time, b'{"timestamp":1748390400.25}'),
+    (decode_presence, b'{"online":true,"clientId":"c","at":1748390400.25}'),
     (check_json, b'{"a":[1,{"b":"c"}]}'),
     (check_json_object, b' {"value":24} '),
 ]
@@ -181,6 +185,12 @@ def test_an_announcement_comes_back_as_it_went(schema, text):
 @given(st.floats(0, 1e11))
 def test_the_brokers_time_comes_back_as_it_went(timestamp):
     assert decode_time(encode_time(timestamp)) == timestamp
+
+
+@given(st.booleans(), st.text(st.characters(codec="utf-8"), max_size=30), st.none() | st.floats(0, 1e11))
+def test_a_presence_comes_back_as_it_went(online, client_id, at):
+    presence = Presence(online, client_id, at)
+    assert decode_presence(encode_presence(presence)) == presence
 
 
 @pytest.mark.parametrize("status", sorted(set(Status) - DEVICE_STATUSES))

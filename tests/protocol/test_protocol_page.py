@@ -14,6 +14,7 @@ from thingctl_protocol import limits
 from thingctl_protocol.messages import (
     check_json_object,
     decode_announcement,
+    decode_presence,
     decode_request,
     decode_response,
     decode_time,
@@ -29,6 +30,7 @@ DECODERS = {
     "cancel": check_json_object,
     "actions": decode_announcement,
     "time": decode_time,
+    "presence": decode_presence,
 }
 EXAMPLES = re.findall(r"<!-- (\w+) -->\n```json\n(.*?)```", PAGE, re.DOTALL)
 
@@ -55,6 +57,7 @@ def test_the_topics_are_the_codes():
         "cancel": topics.cancel("{thing}", "{executionId}"),
         "actions": topics.actions("{thing}"),
         "time": topics.time("{thing}"),
+        "presence": topics.presence("{thing}"),
     }
     assert set(built) == set(Kind)
     assert [row["topic"] for row in rows] == list(built.values())

@@ -177,6 +177,7 @@ def test_the_filters_of_a_thing_cover_exactly_their_kind(thing):
     assert topics.kinds(topics.cancel_filter(thing), thing) == {Kind.CANCEL}
     assert topics.kinds(topics.actions(thing), thing) == {Kind.ACTIONS}
     assert topics.kinds(topics.time(thing), thing) == {Kind.TIME}
+    assert topics.kinds(topics.presence(thing), thing) == {Kind.PRESENCE}
 
 
 @given(NAMES, NAMES)
@@ -191,8 +192,15 @@ def test_the_filter_for_every_thing_covers_exactly_its_kind(kind):
     assert Topics().kinds(Topics().every(kind), "any-thing") == {kind}
 
 
-def test_a_device_publishes_responses_and_its_actions_and_nothing_else():
-    assert {Kind.RESPONSE, Kind.ACTIONS} == DEVICE_KINDS
+@pytest.mark.parametrize("kind", Kind)
+def test_a_shared_filter_is_the_filter_for_every_thing_behind_its_group(kind):
+    topics = Topics("fleet")
+    assert topics.shared("workers", kind) == f"$share/workers/{topics.every(kind)}"
+    assert topics.parse(topics.shared("workers", kind)) is None
+
+
+def test_a_device_publishes_responses_its_actions_its_presence_and_nothing_else():
+    assert {Kind.RESPONSE, Kind.ACTIONS, Kind.PRESENCE} == DEVICE_KINDS
 
 
 @pytest.mark.parametrize(

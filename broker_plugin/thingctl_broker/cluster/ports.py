@@ -35,7 +35,7 @@ class StoreDown(NotAccepting):
 
 
 class LinkDown(Exception):
-    """There is no connection to the MQTT cluster at present."""
+    """There is no connection to the MQTT cluster at present, or it refuses to take a message."""
 
 
 class Responded(NamedTuple):
@@ -273,7 +273,10 @@ class Handed(Enum):
     """It has taken it: somebody subscribes, now or by a kept session."""
 
     NOBODY = auto()
-    """Nobody subscribes: it went nowhere (PUBACK reason code 0x10 [MQTT 5.0 section 3.4.2.1])."""
+    """Nobody subscribes: it went nowhere (PUBACK reason code 0x10 [MQTT 5.0 section 3.4.2.1]).
+
+    Or its time ran out before there was room to publish it; it has not left either.
+    """
 
 
 class Presence(NamedTuple):
@@ -297,7 +300,9 @@ class Source(StrEnum):
 class Incoming(Protocol):
     """Whom the link tells what things say. A message is acknowledged when the call returns.
 
-    A message whose handler raises is not acknowledged: the cluster delivers it again.
+    Several are called at the same time. A message whose handler raises is not acknowledged: it is
+    tried again while the connection lasts, and then the cluster delivers it again. So any may
+    come twice, and messages of one thing may overtake one another.
     """
 
     async def responded(self, thing: str, execution_id: str, payload: bytes) -> None:
@@ -333,8 +338,12 @@ class ThingLink(Protocol):
         """
         ...
 
-    async def stop(self) -> None:
-        """Let go: what was received is handled and acknowledged, then the session ends."""
+    async def stop(self) -> bool:
+        """Let go: what was received is handled and acknowledged, then the session ends.
+
+        False: it could not be ended (no connection, or messages that could not be handled in
+        time). The cluster keeps it for another worker to adopt, so do not call :meth:`Workers.gone`.
+        """
         ...
 
     async def publish_request(
@@ -342,7 +351,8 @@ class ThingLink(Protocol):
     ) -> Handed:
         """Publish a request (QoS 1, forgotten after ``expires_in`` seconds); return at its PUBACK.
 
-        Raises :class:`LinkDown` when the connection is away or is lost meanwhile.
+        Raises :class:`LinkDown` when the connection is away or is lost meanwhile, and when the
+        cluster refuses to take it (its ACL, a quota).
         """
         ...
 
@@ -357,6 +367,15 @@ class ThingLink(Protocol):
     async def adopt(self, client_id: str) -> None:
         """Take over the session of a worker that has died: handle what was queued for it, then end it.
 
-        Returns when nothing more came and the session is gone. Raises :class:`LinkDown`.
+        Returns when nothing more came and the session is gone. Raises :class:`LinkDown`; then it
+        is still there. What it holds may be old: announcements come as :attr:`Source.RETAINED`.
+        """
+        ...
+
+    async def catch_up(self) -> None:
+        """Hear every announcement that the cluster has kept, once, as :attr:`Source.RETAINED`.
+
+        A shared subscription is sent none of them [MQTT 5.0 section 4.8.2]: for a worker that
+        starts when no other one lives. Returns when all have come; raises :class:`LinkDown`.
         """
         ...

@@ -313,7 +313,8 @@ class Connection(Wire):
             assert topic.execution_id is not None
             self.front.service.respond(self.thing, topic.execution_id, publish.payload, kept)
         else:
-            self.front.service.announce(self.thing, publish.payload)
+            if topic.kind is Kind.ACTIONS:  # its presence is seen here, and need not be said
+                self.front.service.announce(self.thing, publish.payload)
             kept()
 
     def _refuse_publish(self, publish: Publish, text: str) -> None:

@@ -11,7 +11,7 @@ import structlog
 
 from thingctl_broker.mqtt import packets
 from thingctl_broker.mqtt.packets import ConnackCode, Refused
-from thingctl_protocol.topics import is_topic
+from thingctl_protocol.topics import Kind, is_topic
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -42,7 +42,7 @@ class Handshake:
         connection, front = self._connection, self._connection.front
         try:
             connect = packets.parse_connect(frame)
-            self._check_will(connect)
+            connect = self._with_will_checked(connect)
             if not connect.client_id:
                 connect = connect._replace(client_id=f"auto-{uuid4().hex}")  # [MQTT-3.1.3-6]
             connect = connect._replace(certificate=connection.certificate)
@@ -74,13 +74,17 @@ class Handshake:
         if self._task is not None:
             self._task.cancel()
 
-    def _check_will(self, connect: Connect) -> None:
+    def _with_will_checked(self, connect: Connect) -> Connect:
         """A will is published as if its client did it, so it needs the same permission."""
         if connect.will is None:
-            return
+            return connect
         topic = connect.will.topic
+        named = self._connection.front.topics.parse(topic)
+        if named is not None and named.kind is Kind.PRESENCE:
+            return connect._replace(will=None)  # who has gone is seen here: it need not be published
         if topic.startswith("$") or self._connection.front.topics.owns(topic) or not is_topic(topic):
             raise Refused(ConnackCode.NOT_AUTHORIZED, f"a will on topic {topic[:80]!a}")
+        return connect
 
     async def _decide(self, connect: Connect, admission: Admission | Awaitable[Admission]) -> None:
         connection, front = self._connection, self._connection.front

@@ -296,6 +296,22 @@ async def test_a_will_where_the_client_may_not_publish_is_refused(running, topic
     await client.expect_end()
 
 
+async def test_a_presence_said_for_brokers_behind_a_cluster_is_accepted_and_not_needed(
+    running, nothing_goes_wrong
+):
+    topic = "$emqx/commands/things/lamp/presence"
+    will = Will(topic, b'{"online":false}', 1, retain=False)
+    lamp = await RawClient.connected(running.address, "lamp", will=will)
+    (connection,) = running.front.connections
+    assert connection.behind is None  # amqtt is not troubled for it
+    lamp.send(packets.encode_publish(topic.encode(), b'{"online":true}', qos=1, packet_id=3))
+    assert (await lamp.expect(PacketType.PUBACK)).packet[2:] == b"\0\x03"
+    assert not running.service.counters["dropped.badAnnouncement"]
+    lamp.send(packets.encode_publish(topic.replace("lamp", "door").encode(), b"{}", qos=1, packet_id=4))
+    await lamp.expect(PacketType.PUBACK)
+    assert running.service.counters["dropped.forbiddenTopic"] == 1
+
+
 async def test_the_client_identifier_may_be_left_out_of_a_clean_session(running):
     client = await RawClient.open(running.address)
     assert (await client.connect("")).packet[3] == 0

@@ -1,0 +1,97 @@
+"""Where to dial next, by which credentials, and how long to wait before it."""
+
+from __future__ import annotations
+
+import random
+import ssl
+from typing import TYPE_CHECKING, Final
+
+from thingctl_broker.mqtt.cluster.connection import Connection, Login
+from thingctl_broker.mqtt.cluster.reasons import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from thingctl_broker.mqtt.cluster.packets import Received
+    from thingctl_broker.mqtt.cluster.settings import LinkSettings
+
+WAIT_FIRST: Final = 0.25
+WAIT_MOST: Final = 15.0
+"""Seconds between two rounds of all addresses."""
+
+WAIT_REFUSED: Final = 30.0
+"""Seconds after a refusal that stands until somebody changes something."""
+
+
+def wait_after(
+    failures: int, *, for_good: bool, draw: Callable[[float, float], float] = random.uniform
+) -> float:
+    """How long to wait after so many failures in a row; ``draw(low, high)`` spreads the workers."""
+    most = WAIT_REFUSED if for_good else min(WAIT_MOST, WAIT_FIRST * 2 ** min(failures - 1, 10))
+    return draw(most / 2, most)
+
+
+class Dialer:
+    """Opens connections, beginning with the address that answered last."""
+
+    def __init__(self, settings: LinkSettings) -> None:
+        self._settings = settings
+        self._endpoints = list(settings.endpoints)
+
+    async def dial(
+        self,
+        client_id: str,
+        on_message: Callable[[Received], None],
+        on_acknowledged: Callable[[int, int], None],
+        made: Callable[[Connection], None],
+    ) -> Connection:
+        """Try each address once; raise :class:`Refused` when none will do.
+
+        ``made`` is told of each connection before it is opened: messages of a kept session come
+        right behind its CONNACK.
+        """
+        login = self._login(client_id)  # looked at anew each time: a password or certificate may be renewed
+        faults: list[Refused] = []
+        for endpoint in list(self._endpoints):
+            connection = Connection(login, on_message, on_acknowledged)
+            made(connection)
+            try:
+                await connection.open(endpoint, self._tls() if endpoint.tls else None)
+            except Refused as refused:
+                faults.append(Refused(f"{endpoint}: {refused.text}", for_good=refused.for_good))
+            except ssl.SSLCertVerificationError as error:
+                text = f"its certificate is not trusted ({error.verify_message}): is tls_ca its authority?"
+                faults.append(Refused(f"{endpoint}: {text}", for_good=True))
+            except (OSError, UnicodeError) as error:  # no host name may be that long, say
+                text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+                faults.append(Refused(f"{endpoint}: {text}"))
+            else:
+                return connection
+            self._endpoints.append(self._endpoints.pop(0))
+        for_good = all(fault.for_good for fault in faults)
+        raise Refused("; ".join(fault.text for fault in faults), for_good=for_good)
+
+    def _login(self, client_id: str) -> Login:
+        settings = self._settings
+        try:
+            password = settings.secret()
+        except (OSError, UnicodeDecodeError) as error:
+            raise Refused(f"password_file cannot be read: {error}", for_good=True) from None
+        return Login(
+            client_id,
+            settings.username,
+            password,
+            settings.keep_alive,
+            settings.session_expiry,
+            settings.receive_maximum,
+        )
+
+    def _tls(self) -> ssl.SSLContext:
+        settings = self._settings
+        try:
+            context = ssl.create_default_context(cafile=settings.tls_ca or None)
+            if settings.tls_cert:
+                context.load_cert_chain(settings.tls_cert, settings.tls_key or None)
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            raise Refused(f"tls_ca, tls_cert or tls_key cannot be used: {error}", for_good=True) from None
+        return context
