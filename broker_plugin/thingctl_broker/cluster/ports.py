@@ -209,7 +209,8 @@ class RolloutRows(Protocol):
         """Take on rollouts that have something to do and that no living worker has; whole records.
 
         Those that the worker holds already have their lease made longer and are not returned again,
-        paused ones too: it holds a rollout until it is finished, or ``save`` returns None.
+        paused ones too: it holds a rollout until it is finished or canceled and its lease has run
+        out, or until ``save`` returns None.
         """
         ...
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -45,8 +46,8 @@ LEASED_MAX: Final = 20
 STANDSTILL: Final = 1.0
 """Seconds until it is tried again when the store is away."""
 
-HALTED: Final = frozenset({State.PAUSED, State.STOPPED})
-"""In these nothing happens until an operator says so."""
+HALTED: Final = frozenset({State.PAUSED, State.STOPPED, State.FINISHED})
+"""In these nothing happens until an operator says so: to go on, or to cancel what has gone out."""
 
 _log = structlog.get_logger("thingctl.rollouts")
 
@@ -66,6 +67,8 @@ class ClusterRollouts:
         self._opening: dict[str, RolloutRecord] = {}
         """Leased, but which things have the command already has yet to be read."""
         self._mine: dict[str, Rollout] = {}
+        self._finished: dict[str, float] = {}
+        """Until when those of ``_mine`` that are finished are ours; monotonic."""
         self._moved: set[str] = set()
         self._look_at = 0.0
         self._woken = asyncio.Event()
@@ -73,7 +76,7 @@ class ClusterRollouts:
 
     def __len__(self) -> int:
         """How many this worker drives."""
-        return len(self._mine) + len(self._opening)
+        return len(self._mine) + len(self._opening) - len(self._finished)
 
     def start(self) -> None:
         """Begin to drive."""
@@ -175,6 +178,7 @@ class ClusterRollouts:
                 self._losses += 1
                 self._opening.clear()
                 self._mine.clear()
+                self._finished.clear()
             raise
         for record in leased:
             self._opening[record.command_id] = record
@@ -205,17 +209,23 @@ class ClusterRollouts:
     async def _look(self, rollout: Rollout) -> float:
         """See whether one that is halted has been moved; return when to come again."""
         command_id = rollout.record.command_id
+        if self._operations.monotonic() >= self._finished.get(command_id, inf):
+            self._leave(command_id)
+            return IDLE
         if command_id not in self._moved:
             return IDLE
         self._moved.discard(command_id)
         record = await self._rows.get(command_id)
-        if record is None:
-            del self._mine[command_id]
-        elif record.state is not rollout.record.state:
-            del self._mine[command_id]
-            self._opening[command_id] = record
-            return 0.0
+        if record is None or record.state is not rollout.record.state:
+            self._leave(command_id)
+            if record is not None:
+                self._opening[command_id] = record
+                return 0.0
         return IDLE
+
+    def _leave(self, command_id: str) -> None:
+        del self._mine[command_id]
+        self._finished.pop(command_id, None)
 
     async def _step(self, rollout: Rollout) -> float:
         """A chunk of a rollout; return when to come again."""
@@ -238,13 +248,16 @@ class ClusterRollouts:
                 wait = min(due, TURN)
         state = await self._rows.save(self._name, record)
         if state is None:
-            del self._mine[record.command_id]  # another worker has it
+            self._mine.pop(record.command_id, None)  # another worker has it
             return TURN
         if state is not record.state:
             rollout.become(state)  # an operator's word, from wherever it came
             return 0.0
-        if state in {State.FINISHED, State.CANCELED}:
-            del self._mine[record.command_id]  # one that is halted stays ours, until it goes on
+        if state is State.CANCELED:
+            self._leave(record.command_id)
+        elif state is State.FINISHED:
+            # As long as the lease lasts nobody else would cancel it.
+            self._finished[record.command_id] = self._operations.monotonic() + LEASE_SECONDS
         return wait
 
     async def _send(self, rollout: Rollout, things: list[str]) -> float:

@@ -120,7 +120,7 @@ class InMemoryRollouts(Shared):
         for command_id, record in self._records.items():
             holder, until = self._leases.get(command_id, ("", 0.0))
             if holder == worker and until > now:
-                if record.state is not State.FINISHED:
+                if record.state not in {State.FINISHED, State.CANCELED}:
                     self._leases[command_id] = (worker, now + seconds)
             elif until <= now and len(fresh) < limit and self._has_work(record):
                 self._leases[command_id] = (worker, now + seconds)

@@ -300,50 +300,56 @@ STEP = st.tuples(
 )
 
 
+def change(things, what, thing, number):
+    match what:
+        case "define":
+            things.define(thing, Definition(tags=(f"{id(things)}.{number}",)), 0.0)
+        case "remove" if thing in things:
+            things.remove(thing)
+        case "announce":
+            things.announced(thing, ANNOUNCEMENT, float(number))
+        case "hush" if thing in things:
+            things.announced(thing, None, float(number))
+        case "connect":
+            things.connected(thing, f"c{number}", float(number))
+        case "go":
+            things.disconnected(thing, float(number))
+
+
+def check_is_as_stored(things, stored):
+    known = {(kind, thing.name) for thing in things for kind in ("thing", "presence", "announcement")}
+    for kind, name in known | set(stored):
+        if (kind, name) in stored or kind == "thing":
+            assert things.record(kind, name) == stored.get((kind, name)), (kind, name)
+
+
+async def live_through(steps):
+    fleet = Fleet()
+    members = [await fleet.member(enrols=True) for _ in range(2)]
+    tasks = []
+    for which, thing, what, number in steps:
+        if what in {"down", "up"}:
+            fleet.down(down=what == "down")
+        elif what == "turn":
+            for _ in range(number):
+                await asyncio.sleep(0)
+        else:
+            change(members[which].mirror.things, what, thing, number)
+        tasks.append(asyncio.create_task(members[which].mirror.kept()))
+    await settled()
+    fleet.down(down=False)
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for _ in range(2):
+        for member in members:
+            await member.mirror.load()
+        await settled()
+    for member in members:
+        check_is_as_stored(member.mirror.things, fleet.documents.records)
+    await fleet.stop()
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(STEP, max_size=40))
 def test_workers_agree_with_the_store_in_the_end(steps):
     """Whatever they change, at once or while the store is away: when all is quiet, all are the same."""
-
-    async def run():
-        fleet = Fleet()
-        members = [await fleet.member(enrols=True) for _ in range(2)]
-        tasks = []
-        for which, thing, what, number in steps:
-            mirror = members[which].mirror
-            match what:
-                case "define":
-                    mirror.things.define(thing, Definition(tags=(f"{which}.{number}",)), 0.0)
-                case "remove" if thing in mirror.things:
-                    mirror.things.remove(thing)
-                case "announce":
-                    mirror.things.announced(thing, ANNOUNCEMENT, float(number))
-                case "hush" if thing in mirror.things:
-                    mirror.things.announced(thing, None, float(number))
-                case "connect":
-                    mirror.things.connected(thing, f"c{number}", float(number))
-                case "go":
-                    mirror.things.disconnected(thing, float(number))
-                case "down" | "up":
-                    fleet.down(down=what == "down")
-                case _:
-                    for _ in range(number):
-                        await asyncio.sleep(0)
-            tasks.append(asyncio.create_task(mirror.kept()))
-        await settled()
-        fleet.down(down=False)
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for _ in range(2):
-            for member in members:
-                await member.mirror.load()
-            await settled()
-        kept = fleet.documents.records
-        for member in members:
-            things = member.mirror.things
-            known = {(kind, t.name) for t in things for kind in ("thing", "presence", "announcement")}
-            for kind, name in known | set(kept):
-                if (kind, name) in kept or kind == "thing":
-                    assert things.record(kind, name) == kept.get((kind, name)), (member.name, kind, name)
-        await fleet.stop()
-
-    asyncio.run(run())
+    asyncio.run(live_through(steps))
