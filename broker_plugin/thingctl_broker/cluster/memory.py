@@ -257,6 +257,7 @@ class InMemoryStore(Shared):
 
     async def tidy(self, keep: float) -> None:
         """There are no partitions here."""
+        self._check()
 
     def has_uncanceled(self, command_id: str) -> bool:
         """Whether executions of a command are live and nobody has asked for their cancel."""
