@@ -255,7 +255,7 @@ class InMemoryStore(Shared):
         self._check()
         return len(self._table), self._table.live
 
-    async def tidy(self, keep: float) -> None:
+    async def tidy(self, keep: float) -> None:  # noqa: ARG002 nothing is dropped
         """There are no partitions here."""
         self._check()
 
