@@ -217,8 +217,9 @@ class ClusterOperations:
 
     async def wait(self, execution_id: str, seconds: float) -> None:
         """Return when the execution has ended, after ``seconds``, or when this worker is ending."""
-        until = self._clock.monotonic() + seconds
-        while (left := until - self._clock.monotonic()) > 0 and not self._waiters.released:
+        now = asyncio.get_running_loop().time
+        until = now() + seconds
+        while (left := until - now()) > 0 and not self._waiters.released:
             # First wait, then look: an end in between is heard of.
             waiting = asyncio.ensure_future(self._waiters.wait(execution_id, min(left, LOOK_SECONDS)))
             try:

@@ -1,4 +1,8 @@
-"""The real HTTP server over a service with fakes, in a thread with a loop of its own."""
+"""The real HTTP server over fakes, in a thread with a loop of its own.
+
+:class:`RunningApi` is over the embedded service, :class:`ClusterApi` over a worker of a cluster.
+What the tests do with things is the same for both.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,8 @@ from contextlib import closing
 from http.client import HTTPConnection
 from typing import NamedTuple
 
+from support.fleet import Fleet
+from thingctl_broker.cluster.ports import Presence, Source
 from thingctl_broker.credentials import TokenStore
 from thingctl_broker.directory import Directory
 from thingctl_broker.embedded import EmbeddedOperations
@@ -35,22 +41,15 @@ class Reply(NamedTuple):
         return json.loads(self.content)
 
 
-class RunningApi:
-    """Serves until ``close``. ``call`` runs a function in the server's loop."""
+class Server:
+    """Serves until ``close``. ``call`` runs a function in the server's loop.
 
-    def __init__(self, things=("lamp", "lock"), journal=None, rate=None):
-        self.service, self.link, self.clock = service_with_fakes(things, journal)
-        self.tokens = TokenStore.open(None, TOKEN)
-        self.passwords = Passwords()
-        self.operations = EmbeddedOperations(self.service)
-        self.rollouts = Rollouts(self.service)
-        self.directory = Directory(self.operations, self.passwords)
+    A test plays the things: ``connect``, ``respond``, ``announce``; ``requested`` is what went to them.
+    """
+
+    def _serve(self, rate=None):
+        """Begin; the parts are there."""
         self.app = create_app(self.operations, self.rollouts, self.tokens, self.directory, rate=rate)
-        self.loop_errors = []
-        self._loop = asyncio.new_event_loop()
-        self._loop.set_exception_handler(lambda _, context: self.loop_errors.append(context))
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
         sock = socket.socket()
         sock.bind(("127.0.0.1", 0))
         self.server = HttpServer(self.app, sock)
@@ -58,13 +57,28 @@ class RunningApi:
         self.url = f"http://{self.host}:{self.port}"
         self.run(self.server.start())
 
+    def _start_loop(self):
+        self.loop_errors = []
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(lambda _, context: self.loop_errors.append(context))
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
     def close(self):
         self.run(self.server.stop())
+        self.run(self._stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
         self.passwords.close()
         assert self.loop_errors == []
+
+    async def _stop(self):
+        """End what is behind the server."""
+
+    def know(self, thing):
+        """Make a thing known."""
+        self.call(self.operations.things.know, thing, 0.0)
 
     def run(self, coroutine):
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout=10)
@@ -100,18 +114,14 @@ class RunningApi:
 
     def respond(self, execution, **response):
         """Let the execution's thing answer."""
-        self.call(
-            self.service.respond,
-            execution["thingId"],
-            execution["executionId"],
-            json.dumps(response).encode(),
-            lambda: None,
-        )
+        self.answer(execution["thingId"], execution["executionId"], json.dumps(response).encode())
 
-    def connect(self, thing="lamp"):
-        """Let a thing connect and subscribe."""
-        self.call(self.service.connected, thing, f"client-of-{thing}")
-        self.call(self.service.reachable, thing)
+    def executions(self):
+        """All there are, oldest first."""
+        return self.call(lambda: list(self.table))
+
+    def newest(self):
+        return self.executions()[-1]
 
     def waiting(self):
         """How many callers wait for an execution."""
@@ -122,6 +132,121 @@ class RunningApi:
         sock = socket.create_connection((self.host, self.port), timeout=10)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock
+
+
+class RunningApi(Server):
+    """Over the embedded service."""
+
+    def __init__(self, things=("lamp", "lock"), journal=None, rate=None):
+        self.service, self.link, self.clock = service_with_fakes(things, journal)
+        self.tokens = TokenStore.open(None, TOKEN)
+        self.passwords = Passwords()
+        self.operations = EmbeddedOperations(self.service)
+        self.rollouts = Rollouts(self.service)
+        self.directory = Directory(self.operations, self.passwords)
+        self.table = self.service.table
+        self._start_loop()
+        self._serve(rate)
+
+    @property
+    def requested(self):
+        return self.link.published
+
+    def answer(self, thing, execution_id, payload):
+        self.call(self.service.respond, thing, execution_id, payload, lambda: None)
+
+    def announce(self, thing, payload):
+        self.call(self.service.announce, thing, payload)
+
+    def connect(self, thing="lamp"):
+        """Let a thing connect and subscribe."""
+        self.call(self.service.connected, thing, f"client-of-{thing}")
+        self.call(self.service.reachable, thing)
+
+    def answer_at_once(self, thing, payload):
+        """From now on the thing answers while its request is being published."""
+
+        def publish(thing, execution_id, request, *, again):
+            self.service.respond(thing, execution_id, payload, lambda: None)
+            return False
+
+        self.link.publish_request = publish
+
+    def send_to(self, things):
+        """Send a command to each, without HTTP; return the ids."""
+        return self.call(lambda: [self.service.send(thing, "x").execution_id for thing in things])
+
+    def expire(self):
+        self.call(self.service.expire)
+
+    def bound_queue(self, queue_max):
+        self.call(setattr, self.service._deliveries, "queue_max", queue_max)
+
+
+class ClusterApi(Server):
+    """Over a worker of a cluster; ``fleet`` has what the workers share."""
+
+    def __init__(self, things=("lamp", "lock")):
+        self._start_loop()
+        self.passwords = Passwords()
+        self.run(self._assemble(things))
+        self._serve()
+        self.call(self.member.rollouts.start)
+
+    async def _assemble(self, things):
+        self.fleet = Fleet()
+        self.clock, self.table = self.fleet.clock, self.fleet.store._table
+        self.member = await self.fleet.member("w1")
+        await self._add_things(things)
+        self.tokens = TokenStore.open(None, TOKEN)
+        self.operations, self.rollouts = self.member.operations, self.member.rollouts
+        self.link = self.member.link
+        self.directory = Directory(self.operations, self.passwords, self.member.mirror)
+
+    async def _stop(self):
+        await self.fleet.stop()
+
+    @property
+    def requested(self):
+        return [request for request in self.link.requested if request.thing in self.fleet.things]
+
+    def answer(self, thing, execution_id, payload):
+        self.run(self.member.incoming.responded(thing, execution_id, payload))
+
+    def announce(self, thing, payload):
+        self.run(self.member.incoming.announced(thing, payload, Source.LIVE))
+
+    def connect(self, thing="lamp"):
+        """Let a thing connect and subscribe."""
+        self.call(self.fleet.come, thing)
+        presence = Presence(thing, online=True, client_id=f"client-of-{thing}")
+        self.run(self.member.incoming.present(presence))
+
+    async def _add_things(self, things):
+        """As the embedded broker knows things: who has not come yet is away."""
+        await self.fleet.add_things(*things)
+        for thing in things:
+            self.member.mirror.things.connected(thing, "", 1.0)
+            self.member.mirror.things.disconnected(thing, 2.0)
+        await self.member.mirror.kept()
+
+    def know(self, thing):
+        self.run(self._add_things([thing]))
+
+    def answer_at_once(self, thing, payload):
+        self.call(self.fleet.come, thing, payload)
+
+    def send_to(self, things):
+        async def send():
+            return [(await self.member.send(thing, "x")).execution_id for thing in things]
+
+        return self.run(send())
+
+    def expire(self):
+        self.run(self.member.sweeper.expire())
+
+    def bound_queue(self, queue_max):
+        self.call(setattr, self.operations, "_queue_max", queue_max)
 
 
 def until(condition, seconds=5.0):

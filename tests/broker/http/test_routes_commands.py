@@ -6,8 +6,15 @@ import threading
 
 import pytest
 
-from broker.http.running import AUTHORIZED, RunningApi, until
+from broker.http.running import AUTHORIZED, ClusterApi, RunningApi, until
 from thingctl_broker.testing import InMemoryJournal
+
+
+@pytest.fixture
+def api(either):
+    """Whoever keeps the executions."""
+    return either
+
 
 COMMANDS = "/api/v1/commands"
 
@@ -52,15 +59,18 @@ def test_params_reach_the_thing_digit_for_digit(api):
     body = b'{"thingId":"lamp","action":"x","params":{"n":1.10,"big":123456789012345678901234567890}}'
     reply = api.post(COMMANDS, body, headers=AUTHORIZED | {"Content-Type": "application/json"})
     assert b'"params":{"n":1.10,"big":123456789012345678901234567890}' in reply.content
-    assert b'"params":{"n":1.10,"big":123456789012345678901234567890}' in api.link.published[0].payload
+    until(lambda: api.requested)
+    assert b'"params":{"n":1.10,"big":123456789012345678901234567890}' in api.requested[0].payload
 
 
 def test_the_token_that_sent_a_command_is_on_record(api):
-    execution = api.send()
-    assert api.call(api.service.get, execution["executionId"]).requested_by == "admin"
+    api.send()
+    assert api.newest().requested_by == "admin"
 
 
-def test_an_execution_tells_its_whole_life(api):
+def test_an_execution_tells_its_whole_life(embedded):
+    """A cluster does not tell when a thing has acknowledged its request."""
+    api = embedded
     api.connect("lamp")
     execution = api.send(ttl=30)
     api.clock.advance(0.5)
@@ -97,7 +107,7 @@ def test_a_timed_out_execution_says_whether_a_retry_is_safe_and_what_came_late(a
         api.connect("lamp")
     execution = api.send(ttl=1)
     api.clock.advance(1)
-    api.call(api.service.expire)
+    api.expire()
     told = api.get(path(execution)).json
     assert (told["status"], told["retrySafe"]) == ("TIMED_OUT", not connected)
     api.clock.advance(2)
@@ -117,7 +127,7 @@ def answer_when_waited_for(api, status="SUCCEEDED"):
 
     def answer():
         until(lambda: api.waiting() > 0)
-        api.respond({"thingId": "lamp", "executionId": api.link.published[-1].execution_id}, status=status)
+        api.respond({"thingId": "lamp", "executionId": api.requested[-1].execution_id}, status=status)
 
     thread = threading.Thread(target=answer)
     thread.start()
@@ -153,13 +163,8 @@ def test_get_with_wait_answers_when_the_execution_ends(api):
 
 def test_an_execution_that_has_ended_at_once_is_not_waited_for(api):
     """A device in the same process may answer while the request is being published."""
-
-    def answer(thing, execution_id, payload, *, again):
-        api.service.respond(thing, execution_id, b'{"status":"SUCCEEDED"}', lambda: None)
-        return False
-
-    api.link.publish_request = answer
     api.connect("lamp")
+    api.answer_at_once("lamp", b'{"status":"SUCCEEDED"}')
     reply = api.post(COMMANDS + "?wait=10", {"thingId": "lamp", "action": "turnOn"})
     assert (reply.status, reply.json["status"]) == (200, "SUCCEEDED")
 
@@ -219,18 +224,18 @@ def test_list_shows_the_newest_first_and_filters(api):
 
 def test_cursors_walk_every_execution_exactly_once_while_new_ones_arrive(api):
     def send_many(count):
-        return {api.service.send(f"t{i % 7}", "x").execution_id for i in range(count)}
+        return set(api.send_to(f"t{i % 7}" for i in range(count)))
 
     for i in range(7):
-        api.service.things.know(f"t{i}", 0.0)
-    before = api.call(send_many, 1000)
+        api.know(f"t{i}")
+    before = send_many(1000)
     walked = []
     cursor = ""
     while cursor is not None:
         page = api.get(f"{COMMANDS}?limit=37" + (f"&cursor={cursor}" if cursor else "")).json
         walked += [execution["executionId"] for execution in page["executions"]]
         cursor = page["nextCursor"]
-        api.call(send_many, 3)
+        send_many(3)
     assert walked == sorted(before, reverse=True)
 
 
@@ -351,11 +356,11 @@ def test_a_key_makes_a_command_safe_to_send_again(api):
     first = api.post(COMMANDS, body, headers=key)
     again = api.post(COMMANDS, body, headers=key)
     assert (again.status, again.content, again.headers["location"]) == (201, first.content, path(first.json))
-    assert len(api.service.table) == 1
+    assert len(api.executions()) == 1
     other = api.post(COMMANDS, body | {"params": {"level": 2}}, headers=key)
     assert (other.status, other.json["type"]) == (409, "urn:thingctl:problem:idempotency-conflict")
     assert api.post(COMMANDS, body, headers=AUTHORIZED | {"Idempotency-Key": "another"}).json != first.json
-    assert len(api.service.table) == 2
+    assert len(api.executions()) == 2
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "ä", "a\tb"])
@@ -365,7 +370,7 @@ def test_a_key_that_cannot_be_one_is_refused(api, key):
     )
     assert (reply.status, reply.json["header"]) == (400, "Idempotency-Key")
     assert reply.json["type"] == "urn:thingctl:problem:invalid-header"
-    assert len(api.service.table) == 0
+    assert len(api.executions()) == 0
 
 
 def listed(api, query):
@@ -403,3 +408,37 @@ def test_list_by_time_tag_and_sort(api):
 def test_list_by_what_makes_no_sense(api, query):
     reply = api.get(f"/api/v1/commands?{query}")
     assert (reply.status, reply.json["parameter"]) == (400, query.partition("=")[0])
+
+
+@pytest.mark.parametrize("at", ["waiting", "reading"])
+def test_a_command_that_was_accepted_is_not_said_to_be_refused_when_the_store_goes_away(at):
+    """Whoever waits for its end would send it again. (The embedded broker has no such store.)"""
+    api = ClusterApi()
+    try:
+        if at == "waiting":
+            get = api.fleet.store.get
+
+            async def away(execution_id):
+                api.fleet.down()
+                return await get(execution_id)
+
+            api.fleet.store.get = away
+        else:
+            api.call(api.operations.stop)  # nobody waits any more
+            add = api.fleet.store.add
+
+            async def added(execution, *, queue_max):
+                found = await add(execution, queue_max=queue_max)
+                api.fleet.down()
+                return found
+
+            api.fleet.store.add = added
+        reply = api.post(COMMANDS + "?wait=10", {"thingId": "lamp", "action": "turnOn"})
+        assert (reply.status, reply.json["status"]) == (202, "SENT")
+        assert reply.headers["location"] == path(reply.json)
+        reply = api.post(COMMANDS, {"thingId": "lamp", "action": "turnOn"})
+        assert (reply.status, reply.json["type"]) == (503, "urn:thingctl:problem:not-accepting")
+        assert reply.headers["retry-after"] == "5"
+        assert api.get(path({"executionId": api.newest().execution_id})).status == 503
+    finally:
+        api.close()

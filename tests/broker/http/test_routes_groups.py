@@ -9,6 +9,13 @@ import pytest
 from broker.http.running import RunningApi, until
 from thingctl_broker.http.routes_groups import is_for_many
 
+
+@pytest.fixture
+def api(either):
+    """Whoever keeps the executions."""
+    return either
+
+
 COMMANDS, GROUPS = "/api/v1/commands", "/api/v1/groups"
 
 
@@ -50,7 +57,7 @@ def test_each_execution_posts_back():
             reply = api.post(COMMANDS, body)
             assert (reply.status, reply.json["pointer"]) == (400, "/postBackUri")
         api.send(postBackUri=uri)
-        assert next(reversed(list(api.service.table))).post_back_uri == uri
+        assert api.newest().post_back_uri == uri
     finally:
         api.close()
 
@@ -61,7 +68,7 @@ def test_a_dry_run_sends_nothing(api):
         200,
         {"dryRun": True, "targeted": 2, "things": ["lamp", "lock"]},
     )
-    assert len(api.service.table) == 0
+    assert len(api.executions()) == 0
 
 
 @pytest.mark.parametrize(
@@ -82,7 +89,7 @@ def test_a_dry_run_sends_nothing(api):
 def test_what_is_wrong_is_pointed_at(api, fields, pointer):
     reply = api.post(COMMANDS, fields)
     assert (reply.status, reply.json["pointer"]) == (400, pointer)
-    assert len(api.service.table) == 0
+    assert len(api.executions()) == 0
 
 
 def test_what_is_for_one_thing_only(api):
@@ -110,9 +117,10 @@ def test_pause_resume_cancel(api):
 def test_too_many_failures(api):
     reply = api.post(COMMANDS, group({"all": True}, rollout={"batch": 1, "maxFailures": 1}))
     location = reply.headers["location"]
-    until(lambda: len(api.service.table) == 1)
+    until(lambda: len(api.executions()) == 1)
     (execution,) = api.get(f"{COMMANDS}?commandId={reply.json['commandId']}").json["executions"]
     api.respond(execution, status="FAILED")
+    until(lambda: api.get(location).json["state"] == "STOPPED")
     told = api.get(location).json
     assert (told["state"], told["pending"], told["statuses"]) == ("STOPPED", 1, {"FAILED": 1})
 

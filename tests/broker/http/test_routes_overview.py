@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
+
+@pytest.fixture
+def api(either):
+    """Whoever keeps the executions."""
+    return either
+
 
 def test_the_last_hour_by_minute_and_status(api):
     api.connect("lamp")

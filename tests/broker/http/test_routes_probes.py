@@ -8,10 +8,17 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from broker.http.running import RunningApi
+from broker.http.running import ClusterApi, RunningApi
 from broker_support import HeldJournal
 from thingctl_broker.events import Change
 from thingctl_broker.http.routes_probes import BUCKETS, MEDIA_TYPE, Measures
+
+
+@pytest.fixture
+def api(either):
+    """Whoever keeps the executions."""
+    return either
+
 
 PAGE = (Path(__file__).parents[3] / "docs" / "http-api.md").read_text(encoding="utf-8")
 
@@ -45,6 +52,20 @@ def test_not_ready_while_commands_cannot_be_kept():
         assert samples(api)["thingctl_accepting",] == 0
         journal.accepting = True
         assert api.get("/readyz", headers={}).status == 200
+    finally:
+        api.close()
+
+
+@pytest.mark.parametrize("away", ["link", "store"])
+def test_a_worker_is_not_ready_without_its_link_or_its_store(away):
+    api = ClusterApi()
+    try:
+        if away == "link":
+            api.call(api.link.lose)
+        else:
+            api.member.is_heard = False
+        assert api.get("/readyz", headers={}).status == 503
+        assert api.get("/healthz", headers={}).status == 200
     finally:
         api.close()
 
@@ -83,18 +104,18 @@ def test_what_is_counted(api):
 def test_time_outs_are_no_verdicts(api):
     api.send("lamp", ttl=1)
     api.clock.advance(1)
-    api.call(api.service.expire)
+    api.expire()
     assert samples(api)["thingctl_verdict_seconds_count",] == 0
 
 
 def test_a_time_on_a_bound_counts_below_it(api):
     measures = Measures(api.operations, lambda: 7)
-    execution = api.call(api.service.send, "lamp", "turnOn")
+    execution = api.send("lamp")
     api.clock.advance(BUCKETS[3])
-    api.respond({"thingId": "lamp", "executionId": execution.execution_id}, status="FAILED")
+    api.respond(execution, status="FAILED")
     assert [n for n in measures._verdicts if n] == [1]
     assert measures._verdicts[3] == 1
-    measures._on_change(execution, Change.CREATED)
+    measures._on_change(api.newest(), Change.CREATED)
     assert sum(measures._verdicts) == 1
     assert {"thingctl_connections"} <= {family.name for family in measures.collect()}
 

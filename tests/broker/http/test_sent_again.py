@@ -9,6 +9,13 @@ import pytest
 from broker.http.running import AUTHORIZED, RunningApi, until
 from thingctl_broker.testing import InMemoryJournal
 
+
+@pytest.fixture
+def api(either):
+    """Whoever keeps the executions."""
+    return either
+
+
 COMMANDS = "/api/v1/commands"
 TURN_ON = {"thingId": "lamp", "action": "turnOn", "params": {"level": 3}}
 
@@ -55,7 +62,7 @@ def test_the_same_command_with_the_same_key_is_sent_once(api):
     assert (first.status, second.status) == (201, 201)
     assert first.json == second.json
     assert first.headers["location"] == second.headers["location"]
-    assert len(api.link.published) == 1
+    assert len(api.requested) == 1
 
 
 def test_without_a_key_or_with_another_it_is_another_command(api):
@@ -99,7 +106,7 @@ def test_what_can_be_no_key_is_refused(api, key):
     reply = api.post(COMMANDS, TURN_ON, headers=headers)
     assert (reply.status, reply.json["type"]) == (400, "urn:thingctl:problem:invalid-header")
     assert "1 to 255 visible ASCII characters" in reply.json["detail"]
-    assert len(api.service.table) == 0
+    assert len(api.executions()) == 0
 
 
 @pytest.mark.parametrize("key", ["k", "x" * 255, '"7c9e6679-7425"', "~!{}"])
@@ -139,7 +146,7 @@ def test_a_command_that_could_not_be_kept_was_not_accepted(slow, journal, caller
     not_accepted(reply.result(5))
     not_accepted(post(slow))
     slow.call(journal.commit)
-    assert slow.link.published == []
+    assert slow.requested == []
     assert slow.get(COMMANDS).json["executions"] == []
 
 

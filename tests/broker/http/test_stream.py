@@ -13,6 +13,13 @@ import pytest
 from broker.http.running import AUTHORIZED, RunningApi, until
 from thingctl_broker.http import stream
 
+
+@pytest.fixture
+def api(either):
+    """Whoever keeps the executions."""
+    return either
+
+
 EVENTS = "/api/v1/events"
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 
+from support.fleet import Fleet, settled
 from support.waits import eventually
+from thingctl_broker.cluster.operations import OWED_SECONDS
 from thingctl_broker.embedded import EmbeddedOperations
 from thingctl_broker.http.webhook_client import NotAllowed
 from thingctl_broker.http.webhooks import Webhooks
@@ -99,6 +102,85 @@ async def test_what_comes_late_is_told_too(running):
     respond(service, execution)
     await eventually(lambda: len(hooks.posts) == 2)
     assert hooks.posts[1][1]["late"]["status"] == "SUCCEEDED"
+
+
+# Over a store that several workers share.
+
+
+@pytest.fixture
+async def two_workers():
+    """Two workers with webhooks, and what each is told to post."""
+    fleet = Fleet()
+    both = []
+    for name in ("one", "two"):
+        member = await fleet.member(name)
+        hooks = Hooks()
+        webhooks = Webhooks(member.operations, hooks, SECRET)
+        both.append((member, hooks, webhooks))
+    await fleet.add_things("lamp")
+    yield fleet, both
+    for _, _, webhooks in both:
+        await webhooks.stop()
+    await fleet.stop()
+
+
+async def test_an_end_is_told_once_by_some_worker(two_workers):
+    fleet, both = two_workers
+    for _, _, webhooks in both:
+        webhooks.start()
+    fleet.come("lamp", b'{"status":"SUCCEEDED"}')
+    for _ in range(5):
+        await both[0][0].send(post_back_uri=URI)
+    await eventually(lambda: fleet.store._tell_at == {})
+    told = [execution["executionId"] for _, hooks, _ in both for _, execution, _, _ in hooks.posts]
+    assert len(told) == len(set(told)) == 5
+    assert all(hooks.statuses == ["SUCCEEDED"] * len(hooks.posts) for _, hooks, _ in both)
+
+
+async def test_an_end_that_its_worker_did_not_live_to_tell_is_told_by_another(two_workers):
+    fleet, ((one, hooks, dying), (_, others, living)) = two_workers
+    never = asyncio.get_running_loop().create_future()
+
+    async def post(*_):
+        await never
+
+    hooks.post = post
+    dying.start()
+    fleet.come("lamp", b'{"status":"SUCCEEDED"}')
+    await one.send(post_back_uri=URI)
+    await eventually(lambda: dying._posting)
+    await dying.stop()
+    await one.die()
+    living.start()
+    await settled()
+    assert others.posts == []
+    fleet.clock.advance(OWED_SECONDS)
+    living._woken.set()
+    await eventually(lambda: fleet.store._tell_at == {})
+    assert others.statuses == ["SUCCEEDED"]
+
+
+async def test_what_came_late_while_the_end_was_being_told_is_told_too(two_workers):
+    fleet, ((one, hooks, webhooks), (two, others, _)) = two_workers
+    execution = await one.send(post_back_uri=URI, ttl=1)
+    await settled()
+    fleet.clock.advance(1)
+    posted = []
+
+    async def post(uri, body, headers):
+        posted.append(json.loads(body))
+        if len(posted) == 1:
+            await two.incoming.responded("lamp", execution.execution_id, b'{"status":"SUCCEEDED"}')
+        return 200
+
+    hooks.post = others.post = post
+    webhooks.start()
+    await one.sweeper.expire()
+    await eventually(lambda: len(posted) == 1)
+    fleet.clock.advance(30)  # until somebody looks
+    webhooks._woken.set()
+    await eventually(lambda: fleet.store._tell_at == {})
+    assert [("late" in execution) for execution in posted] == [False, True]
 
 
 @pytest.mark.parametrize("fault", [500, 302, 404, OSError("no route"), TimeoutError(), ValueError("what")])

@@ -27,9 +27,9 @@ def test_every_example_runs(api):
     assert len(steps) == PAGE.count("```http") / 2 + PAGE.count("<!--")
     for step in steps:
         if step["answer"]:
-            newest = next(reversed(list(api.service.table)))
+            newest = api.newest()
             answer = step["answer"].encode()
-            api.call(api.service.respond, newest.thing, newest.execution_id, answer, lambda: None)
+            api.answer(newest.thing, newest.execution_id, answer)
             continue
         line, headers, body = parts(step["request"])
         method, target = line.split()

@@ -9,6 +9,13 @@ import pytest
 from broker.http.running import AUTHORIZED, TOKEN
 from thingctl_protocol.statuses import Delivery, Status
 
+
+@pytest.fixture
+def api(either):
+    """Whoever keeps the executions."""
+    return either
+
+
 # Requests and responses as the page prints them. The ids differ from run to run; the names of
 # fields come in Graph's camel case; the type is told where the page prints null.
 PRINTED_LAUNCH = b'{ "type" : "LaunchUri", "payload" : {"uri":"http://bing.com"}}'
@@ -70,7 +77,7 @@ def lower(fields):
 
 
 def newest(api):
-    return next(reversed(list(api.service.table)))
+    return api.newest()
 
 
 def send(api, body=PRINTED_LAUNCH):
@@ -82,7 +89,7 @@ def send(api, body=PRINTED_LAUNCH):
 def respond(api, **response):
     execution = newest(api)
     payload = json.dumps(response).encode()
-    api.call(api.service.respond, execution.thing, execution.execution_id, payload, lambda: None)
+    api.answer(execution.thing, execution.execution_id, payload)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +212,7 @@ def test_words_of_time_outs(api, connected, word):
         api.connect("lamp")
     send(api)
     api.clock.advance(newest(api).ttl)
-    api.call(api.service.expire)
+    api.expire()
     assert newest(api).status is Status.TIMED_OUT
     assert api.get(f"{COMMANDS}/{newest(api).execution_id}").json["status"] == word
 

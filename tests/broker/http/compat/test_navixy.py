@@ -6,9 +6,16 @@ import json
 
 import pytest
 
-from broker.http.running import TOKEN
+from broker.http.running import TOKEN, until
 from thingctl_broker.http.compat.navixy import CODES, WORDS
 from thingctl_protocol.statuses import Status
+
+
+@pytest.fixture
+def api(either):
+    """Whoever keeps the executions."""
+    return either
+
 
 JSON = {"Content-Type": "application/json"}
 SEND, RAW, STATUS = (
@@ -45,7 +52,7 @@ PRINTED_EXECUTED = b"""{
 
 @pytest.fixture
 def device(api):
-    api.call(api.service.things.know, "1234567890", 0.0)
+    api.know("1234567890")
     return "1234567890"
 
 
@@ -54,13 +61,13 @@ def call(api, path, **fields):
 
 
 def newest(api):
-    return next(reversed(list(api.service.table)))
+    return api.newest()
 
 
 def answer(api, **response):
     execution = newest(api)
     payload = json.dumps(response).encode()
-    api.call(api.service.respond, execution.thing, execution.execution_id, payload, lambda: None)
+    api.answer(execution.thing, execution.execution_id, payload)
 
 
 def test_the_guide_step_by_step(api, device):
@@ -105,14 +112,14 @@ def test_a_form_that_is_none(api, device, body):
 def test_a_command_that_is_not_reliable_does_not_wait(api, device):
     reply = call(api, SEND, command="reboot", reliable=False)
     assert (reply.status, reply.json["status"]["code"]) == (400, 213)
-    assert len(api.service.table) == 0
+    assert len(api.executions()) == 0
     api.connect(device)
     assert call(api, SEND, command="reboot", reliable=False).status == 200
-    assert len(api.link.published) == 1
+    until(lambda: len(api.requested) == 1)
 
 
 def test_a_command_that_the_device_has_not_announced_is_not_supported(api, device):
-    api.call(api.service.announce, device, b'{"actions":[{"name":"reboot"}]}')
+    api.announce(device, b'{"actions":[{"name":"reboot"}]}')
     assert call(api, SEND, command="reboot").status == 200
     reply = call(api, SEND, command="explode")
     assert (reply.status, reply.json["status"]["code"]) == (400, 214)
@@ -179,7 +186,7 @@ def test_a_word_for_each_status(api, device, response, word):
 def test_the_status_is_of_the_latest_command(api, device):
     call(api, SEND, command="reboot", ttl=1)
     api.clock.advance(1)
-    api.call(api.service.expire)
+    api.expire()
     assert call(api, STATUS).json["status"] == "timed_out"
     call(api, SEND, command="reboot")
     assert call(api, STATUS).json["status"] == "pending"
@@ -197,7 +204,7 @@ def test_what_is_not_there_is_told_in_the_same_envelope(api, device):
 
 
 def test_a_full_queue_is_a_rate_limit(api, device):
-    api.call(setattr, api.service._deliveries, "queue_max", 1)
+    api.bound_queue(1)
     call(api, SEND, command="reboot")
     reply = call(api, SEND, command="reboot")
     assert (reply.status, reply.json["status"]["code"]) == (429, 15)
@@ -211,7 +218,7 @@ def test_a_body_that_is_too_large_or_no_json(api, device):
 
 
 def test_a_broker_that_fails_says_so_in_the_envelope(api, device, monkeypatch):
-    monkeypatch.setattr(api.service, "send", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(api.operations, "send", lambda *_, **__: 1 / 0)
     reply = call(api, SEND, command="reboot")
     assert (reply.status, reply.json) == (
         500,
