@@ -11,7 +11,7 @@ from collections import Counter
 import structlog
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from support.fleet import Fleet, settled
 from thingctl_broker.cluster.sweeping import UNHANDED_SECONDS
@@ -23,6 +23,7 @@ ANSWERS = (b'{"status":"IN_PROGRESS"}', b'{"status":"SUCCEEDED"}', b'{"status":"
 
 worker = st.integers(0, 1)
 thing = st.sampled_from(THINGS)
+rarely = st.sampled_from([False, False, True])
 
 
 class Workers(RuleBasedStateMachine):
@@ -125,6 +126,15 @@ class Workers(RuleBasedStateMachine):
     def go(self, thing):
         self.fleet.go(thing)
 
+    @rule(thing=thing, which=worker)
+    def dies_with_the_thing(self, thing, which):
+        """What was published a moment ago may have arrived, and nobody is there to say so."""
+        self.fleet.come(thing)
+        self.begin(self.fleet.members[which].send(thing, ttl=3000))
+        self.run(settled())
+        self.crash(which)
+        self.fleet.go(thing)
+
     @rule(sent=accepted, which=worker, answer=st.sampled_from(ANSWERS))
     def answer(self, sent, which, answer):
         async def respond():
@@ -136,7 +146,7 @@ class Workers(RuleBasedStateMachine):
 
     # What befalls them.
 
-    @rule(which=worker, lost=st.booleans())
+    @rule(which=worker, lost=rarely)
     def link(self, which, lost):
         link = self.fleet.members[which].link
         if lost:
@@ -149,21 +159,26 @@ class Workers(RuleBasedStateMachine):
     async def call(self, function):
         function()
 
-    @rule(which=worker, held=st.booleans())
+    @rule(which=worker, held=rarely)
     def slow(self, which, held):
         link = self.fleet.members[which].link
         link.is_held = held
         if not held:
             self.run(self.call(link.release))
 
-    @rule(down=st.booleans())
-    def store(self, down):
+    @rule(turns=st.integers(0, 8), seconds=st.sampled_from([0, 0, 11]))
+    def store_away(self, turns, seconds):
+        """For a moment, or for long enough that turns are missed."""
         self.disturb()
 
         async def change():
-            self.fleet.down(down=down)
-            if not down:
-                await self.recover()
+            self.fleet.down()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if seconds:
+                await self.sweep(seconds)
+            self.fleet.down(down=False)
+            await self.recover()
 
         self.run(change())
 
@@ -172,23 +187,17 @@ class Workers(RuleBasedStateMachine):
             await member.mirror.load()
             member.link.redeliver()
 
-    @rule(sent=consumes(accepted), which=worker)
-    def crash(self, sent, which):
+    @rule(which=worker)
+    def crash(self, which):
         """A worker dies, with everything that is under way; another starts in its place."""
         self.disturb()
-        down = self.fleet.store.down
 
         async def crash():
             member = self.fleet.members[which]
             for task in self.tasks:
                 task.cancel()  # whoever asked hears nothing
             await member.die()
-            self.fleet.down(down=False)
             await self.join()
-            self.fleet.down(down=down)
-            for each in self.fleet.members:
-                if not down:
-                    await each.mirror.load()
 
         self.run(crash())
 

@@ -125,16 +125,23 @@ async def test_a_thing_that_comes_before_its_request_counts_as_waiting_gets_it(f
 
 
 async def test_a_thing_that_comes_while_it_is_offered_what_waits_gets_it(fleet, one):
+    """The offer has found nobody, and does not know yet."""
     execution_id = await waiting(fleet, one)
-    one.link.is_held = True
+    publish = one.link.publish_request
+
+    async def late(*args):
+        one.link.publish_request = publish
+        handed = await publish(*args)
+        fleet.come("lamp")
+        one.requests.arrived("lamp")
+        await settled()
+        return handed
+
+    one.link.publish_request = late
     one.requests.offer("lamp")
     await settled()
-    one.requests.offer("lamp")  # it has come: but its request has been claimed already
-    one.link.release()
-    one.reach.nobody("lamp", 0.0)
-    fleet.things.clear()
     await settled()
-    assert one.requested.count(execution_id) >= 2
+    assert fleet.got == [("lamp", execution_id)]
 
 
 async def test_an_overdue_request_is_not_published(fleet, one):
