@@ -126,9 +126,15 @@ class EmbeddedOperations:
 
     async def withdraw(self, thing: str) -> None:
         """Cancel everything that is live of a thing."""
-        for execution in self._service.list(Query(thing=thing), self._table.capacity).executions:
-            if not execution.is_terminal:
-                self._service.cancel(execution.execution_id)
+        cursor = None
+        while True:
+            page = self._service.list(Query(thing=thing), self._table.capacity, cursor)
+            for execution in page.executions:
+                if not execution.is_terminal:
+                    self._service.cancel(execution.execution_id)
+            cursor = page.cursor
+            if cursor is None:
+                return
 
     async def wait(self, execution_id: str, seconds: float) -> None:
         """Return when the execution has ended, after ``seconds``, or when the broker is ending."""

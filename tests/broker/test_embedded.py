@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from broker_support import HeldJournal, say
+from thingctl_broker import table
 from thingctl_broker.embedded import EmbeddedOperations
 from thingctl_broker.errors import AlreadyEnded, NotAccepting, UnknownExecution
 from thingctl_broker.table import Query
@@ -100,6 +101,15 @@ async def test_withdrawing_a_thing_leaves_the_others_alone(operations):
     done.respond(say(Status.FAILED), 0.0)
     await operations.withdraw("lamp")
     assert [one.status for one in (lamp, done, lock)] == [Status.CANCELED, Status.FAILED, Status.SENT]
+
+
+async def test_withdrawing_a_thing_finds_what_is_live_behind_what_has_long_ended(operations, monkeypatch):
+    monkeypatch.setattr(table, "SCAN_MAX", 3)
+    live = await sent(operations)
+    for _ in range(10):
+        (await sent(operations)).respond(say(Status.FAILED), 0.0)
+    await operations.withdraw("lamp")
+    assert live.status is Status.CANCELED
 
 
 async def test_statuses_size_and_minutes_count(operations):

@@ -1,0 +1,63 @@
+"""What a broker opens before it begins."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from thingctl_broker import openings
+from thingctl_broker.config import AuditSettings, ConfigurationError, HttpSettings, Settings
+from thingctl_broker.openings import data_dir_of, open_audit, open_http_tls, open_socket
+from thingctl_broker.paths import default_data_dir
+
+
+def test_the_files_are_where_the_settings_say_or_where_they_usually_are(tmp_path):
+    assert data_dir_of(Settings(data_dir=str(tmp_path))) == tmp_path
+    assert data_dir_of(Settings()) == Path(default_data_dir())
+
+
+def test_a_port_is_listened_on_at_once():
+    with open_socket("http", "127.0.0.1:0") as sock:
+        host, port = sock.getsockname()
+        socket.create_connection((host, port), timeout=5).close()
+        with pytest.raises(ConfigurationError, match=rf"^http: cannot listen on 127\.0\.0\.1:{port}: "):
+            open_socket("http", f"127.0.0.1:{port}")
+
+
+def test_a_socket_that_cannot_listen_is_closed(monkeypatch):
+    """Between the binding and the listening another process may have taken the port."""
+    made = []
+
+    class Taken(socket.socket):
+        def listen(self, *_):
+            raise OSError(98, "Address already in use")
+
+    def bind(_):
+        made.append(Taken())
+        return made[0]
+
+    monkeypatch.setattr(openings, "bind_tcp", bind)
+    with pytest.raises(ConfigurationError, match="Address already in use"):
+        open_socket("mqtt", "127.0.0.1:0")
+    assert made[0].fileno() == -1
+
+
+def test_a_listener_without_a_certificate_has_none_and_with_a_wrong_one_it_is_said(tmp_path):
+    assert open_http_tls(HttpSettings()) is None
+    missing = tmp_path / "missing.pem"
+    with pytest.raises(ConfigurationError, match=r"missing\.pem"):
+        open_http_tls(HttpSettings(tls_cert=str(missing)))
+
+
+def test_the_audit_file_is_opened_unless_none_is_wanted(tmp_path):
+    settings = Settings()
+    assert open_audit(msgspec.structs.replace(settings, audit=AuditSettings(enabled=False)), tmp_path) is None
+    audit = open_audit(settings, tmp_path)
+    assert audit is not None
+    audit.stop()
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match="file"):
+        open_audit(settings, tmp_path / "file")
