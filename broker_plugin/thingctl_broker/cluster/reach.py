@@ -38,6 +38,8 @@ class Reach:
         self._things = things
         self._away: dict[str, _Away] = {}
         """By thing; a mark stays when its time is over, until there is a sign of life."""
+        self._there_since: dict[str, float | None] = {}
+        """Things that have given one after they were said to have gone, and when that was."""
 
     def may_be_there(self, thing: str, now: float) -> bool:
         """Whether a request to the thing is worth publishing at once."""
@@ -49,18 +51,31 @@ class Reach:
     def is_known_away(self, thing: str) -> bool:
         """Whether the cluster, or the thing's will, has told that it went."""
         known = self._things.get(thing)
-        return known is not None and known.since is not None and not known.online
+        return (
+            known is not None
+            and known.since is not None
+            and not known.online
+            and self._there_since.get(thing) != known.since
+        )
 
     def nobody(self, thing: str, now: float) -> None:
         """A request found nobody who subscribes to it."""
         if len(self._away) >= KEYS_MAX:
             self._away.clear()  # a request too many to each, rather than a scan each time
         known = self._things.get(thing)
+        self._there_since.pop(thing, None)
         self._away[thing] = _Away(now + BELIEVED_SECONDS, None if known is None else known.since)
 
     def arrived(self, thing: str) -> bool:
         """The thing has given a sign of life; return whether it was taken to be away."""
-        return self.taken(thing) or self.is_known_away(thing)
+        known_away = self.is_known_away(thing)
+        if known_away:
+            # What was told of it is wrong by now, or came late; another word of it is believed again.
+            if len(self._there_since) >= KEYS_MAX:
+                self._there_since.clear()
+            known = self._things.get(thing)
+            self._there_since[thing] = None if known is None else known.since
+        return self.taken(thing) or known_away
 
     def taken(self, thing: str) -> bool:
         """Somebody subscribes to the thing's requests; return whether nobody did before.

@@ -52,10 +52,27 @@ def test_who_is_said_to_have_gone_is_away_until_it_is_said_to_be_back(reach, thi
     things.disconnected("lamp", 2.0)
     assert reach.is_known_away("lamp")
     assert not reach.may_be_there("lamp", NOW)
-    assert reach.arrived("lamp"), "it answers all the same"
     assert not reach.taken("lamp"), "the cluster may keep it for a session"
+    assert not reach.may_be_there("lamp", NOW)
     things.connected("lamp", "c", 3.0)
     assert reach.may_be_there("lamp", NOW)
+
+
+def test_who_answers_after_it_was_said_to_have_gone_is_there_until_it_is_not_found_or_said_anew(
+    reach, things
+):
+    """The end of an earlier connection may be told late."""
+    things.connected("lamp", "c", 1.0)
+    things.disconnected("lamp", 2.0)
+    assert reach.arrived("lamp")
+    assert not reach.arrived("lamp"), "what waits has been offered"
+    assert reach.may_be_there("lamp", NOW)
+    reach.nobody("lamp", NOW)
+    assert reach.is_known_away("lamp")
+    reach.arrived("lamp")
+    things.connected("lamp", "c", 3.0)
+    things.disconnected("lamp", 4.0)
+    assert reach.is_known_away("lamp")
 
 
 def test_that_it_has_come_may_be_told_to_another_worker(reach, things):
@@ -75,8 +92,13 @@ def test_tries_become_rarer_with_age(reach, things):
     assert reach.retry_in("lamp", 8) == RETRY_KNOWN_AWAY
 
 
-def test_what_is_remembered_is_bounded(reach, monkeypatch):
+def test_what_is_remembered_is_bounded(reach, things, monkeypatch):
     monkeypatch.setattr(module, "KEYS_MAX", 10)
+    for i in range(100):
+        things.connected(f"t{i}", "c", 1.0)
+        things.disconnected(f"t{i}", 2.0)
+        reach.arrived(f"t{i}")
+    assert len(reach._there_since) <= 10
     for i in range(100):
         reach.nobody(f"t{i}", NOW)
     assert len(reach._away) <= 10
