@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 class StoreDown(NotAccepting):
     """The store cannot be reached, or refuses to write; nothing of what was asked was done.
 
-    ``text`` is one sentence for people.
+    ``text`` is one sentence for people. ``uncertain``: the connection was lost during the
+    commit and the store could not be asked about it, so it may have been done all the same.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, uncertain: bool = False) -> None:
         super().__init__(text, retry_after=5)
+        self.uncertain = uncertain
 
 
 class LinkDown(Exception):
@@ -69,7 +71,10 @@ class ExecutionStore(Protocol):
         ``requested_by`` has used before, the earlier execution is returned instead (a different
         ``fingerprint`` raises :class:`~thingctl_broker.errors.IdempotencyConflict`). One that is not
         published raises :class:`~thingctl_broker.errors.QueueFull` when ``queue_max`` wait for
-        its thing already.
+        its thing already (of several added at the same moment by different workers a few more may
+        get in). It is among ``things_to_retry`` ten seconds later, should nothing else happen.
+        The same ``execution_id`` again is the same execution. Raises ValueError for an id that is
+        no UUIDv7.
         """
         ...
 
@@ -105,15 +110,21 @@ class ExecutionStore(Protocol):
         ...
 
     async def handed(self, execution_ids: Collection[str]) -> None:
-        """The MQTT cluster has taken the requests: they need not be published again."""
+        """The MQTT cluster has taken the requests: they need not be published again.
+
+        In no hurry: what is answered meanwhile need not be written down. Not to be waited for
+        by anything that a thing or an operator waits for.
+        """
         ...
 
     async def unclaimed(self, execution_id: str, retry_in: float) -> Execution | None:
         """The cluster had nobody to give the request to: it never left, and waits again.
 
         Try again in ``retry_in`` seconds. An execution that is to be canceled is CANCELED by
-        this (:meth:`~thingctl_broker.executions.Execution.stayed_here`). Returns it as it
-        stands, None when that was no longer so (it has ended, or started).
+        this (:meth:`~thingctl_broker.executions.Execution.stayed_here`). One that was published
+        before this may have left then: it waits again, but stays on record as published, and
+        when it is to be canceled the thing is to be asked. Returns it as it stands, None when
+        that was no longer so (it has ended, or started, or the cluster has taken it).
         """
         ...
 
@@ -150,12 +161,17 @@ class ExecutionStore(Protocol):
     async def claim_untold(self, limit: int, lease: float) -> list[Execution]:
         """Executions whose end has yet to be told to a webhook, and that nobody has taken on.
 
-        They are the caller's for ``lease`` seconds.
+        They are the caller's for ``lease`` seconds. The store itself marks an end, and what comes
+        late, as yet to be told: where the command names a webhook, or all where the store was
+        made to (``tell_all``).
         """
         ...
 
     async def told(self, execution_ids: Collection[str]) -> None:
-        """The ends of these have been told, or given up."""
+        """The ends of these have been told, or given up: of those that this worker has claimed.
+
+        One to which something came late after it was claimed stays to be told.
+        """
         ...
 
     async def minutes(self) -> list[Minute]:
@@ -183,18 +199,24 @@ class RolloutRows(Protocol):
         ...
 
     async def move(self, command_id: str, to: State) -> RolloutRecord | None:
-        """Set the state if ``MOVES`` allows it; return the rollout as it stands now, None: there is none."""
+        """Set the state if ``MOVES`` allows it; return the rollout as it stands now, None: there is none.
+
+        Resumed, its failures so far are forgiven.
+        """
         ...
 
     async def lease(self, worker: str, seconds: float, limit: int) -> list[RolloutRecord]:
         """Take on rollouts that have something to do and that no living worker has; whole records.
 
-        Those that the worker holds already have their lease made longer and are not returned again.
+        Those that the worker holds already have their lease made longer and are not returned again,
+        paused ones too: it holds a rollout until it is finished, or ``save`` returns None.
         """
         ...
 
     async def save(self, worker: str, record: RolloutRecord) -> State | None:
-        """Keep how far it has come (``sent``, ``refused``, ``refusals``, ``forgiven``, state by ``MOVES``).
+        """Keep how far it has come.
+
+        That is ``sent``, ``refused``, ``refusals``, ``forgiven``, and its things if they changed. Of its state, by ``MOVES``, only that it has STOPPED or FINISHED: the rest is for ``move``.
 
         Return its state as it stands now (somebody may have paused it); None: the lease was lost.
         """
@@ -235,10 +257,18 @@ class Documents(Protocol):
         """One record."""
         ...
 
-    async def put(self, records: Sequence[tuple[str, str, bytes | None]], *, new: bool = False) -> bool:
+    async def put(
+        self,
+        records: Sequence[tuple[str, str, bytes | None]],
+        *,
+        new: bool = False,
+        instead_of: Sequence[bytes | None] | None = None,
+    ) -> bool:
         """Write records (None: remove) in one transaction, and tell every worker.
 
-        ``new``: only if none of them is there yet; False: one was, and nothing was written.
+        ``new``: only if none of them is there yet. ``instead_of``: only if each is at present what
+        stands at its place there (None: not there), so that of two workers that change the same
+        record neither undoes what the other did. False: it was otherwise, and nothing was written.
         """
         ...
 
