@@ -161,16 +161,18 @@ class PahoWorker:
     """The same by paho, as lean as it can be had: callbacks, one thread, acknowledged by hand."""
 
     def __init__(self, port: int) -> None:
-        from paho.mqtt.client import CallbackAPIVersion, Client, MQTTProtocolVersion  # noqa: PLC0415
+        from paho.mqtt.client import Client  # noqa: PLC0415
+        from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion  # noqa: PLC0415
         from paho.mqtt.packettypes import PacketTypes  # noqa: PLC0415
         from paho.mqtt.properties import Properties  # noqa: PLC0415
 
-        self._properties = lambda: Properties(PacketTypes.PUBLISH)
+        self._properties: Any = lambda: Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         self._left = self._answered = 0
         self.granted = False
-        client = self.client = Client(
+        client: Any = Client(
             CallbackAPIVersion.VERSION2, "w", protocol=MQTTProtocolVersion.MQTTv5, manual_ack=True
         )
+        self.client = client
         client.max_inflight_messages = 65535
         client.on_socket_open = lambda _c, _u, s: s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         client.on_subscribe = self._on_subscribe
@@ -284,9 +286,8 @@ def main() -> int:
         print("| worker | CPU us per round trip | of paho's | round trips/s |\n|---|---|---|---|")
         for contender, figures in found.items():
             ratio = figures["us"] / found["paho"]["us"]
-            print(
-                f"| {CONTENDERS[contender]} | {figures['us']:.1f} | {ratio:.2f} | {figures['perSecond']:,.0f} |"
-            )
+            row = f"{figures['us']:.1f} | {ratio:.2f} | {figures['perSecond']:,.0f}"
+            print(f"| {CONTENDERS[contender]} | {row} |")
     return 0
 
 
