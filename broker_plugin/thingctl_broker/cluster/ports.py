@@ -216,8 +216,8 @@ class RolloutRows(Protocol):
     async def save(self, worker: str, record: RolloutRecord) -> State | None:
         """Keep how far it has come.
 
-        That is ``sent``, ``refused``, ``refusals``, ``forgiven``, and its things if they changed. Of its state, by ``MOVES``, only that it has STOPPED or FINISHED: the rest is for ``move``.
-
+        That is ``sent``, ``refused``, ``refusals``, ``forgiven``, and its things if they changed.
+        Of its state, by ``MOVES``, only that it has STOPPED or FINISHED: the rest is for ``move``.
         Return its state as it stands now (somebody may have paused it); None: the lease was lost.
         """
         ...
