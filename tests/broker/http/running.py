@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import threading
 from contextlib import closing
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPSConnection
 from typing import NamedTuple
 
 from thingctl_broker.credentials import TokenStore
@@ -21,6 +22,13 @@ from thingctl_broker.testing import service_with_fakes
 
 TOKEN = "tctl_test-0123456789abcdef0123456789abcdef"
 AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
+
+
+class Tls(NamedTuple):
+    """How the server proves itself, and how a client trusts it."""
+
+    serve: ssl.SSLContext
+    trust: ssl.SSLContext
 
 
 class Reply(NamedTuple):
@@ -38,7 +46,7 @@ class Reply(NamedTuple):
 class RunningApi:
     """Serves until ``close``. ``call`` runs a function in the server's loop."""
 
-    def __init__(self, things=("lamp", "lock"), journal=None, rate=None):
+    def __init__(self, things=("lamp", "lock"), journal=None, rate=None, tls=None):
         self.service, self.link, self.clock = service_with_fakes(things, journal)
         self.tokens = TokenStore.open(None, TOKEN)
         self.passwords = Passwords()
@@ -53,9 +61,10 @@ class RunningApi:
         self._thread.start()
         sock = socket.socket()
         sock.bind(("127.0.0.1", 0))
-        self.server = HttpServer(self.app, sock)
+        self._trust = None if tls is None else tls.trust
+        self.server = HttpServer(self.app, sock, tls=None if tls is None else tls.serve)
         self.host, self.port = self.server.address
-        self.url = f"http://{self.host}:{self.port}"
+        self.url = f"{'http' if tls is None else 'https'}://{self.host}:{self.port}"
         self.run(self.server.start())
 
     def close(self):
@@ -80,11 +89,17 @@ class RunningApi:
         if isinstance(body, dict):
             body = json.dumps(body)
             headers.setdefault("Content-Type", "application/json")
-        with closing(HTTPConnection(self.host, self.port, timeout=timeout)) as connection:
+        with closing(self.client(timeout)) as connection:
             connection.request(method, target, body, headers)
             response = connection.getresponse()
             found = {name.lower(): value for name, value in response.getheaders()}
             return Reply(response.status, found, response.read())
+
+    def client(self, timeout=10):
+        """A client's connection, not opened yet."""
+        if self._trust is None:
+            return HTTPConnection(self.host, self.port, timeout=timeout)
+        return HTTPSConnection(self.host, self.port, timeout=timeout, context=self._trust)
 
     def get(self, target, **kwargs):
         return self.request("GET", target, **kwargs)
@@ -121,7 +136,9 @@ class RunningApi:
         """A bare connection to the server."""
         sock = socket.create_connection((self.host, self.port), timeout=10)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return sock
+        if self._trust is None:
+            return sock
+        return self._trust.wrap_socket(sock, server_hostname=self.host)
 
 
 def until(condition, seconds=5.0):

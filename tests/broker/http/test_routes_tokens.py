@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from contextlib import closing
-from http.client import HTTPConnection
 
 import pytest
 
@@ -253,7 +252,7 @@ def test_what_is_about_all_things_is_not_for_a_limited_token(api):
 
 def test_a_limited_token_hears_of_its_things_only_and_a_revoked_one_of_nothing(api):
     headers = make(api, "t", "commands:read", things=["lamp"])
-    with closing(HTTPConnection(api.host, api.port, timeout=10)) as connection:
+    with closing(api.client()) as connection:
         connection.request("GET", "/api/v1/events", headers=headers)
         stream = connection.getresponse()
         read_until(stream, b"event: ready")
