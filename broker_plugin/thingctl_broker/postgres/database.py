@@ -8,6 +8,7 @@ when a table was still empty, so the ways that only small tables justify are swi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -67,7 +68,7 @@ class Database:
         settings = self.settings
         pool = asyncpg.create_pool(
             settings.url,
-            min_size=1,
+            min_size=0,  # asyncpg logs each failure to keep a floor, and we tell of them once, in words
             max_size=settings.pool,
             max_inactive_connection_lifetime=300.0,
             connection_class=Connection,
@@ -134,14 +135,16 @@ class Database:
             if (known := refusal(error)) is not None and not is_lost(error):
                 raise known from None
             if is_lost(error):
-                connection.terminate()
+                with contextlib.suppress(Exception):  # the pool may have let go of it already
+                    connection.terminate()
                 raise _Lost from error
             raise
         finally:
             try:
                 await pool.release(connection, timeout=1.0)
             except Exception:
-                connection.terminate()
+                with contextlib.suppress(Exception):
+                    connection.terminate()
 
     def _note(self, *, reachable: bool, error: Exception | None = None) -> None:
         if reachable is not self._reachable:
