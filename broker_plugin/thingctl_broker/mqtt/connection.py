@@ -5,11 +5,10 @@ Command packets are handled here, synchronously. Everything else goes to amqtt, 
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Final
-
-import structlog
 
 from thingctl_broker.mqtt import packets
 from thingctl_broker.mqtt.behind import Behind
@@ -36,7 +35,8 @@ if TYPE_CHECKING:
 PATIENCE: Final = 1.5
 """A client may be silent for this many times its keep-alive [MQTT-3.1.2-24]."""
 
-_log = structlog.get_logger("thingctl.front")
+# The standard one: where nobody has configured structlog, it would print what is meant for --debug only.
+_log = logging.getLogger("thingctl.front")
 
 _REQUEST: Final = Kind.REQUEST
 """Looked up once: it is a call of a function in Python 3.11."""
@@ -152,7 +152,7 @@ class Connection(Wire):
         """End the connection now; what amqtt has to do about it, it does by itself."""
         if not self._closed:
             self.front.service.counters["front.closed"] += 1
-            _log.debug("connection closed", client=self.client_id, reason=reason)
+            _log.debug("connection closed: %s (client %s)", reason, ascii(self.client_id))
             self.finish()
 
     def watch(self, now: float, elapsed: float) -> None:

@@ -512,3 +512,12 @@ async def test_a_connection_that_has_ended_goes_without_the_collector():
             await eventually(lambda: not there())
         finally:
             gc.enable()
+
+
+async def test_why_a_connection_was_closed_is_told_to_who_debugs(caplog):
+    caplog.set_level("DEBUG", logger="thingctl.front")
+    async with front_broker() as running:
+        client = await RawClient.connected(running.address, "lamp")
+        await RawClient.connected(running.address, "lamp")
+        await client.expect_end()
+    assert "connection closed: taken over by a new connection (client 'lamp')" in caplog.messages
