@@ -89,6 +89,8 @@ class Scope(StrEnum):
     """Over MQTT, subscribing to everything, the command traffic among it."""
     MQTT_WRITE = "mqtt:write"
     """Over MQTT, publishing to ordinary topics."""
+    MQTT_AUTHENTICATE = "mqtt:authenticate"
+    """For another MQTT broker, asking whether a client is the thing that it says."""
     ADMIN = "admin"
     """Everything, tokens included."""
 

@@ -50,7 +50,7 @@ def add(
         typer.Argument(
             metavar="SCOPE",
             help="commands:send, commands:read, commands:cancel, things:read, things:write, "
-            "mqtt:read, mqtt:write, admin.",
+            "mqtt:read, mqtt:write, mqtt:authenticate, admin.",
         ),
     ],
     *,
