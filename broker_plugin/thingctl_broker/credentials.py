@@ -321,6 +321,14 @@ def _checked(token: Token) -> Token:
     return token
 
 
+def checked_tokens(path: Path) -> bytes | None:
+    """The content of a token file, for whoever is to keep it elsewhere; None: there is none.
+
+    Raises :class:`CredentialsError` when it is damaged or cannot be read.
+    """
+    return None if _read(path) is None else path.read_bytes()
+
+
 def is_token_name(text: str) -> bool:
     """Whether ``text`` can name a token: ``[A-Za-z0-9:_.-]{1,128}``."""
     return _NAME.fullmatch(text) is not None

@@ -213,7 +213,7 @@ class RolloutRows(Protocol):
         ...
 
     async def save(self, worker: str, record: RolloutRecord) -> State | None:
-        """Keep how far it has come (``sent``, ``refused``, ``refusals``, ``forgiven``; its things if they changed).
+        """Keep how far it has come: ``sent``, ``refused``, ``refusals``, ``forgiven``, changed things.
 
         Of its state, by ``MOVES``, only that it has STOPPED or FINISHED: the rest is for ``move``.
 
