@@ -8,6 +8,7 @@ when a table was still empty, so the ways that only small tables justify are swi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -134,14 +135,13 @@ class Database:
             if (known := refusal(error)) is not None and not is_lost(error):
                 raise known from None
             if is_lost(error):
-                connection.terminate()
+                with contextlib.suppress(Exception):  # it may be gone already, in any way
+                    connection.terminate()
                 raise _Lost from error
             raise
         finally:
-            try:
+            with contextlib.suppress(Exception):
                 await pool.release(connection, timeout=1.0)
-            except Exception:
-                connection.terminate()
 
     def _note(self, *, reachable: bool, error: Exception | None = None) -> None:
         if reachable is not self._reachable:
