@@ -1,6 +1,6 @@
 """What the store carries: conditional transitions a second, and what each costs the worker and PostgreSQL.
 
-    python bench/store.py [--seconds 5] [--callers 64,500] [--url postgresql://…]
+    python bench/store.py [--seconds 5] [--callers 64,500] [--workers 1] [--url postgresql://…]
 
 Each caller adds an execution that is on its way already, waits for the commit, responds
 SUCCEEDED, waits for that commit, and begins again: two transitions. Figures are CPU time (user
@@ -19,17 +19,21 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from cores import plan_cores
 from thingctl_broker.executions import Execution
 from thingctl_broker.postgres import rules
 from thingctl_broker.postgres.settings import StoreSettings
 from thingctl_broker.postgres.whole import PostgresStore
 from thingctl_protocol.identifiers import IdSource
-from thingctl_protocol.messages import Response, msgspec
+from thingctl_protocol.messages import Response
 from thingctl_protocol.statuses import Status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from thingctl_broker.postgres.store import PostgresExecutions
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))  # they start a PostgreSQL as well
 
@@ -67,30 +71,33 @@ def server_cpu(postmaster: int) -> float:
 class Load:
     """So many callers, each with one call at a time."""
 
-    def __init__(self, store: PostgresStore, callers: int) -> None:
+    def __init__(self, stores: list[PostgresStore], callers: int) -> None:
         self.callers = callers
         self.transitions = 0
         self.latencies: list[float] = []
-        self._executions = store.executions
+        self._stores = [store.executions for store in stores]
         self._ids = IdSource()
         self._running = True
 
     async def run(self, seconds: float, postmaster: int) -> dict[str, Any]:
-        tasks = [asyncio.create_task(self._call(f"thing-{i % THINGS}")) for i in range(self.callers)]
+        tasks = [
+            asyncio.create_task(self._call(self._stores[i % len(self._stores)], f"thing-{i % THINGS}"))
+            for i in range(self.callers)
+        ]
         await asyncio.sleep(WARMUP)
-        lanes = self._executions.batches
-        done, batched = self.transitions, lanes.adding.batches + lanes.responding.batches
+        done, batched = self.transitions, self._batches()
         self.latencies.clear()
         began, own, theirs = time.monotonic(), time.process_time(), server_cpu(postmaster)
         await asyncio.sleep(seconds)
         passed = time.monotonic() - began
         done = self.transitions - done
-        batched = lanes.adding.batches + lanes.responding.batches - batched
+        batched = self._batches() - batched
         client, server = time.process_time() - own, server_cpu(postmaster) - theirs
         self._running = False
         await asyncio.gather(*tasks)
         ordered = sorted(self.latencies)
         return {
+            "workers": len(self._stores),
             "callers": self.callers,
             "transitions_per_second": round(done / passed),
             "calls_per_batch": round(done / batched, 1),
@@ -101,7 +108,11 @@ class Load:
             "p99_ms": round(ordered[len(ordered) * 99 // 100] * 1000, 2),
         }
 
-    async def _call(self, thing: str) -> None:
+    def _batches(self) -> int:
+        lanes = (store.batches for store in self._stores)
+        return sum(lane.adding.batches + lane.responding.batches for lane in lanes)
+
+    async def _call(self, executions: PostgresExecutions, thing: str) -> None:
         while self._running:
             unix = time.time()
             began = time.monotonic()
@@ -110,8 +121,8 @@ class Load:
                 self._ids.make(int(unix * 1000), int.from_bytes(os.urandom(8))),
                 thing, "setTemperature", PARAMS, 60, unix, 0.0, "operator", published_at=unix,
             )  # fmt: skip
-            await self._executions.add(execution, queue_max=1000)
-            await self._executions.respond(thing, execution.execution_id, RESPONSE)
+            await executions.add(execution, queue_max=1000)
+            await executions.respond(thing, execution.execution_id, RESPONSE)
             self.transitions += 2
             self.latencies.append(time.monotonic() - began)
 
@@ -123,15 +134,19 @@ def silence() -> None:
         setattr(rules, name, statement.replace(f"pg_notify('{rules.CHANNEL}', payload)", "length(payload)"))
 
 
-async def measure(url: str, postmaster: int, callers: int, seconds: float, parallel: int) -> dict[str, Any]:
-    store = PostgresStore(StoreSettings(url=url))
-    lanes = store.executions.batches
-    lanes.adding.parallel = lanes.responding.parallel = parallel
-    await store.start(Deaf())
+async def measure(
+    url: str, postmaster: int, callers: int, *, seconds: float, workers: int, parallel: int
+) -> dict[str, Any]:
+    stores = [PostgresStore(StoreSettings(url=url)) for _ in range(workers)]
+    for store in stores:
+        lanes = store.executions.batches
+        lanes.adding.parallel = lanes.responding.parallel = parallel
+        await store.start(Deaf())
     try:
-        return await Load(store, callers).run(seconds, postmaster)
+        return await Load(stores, callers).run(seconds, postmaster)
     finally:
-        await store.stop()
+        for store in stores:
+            await store.stop()
 
 
 def main() -> None:
@@ -141,6 +156,7 @@ def main() -> None:
     parser.add_argument("--url", default="")
     parser.add_argument("--postmaster", type=int, default=0, help="its process id, with --url")
     parser.add_argument("--without-notify", action="store_true")
+    parser.add_argument("--workers", type=int, default=1, help="stores among which the callers are divided")
     parser.add_argument("--parallel", type=int, default=1, help="batches of a kind under way at once")
     options = parser.parse_args()
     if options.without_notify:
@@ -157,7 +173,16 @@ def main() -> None:
     try:
         os.sched_setaffinity(0, cores.fleet)
         for callers in map(int, options.callers.split(",")):
-            row = asyncio.run(measure(url, postmaster, callers, options.seconds, options.parallel))
+            row = asyncio.run(
+                measure(
+                    url,
+                    postmaster,
+                    callers,
+                    seconds=options.seconds,
+                    workers=options.workers,
+                    parallel=options.parallel,
+                )
+            )
             print(json.dumps({"notify": not options.without_notify, "parallel": options.parallel} | row))
     finally:
         if server is not None:
