@@ -363,6 +363,14 @@ def keep_admin_token(directory: Path, plain: str) -> None:
     _write(directory / ADMIN_TOKEN_FILE, plain.encode() + b"\n")
 
 
+def read_tokens(path: Path) -> dict[bytes, Token]:
+    """The tokens of a token file by their digest, for whoever is to keep them elsewhere.
+
+    Raises :class:`CredentialsError` when it is damaged or cannot be read.
+    """
+    return _read(path) or {}
+
+
 def is_token_name(text: str) -> bool:
     """Whether ``text`` can name a token: ``[A-Za-z0-9:_.-]{1,128}``."""
     return _NAME.fullmatch(text) is not None

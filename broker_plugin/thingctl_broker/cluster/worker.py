@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from thingctl_broker import webhook_secret
 from thingctl_broker.addresses import Address, bound_to
 from thingctl_broker.audit import TOLD, Event, note_nothing
 from thingctl_broker.clock import SystemClock
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
 RELOAD_SECONDS: Final = 1.0
 """Between two tries to load the things again."""
 
-_SECRET: Final = ("secret", "webhook")
 _log = structlog.get_logger("thingctl.cluster")
 
 
@@ -245,8 +245,8 @@ class Worker:
     async def _secret(self) -> bytes:
         """What posts are signed with, the same at every worker: made by the first one."""
         secret = secrets.token_urlsafe(32).encode()
-        await self._store.documents.put([(*_SECRET, secret)], new=True)
-        return await self._store.documents.find(*_SECRET) or secret
+        await self._store.documents.put([(*webhook_secret.RECORD, secret)], new=True)
+        return await self._store.documents.find(*webhook_secret.RECORD) or secret
 
     def _bundle(self, thing: str, password: str) -> Bundle:
         """What a device needs to be told, to be this thing."""

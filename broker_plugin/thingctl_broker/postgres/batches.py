@@ -114,17 +114,17 @@ class Batches:
                 await make_partitions(connection, {month_of(new.execution.execution_id) for new in asked})
                 rows = await connection.fetch(rules.ADD, *arguments)
             now = time.monotonic()
+            told = {str(execution_id): at for execution_id, at in rows}
             answers: list[Execution | Exception | None] = [None] * len(asked)
             earlier: list[int] = []
-            for n, at, outcome in rows:
-                execution, queue_max = asked[n - 1]
-                if outcome == "ADDED":
-                    answers[n - 1] = _added(execution, at, now)
-                elif outcome == "FULL":
-                    text = f"{queue_max} requests wait for {execution.thing!r} already"
-                    answers[n - 1] = QueueFull(text, retry_after=RETRY_AFTER)
+            for i, (execution, queue_max) in enumerate(asked):
+                if execution.execution_id not in told:
+                    earlier.append(i)
+                elif (at := told[execution.execution_id]) is not None:
+                    answers[i] = _added(execution, at, now)
                 else:
-                    earlier.append(n - 1)
+                    text = f"{queue_max} requests wait for {execution.thing!r} already"
+                    answers[i] = QueueFull(text, retry_after=RETRY_AFTER)
             if earlier:
                 found = await _earlier(connection, [asked[i].execution for i in earlier])
                 for i, answer in zip(earlier, found, strict=True):

@@ -135,16 +135,13 @@ class Database:
             if (known := refusal(error)) is not None and not is_lost(error):
                 raise known from None
             if is_lost(error):
-                with contextlib.suppress(Exception):  # the pool may have let go of it already
+                with contextlib.suppress(Exception):  # it may be gone already, in any way
                     connection.terminate()
                 raise _Lost from error
             raise
         finally:
-            try:
+            with contextlib.suppress(Exception):
                 await pool.release(connection, timeout=1.0)
-            except Exception:
-                with contextlib.suppress(Exception):
-                    connection.terminate()
 
     def _note(self, *, reachable: bool, error: Exception | None = None) -> None:
         if reachable is not self._reachable:

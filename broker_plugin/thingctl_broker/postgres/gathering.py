@@ -38,7 +38,7 @@ class Lane(Generic[_Asked, _Answer]):
         self._run = run
         self._keys = keys
         self._batch_max = batch_max
-        self._parallel = parallel
+        self.parallel = parallel
         self._wait = wait
         self._waiting: deque[tuple[_Asked, asyncio.Future[_Answer]]] = deque()
         self._under_way: set[Hashable] = set()
@@ -53,7 +53,7 @@ class Lane(Generic[_Asked, _Answer]):
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[_Answer] = loop.create_future()
         self._waiting.append((asked, answer))
-        if self._driving < self._parallel:
+        if self._driving < self.parallel:
             self._driving += 1
             driver = loop.create_task(self._drive(), name="store")
             self._drivers.add(driver)

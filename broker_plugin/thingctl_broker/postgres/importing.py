@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from thingctl_broker.postgres.database import Database
     from thingctl_broker.rollouts import RolloutRecord
 
-_TYPES: Final = {
+COLUMN_TYPES: Final = {
     "execution_id": "uuid",
     "status": "text",
     "thing": "text",
@@ -49,8 +49,10 @@ _TYPES: Final = {
     "unhanded_since": "double precision",
     "tell_at": "double precision",
 }
-_NAMES: Final = ", ".join(_TYPES)
-_ARRAYS: Final = ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(_TYPES.values(), 1))
+"""Every column of an execution, with its type."""
+
+_NAMES: Final = ", ".join(COLUMN_TYPES)
+_ARRAYS: Final = ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(COLUMN_TYPES.values(), 1))
 
 _ADD: Final = f"""
 WITH added AS (

@@ -275,9 +275,10 @@ input AS (
 news AS MATERIALIZED (
     SELECT i.* FROM input i
     WHERE NOT EXISTS (SELECT FROM thingctl.executions e WHERE e.execution_id = i.execution_id)
-        AND (i.idempotency_key = '' OR NOT EXISTS (
-            SELECT FROM thingctl.idempotency_keys k
-            WHERE k.requested_by = i.requested_by AND k.key = i.idempotency_key))
+        AND (i.idempotency_key = '' OR (
+            -- LIMIT: one look into the index for each, never the whole table into a hash.
+            SELECT true FROM thingctl.idempotency_keys k
+            WHERE k.requested_by = i.requested_by AND k.key = i.idempotency_key LIMIT 1) IS NULL)
 ),
 fitting AS MATERIALIZED (
     SELECT w.*, w.published OR (
@@ -305,17 +306,15 @@ changed AS (
         CASE WHEN published THEN now END, CASE WHEN published THEN now END,
         CASE WHEN NOT published THEN now + {WAIT_FIRST} END
     FROM fitting f
-    WHERE fits AND (idempotency_key = '' OR EXISTS (
-        SELECT FROM keyed k WHERE k.execution_id = f.execution_id))
+    WHERE fits AND (idempotency_key = '' OR execution_id IN (SELECT k.execution_id FROM keyed k))
     ORDER BY execution_id
-    ON CONFLICT DO NOTHING RETURNING execution_id
+    ON CONFLICT DO NOTHING RETURNING execution_id, created_at
 ),
 {told("false")}
-SELECT i.n, i.now, CASE
-    WHEN c.execution_id IS NOT NULL THEN 'ADDED' WHEN f.fits IS FALSE THEN 'FULL' ELSE 'EARLIER'
-END AS outcome
-FROM told, input i
-    LEFT JOIN changed c ON c.execution_id = i.execution_id
-    LEFT JOIN fitting f ON f.n = i.n
+SELECT execution_id, created_at FROM changed, told
+UNION ALL
+SELECT execution_id, NULL FROM fitting WHERE NOT fits
 """
-"""New executions. EARLIER: one with that id or that key is there, or has just come."""
+"""New executions: those that were taken in, with the time, and those that have no room, without.
+Of the others there is one with that id or that key already, or has just come. (No joins here:
+what is switched off for the sake of the large tables would make them square.)"""

@@ -47,11 +47,12 @@ class PostgresExecutions:
         self._tell_all = tell_all
         self._claims: dict[str, float] = {}
         self._hour = Hour(database)
-        self._batches = Batches(database, tell_all=tell_all)
+        self.batches = Batches(database, tell_all=tell_all)
+        """The lanes that calls gather in."""
 
     async def stop(self) -> None:
         """Let what is under way come to its end."""
-        await self._batches.drained()
+        await self.batches.drained()
 
     # One execution.
 
@@ -61,23 +62,23 @@ class PostgresExecutions:
             raise ValueError(f"{execution.execution_id!r} is not a UUIDv7")
         month_of(execution.execution_id)
         text_or_none(execution.params)
-        return await self._batches.adding(New(execution, queue_max))
+        return await self.batches.adding(New(execution, queue_max))
 
     async def get(self, execution_id: str) -> Execution | None:
         """The execution with that id (any text), if there is one."""
-        return await self._batches.getting(execution_id) if is_execution_id(execution_id) else None
+        return await self.batches.getting(execution_id) if is_execution_id(execution_id) else None
 
     async def respond(self, thing: str, execution_id: str, response: Response) -> Responded:
         """Take in what a thing says."""
         if not is_execution_id(execution_id):
             return Responded(None, None)
         text_or_none(bytes(response.result))
-        return await self._batches.responding(Answer(thing, execution_id, response))
+        return await self.batches.responding(Answer(thing, execution_id, response))
 
     async def cancel(self, execution_id: str, grace: float) -> Canceled | None:
         """Withdraw an execution or note that its thing is to be asked to stop."""
         return (
-            await self._batches.canceling(Timed(execution_id, grace))
+            await self.batches.canceling(Timed(execution_id, grace))
             if is_execution_id(execution_id)
             else None
         )
@@ -86,17 +87,17 @@ class PostgresExecutions:
         """The cluster had nobody to give the request to."""
         if not is_execution_id(execution_id):
             return None
-        return await self._batches.unclaiming(Timed(execution_id, retry_in))
+        return await self.batches.unclaiming(Timed(execution_id, retry_in))
 
     async def handed(self, execution_ids: Collection[str]) -> None:
         """The MQTT cluster has taken the requests."""
-        await self._batches.handing(tuple(filter(is_execution_id, execution_ids)))
+        await self.batches.handing(tuple(filter(is_execution_id, execution_ids)))
 
     # Several.
 
     async def many(self, execution_ids: Sequence[str]) -> list[Execution]:
         """Those of the executions that are there, in the order of the ids given."""
-        found = await self._batches.by_ids([one for one in execution_ids if is_execution_id(one)])
+        found = await self.batches.by_ids([one for one in execution_ids if is_execution_id(one)])
         return [found[one] for one in execution_ids if one in found]
 
     async def select(self, query: Query, limit: int, cursor: str | None) -> Page:
