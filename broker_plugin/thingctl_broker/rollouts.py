@@ -18,7 +18,7 @@ import msgspec
 from thingctl_protocol.statuses import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from thingctl_broker.executions import Execution
 
@@ -119,6 +119,11 @@ class Rollout:
                 self.live += 1
             elif execution.status in FAILURES:
                 self.failed += 1
+        self.skip(there)
+
+    def skip(self, there: Collection[str]) -> None:
+        """These things have the command already, whatever is on record."""
+        record = self.record
         if there:
             rest = [thing for thing in record.things[record.sent :] if thing not in there]
             done = len(record.things) - len(rest)

@@ -192,10 +192,14 @@ class ThingRegistry:
             self._changed(Kept.THING, name)
         return thing
 
-    def connected(self, name: str, client_id: str, at: float) -> None:
-        """Note that the thing has connected."""
+    def connected(self, name: str, client_id: str, at: float, *, anew: bool = False) -> None:
+        """Note that the thing has connected.
+
+        ``anew``: ``since`` is this connection's, too, when there was one before. Where messages
+        overtake one another, the end of that one may come later, and is known by its time.
+        """
         thing = self.know(name, at)
-        if not thing.online:
+        if not thing.online or anew:
             thing.online = True
             thing.since = at
         thing.client_id = client_id

@@ -68,10 +68,8 @@ class Incoming:
             return
         if outcome is Outcome.APPLIED:
             self._operations.counters["responses.applied"] += 1
-            if execution.is_terminal:
-                self._operations.ended_here(execution)
-            else:
-                self._operations.changed_here(execution, Change.PROGRESSED)
+            change = Change.ENDED if execution.is_terminal else Change.PROGRESSED
+            self._operations.changed_here(execution, change)
             return
         self._operations.counters[_COUNTERS[outcome]] += 1
         if outcome is Outcome.LATE:
@@ -91,7 +89,7 @@ class Incoming:
         known = self._mirror.things.get(thing)
         if known is None or known.announcement != announcement:
             self._mirror.things.announced(thing, announcement, self._operations.unix())
-            await self._mirror.kept()
+        await self._mirror.kept()  # also what was not kept when it came the first time
         if source is Source.LIVE and announcement is not None:
             self._greet(thing)
 
@@ -100,12 +98,13 @@ class Incoming:
         thing = presence.thing
         if not await self._is_known(thing):
             return
-        at = self._operations.unix() if presence.at is None else presence.at
+        now = self._operations.unix()
+        at = now if presence.at is None else min(presence.at, now)  # clocks differ; nobody comes tomorrow
         known = self._mirror.things.get(thing)
         if known is not None and known.since is not None and at < known.since:
             return  # told late: newer is known
         if presence.online:
-            self._mirror.things.connected(thing, presence.client_id, at)
+            self._mirror.things.connected(thing, presence.client_id, at, anew=True)
         elif known is None or not known.online or presence.client_id in {"", known.client_id}:
             self._mirror.things.disconnected(thing, at)
         else:

@@ -7,16 +7,18 @@ in memory, hears what others write, and writes before it tells anybody.
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 import structlog
 
+from thingctl_broker.cluster.ports import StoreDown
 from thingctl_broker.errors import ThingExists
 from thingctl_broker.things import Kept, ThingRegistry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from thingctl_broker.cluster.ports import Documents
     from thingctl_broker.things import Thing
@@ -26,6 +28,12 @@ KINDS: Final = (Kept.TYPE, Kept.THING, Kept.PRESENCE, Kept.ANNOUNCEMENT)
 
 BATCH_MAX: Final = 1000
 """Records written at once."""
+
+READ_AGAIN: Final = 1.0
+"""Seconds between two tries to read a record that is another one now."""
+
+Key = tuple[Kept, str]
+"""Of a record."""
 
 _log = structlog.get_logger("thingctl.cluster")
 
@@ -45,53 +53,63 @@ class Mirror:
         self._is_heard = is_heard
         self.things = ThingRegistry(enrols=enrols, changed=self._changed)
         self._loaded = False
-        self._dirty: dict[tuple[Kept, str], None] = {}
-        self._under_way: set[tuple[Kept, str]] = set()
+        self._missed = 0
+        self._dirty: dict[Key, None] = {}
+        self._under_way: set[Key] = set()
         self._writing = asyncio.Lock()
-        self._reading: set[asyncio.Task[None]] = set()
+        self._following: dict[Key, asyncio.Task[None]] = {}
+        self._unread: set[Key] = set()
+        # What is read may be older than what has been heard of or written since the reading began.
+        self._changes = 0
+        self._changed_at: dict[Key, int] = {}
+        self._readers = 0
 
     @property
     def current(self) -> bool:
-        """Whether it is loaded, and every change is heard of."""
-        return self._loaded and self._is_heard()
+        """Whether it is loaded, every change is heard of, and every one has been read."""
+        return self._loaded and not self._unread and self._is_heard()
 
     def outdated(self) -> None:
         """Changes may have gone unheard: it is to be loaded again."""
         self._loaded = False
+        self._missed += 1
 
     async def load(self) -> int:
         """Take in everything; return how many things there are.
 
         Also after changes may have gone unheard. Raises :class:`StoreDown`.
         """
+        missed = self._missed
         await self.kept()
-        there: set[tuple[Kept, str]] = set()
-        for kind, name, value in await self._documents.load(KINDS):
-            kept = Kept(kind)
-            there.add((kept, name))
-            self._take_in(kept, name, value)
-        gone = [(Kept.THING, thing.name) for thing in self.things if (Kept.THING, thing.name) not in there]
-        gone += [(Kept.TYPE, name) for name in self.things.types if (Kept.TYPE, name) not in there]
-        for kept, name in gone:
-            self._take_in(kept, name, None)
-        self._loaded = True
+        with self._reading() as began:
+            there: set[Key] = set()
+            for kind, name, value in await self._documents.load(KINDS):
+                key = (Kept(kind), name)
+                there.add(key)
+                self._take_in(key, value, began)
+            known = [(Kept.THING, thing.name) for thing in self.things]
+            known += [(Kept.TYPE, name) for name in self.things.types]
+            for key in known:
+                if key not in there:
+                    self._take_in(key, None, began)
+        self._loaded = missed == self._missed
         return len(self.things)
 
     def document_changed(self, kind: str, name: str) -> None:
         """A record is another one now, or gone."""
-        if kind in KINDS and (Kept(kind), name) not in self._dirty:
-            task = asyncio.get_running_loop().create_task(self._read(Kept(kind), name))
-            self._reading.add(task)
-            task.add_done_callback(self._reading.discard)
+        if kind not in KINDS:
+            return
+        key = (Kept(kind), name)
+        self._note_changed((key,))
+        if key not in self._following and key not in self._dirty:
+            task = asyncio.get_running_loop().create_task(self._follow(key))
+            self._following[key] = task
 
     async def find_thing(self, name: str) -> Thing | None:
         """The thing with that name, if the store has it. Raises :class:`StoreDown`."""
-        for kept in (Kept.THING, Kept.PRESENCE, Kept.ANNOUNCEMENT):
-            value = await self._documents.find(kept, name)
-            if value is not None:
-                self._take_in(kept, name, value)
-            elif kept is Kept.THING:
-                return None
+        if await self._read((Kept.THING, name)):
+            await self._read((Kept.PRESENCE, name))
+            await self._read((Kept.ANNOUNCEMENT, name))
         return self.things.get(name)
 
     # The directory's store.
@@ -111,9 +129,10 @@ class Mirror:
 
     async def stop(self) -> None:
         """Stop listening to others."""
-        for task in tuple(self._reading):
+        tasks = tuple(self._following.values())
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._reading, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     # How it is done.
 
@@ -122,16 +141,25 @@ class Mirror:
         if key not in self._dirty:
             return
         value = self.things.record(*key)
-        if await self._documents.put([(Kept.THING, name, value)], new=True):
+        try:
+            is_new = await self._documents.put([(Kept.THING, name, value)], new=True)
+        except StoreDown:
+            self._take_back(name)  # nobody is told of a thing that may never be
+            raise
+        if is_new:
             if value == self.things.record(*key):
                 self._dirty.pop(key, None)
             return
-        for kept in KINDS:
-            self._dirty.pop((kept, name), None)
+        self._take_back(name)
         await self.find_thing(name)
         raise ThingExists(f"there is a thing named {name!r} already")
 
-    async def _write(self, batch: list[tuple[Kept, str]]) -> None:
+    def _take_back(self, name: str) -> None:
+        for kept in KINDS:
+            self._dirty.pop((kept, name), None)
+        self.things.mirror(Kept.THING, name, None)
+
+    async def _write(self, batch: list[Key]) -> None:
         for key in batch:
             del self._dirty[key]
         self._under_way.update(batch)
@@ -142,17 +170,61 @@ class Mirror:
             raise
         finally:
             self._under_way.difference_update(batch)
+            self._note_changed(batch)
 
-    async def _read(self, kept: Kept, name: str) -> None:
+    async def _follow(self, key: Key) -> None:
+        """Read a record that has changed, until that succeeds."""
+        kept, name = key
+        failing = False
         try:
-            self._take_in(kept, name, await self._documents.find(kept, name))
-        except Exception:
-            self._loaded = False  # until everything is loaded again
-            _log.exception("a record cannot be read", kind=kept.value, name=name)
+            while True:
+                try:
+                    if kept is Kept.THING and name not in self.things:
+                        await self.find_thing(name)  # what belongs to it may have come before it
+                    else:
+                        await self._read(key)
+                except Exception as error:
+                    self._unread.add(key)
+                    if not failing:
+                        bug = not isinstance(error, StoreDown)
+                        _log.warning("a record cannot be read yet", kind=kept.value, name=name, exc_info=bug)
+                    failing = True
+                    await asyncio.sleep(READ_AGAIN)
+                else:
+                    return
+        finally:
+            self._unread.discard(key)
+            del self._following[key]
 
-    def _take_in(self, kept: Kept, name: str, value: bytes | None) -> None:
-        if (kept, name) in self._dirty or (kept, name) in self._under_way:
-            return  # what this worker is about to write is newer
+    async def _read(self, key: Key) -> bool:
+        """Take in a record as it stands when this returns; return whether there is one."""
+        while True:
+            with self._reading() as began:
+                value = await self._documents.find(*key)
+                if self._changed_at.get(key, 0) <= began:
+                    self._take_in(key, value, began)
+                    return value is not None
+
+    @contextmanager
+    def _reading(self) -> Iterator[int]:
+        """While something is read; gives what :meth:`_take_in` is to know of its beginning."""
+        self._readers += 1
+        try:
+            yield self._changes
+        finally:
+            self._readers -= 1
+            if not self._readers:
+                self._changed_at.clear()
+
+    def _note_changed(self, keys: Iterable[Key]) -> None:
+        self._changes += 1
+        if self._readers:
+            self._changed_at.update(dict.fromkeys(keys, self._changes))
+
+    def _take_in(self, key: Key, value: bytes | None, began: int) -> None:
+        if key in self._dirty or key in self._under_way or self._changed_at.get(key, 0) > began:
+            return  # what this worker is about to write is newer, or what it has heard of
+        kept, name = key
         try:
             self.things.mirror(kept, name, value)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -188,7 +188,7 @@ class ClusterOperations:
             case Cancel.ENDED:
                 raise AlreadyEnded(f"the execution has ended: {execution.status}")
             case Cancel.DONE:
-                self.ended_here(execution)
+                self.changed_here(execution, Change.ENDED)
             case Cancel.REQUESTED:
                 self.changed_here(execution, Change.CANCEL_REQUESTED)
                 try:
@@ -208,14 +208,8 @@ class ClusterOperations:
         count, cursor = 0, None
         while True:
             page = await self._store.select(query, PAGE, cursor)
-            for execution in page.executions:
-                if execution.is_terminal or execution.cancel_requested_at is not None:
-                    continue
-                try:
-                    await self.cancel(execution.execution_id, _nothing, _nothing)
-                except (AlreadyEnded, UnknownExecution):
-                    continue  # it was faster
-                count += 1
+            # All at once: the store takes them together.
+            count += sum(await asyncio.gather(*map(self._cancel_live, page.executions)))
             cursor = page.cursor
             if cursor is None:
                 return count
@@ -270,13 +264,10 @@ class ClusterOperations:
 
     # What happens.
 
-    def ended_here(self, execution: Execution) -> None:
-        """This worker has ended an execution."""
-        self.counters[f"executions.{execution.status}"] += 1
-        self.changed_here(execution, Change.ENDED)
-
     def changed_here(self, execution: Execution, change: Change) -> None:
         """This worker has changed an execution, and that is kept."""
+        if change is Change.ENDED:
+            self.counters[f"executions.{execution.status}"] += 1
         self.events.emit(execution, change)
 
     def changed(self, execution_ids: Sequence[str], ended: Sequence[str]) -> None:
@@ -298,6 +289,15 @@ class ClusterOperations:
         if await self.thing(thing) is None and self.things.enrols:
             self.things.know(thing, self._clock.unix())
             await self._mirror.kept()
+
+    async def _cancel_live(self, execution: Execution) -> bool:
+        if execution.is_terminal or execution.cancel_requested_at is not None:
+            return False
+        try:
+            await self.cancel(execution.execution_id, _nothing, _nothing)
+        except (AlreadyEnded, UnknownExecution):
+            return False  # it was faster
+        return True
 
     async def _get(self, execution_id: str) -> Execution:
         execution = await self._store.get(execution_id)

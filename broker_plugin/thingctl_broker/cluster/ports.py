@@ -131,7 +131,7 @@ class ExecutionStore(Protocol):
     async def claim_waiting(self, thing: str, limit: int) -> list[Execution]:
         """Mark what waits for a thing as published, oldest first, and return it to be published.
 
-        Two workers never get the same one.
+        Two workers never get the same one. What has expired is for ``expire``.
         """
         ...
 
@@ -209,7 +209,8 @@ class RolloutRows(Protocol):
         """Take on rollouts that have something to do and that no living worker has; whole records.
 
         Those that the worker holds already have their lease made longer and are not returned again,
-        paused ones too: it holds a rollout until it is finished, or ``save`` returns None.
+        paused ones too: it holds a rollout until it is finished or canceled and its lease has run
+        out, or until ``save`` returns None.
         """
         ...
 

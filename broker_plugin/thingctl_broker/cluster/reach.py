@@ -7,7 +7,7 @@ for a while, so that commands to a thing that is away wait in their order.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from thingctl_broker.things import ThingRegistry
@@ -25,20 +25,25 @@ RETRY_KNOWN_AWAY: Final = 60.0
 KEYS_MAX: Final = 100_000
 
 
+class _Away(NamedTuple):
+    until: float
+    since: float | None
+    """Since when the thing was online or offline, as told when nobody was found."""
+
+
 class Reach:
     """What one worker knows of who is there."""
 
     def __init__(self, things: ThingRegistry) -> None:
         self._things = things
-        self._away: dict[str, float] = {}
+        self._away: dict[str, _Away] = {}
+        """By thing; a mark stays when its time is over, until there is a sign of life."""
 
     def may_be_there(self, thing: str, now: float) -> bool:
         """Whether a request to the thing is worth publishing at once."""
-        until = self._away.get(thing)
-        if until is not None:
-            if now < until:
-                return False
-            del self._away[thing]
+        away = self._away.get(thing)
+        if away is not None and now < away.until and not self._has_come(thing, away):
+            return False
         return not self.is_known_away(thing)
 
     def is_known_away(self, thing: str) -> bool:
@@ -50,10 +55,18 @@ class Reach:
         """A request found nobody who subscribes to it."""
         if len(self._away) >= KEYS_MAX:
             self._away.clear()  # a request too many to each, rather than a scan each time
-        self._away[thing] = now + BELIEVED_SECONDS
+        known = self._things.get(thing)
+        self._away[thing] = _Away(now + BELIEVED_SECONDS, None if known is None else known.since)
 
     def arrived(self, thing: str) -> bool:
         """The thing has given a sign of life; return whether it was taken to be away."""
+        return self.taken(thing) or self.is_known_away(thing)
+
+    def taken(self, thing: str) -> bool:
+        """Somebody subscribes to the thing's requests; return whether nobody did before.
+
+        Not quite a sign of life: the cluster takes a request for a session that it keeps, too.
+        """
         return self._away.pop(thing, None) is not None
 
     def retry_in(self, thing: str, age: float) -> float:
@@ -61,3 +74,8 @@ class Reach:
         if self.is_known_away(thing):
             return RETRY_KNOWN_AWAY
         return min(RETRY_MAX, max(RETRY_FIRST, age / 4))
+
+    def _has_come(self, thing: str, away: _Away) -> bool:
+        """Whether it was told meanwhile, at whichever worker, that the thing has come."""
+        known = self._things.get(thing)
+        return known is not None and known.online and known.since != away.since

@@ -52,17 +52,24 @@ class Requests:
         self._changed = changed
         self._tasks: set[asyncio.Task[None]] = set()
         self._handed: set[str] = set()
-        self._offering: set[str] = set()
+        self._under_way: set[str] = set()
+        self._offering: dict[str, bool] = {}
+        """Things that are being offered what waits, and whether to begin again when that is done."""
         self._timer: asyncio.TimerHandle | None = None
+        self._stopped = False
 
     def __len__(self) -> int:
         """How many are under way."""
         return len(self._tasks)
 
     def publish(self, executions: Iterable[Execution]) -> None:
-        """Publish requests that are marked as published, in this order for each thing."""
+        """Publish requests that are marked as published, in this order for each thing.
+
+        Not those that are under way here already, for which the cluster is slow.
+        """
         for execution in executions:
-            self._spawn(self._publish(execution))
+            if execution.execution_id not in self._under_way:
+                self._spawn(self._publish_alone(execution))
 
     def arrived(self, thing: str) -> None:
         """The thing is there: what waits for it goes out."""
@@ -71,8 +78,10 @@ class Requests:
 
     def offer(self, thing: str) -> None:
         """Publish what waits for the thing, one first: the others only if that finds somebody."""
-        if thing not in self._offering:
-            self._offering.add(thing)
+        if thing in self._offering:
+            self._offering[thing] = True  # what has just been found may be so no more
+        else:
+            self._offering[thing] = False
             self._spawn(self._offer(thing))
 
     def ended(self, execution_ids: Iterable[str]) -> None:
@@ -81,8 +90,10 @@ class Requests:
 
     async def stop(self) -> None:
         """Wait for what is under way, a little, and keep what is known of it."""
+        self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         if self._tasks:
             await asyncio.wait(tuple(self._tasks), timeout=1.0)
         for task in tuple(self._tasks):
@@ -90,8 +101,19 @@ class Requests:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._keep_handed()
 
+    async def _publish_alone(self, execution: Execution) -> None:
+        if await self._publish(execution) and self._reach.taken(execution.thing):
+            self.offer(execution.thing)
+
     async def _publish(self, execution: Execution) -> bool:
         """Publish one; return whether the cluster has it."""
+        self._under_way.add(execution.execution_id)
+        try:
+            return await self._publish_now(execution)
+        finally:
+            self._under_way.discard(execution.execution_id)
+
+    async def _publish_now(self, execution: Execution) -> bool:
         left = execution.deadline - self._clock.monotonic()
         if left <= 0:
             return False  # about to be closed
@@ -108,9 +130,7 @@ class Requests:
         except LinkDown:
             return False  # whether it has left nobody knows: it is published again by and by
         if handed is Handed.TAKEN:
-            self._handed.add(execution_id)
-            if self._timer is None:
-                self._timer = asyncio.get_running_loop().call_later(HANDED_LAG, self._due)
+            self._note_handed((execution_id,))
             return True
         self._reach.nobody(thing, self._clock.monotonic())
         age = max(0.0, execution.ttl - left)
@@ -118,28 +138,41 @@ class Requests:
             waiting = await self._store.unclaimed(execution_id, self._reach.retry_in(thing, age))
             if waiting is not None and waiting.is_terminal:
                 self._changed(waiting, Change.ENDED)
+            elif self._reach.may_be_there(thing, self._clock.monotonic()):
+                self.offer(thing)  # it came before the request was among those that wait
         return False
 
     async def _offer(self, thing: str) -> None:
         try:
-            count = 1
-            while claimed := await self._store.claim_waiting(thing, count):
-                for execution in claimed:
-                    self._changed(execution, Change.PUBLISHED)
-                published = await asyncio.gather(*map(self._publish, claimed))
-                if not all(published):
-                    return
-                self._reach.arrived(thing)
-                count = CLAIM_MAX
+            again = True
+            while again:
+                self._offering[thing] = False
+                await self._publish_waiting(thing)
+                again = self._offering[thing]
         except StoreDown as error:
             _log.warning("what waits for a thing cannot be read", thing=thing, fault=error.text)
         finally:
-            self._offering.discard(thing)
+            del self._offering[thing]
+
+    async def _publish_waiting(self, thing: str) -> None:
+        count = 1
+        while self._link.connected and (claimed := await self._store.claim_waiting(thing, count)):
+            for execution in claimed:
+                self._changed(execution, Change.PUBLISHED)
+            if not all(await asyncio.gather(*map(self._publish, claimed))):
+                return
+            self._reach.taken(thing)
+            count = CLAIM_MAX
 
     def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.get_running_loop().create_task(_logged(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _note_handed(self, execution_ids: Iterable[str]) -> None:
+        self._handed.update(execution_ids)
+        if self._timer is None and not self._stopped:
+            self._timer = asyncio.get_running_loop().call_later(HANDED_LAG, self._due)
 
     def _due(self) -> None:
         self._timer = None
@@ -148,8 +181,10 @@ class Requests:
     async def _keep_handed(self) -> None:
         handed, self._handed = self._handed, set()
         if handed:
-            with contextlib.suppress(StoreDown):  # some are then published twice, which does no harm
+            try:
                 await self._store.handed(handed)
+            except StoreDown:
+                self._note_handed(handed)  # until it is kept they may be published twice
 
 
 async def _logged(work: Coroutine[Any, Any, object]) -> None:

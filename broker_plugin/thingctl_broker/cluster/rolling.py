@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from thingctl_broker.cluster.operations import LIVE, PAGE
+from thingctl_broker.cluster.operations import LIVE
+from thingctl_broker.cluster.ports import StoreDown
 from thingctl_broker.errors import NotAccepting, ServiceError, UnknownCommand, WrongMove
 from thingctl_broker.origin import NOBODY, Origin, origin
 from thingctl_broker.rollouts import FAILURES, Rollout, RolloutRecord, State
@@ -39,7 +41,13 @@ IDLE: Final = 5.0
 """Seconds between two looks for rollouts that nobody drives."""
 
 LEASED_MAX: Final = 20
-"""Rollouts that one worker drives at once."""
+"""Rollouts that one worker drives at once, without those that are halted."""
+
+STANDSTILL: Final = 1.0
+"""Seconds until it is tried again when the store is away."""
+
+HALTED: Final = frozenset({State.PAUSED, State.STOPPED, State.FINISHED})
+"""In these nothing happens until an operator says so: to go on, or to cancel what has gone out."""
 
 _log = structlog.get_logger("thingctl.rollouts")
 
@@ -55,13 +63,20 @@ class ClusterRollouts:
         self._store = store
         self._rows = rows
         self._worker = worker
+        self._losses = 0
+        self._opening: dict[str, RolloutRecord] = {}
+        """Leased, but which things have the command already has yet to be read."""
         self._mine: dict[str, Rollout] = {}
+        self._finished: dict[str, float] = {}
+        """Until when those of ``_mine`` that are finished are ours; monotonic."""
+        self._moved: set[str] = set()
+        self._look_at = 0.0
         self._woken = asyncio.Event()
         self._driver: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
         """How many this worker drives."""
-        return len(self._mine)
+        return len(self._mine) + len(self._opening) - len(self._finished)
 
     def start(self) -> None:
         """Begin to drive."""
@@ -118,8 +133,10 @@ class ClusterRollouts:
         self._woken.set()
         return Rollout(record)
 
-    def rollout_changed(self, command_id: str) -> None:  # noqa: ARG002 whichever it is
+    def rollout_changed(self, command_id: str) -> None:
         """A rollout was added or moved, here or elsewhere."""
+        if command_id in self._mine:
+            self._moved.add(command_id)
         self._woken.set()
 
     # How it is done.
@@ -130,33 +147,90 @@ class ClusterRollouts:
             self._woken.clear()
             wait = IDLE
             try:
-                for record in await self._rows.lease(
-                    self._worker, LEASE_SECONDS, LEASED_MAX - len(self._mine)
-                ):
-                    self._mine[record.command_id] = Rollout(record, await self._executions(record.command_id))
-                for rollout in tuple(self._mine.values()):
-                    wait = min(wait, await self._step(rollout))
+                await self._lease()
+                for command_id in tuple(self._opening):
+                    await self._open(command_id)
             except NotAccepting as error:
                 _log.warning("rollouts stand still", fault=error.text)
+                wait = STANDSTILL
             except Exception:
-                _log.exception("driving a rollout failed")  # the others must go on
+                _log.exception("taking on rollouts failed")
+                wait = STANDSTILL
+            if self._operations.monotonic() >= self._look_at:
+                self._look_at = self._operations.monotonic() + IDLE
+                self._moved.update(self._mine)  # it may not have been heard of
+            for command_id in tuple(self._mine):
+                wait = min(wait, await self._driven(command_id))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._woken.wait()
 
-    async def _executions(self, command_id: str) -> list[Execution]:
-        found: list[Execution] = []
-        cursor = None
-        while True:
-            page = await self._store.select(Query(command_id=command_id), PAGE, cursor)
-            found += page.executions
-            cursor = page.cursor
-            if cursor is None:
-                return found
+    async def _lease(self) -> None:
+        """Take on what nobody drives, and keep what is driven here."""
+        going = sum(rollout.record.state not in HALTED for rollout in self._mine.values())
+        room = LEASED_MAX - going - len(self._opening)
+        try:
+            leased = await self._rows.lease(self._name, LEASE_SECONDS, max(0, room))
+        except BaseException as error:
+            if not isinstance(error, StoreDown) or error.uncertain:
+                # Some may be leased without our knowing, and nobody would ever drive them. Under
+                # another name nothing is ours, and every lease runs out.
+                self._losses += 1
+                self._opening.clear()
+                self._mine.clear()
+                self._finished.clear()
+            raise
+        for record in leased:
+            self._opening[record.command_id] = record
+
+    @property
+    def _name(self) -> str:
+        return f"{self._worker}/{self._losses}" if self._losses else self._worker
+
+    async def _open(self, command_id: str) -> None:
+        rollout = Rollout(self._opening[command_id])
+        rollout.skip(await self._store.things_of(command_id))
+        del self._opening[command_id]
+        self._mine[command_id] = rollout
+
+    async def _driven(self, command_id: str) -> float:
+        """A turn of one rollout, whose faults the others do not suffer from; return when to come again."""
+        rollout = self._mine[command_id]
+        try:
+            if rollout.record.state in HALTED:
+                return await self._look(rollout)
+            return await self._step(rollout)
+        except NotAccepting as error:
+            _log.warning("a rollout stands still", command_id=command_id, fault=error.text)
+        except Exception:
+            _log.exception("driving a rollout failed", command_id=command_id)
+        return STANDSTILL
+
+    async def _look(self, rollout: Rollout) -> float:
+        """See whether one that is halted has been moved; return when to come again."""
+        command_id = rollout.record.command_id
+        if self._operations.monotonic() >= self._finished.get(command_id, inf):
+            self._leave(command_id)
+            return IDLE
+        if command_id not in self._moved:
+            return IDLE
+        self._moved.discard(command_id)
+        record = await self._rows.get(command_id)
+        if record is None or record.state is not rollout.record.state:
+            self._leave(command_id)
+            if record is not None:
+                self._opening[command_id] = record
+                return 0.0
+        return IDLE
+
+    def _leave(self, command_id: str) -> None:
+        del self._mine[command_id]
+        self._finished.pop(command_id, None)
 
     async def _step(self, rollout: Rollout) -> float:
         """A chunk of a rollout; return when to come again."""
         record = rollout.record
+        self._moved.discard(record.command_id)
         counts = await self._store.counts(record.command_id)
         rollout.counted(
             live=sum(number for status, number in counts.items() if status not in TERMINAL),
@@ -172,15 +246,18 @@ class ClusterRollouts:
                 wait = await self._send(rollout, taken)
             elif (due := rollout.wait(now)) is not None:
                 wait = min(due, TURN)
-        state = await self._rows.save(self._worker, record)
+        state = await self._rows.save(self._name, record)
         if state is None:
-            del self._mine[record.command_id]  # another worker has it
+            self._mine.pop(record.command_id, None)  # another worker has it
             return TURN
         if state is not record.state:
             rollout.become(state)  # an operator's word, from wherever it came
             return 0.0
-        if state in {State.FINISHED, State.CANCELED}:
-            del self._mine[record.command_id]  # one that is paused stays ours, until it goes on
+        if state is State.CANCELED:
+            self._leave(record.command_id)
+        elif state is State.FINISHED:
+            # As long as the lease lasts nobody else would cancel it.
+            self._finished[record.command_id] = self._operations.monotonic() + LEASE_SECONDS
         return wait
 
     async def _send(self, rollout: Rollout, things: list[str]) -> float:
@@ -196,6 +273,9 @@ class ClusterRollouts:
                     record.ttl,
                     _nothing,
                     requested_by=record.requested_by,
+                    # Whoever drove it before and whatever got lost: a thing gets the command once.
+                    # No key of an operator has a space.
+                    idempotency_key=f"{record.command_id} {thing}",
                     command_id=record.command_id,
                     post_back_uri=record.post_back_uri,
                 )
@@ -210,9 +290,10 @@ class ClusterRollouts:
             elif isinstance(outcome, ServiceError):
                 rollout.refuse(thing, outcome.text)
             elif isinstance(outcome, BaseException):
-                raise outcome
+                _log.error("a command of a rollout failed", thing=thing, exc_info=outcome)
+                rollout.refuse(thing, "the command could not be sent: see the worker's log")
         rollout.put_back(again)
-        return 1.0 if again else 0.0
+        return STANDSTILL if again else 0.0
 
 
 def _nothing(_: Execution) -> None:

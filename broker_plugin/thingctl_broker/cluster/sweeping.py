@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from thingctl_broker.cluster.ports import LinkDown, StoreDown
+from thingctl_broker.cluster.ports import LinkDown
 from thingctl_broker.errors import NotAccepting
+from thingctl_broker.events import Change
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -77,6 +78,7 @@ class Sweeper:
             ("retry", self.retry),
             ("live", self.live),
             ("write", self.write),
+            ("adopt", self.adopt),
             ("tidy", self.tidy),
         )
         loop = asyncio.get_running_loop()
@@ -92,7 +94,7 @@ class Sweeper:
         """Close what is overdue; return the seconds until the next turn."""
         closed = await self._store.expire(EXPIRE_MAX)
         for execution in closed:
-            self._operations.ended_here(execution)
+            self._operations.changed_here(execution, Change.ENDED)
         if len(closed) == EXPIRE_MAX:
             return 0.0
         wait = await self._store.seconds_to_next_deadline()
@@ -107,8 +109,15 @@ class Sweeper:
         return RETRY_EVERY
 
     async def live(self) -> float:
-        """Say that this worker lives, and take over from one that has died."""
+        """Say that this worker lives."""
         await self._workers.alive(self._client_id, ALIVE_SECONDS)
+        return ALIVE_EVERY
+
+    async def adopt(self) -> float:
+        """Take over from a worker that has died.
+
+        A turn of its own: it may take longer than this worker may be silent.
+        """
         orphan = await self._workers.orphan(self._client_id)
         if orphan is None:
             return ALIVE_EVERY
@@ -135,11 +144,11 @@ async def _turns(name: str, turn: Callable[[], Awaitable[float]]) -> None:
         try:
             wait = await turn()
             failing = False
-        except (StoreDown, LinkDown, NotAccepting) as error:
+        except Exception as error:
             if not failing:
-                _log.warning("a turn failed and is tried again", turn=name, fault=str(error))
-            failing, wait = True, LONGEST_SLEEP
-        except Exception:
-            _log.exception("a turn failed and is tried again", turn=name)
+                known = isinstance(error, LinkDown | NotAccepting)
+                _log.warning(
+                    "a turn failed and is tried again", turn=name, fault=str(error), exc_info=not known
+                )
             failing, wait = True, LONGEST_SLEEP
         await asyncio.sleep(wait)

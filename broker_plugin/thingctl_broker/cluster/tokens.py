@@ -6,12 +6,19 @@ A record each, so that two workers that make tokens at once do not write over on
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
 from thingctl_broker.cluster.ports import StoreDown
-from thingctl_broker.credentials import ADMIN, CredentialsError, TokenStore, decode_token, encode_token
+from thingctl_broker.credentials import (
+    ADMIN,
+    CredentialsError,
+    TokenExists,
+    TokenStore,
+    decode_token,
+    encode_token,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +35,12 @@ LOOK_SECONDS: Final = 1.0
 _log = structlog.get_logger("thingctl.cluster")
 
 
+class _Stored(NamedTuple):
+    record: bytes
+    token: tuple[bytes, Token]
+    """What the record says: the digest and the token."""
+
+
 class SharedTokens(TokenStore):
     """The tokens of all workers."""
 
@@ -38,8 +51,9 @@ class SharedTokens(TokenStore):
         super().__init__({}, keep=self._write, now=now)
         self._documents = documents
         self._given = admin_token
-        self._records: dict[str, bytes] = {}
-        """As they are in the store, as far as is known."""
+        self._stored: dict[str, _Stored] = {}
+        """What is in the store, as far as is known, by name; without what is damaged."""
+        self._damaged: dict[str, bytes] = {}
         self._looked = 0.0
 
     async def load(self) -> None:
@@ -78,36 +92,69 @@ class SharedTokens(TokenStore):
         return {name: record for _, name, record in await self._documents.load((KIND,))}
 
     def _take(self, records: dict[str, bytes]) -> None:
-        if records == self._records and self._tokens:
-            return
-        tokens: dict[bytes, Token] = {}
-        for name, record in records.items():
-            if record == self._records.get(name):
-                found = next((known for known in self._tokens.values() if known[1].name == name), None)
-                if found is not None:
-                    tokens[found[0]] = found[1]  # the same object: streams that it opened go on
-                    continue
-            try:
-                digest, token = decode_token(record)
-            except ValueError as error:
-                _log.error("a token's record is damaged and was left alone", token=name, fault=str(error))
-                continue
-            tokens[digest] = token
-        self.replace(tokens, self._given)
-        self._records = records
+        """Know what is in the store; what this worker has changed and not yet written stands."""
+        mine, unwritten = self._mine(), self._unwritten()
+        stored = dict(filter(None, map(self._decoded, records.items())))
+        self._damaged = {name: record for name, record in records.items() if name not in stored}
+        tokens = {name: one.token for name, one in stored.items()}
+        for name, token in mine.items():
+            # The same object where nothing has changed: streams that it opened go on.
+            if tokens.get(name) == token or name in unwritten:
+                tokens[name] = token
+        for name, changed in unwritten.items():
+            if changed is None:
+                tokens.pop(name, None)
+        self._stored = stored
+        self.replace(dict(tokens.values()), self._given)
 
-    async def _write(self, tokens: dict[bytes, Token]) -> None:
-        records = {token.name: encode_token(digest, token) for digest, token in tokens.items()}
-        changed: list[tuple[str, str, bytes | None]] = [
-            (KIND, name, record) for name, record in records.items() if record != self._records.get(name)
-        ]
-        changed += [(KIND, name, None) for name in self._records if name not in records]
+    def _decoded(self, item: tuple[str, bytes]) -> tuple[str, _Stored] | None:
+        name, record = item
         try:
-            # One that is added must not take the place of another worker's of the same name.
-            new = len(changed) == 1 and changed[0][1] not in self._records and changed[0][2] is not None
-            if not await self._documents.put(changed, new=new):
-                self._take(await self._read())
-                raise CredentialsError(f"there is a token named {changed[0][1]!r} already")
+            return name, _Stored(record, decode_token(record))
+        except ValueError as error:
+            if record != self._damaged.get(name):
+                _log.error("a token's record is damaged and was left alone", token=name, fault=str(error))
+            return None
+
+    def _mine(self) -> dict[str, tuple[bytes, Token]]:
+        """The tokens that are or are to be in the store, with their digests, by name."""
+        known = self._displaced | {d: token for d, token in self._tokens.values() if d != self._stand_in}
+        return {token.name: (digest, token) for digest, token in known.items()}
+
+    def _unwritten(self) -> dict[str, tuple[bytes, Token] | None]:
+        """What this worker has changed and not yet written; None: removed."""
+        mine = self._mine()
+        before = {name: stored.token for name, stored in self._stored.items()}
+        return {
+            name: mine.get(name)
+            for name in sorted(mine.keys() | before.keys())
+            if mine.get(name) != before.get(name)
+        }
+
+    async def _write(self, tokens: dict[bytes, Token]) -> None:  # noqa: ARG002 what has changed of them
+        try:
+            while changed := self._unwritten():
+                records: list[tuple[str, str, bytes | None]] = [
+                    (KIND, name, None if token is None else encode_token(*token))
+                    for name, token in changed.items()
+                ]
+                before = [self._stored[name].record if name in self._stored else None for name in changed]
+                if await self._documents.put(records, instead_of=before):
+                    for _, name, record in records:
+                        token = changed[name]
+                        if record is None or token is None:
+                            self._stored.pop(name, None)
+                        else:
+                            self._stored[name] = _Stored(record, token)
+                    return
+                # Another worker has changed one of them meanwhile.
+                found = await self._read()
+                taken = [name for name in changed if name not in self._stored and name in found]
+                self._tokens = {
+                    head: known for head, known in self._tokens.items() if known[1].name not in taken
+                }
+                self._take(found)
+                if taken:
+                    raise TokenExists(f"there is a token named {taken[0]!r} already")
         except StoreDown as error:
             raise CredentialsError(error.text) from error
-        self._records = records

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from starlette.routing import Route
 
 from thingctl_broker.credentials import Scope
-from thingctl_broker.errors import UnknownExecution, UnknownThing
+from thingctl_broker.errors import NotAccepting, UnknownExecution, UnknownThing
 from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.auth import needs, require, require_command
 from thingctl_broker.http.bodies import checked_post_back, decode_body, read_json_body
@@ -110,7 +110,10 @@ class Commands:
             raise Problem(UNKNOWN_THING, error.text, pointer="/thingId") from None
         if wait is None:
             return Answer(201, answer, (_location(execution_id),))
-        return await self._ended(execution_id, wait, receive)
+        try:
+            return await self._ended(execution_id, wait, receive)
+        except NotAccepting:  # now; but when it was sent it was accepted, and so the answer says
+            return Answer(202, answer, (_location(execution_id),))
 
     async def _send_to_many(self, encoded: bytes, token: Token, asked: Parameters | None, key: str) -> Answer:
         if asked is not None:
