@@ -153,7 +153,7 @@ def _read(path: str) -> dict[str, Any]:
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     """THINGCTL_THING and so on; THINGCTL_URL too, when it is a broker's and not an API's."""
     settings: dict[str, Any] = {}
-    for key in ("thing", "username", "password", "password_file", "topic_root", "state_dir"):
+    for key in ("thing", "username", "password", "password_file", "topic_root", "state_dir", "presence"):
         if value := environ.get(f"THINGCTL_{key.upper()}"):
             settings[key] = value
     url = environ.get("THINGCTL_URL", "")
