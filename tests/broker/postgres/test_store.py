@@ -131,6 +131,16 @@ async def test_a_key_finds_the_execution_of_the_first_time(store, postgres_url):
     assert await store.size() == (2, 2)
 
 
+async def test_a_key_finds_its_execution_though_the_queue_is_full(store):
+    first = await store.add(new(requested_by="ops", idempotency_key="k", fingerprint="f"), queue_max=1)
+    again = await store.add(new(requested_by="ops", idempotency_key="k", fingerprint="f"), queue_max=1)
+    assert again.execution_id == first.execution_id
+    with pytest.raises(QueueFull):
+        await store.add(new(requested_by="ops", idempotency_key="l", fingerprint="f"), queue_max=1)
+    # A key that was refused is not used up.
+    await store.add(new(requested_by="ops", idempotency_key="l", fingerprint="g"), queue_max=2)
+
+
 async def test_a_queue_has_its_bound(store):
     answers = await asyncio.gather(
         *(store.add(new(), queue_max=3) for _ in range(5)),
@@ -262,6 +272,11 @@ async def test_what_comes_late_is_told_too_whatever_is_being_told(postgres_url):
         assert ids(await store.claim_untold(9, 60.0)) == [one.execution_id]
         await store.told([one.execution_id])
         assert await store.claim_untold(9, 60.0) == []
+
+
+async def test_a_notification_holds_what_is_put_into_it():
+    """PostgreSQL takes less than 8,000 bytes."""
+    assert len("x") + NOTIFY_MAX * len(f"!{new().execution_id},") < 8000
 
 
 async def test_everybody_hears_of_every_change(postgres_url):
