@@ -255,8 +255,9 @@ class InMemoryStore(Shared):
         self._check()
         return len(self._table), self._table.live
 
-    async def tidy(self, keep: float) -> None:
+    async def tidy(self, keep: float) -> None:  # noqa: ARG002 nothing is dropped
         """There are no partitions here."""
+        self._check()
 
     def has_uncanceled(self, command_id: str) -> bool:
         """Whether executions of a command are live and nobody has asked for their cancel."""

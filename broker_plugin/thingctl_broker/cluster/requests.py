@@ -17,8 +17,7 @@ from thingctl_broker.events import Change
 from thingctl_protocol.messages import encode_request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
-    from typing import Any
+    from collections.abc import Awaitable, Callable, Iterable
 
     from thingctl_broker.cluster.ports import ExecutionStore, ThingLink
     from thingctl_broker.cluster.reach import Reach
@@ -69,7 +68,7 @@ class Requests:
         """
         for execution in executions:
             if execution.execution_id not in self._under_way:
-                self._spawn(self._publish_alone(execution))
+                self._spawn(self._publish_alone, execution)
 
     def arrived(self, thing: str) -> None:
         """The thing is there: what waits for it goes out."""
@@ -82,7 +81,7 @@ class Requests:
             self._offering[thing] = True  # what has just been found may be so no more
         else:
             self._offering[thing] = False
-            self._spawn(self._offer(thing))
+            self._spawn(self._offer, thing)
 
     def ended(self, execution_ids: Iterable[str]) -> None:
         """Executions have ended: it need not be kept any more that the cluster has their requests."""
@@ -164,8 +163,8 @@ class Requests:
             self._reach.taken(thing)
             count = CLAIM_MAX
 
-    def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
-        task = asyncio.get_running_loop().create_task(_logged(work))
+    def _spawn(self, work: Callable[..., Awaitable[object]], *args: object) -> None:
+        task = asyncio.get_running_loop().create_task(_logged(work, *args))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -176,7 +175,7 @@ class Requests:
 
     def _due(self) -> None:
         self._timer = None
-        self._spawn(self._keep_handed())
+        self._spawn(self._keep_handed)
 
     async def _keep_handed(self) -> None:
         handed, self._handed = self._handed, set()
@@ -187,8 +186,8 @@ class Requests:
                 self._note_handed(handed)  # until it is kept they may be published twice
 
 
-async def _logged(work: Coroutine[Any, Any, object]) -> None:
+async def _logged(work: Callable[..., Awaitable[object]], *args: object) -> None:
     try:
-        await work
+        await work(*args)
     except Exception:  # one request must not take the others with it
         _log.exception("a request failed")

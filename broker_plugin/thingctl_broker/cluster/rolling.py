@@ -67,8 +67,8 @@ class ClusterRollouts:
         self._opening: dict[str, RolloutRecord] = {}
         """Leased, but which things have the command already has yet to be read."""
         self._mine: dict[str, Rollout] = {}
-        self._finished: dict[str, float] = {}
-        """Until when those of ``_mine`` that are finished are ours; monotonic."""
+        self._halted: dict[str, float] = {}
+        """Those of ``_mine`` that are kept as halted, and until when they are ours; monotonic."""
         self._moved: set[str] = set()
         self._look_at = 0.0
         self._woken = asyncio.Event()
@@ -76,7 +76,8 @@ class ClusterRollouts:
 
     def __len__(self) -> int:
         """How many this worker drives."""
-        return len(self._mine) + len(self._opening) - len(self._finished)
+        finished = sum(until != inf for until in self._halted.values())
+        return len(self._mine) + len(self._opening) - finished
 
     def start(self) -> None:
         """Begin to drive."""
@@ -167,8 +168,7 @@ class ClusterRollouts:
 
     async def _lease(self) -> None:
         """Take on what nobody drives, and keep what is driven here."""
-        going = sum(rollout.record.state not in HALTED for rollout in self._mine.values())
-        room = LEASED_MAX - going - len(self._opening)
+        room = LEASED_MAX - (len(self._mine) - len(self._halted)) - len(self._opening)
         try:
             leased = await self._rows.lease(self._name, LEASE_SECONDS, max(0, room))
         except BaseException as error:
@@ -178,7 +178,7 @@ class ClusterRollouts:
                 self._losses += 1
                 self._opening.clear()
                 self._mine.clear()
-                self._finished.clear()
+                self._halted.clear()
             raise
         for record in leased:
             self._opening[record.command_id] = record
@@ -197,7 +197,7 @@ class ClusterRollouts:
         """A turn of one rollout, whose faults the others do not suffer from; return when to come again."""
         rollout = self._mine[command_id]
         try:
-            if rollout.record.state in HALTED:
+            if command_id in self._halted:
                 return await self._look(rollout)
             return await self._step(rollout)
         except NotAccepting as error:
@@ -209,7 +209,7 @@ class ClusterRollouts:
     async def _look(self, rollout: Rollout) -> float:
         """See whether one that is halted has been moved; return when to come again."""
         command_id = rollout.record.command_id
-        if self._operations.monotonic() >= self._finished.get(command_id, inf):
+        if self._operations.monotonic() >= self._halted[command_id]:
             self._leave(command_id)
             return IDLE
         if command_id not in self._moved:
@@ -225,7 +225,7 @@ class ClusterRollouts:
 
     def _leave(self, command_id: str) -> None:
         del self._mine[command_id]
-        self._finished.pop(command_id, None)
+        self._halted.pop(command_id, None)
 
     async def _step(self, rollout: Rollout) -> float:
         """A chunk of a rollout; return when to come again."""
@@ -257,7 +257,9 @@ class ClusterRollouts:
             self._leave(record.command_id)
         elif state is State.FINISHED:
             # As long as the lease lasts nobody else would cancel it.
-            self._finished[record.command_id] = self._operations.monotonic() + LEASE_SECONDS
+            self._halted[record.command_id] = self._operations.monotonic() + LEASE_SECONDS
+        elif state in HALTED:
+            self._halted[record.command_id] = inf
         return wait
 
     async def _send(self, rollout: Rollout, things: list[str]) -> float:

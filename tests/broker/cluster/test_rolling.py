@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 
 import pytest
@@ -108,6 +109,25 @@ async def test_when_its_worker_dies_another_goes_on_and_nobody_gets_it_twice(fle
     await reaches(fleet, command_id, State.FINISHED)
     await two.retry()
     assert Counter(await things_of(two, command_id)) == Counter(NAMES)
+
+
+async def test_when_its_worker_dies_before_it_has_kept_that_all_have_it_another_does(fleet, one, two):
+    start(one)
+    save = fleet.rollouts.save
+    never = asyncio.get_running_loop().create_future()
+
+    async def lost(*_):
+        await never
+
+    fleet.rollouts.save = lost
+    command_id = await begin(one, NAMES[:5])
+    await eventually(lambda: len(fleet.store._table) == 5)
+    await one.die()
+    fleet.rollouts.save = save
+    fleet.clock.advance(LEASE_SECONDS)
+    start(two)
+    await reaches(fleet, command_id, State.FINISHED, sent=5)
+    assert await things_of(two, command_id) == NAMES[:5]
 
 
 async def test_one_that_was_thought_dead_and_lives_sends_nothing_twice(fleet, one, two):

@@ -1,0 +1,157 @@
+"""What a worker does as time goes by."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from structlog.testing import capture_logs
+
+from support.fleet import settled
+from support.waits import eventually
+from thingctl_broker.cluster import sweeping as module
+from thingctl_broker.cluster.ports import LinkDown
+from thingctl_broker.cluster.sweeping import (
+    ALIVE_EVERY,
+    ALIVE_SECONDS,
+    LONGEST_SLEEP,
+    RETRY_EVERY,
+    SHORTEST_SLEEP,
+    TIDY_EVERY,
+)
+from thingctl_protocol.statuses import Status
+
+DONE = b'{"status":"SUCCEEDED"}'
+
+
+async def test_what_is_overdue_is_closed_by_one_worker(fleet, one, two):
+    execution = await one.send(ttl=1)
+    assert await one.sweeper.expire() == LONGEST_SLEEP
+    fleet.clock.advance(0.5)
+    assert await one.sweeper.expire() == 0.5
+    fleet.clock.advance(0.495)
+    assert await one.sweeper.expire() == SHORTEST_SLEEP
+    fleet.clock.advance(0.005)
+    await asyncio.gather(one.sweeper.expire(), two.sweeper.expire())
+    assert (await one.read(execution.execution_id)).status is Status.TIMED_OUT
+    ended = [change for member in fleet.members for _, change in member.told if change == "ended"]
+    assert len(ended) == 1
+    assert await one.sweeper.expire() == LONGEST_SLEEP
+
+
+async def test_many_that_are_overdue_are_closed_without_a_pause(fleet, one, monkeypatch):
+    monkeypatch.setattr(module, "EXPIRE_MAX", 2)
+    for _ in range(3):
+        await one.send(ttl=1)
+    fleet.clock.advance(1)
+    assert await one.sweeper.expire() == 0.0
+    assert await one.sweeper.expire() == LONGEST_SLEEP
+    assert one.operations.counters["executions.TIMED_OUT"] == 3
+
+
+async def test_a_cancel_that_is_not_answered_ends(fleet, one):
+    fleet.come("lamp")
+    execution = await one.send()
+    await settled()
+    await one.operations.cancel(execution.execution_id, lambda _: None, lambda _: None)
+    fleet.clock.advance(one.operations.settings.cancel_grace)
+    await one.sweeper.expire()
+    assert (await one.read(execution.execution_id)).status is Status.CANCELED
+
+
+async def test_without_a_link_nothing_is_tried(fleet, one):
+    fleet.store.down = True
+    one.link.lose()
+    assert await one.sweeper.retry() == RETRY_EVERY
+
+
+async def test_who_has_died_is_adopted_and_what_was_told_to_it_is_not_lost(fleet, one, two):
+    fleet.come("lamp")
+    execution = await one.send()
+    await settled()
+    assert await one.sweeper.live() == await two.sweeper.live() == ALIVE_EVERY
+    assert await fleet.workers.count() == 2
+    assert await two.sweeper.adopt() == ALIVE_EVERY
+    two.link.kept["one"] = [("lamp", execution.execution_id, DONE)]
+    await one.die()
+    fleet.clock.advance(ALIVE_SECONDS)
+    await two.sweeper.live()
+    with capture_logs() as logs:
+        assert await two.sweeper.adopt() == 0.0
+    assert {log["client_id"] for log in logs} == {"one"}
+    assert (await two.read(execution.execution_id)).status is Status.SUCCEEDED
+    assert await two.sweeper.adopt() == ALIVE_EVERY
+    assert await fleet.workers.count() == 1
+
+
+async def test_a_session_that_could_not_be_taken_over_is_tried_again(fleet, one, two):
+    await one.sweeper.live()
+    fleet.clock.advance(ALIVE_SECONDS)
+    two.link.lose()
+    with capture_logs(), pytest.raises(LinkDown):
+        await two.sweeper.adopt()
+    two.link.restore()
+    assert await two.sweeper.adopt() == ALIVE_EVERY, "it is somebody's for a while"
+    fleet.clock.advance(30)
+    with capture_logs():
+        assert await two.sweeper.adopt() == 0.0
+
+
+async def test_taking_over_a_session_does_not_keep_it_from_saying_that_it_lives(fleet, one, monkeypatch):
+    monkeypatch.setattr(module, "ALIVE_EVERY", 0.001)
+    await fleet.workers.alive("dead", 0.0)
+    never = asyncio.get_running_loop().create_future()
+    one.link.adopt = lambda _: never
+    lives = []
+    alive = fleet.workers.alive
+
+    async def counted(*args):
+        lives.append(args)
+        await alive(*args)
+
+    fleet.workers.alive = counted
+    with capture_logs():
+        one.sweeper.start()
+        await eventually(lambda: len(lives) > 5)
+        await one.sweeper.stop()
+
+
+async def test_partitions_are_seen_to(fleet, one):
+    kept = []
+
+    async def tidy(keep):
+        kept.append(keep)
+
+    fleet.store.tidy = tidy
+    assert await one.sweeper.tidy() == TIDY_EVERY
+    assert kept == [3600.0]
+
+
+async def test_a_turn_that_fails_is_told_once_and_tried_again(fleet, one, monkeypatch):
+    monkeypatch.setattr(module, "LONGEST_SLEEP", 0.001)
+    tries = {"expire": 0, "tidy": 0}
+
+    async def expire(_limit):
+        tries["expire"] += 1
+        raise ZeroDivisionError
+
+    fleet.store.expire = expire
+    fleet.workers.down = True
+    with capture_logs() as logs:
+        one.sweeper.start()
+        await eventually(lambda: tries["expire"] > 5)
+        told = [(log["turn"], bool(log["exc_info"])) for log in logs]
+        assert sorted(told) == [("adopt", False), ("expire", True), ("live", False)]
+        fleet.workers.down = False
+        await eventually(lambda: "one" in fleet.workers._until)
+        await one.sweeper.stop()
+    assert all(task.done() for task in one.sweeper._tasks)
+
+
+async def test_all_turns_run_by_themselves(fleet, one):
+    execution = await one.send(ttl=1)
+    fleet.clock.advance(1)
+    one.sweeper.start()
+    await eventually(lambda: one.told[-1] == (execution.execution_id, "ended"))
+    await eventually(lambda: "one" in fleet.workers._until)
+    await one.sweeper.stop()
