@@ -165,6 +165,7 @@ async def test_a_database_that_takes_no_writes(postgres, postgres_url):
         one = await store.executions.add(new(), queue_max=9)
         postgres.psql(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
         await cut(postgres_url)
+        await store.executions.get(one.execution_id)  # on a new connection, to which that applies
         with pytest.raises(StoreDown, match="read-only") as down:
             await store.executions.add(new(), queue_max=9)
         assert not down.value.uncertain

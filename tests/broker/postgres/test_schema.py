@@ -198,6 +198,7 @@ async def test_a_partition_that_is_being_read_stays_until_the_next_time(postgres
 
 async def test_a_look_up_by_id_goes_to_one_partition(postgres_url):
     async with frozen(postgres_url, AT) as db:
+        await db.store.executions.tidy(DAY)
         plan = await db.connection.fetch(
             f"EXPLAIN SELECT * FROM thingctl.executions WHERE execution_id = '{at_time(AT).execution_id}'"
         )
