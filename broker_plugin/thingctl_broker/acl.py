@@ -7,7 +7,7 @@ that the filter could match. Everything else is denied; whatever begins with ``$
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
@@ -30,6 +30,36 @@ class AclSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What things may publish, and have published as their will."""
     subscribe: tuple[str, ...] = OWN
     """What things may subscribe to."""
+
+
+class TopicRights(Protocol):
+    """What one client may do with ordinary topics."""
+
+    def may_publish(self, topic: str) -> bool:
+        """Whether it may publish to a topic."""
+        ...
+
+    def may_subscribe(self, topic_filter: str) -> bool:
+        """Whether it may have all that a filter could match."""
+        ...
+
+
+class Whole:
+    """What a program of the operator's may do: read all, write to all that is ordinary, or both."""
+
+    __slots__ = ("_reads", "_writes")
+
+    def __init__(self, *, reads: bool, writes: bool) -> None:
+        self._reads = reads
+        self._writes = writes
+
+    def may_publish(self, topic: str) -> bool:
+        """Whether it may publish to a topic; never to one that begins with ``$``."""
+        return self._writes and not topic.startswith("$")
+
+    def may_subscribe(self, topic_filter: str) -> bool:  # noqa: ARG002 as all rights do
+        """Whether it may subscribe: also to what the broker tells of itself."""
+        return self._reads
 
 
 class Acl:

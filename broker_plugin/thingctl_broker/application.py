@@ -81,7 +81,7 @@ class Application:
             gatekeeper = (
                 OpenGatekeeper()
                 if settings.open
-                else IdentityGatekeeper(self.things, self.passwords, settings.acl)
+                else IdentityGatekeeper(self.things, self.passwords, settings.acl, self.tokens)
             )
         self.front = Front(
             gatekeeper=gatekeeper, topics=Topics(settings.mqtt.topic_root), limits=settings.limits

@@ -12,7 +12,9 @@ from thingctl_broker.admission import ServiceSettings
 from thingctl_broker.audit import FILE_MAX
 from thingctl_broker.buckets import Rate
 from thingctl_broker.delivery import QUEUE_MAX, WINDOW
+from thingctl_broker.mqtt.cluster.settings import LinkSettings, check_link
 from thingctl_broker.mqtt.limits import FrontLimits
+from thingctl_broker.postgres.settings import StoreSettings, check_url
 from thingctl_broker.webhooks import check_uri
 from thingctl_protocol.errors import ProtocolError
 from thingctl_protocol.limits import TTL_DEFAULT, TTL_MAX, TTL_MIN
@@ -128,6 +130,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: FrontLimits = FrontLimits()
     webhooks: WebhookSettings = WebhookSettings()
     acl: AclSettings = AclSettings()
+    link: LinkSettings | None = None
+    """With it, this is a worker of an MQTT cluster, and no broker: ``store`` is its table then."""
+    store: StoreSettings | None = None
+    """The database of the workers."""
     audit: AuditSettings = AuditSettings()
 
     @property
@@ -160,26 +166,38 @@ def convert_settings(values: dict[str, Any]) -> Settings:
 
 def check(settings: Settings) -> Settings:
     """Return ``settings`` if they make sense together; raises :class:`ConfigurationError`."""
+    _check_addresses(settings)
+    if settings.mqtt.tls_client_ca and not settings.mqtt.tls_cert:
+        raise ConfigurationError("mqtt: tls_client_ca needs tls_cert")
+    for rule in (*settings.acl.publish, *settings.acl.subscribe):
+        fault = check_rule(rule)
+        if fault is not None:
+            raise ConfigurationError(f"acl: {fault}")
+    _check_webhooks(settings.webhooks)
+    _check_commands(settings)
+    return settings
+
+
+def _check_addresses(settings: Settings) -> None:
     try:
         Topics(settings.mqtt.topic_root)
         mqtt = parse_address(settings.mqtt.bind)
         http = parse_address(settings.http.bind)
     except (ProtocolError, ValueError) as error:
         raise ConfigurationError(str(error)) from None
-    if settings.open and not is_loopback(mqtt):
+    if settings.link is not None or settings.store is not None:
+        _check_cluster(settings.link, settings.store)
+    elif settings.open and not is_loopback(mqtt):
         raise ConfigurationError(
             f"open enrolment lets anybody be any thing: it is for loopback only, not for {settings.mqtt.bind}"
         )
-    _check_exposure("mqtt", mqtt, settings.mqtt.tls_cert, allowed=settings.insecure_bind)
+    if settings.link is None:
+        _check_exposure("mqtt", mqtt, settings.mqtt.tls_cert, allowed=settings.insecure_bind)
     _check_exposure("http", http, settings.http.tls_cert, allowed=settings.insecure_bind)
-    if settings.mqtt.tls_client_ca and not settings.mqtt.tls_cert:
-        raise ConfigurationError("mqtt: tls_client_ca needs tls_cert")
     _check_rate(settings.http.requests_per_second)
-    for rule in (*settings.acl.publish, *settings.acl.subscribe):
-        fault = check_rule(rule)
-        if fault is not None:
-            raise ConfigurationError(f"acl: {fault}")
-    _check_webhooks(settings.webhooks)
+
+
+def _check_commands(settings: Settings) -> None:
     commands = settings.commands
     if not TTL_MIN <= commands.ttl_default <= commands.ttl_max <= TTL_MAX:
         raise ConfigurationError(
@@ -191,7 +209,6 @@ def check(settings: Settings) -> Settings:
         raise ConfigurationError("commands: window, queue and table must be at least 1")
     if commands.window > settings.limits.in_flight:
         raise ConfigurationError("commands: window must not be above limits.in_flight")
-    return settings
 
 
 def _check_exposure(what: str, address: Address, tls_cert: str, *, allowed: bool) -> None:
@@ -206,6 +223,22 @@ def _check_exposure(what: str, address: Address, tls_cert: str, *, allowed: bool
 def _check_rate(requests_per_second: float) -> None:
     if requests_per_second and not RATE_MIN <= requests_per_second <= RATE_MAX:
         raise ConfigurationError(f"http: requests_per_second must be 0, or from {RATE_MIN} to {RATE_MAX}")
+
+
+def _check_cluster(link: LinkSettings | None, store: StoreSettings | None) -> None:
+    if link is None:
+        raise ConfigurationError(
+            "store: there is a database, but no link to a cluster: set link (--link) too"
+        )
+    if store is None:
+        raise ConfigurationError(
+            "link: the workers of a cluster need a database: set store.url (--store postgresql://…)"
+        )
+    check_link(link)
+    try:
+        check_url(store.url)
+    except ValueError as error:
+        raise ConfigurationError(f"store: {error}") from None
 
 
 def _check_webhooks(settings: WebhookSettings) -> None:

@@ -85,6 +85,12 @@ class Scope(StrEnum):
     COMMANDS_CANCEL = "commands:cancel"
     THINGS_READ = "things:read"
     THINGS_WRITE = "things:write"
+    MQTT_READ = "mqtt:read"
+    """Over MQTT, subscribing to everything, the command traffic among it."""
+    MQTT_WRITE = "mqtt:write"
+    """Over MQTT, publishing to ordinary topics."""
+    MQTT_AUTHENTICATE = "mqtt:authenticate"
+    """For another MQTT broker, asking whether a client is the thing that it says."""
     ADMIN = "admin"
     """Everything, tokens included."""
 
@@ -306,6 +312,8 @@ def _by_head(tokens: dict[bytes, Token]) -> dict[bytes, tuple[bytes, Token]]:
 
 _ADMIN_TOKEN: Final = Token(ADMIN, frozenset({ADMIN}))
 _SCOPES: Final = frozenset(Scope)
+_FOR_EVERYTHING: Final = frozenset({Scope.ADMIN, Scope.MQTT_READ, Scope.MQTT_WRITE})
+"""Scopes that cannot be limited. A topic says nothing of actions, and an ordinary one nothing of things."""
 
 
 def make_token() -> str:
@@ -335,8 +343,10 @@ def _checked(token: Token) -> Token:
     for scope in token.scopes:
         if scope not in _SCOPES:
             raise InvalidToken(f"{ascii(scope)[:80]} is no scope; there are {', '.join(Scope)}", "/scopes")
-    if ADMIN in token.scopes and token.is_limited:
-        raise InvalidToken("a token with the scope admin is not limited to things or actions", "/scopes")
+    if token.is_limited and (whole := token.scopes & _FOR_EVERYTHING):
+        raise InvalidToken(
+            f"a token with the scope {min(whole)} is not limited to things or actions", "/scopes"
+        )
     for field, patterns in (("things", token.things), ("actions", token.actions)):
         if len(patterns) > PATTERNS_MAX:
             raise InvalidToken(f"at most {PATTERNS_MAX} patterns", f"/{field}")
@@ -351,6 +361,14 @@ def _checked(token: Token) -> Token:
 def keep_admin_token(directory: Path, plain: str) -> None:
     """Write the operator's copy of the first token, mode 0600; raises :class:`CredentialsError`."""
     _write(directory / ADMIN_TOKEN_FILE, plain.encode() + b"\n")
+
+
+def read_tokens(path: Path) -> dict[bytes, Token]:
+    """The tokens of a token file by their digest, for whoever is to keep them elsewhere.
+
+    Raises :class:`CredentialsError` when it is damaged or cannot be read.
+    """
+    return _read(path) or {}
 
 
 def is_token_name(text: str) -> bool:

@@ -11,14 +11,14 @@ import msgspec
 import structlog
 
 from thingctl_broker.audit import Event, Note, note_nothing
-from thingctl_broker.errors import InvalidThing, ThingExists
+from thingctl_broker.errors import InvalidThing, NotAccepting, ThingExists
 from thingctl_broker.param_schemas import check_type
-from thingctl_broker.passwords import PASSWORD_MAX, PASSWORD_MIN, make_password
+from thingctl_broker.passwords import PASSWORD_MAX, PASSWORD_MIN, Busy, TooManyFailures, make_password
 from thingctl_broker.schema_bounds import SchemaFault
 from thingctl_broker.things import TYPE_ACTIONS_MAX, Definition, check_description
 from thingctl_protocol.bundle import Bundle
 from thingctl_protocol.errors import ProtocolError
-from thingctl_protocol.identifiers import check_action_name, check_thing_name
+from thingctl_protocol.identifiers import check_action_name, check_thing_name, is_thing_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,6 +123,26 @@ class Directory:
         self._note(Event.THING_PASSWORD, thing=name, detail="made")
         await self._store.kept()
         return password
+
+    async def authenticate(self, name: str, password: str, source: str) -> bool | None:
+        """Whether that is the thing's password, and it may connect; None: no such thing has one.
+
+        ``source``: from where it was tried; after too many wrong ones all are wrong for a while.
+        Raises :class:`NotAccepting` when too many are tried at once.
+        """
+        thing = await self._operations.thing(name) if is_thing_name(name) else None
+        if thing is None or not thing.password_hash:
+            return None
+        encoded = password.encode(errors="replace")
+        if not self._passwords.remembers(name, thing.password_hash, encoded):
+            try:
+                if not await self._passwords.verify(name, thing.password_hash, encoded, source):
+                    return False
+            except TooManyFailures:
+                return False
+            except Busy:
+                raise NotAccepting("too many are signing in at once", retry_after=1) from None
+        return self.registry.get(name) is thing and thing.enabled
 
     async def remove_password(self, name: str) -> None:
         """Take a thing's password away: only a certificate lets it in then."""

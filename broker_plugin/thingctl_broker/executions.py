@@ -174,7 +174,7 @@ class Execution(msgspec.Struct, gc=False):
         same = response.status is self.status and result == self.result
         if same and self.started_at is not None and reason == self.reason:
             return Outcome.REPEATED
-        if self.status not in _CLOSED_BY_US:
+        if self.status not in CLOSED_BY_US:
             if response.status is Status.IN_PROGRESS:
                 return Outcome.REPEATED
             self.conflicts += 1
@@ -205,7 +205,7 @@ class Execution(msgspec.Struct, gc=False):
             return Cancel.PENDING
         self.cancel_requested_at = at
         if self.retry_safe:
-            self._close(Status.CANCELED, _WITHDRAWN, at)
+            self._close(Status.CANCELED, WITHDRAWN, at)
             return Cancel.DONE
         self.cancel_grace = grace
         self.cancel_deadline = now + grace
@@ -215,7 +215,7 @@ class Execution(msgspec.Struct, gc=False):
         """Close a canceled execution whose one request, on record as published, was never written."""
         self.published_at = None
         self.attempts = 0
-        self._close(Status.CANCELED, _WITHDRAWN, at)
+        self._close(Status.CANCELED, WITHDRAWN, at)
 
     def expire(self, now: float, at: float) -> bool:
         """Close the execution if a deadline has passed; return whether it was closed.
@@ -225,12 +225,9 @@ class Execution(msgspec.Struct, gc=False):
         if self.is_terminal or now < self.next_deadline:
             return False
         if self.next_deadline == self.deadline:
-            self._close(Status.TIMED_OUT, _TIMED_OUT[self.delivery], at)
+            self._close(Status.TIMED_OUT, TIMED_OUT[self.delivery], at)
         else:
-            reason = StatusReason(
-                "NO_VERDICT", "the thing did not answer the cancel; it may still be at work"
-            )
-            self._close(Status.CANCELED, reason, at)
+            self._close(Status.CANCELED, CANCEL_UNANSWERED, at)
         return True
 
     def _close(self, status: Status, reason: StatusReason, at: float) -> None:
@@ -239,11 +236,18 @@ class Execution(msgspec.Struct, gc=False):
         self.ended_at = at
 
 
-_CLOSED_BY_US: Final = frozenset({Status.TIMED_OUT, Status.CANCELED})
+CLOSED_BY_US: Final = frozenset({Status.TIMED_OUT, Status.CANCELED})
+"""The ends that need not be the device's word: what it says afterwards is kept beside them."""
 
-_WITHDRAWN: Final = StatusReason("CANCELED", "withdrawn before it was published")
+WITHDRAWN: Final = StatusReason("CANCELED", "withdrawn before it was published")
+"""Why an execution was canceled whose request never left."""
 
-_TIMED_OUT: Final = {
+CANCEL_UNANSWERED: Final = StatusReason(
+    "NO_VERDICT", "the thing did not answer the cancel; it may still be at work"
+)
+"""Why an execution was canceled whose thing was asked to stop and kept silent."""
+
+TIMED_OUT: Final = {
     Delivery.QUEUED: StatusReason(
         "NOT_DELIVERED",
         "the thing was not connected and subscribed within the TTL; the request was never published",

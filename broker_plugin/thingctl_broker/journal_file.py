@@ -51,7 +51,7 @@ def prepare(path: Path) -> None:
     """
     try:
         if path.exists():
-            version = _checked_version(path)
+            version = checked_version(path)
         elif _wal_size(path):
             raise JournalError(f"{path} is missing, but its log {path}-wal is there. {_UNTOUCHED}")
         else:
@@ -118,8 +118,8 @@ def damaged(path: Path, why: object) -> JournalError:
     return JournalError(f"{path} is damaged or no SQLite database: {why}. {_UNTOUCHED}")
 
 
-def _checked_version(path: Path) -> int:
-    """Return the version of the schema; raise :class:`JournalError` unless it is ours to read."""
+def checked_version(path: Path) -> int:
+    """Return the version of the schema of ``path``; raise :class:`JournalError` unless it is ours to read."""
     if not path.stat().st_size:
         raise damaged(path, "it is empty")  # never so by our hand: it is made elsewhere and moved here whole
     try:

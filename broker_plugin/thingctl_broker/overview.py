@@ -24,12 +24,14 @@ MINUTES: Final = 60
 VERDICTS: Final = frozenset({Status.SUCCEEDED, Status.FAILED, Status.REJECTED})
 """The ends whose latency says something about the thing: of the others the operator or the TTL decides."""
 
-_FASTEST: Final = 0.000_1
+FASTEST: Final = 0.000_1
+"""Seconds: whatever is no longer is in the first slot of a histogram."""
+
 _STEP: Final = 1.1
-_SLOTS: Final = 240
+SLOTS: Final = 240
 """From 0.1 ms in steps of a tenth: the last slot begins beyond a week."""
 
-_LOG_STEP: Final = log(_STEP)
+LOG_STEP: Final = log(_STEP)
 
 
 class Latency(msgspec.Struct, frozen=True, gc=False):
@@ -52,9 +54,13 @@ class Histogram:
 
     def add(self, seconds: float) -> None:
         """Count one."""
-        slot = 0 if seconds <= _FASTEST else min(_SLOTS - 1, 1 + int(log(seconds / _FASTEST) / _LOG_STEP))
-        self._slots[slot] = self._slots.get(slot, 0) + 1
-        self.count += 1
+        slot = 0 if seconds <= FASTEST else min(SLOTS - 1, 1 + int(log(seconds / FASTEST) / LOG_STEP))
+        self.add_to(slot, 1)
+
+    def add_to(self, slot: int, count: int) -> None:
+        """Count ``count`` durations of a slot at once, for whoever has counted them elsewhere."""
+        self._slots[slot] = self._slots.get(slot, 0) + count
+        self.count += count
 
     def merge(self, other: Histogram) -> None:
         """Count all that the other has counted."""
@@ -76,7 +82,7 @@ class Histogram:
             seen += self._slots[slot]
             if seen >= wanted:
                 break
-        return round(_FASTEST * float(_STEP ** max(0.0, slot - 0.5)), 6)
+        return round(FASTEST * float(_STEP ** max(0.0, slot - 0.5)), 6)
 
 
 class Minute:

@@ -13,12 +13,14 @@ import fcntl
 import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from thingctl_broker.errors import NotKept
+from thingctl_broker.journal_file import open_to_read
 from thingctl_broker.placed import Misplaced, Placed
 from thingctl_broker.things import Kept
 
@@ -50,6 +52,7 @@ _MIGRATIONS: Final = (
     """,
 )
 _PUT: Final = "INSERT INTO records VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
+_ROWS: Final = "SELECT name, value FROM records WHERE kind = ? ORDER BY name"
 _DELETE: Final = "DELETE FROM records WHERE kind = ? AND name = ?"
 
 _log = structlog.get_logger("thingctl.registry")
@@ -160,10 +163,31 @@ class RegistryStore:
         _write(self._connection, records)
 
     def _rows(self, kept: Kept) -> list[tuple[str, bytes]]:
-        found = self._connection.execute(
-            "SELECT name, value FROM records WHERE kind = ? ORDER BY name", (kept.value,)
-        )
-        return found.fetchall()
+        return self._connection.execute(_ROWS, (kept.value,)).fetchall()
+
+
+def read_records(directory: Path) -> list[tuple[Kept, str, bytes]]:
+    """Every record of a registry that no broker uses, in the order of :meth:`RegistryStore.load`.
+
+    Nothing is written to it. Raises :class:`RegistryError`.
+    """
+    path = directory / REGISTRY_FILE
+    if not path.exists():
+        return []
+    lock = _lock(directory)
+    try:
+        with closing(open_to_read(path)) as connection:
+            if _check(connection, path) < SCHEMA_VERSION:
+                raise RegistryError(f"{path} is of an older version of thingctl. It was left as it is.")
+            return [
+                (kept, name, value)
+                for kept in _ORDER
+                for name, value in connection.execute(_ROWS, (kept.value,))
+            ]
+    except sqlite3.Error as error:
+        raise RegistryError(f"{path} cannot be used: {error}. It was left as it is.") from None
+    finally:
+        os.close(lock)
 
 
 def _lock(directory: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -18,36 +19,80 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from thingctl_broker.application import Application
+    from thingctl_broker.cluster.worker import Worker
     from thingctl_broker.config import Settings
 
 STOP_TIMEOUT: Final = 1.5
 """Seconds that everything together may take to end."""
 
+WORKER_STOP_TIMEOUT: Final = 15.0
+"""The same for a worker: what it has been told, it keeps before it ends."""
+
 _SESSION_EXPIRY: Final = 7 * 24 * 3600
 
 
-def run(settings: Settings, ready: Callable[[Application], None]) -> None:
+def run(settings: Settings, ready: Callable[[Any], None]) -> None:
     """Serve until SIGINT or SIGTERM; ``ready`` is called once when everything listens.
 
-    Raises :class:`ConfigurationError`.
+    With the :class:`~thingctl_broker.application.Application`, or with the
+    :class:`~thingctl_broker.cluster.worker.Worker` of a cluster. Raises :class:`ConfigurationError`.
     """
     os.umask(0o077)  # whatever is made from here on is for the owner's eyes only
+    serve = _serve if settings.link is None else _work
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(settings, ready))
+        runner.run(serve(settings, ready))
 
 
-async def _serve(settings: Settings, ready: Callable[[Application], None]) -> None:
+async def _work(settings: Settings, ready: Callable[[Worker], None]) -> None:
+    """Be a worker of a cluster."""
+    try:
+        from thingctl_broker.cluster.worker import Worker  # noqa: PLC0415 its libraries are an extra
+    except ImportError as error:
+        raise ConfigurationError(
+            f"link: a worker of a cluster needs {error.name}: pip install 'thingctl[broker,cluster]'"
+        ) from None
+    stop = _stop_signal()
+    worker = Worker(settings)
+    starting = asyncio.get_running_loop().create_task(worker.start())
+    stopping = asyncio.get_running_loop().create_task(stop.wait())
+    await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+    try:
+        if not starting.done():
+            starting.cancel()  # a cluster that is away may keep us waiting for ever
+            await asyncio.gather(starting, return_exceptions=True)
+            return
+        await starting
+        _settle_memory()
+        ready(worker)
+        await stopping
+    finally:
+        stopping.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(WORKER_STOP_TIMEOUT):
+                await worker.stop()
+
+
+def _stop_signal() -> asyncio.Event:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+def _settle_memory() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)  # what a message allocates dies by reference count
+
+
+async def _serve(settings: Settings, ready: Callable[[Application], None]) -> None:
+    stop = _stop_signal()
     broker, plugin = build_broker(settings)
     await broker.start()
     if plugin.failure is not None:
         raise ConfigurationError(str(plugin.failure)) from plugin.failure
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)  # what a message allocates dies by reference count
+    _settle_memory()
     ready(plugin.application)
     await stop.wait()
     try:

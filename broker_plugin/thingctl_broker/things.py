@@ -36,6 +36,9 @@ DESCRIPTION_MAX: Final = 1024
 TYPE_ACTIONS_MAX: Final = 256
 """Actions of one thing type."""
 
+SEEN_SECONDS: Final = 60.0
+"""How exact it is when a thing was last seen that only answers."""
+
 _TAG: Final = re.compile(rf"[A-Za-z0-9:_.=/-]{{1,{TAG_MAX}}}")
 
 
@@ -202,6 +205,13 @@ class ThingRegistry:
         thing.client_id = client_id
         thing.last_seen = at
         self._changed(Kept.PRESENCE, name)
+
+    def seen(self, name: str, at: float) -> None:
+        """Note that the thing has said something; written down at most once in ``SEEN_SECONDS``."""
+        thing = self._things.get(name)
+        if thing is not None and (thing.last_seen is None or at >= thing.last_seen + SEEN_SECONDS):
+            thing.last_seen = at
+            self._changed(Kept.PRESENCE, name)
 
     def disconnected(self, name: str, at: float) -> None:
         """Note that the thing's last connection is gone."""

@@ -12,7 +12,15 @@ if TYPE_CHECKING:
 FILE: Final = "webhook-secret"
 """In the data directory."""
 
+RECORD: Final = ("secret", "webhook")
+"""Kind and name, where workers share it as a record."""
+
 _MIN: Final = 16
+
+
+def read(directory: Path) -> bytes | None:
+    """The secret in ``directory``; None: there is none. Raises OSError."""
+    return read_or_make(directory) if (directory / FILE).exists() else None
 
 
 def read_or_make(directory: Path) -> bytes:

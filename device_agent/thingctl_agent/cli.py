@@ -29,6 +29,7 @@ SETTINGS: Final = {
     "password-file": ("FILE", "file that holds the password"),
     "state-dir": ("DIR", "where the journal is kept (or THINGCTL_STATE_DIR)"),
     "topic-root": ("TOPIC", "root of the command topics"),
+    "presence": ("on|off", "tell brokers behind an MQTT cluster when this thing comes and goes"),
     "wall-clock": (
         "auto|trust|distrust",
         "whether the device's clock may judge a command's age when the broker does not say its time",

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 
+_ON_OFF: Final = {"on": True, "off": False}
+"""How the command line says yes and no."""
+
 
 class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Files in PEM. ``ca``: the system's authorities when not given. ``key``: in ``cert`` when not given."""
@@ -50,6 +53,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     handlers: tuple[str, ...] = ()
     keepalive: int = 60
     announce: bool = True
+    presence: bool = False
     wall_clock: Literal["auto", "trust", "distrust"] = "auto"
     running: int = 8
     waiting: int = 100
@@ -122,6 +126,8 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ, **ove
     settings = _read(path) if path else {}
     settings.update(_from_environment(environ))
     settings.update({key: value for key, value in overrides.items() if value is not None})
+    if settings.get("presence") in _ON_OFF:
+        settings["presence"] = _ON_OFF[settings["presence"]]
     try:
         config = msgspec.convert(settings, Config)
     except msgspec.ValidationError as error:
@@ -147,7 +153,7 @@ def _read(path: str) -> dict[str, Any]:
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     """THINGCTL_THING and so on; THINGCTL_URL too, when it is a broker's and not an API's."""
     settings: dict[str, Any] = {}
-    for key in ("thing", "username", "password", "password_file", "topic_root", "state_dir"):
+    for key in ("thing", "username", "password", "password_file", "topic_root", "state_dir", "presence"):
         if value := environ.get(f"THINGCTL_{key.upper()}"):
             settings[key] = value
     url = environ.get("THINGCTL_URL", "")

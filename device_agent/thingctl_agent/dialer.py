@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from thingctl_agent.errors import ConfigError
 from thingctl_agent.mqtt import Address, Connection
 from thingctl_agent.tls import Contexts
+from thingctl_protocol.messages import Presence, encode_presence
+from thingctl_protocol.topics import Topics
 
 if TYPE_CHECKING:
     import ssl
@@ -57,7 +59,13 @@ class Dialer:
             config.username or broker.username,
             config.secret or broker.password,
             config.keepalive,
+            self._will() if config.presence else None,
         )
+
+    def _will(self) -> tuple[str, bytes]:
+        """What the broker is to say when this thing is gone without a word."""
+        topic = Topics(self._config.topic_root).presence(self._config.thing)
+        return topic, encode_presence(Presence(online=False))
 
     def _tls(self) -> ssl.SSLContext | None:
         return self._contexts.current() if self._config.broker.tls else None

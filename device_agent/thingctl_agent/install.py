@@ -120,21 +120,22 @@ def _config_steps(arguments: Any, root: Path) -> list[Step]:
         return [Step(f"keep {path} (--force writes it anew)", lambda: None)]
     names = [f"{unit.CONFIG_DIR}/{Path(file).name}" for file in arguments.handlers]
     bundle = _read_bundle(arguments.bundle)  # whatever is given besides goes before it
-    settings = {
+    settings: dict[str, str | bool] = {
         "thing": arguments.thing or bundle.thing or os.environ.get("THINGCTL_THING") or "",
         "url": arguments.url or bundle.url,
         "username": arguments.username or bundle.username,
         "topic_root": arguments.topic_root or bundle.topic_root,
         "wall_clock": arguments.wall_clock or "",
+        "presence": arguments.presence or ("on" if bundle.presence else ""),
     }
     secrets = []
     copies = list(zip(arguments.handlers, names, [0o644] * len(names), strict=True))
     if arguments.password_file:
-        settings["password_file"] = f"{unit.CONFIG_DIR}/password"
-        copies.append((arguments.password_file, settings["password_file"], 0o640))
+        settings["password_file"] = kept = f"{unit.CONFIG_DIR}/password"
+        copies.append((arguments.password_file, kept, 0o640))
     elif bundle.password:
-        settings["password_file"] = f"{unit.CONFIG_DIR}/password"
-        secrets.append((settings["password_file"], bundle.password))
+        settings["password_file"] = kept = f"{unit.CONFIG_DIR}/password"
+        secrets.append((kept, bundle.password))
     tls = {}
     for key in ("ca", "cert", "key"):
         if given := getattr(arguments, key):
@@ -144,7 +145,7 @@ def _config_steps(arguments: Any, root: Path) -> list[Step]:
             tls[key] = f"{unit.CONFIG_DIR}/{key}.pem"
             secrets.append((tls[key], text))
     checked = {key: value for key, value in settings.items() if value and key != "password_file"}
-    load(None, {}, **checked, tls=tls)  # raises what is wrong with them
+    settings["presence"] = load(None, {}, **checked, tls=tls).presence  # raises what is wrong with them
     text = unit.config_file(settings, names, tls)
     return [
         *(_copy(Path(source), root, target, mode, group) for source, target, mode in copies),

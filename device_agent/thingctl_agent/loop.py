@@ -81,6 +81,7 @@ class Loop:
         self._stop_at: float | None = None
         self._abandoned = False
         self._announced = False
+        self._present = False
         self._synchronised = False
         self._sync_check_at = 0.0
 
@@ -300,6 +301,9 @@ class Loop:
             self._extras.asking(ANNOUNCEMENT)
             self._announced = True
             self._do([self._session.announcement()])
+        if self._config.presence:
+            self._present = True
+            self._do([self._session.presence(online=True)])
 
     def on_message(self, topic: str, payload: bytes, *, retain: bool) -> None:
         """A message; it is acknowledged when this returns, so what must be on the disk is."""
@@ -316,7 +320,7 @@ class Loop:
     def on_lost(self, reason: str) -> None:
         """No connection any more."""
         self._connection = None
-        self._announced = False
+        self._announced = self._present = False
         given_up = self._extras.lost()
         if given_up is not None:
             self._log.warning("the broker seems not to want this; going on without", what=given_up)
@@ -359,11 +363,19 @@ class Loop:
     def _reconnect(self) -> None:
         self._dial_at = 0.0
         if self._connection is not None:
-            connection, self._connection = self._connection, None
-            connection.close()
+            self._part()
             self._announced = False
             self._extras.answered()
             self._do(self._session.disconnected())
+
+    def _part(self) -> None:
+        """Leave the broker properly: it forgets the will, so what that says is said here."""
+        assert self._connection is not None
+        if self._present:
+            self._present = False
+            self._do([self._session.presence(online=False)])
+        connection, self._connection = self._connection, None
+        connection.close()
 
     def _begin_to_stop(self) -> None:
         if self._stop_at is not None:
@@ -388,7 +400,7 @@ class Loop:
 
     def _end(self) -> None:
         if self._connection is not None:
-            self._connection.close()
+            self._part()
         if self._journal is not None:
             self._journal.close()
         self._log.info("stopped", handlersLeft=self._handlers_left)

@@ -56,7 +56,7 @@ class Events(Protocol):
 
 
 class Address(NamedTuple):
-    """Where the broker is, and who comes. ``keepalive``: seconds."""
+    """Where the broker is, and who comes. ``keepalive``: seconds. ``will``: topic and payload."""
 
     host: str
     port: int
@@ -64,6 +64,7 @@ class Address(NamedTuple):
     username: str = ""
     password: str = ""
     keepalive: int = 60
+    will: tuple[str, bytes] | None = None
 
 
 class Connection:
@@ -93,6 +94,8 @@ class Connection:
             client.username_pw_set(address.username, address.password or None)
         if tls is not None:
             client.tls_set_context(tls)
+        if address.will is not None:
+            client.will_set(*address.will, qos=1)
         client.on_socket_open = _no_delay
         client.on_socket_register_write = _nothing
         client.on_connect = self._on_connect

@@ -22,7 +22,14 @@ from thingctl_agent.recovery import interrupted, not_rebooted, settle
 from thingctl_agent.registry import InvalidParamsError
 from thingctl_agent.slots import Slots
 from thingctl_protocol.errors import ProtocolError
-from thingctl_protocol.messages import Announcement, decode_request, decode_time, encode_announcement
+from thingctl_protocol.messages import (
+    Announcement,
+    Presence,
+    decode_request,
+    decode_time,
+    encode_announcement,
+    encode_presence,
+)
 from thingctl_protocol.statuses import Status
 from thingctl_protocol.topics import Kind, Topics
 
@@ -240,6 +247,10 @@ class Session:
     def withdrawal(self) -> Publish:
         """Takes the announcement back."""
         return Publish(self.topics.actions(self.thing), b"", retain=True)
+
+    def presence(self, *, online: bool) -> Publish:
+        """Says that this thing has come, or goes."""
+        return Publish(self.topics.presence(self.thing), encode_presence(Presence(online=online)))
 
     # -- requests
 

@@ -11,7 +11,7 @@ import json
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 USER: Final = "thingctl-agent"
 CONFIG_DIR: Final = "/etc/thingctl-agent"
@@ -103,11 +103,11 @@ def polkit_rule(user: str = USER) -> str:
     return _POLKIT.format(user=user)
 
 
-def config_file(settings: dict[str, str], handlers: Iterable[str], tls: dict[str, str]) -> str:
+def config_file(settings: Mapping[str, str | bool], handlers: Iterable[str], tls: dict[str, str]) -> str:
     """A first ``agent.toml``."""
     lines = ["# The settings of the agent; docs/agent.md explains each. After a change:", "#"]
     lines += ["#   sudo systemctl restart thingctl-agent", ""]
-    lines += [f"{key} = {_quoted(value)}" for key, value in settings.items() if value]
+    lines += [f"{key} = {_toml(value)}" for key, value in settings.items() if value]
     lines.append(f"handlers = [{', '.join(map(_quoted, handlers))}]")
     if any(tls.values()):
         lines += ["", "[tls]", *(f"{key} = {_quoted(value)}" for key, value in tls.items() if value)]
@@ -120,6 +120,10 @@ def config_file(settings: dict[str, str], handlers: Iterable[str], tls: dict[str
     lines += ["# [actions.reboot]", "# [actions.launchUri]", "# [actions.shell]"]
     lines += ['# commands = { "restart-kiosk" = ["systemctl", "--user", "restart", "kiosk"] }', ""]
     return "\n".join(lines)
+
+
+def _toml(value: str | bool) -> str:
+    return _quoted(value) if isinstance(value, str) else str(value).lower()
 
 
 def _quoted(text: str) -> str:

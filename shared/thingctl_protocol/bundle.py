@@ -30,7 +30,8 @@ class Bundle(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, kw
 
     ``url``: ``mqtt://host:port``, or ``mqtts://`` for TLS. ``ca``: whom to trust for TLS; empty:
     the system's authorities. ``cert`` and ``key``: the device's own, instead of a password or
-    beside it.
+    beside it. ``presence``: whether to tell when the device comes and goes, for brokers behind a
+    cluster that does not.
     """
 
     thing: str
@@ -41,6 +42,7 @@ class Bundle(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, kw
     cert: str = ""
     key: str = ""
     topic_root: str = DEFAULT_ROOT
+    presence: bool = False
 
 
 class _Versioned(Bundle, frozen=True, rename="camel", omit_defaults=True, kw_only=True):

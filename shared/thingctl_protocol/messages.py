@@ -30,6 +30,7 @@ from thingctl_protocol.statuses import DEVICE_STATUSES, Status
 EMPTY_OBJECT: Final = b"{}"
 
 _NOTHING: Final = msgspec.Raw()
+_LATEST: Final = 253_402_300_799.0  # the year 9999, beyond which no calendar goes
 
 
 class Request(msgspec.Struct, frozen=True, gc=False, rename="camel"):
@@ -248,7 +249,12 @@ def encode_presence(presence: Presence) -> bytes:
 
 def decode_presence(payload: bytes) -> Presence:
     """Decode whether a thing is connected; raises :class:`ProtocolError`."""
-    return _decode(_presences, payload, PAYLOAD_MAX, "presence")
+    presence = _decode(_presences, payload, PAYLOAD_MAX, "presence")
+    if presence.at is not None and not 0 <= presence.at <= _LATEST:
+        raise ProtocolError("no time in Unix seconds", "/at")
+    if "\0" in presence.client_id:
+        raise ProtocolError("no client id has a NUL in it [MQTT-1.5.4-2]", "/clientId")
+    return presence
 
 
 def check_json(encoded: bytes, pointer: str = "") -> None:

@@ -36,6 +36,9 @@ DEVICE_KINDS: Final = frozenset({Kind.RESPONSE, Kind.ACTIONS, Kind.PRESENCE})
 """Kinds that a device publishes; the others are the broker's."""
 
 
+_RESPONSE_END: Final = f"/{Kind.RESPONSE}".encode()
+
+
 class Topic(NamedTuple):
     """A command topic taken apart. ``execution_id`` is None for those that name no execution."""
 
@@ -55,7 +58,7 @@ class ThingTopics:
     def __init__(self, executions: str) -> None:
         """``executions``: all before the id, such as ``$emqx/commands/things/t/executions/``."""
         self._before = self.response_start = executions.encode()
-        self.response_end = f"/{Kind.RESPONSE}".encode()
+        self.response_end = _RESPONSE_END
 
     def request(self, execution_id: str) -> bytes:
         """As :meth:`Topics.request`, encoded.

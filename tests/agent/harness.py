@@ -102,6 +102,7 @@ class Tracker:
         self.root = root
         self.responses: dict[str, list[dict[str, Any]]] = {}
         self.announcements: list[bytes] = []
+        self.presences: list[tuple[str, Any]] = []
         self.client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=f"tracker-{uuid.uuid4()}")
         if login:
             self.client.username_pw_set(**login)
@@ -173,6 +174,8 @@ class Tracker:
             self.responses.setdefault(execution_id, []).append(json.loads(message.payload))
         elif message.topic.endswith("/actions"):
             self.announcements.append(message.payload)
+        elif message.topic.endswith("/presence"):
+            self.presences.append((message.topic.split("/")[-2], json.loads(message.payload)))
 
 
 class AgentProcess:

@@ -51,6 +51,16 @@ def test_the_file_gives_way_to_the_environment_and_that_to_the_command_line(tmp_
     assert (config.thing, config.username, config.url) == ("option", "env", "mqtt://file")
 
 
+@pytest.mark.parametrize(("word", "value"), [("on", True), ("off", False), (True, True), (None, False)])
+def test_presence_is_on_or_off(word, value):
+    assert load(None, {}, thing="t", presence=word).presence is value
+
+
+def test_what_is_neither_on_nor_off_is_refused():
+    with pytest.raises(ConfigError, match="presence: Expected `bool`"):
+        load(None, {}, thing="t", presence="perhaps")
+
+
 def test_a_url_that_is_not_a_brokers_is_not_taken_from_the_environment():
     config = load(None, {"THINGCTL_THING": "t", "THINGCTL_URL": "http://127.0.0.1:8080"})
     assert config.url == "mqtt://127.0.0.1:1883"

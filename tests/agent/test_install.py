@@ -64,6 +64,7 @@ def test_a_bundle_is_all_it_needs(tmp_path, capsys):
         ca="the-ca",
         cert="the-cert",
         key="the-key",
+        presence=True,
     )
     (tmp_path / "b").write_bytes(encode_bundle(bundle))
     root = tmp_path / "image"
@@ -80,6 +81,7 @@ def test_a_bundle_is_all_it_needs(tmp_path, capsys):
         "mqtts://broker:8883",
         "kiosk-7",
     )
+    assert config["presence"] is True
     assert config["password_file"] == "/etc/thingctl-agent/password"
     assert (etc / "password").read_text() == "the-password"
     assert {key: (etc / f"{key}.pem").read_text() for key in config["tls"]} == {

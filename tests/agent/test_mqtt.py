@@ -44,6 +44,31 @@ def recorder():
     return Recorder()
 
 
+def test_a_will_is_published_when_the_connection_is_lost(broker, recorder):
+    heard = []
+    listener = paho.Client(paho.CallbackAPIVersion.VERSION2, "listener")
+    listener.on_message = lambda _client, _data, message: heard.append((message.topic, message.payload))
+    subscribed = []
+    listener.on_subscribe = lambda *_: subscribed.append(1)
+    listener.connect("127.0.0.1", broker.port)
+    listener.loop_start()
+    listener.subscribe("wills/#", 1)
+    until(lambda: subscribed)
+    for close in (False, True):
+        connection = connect(broker.port, recorder, client_id=f"w{close}", will=(f"wills/{close}", b"gone"))
+        serve(connection, recorder, lambda events, count=1 + close: events.count("connected") == count)
+        if close:
+            connection.close()
+        else:
+            connection.drop()
+    until(lambda: heard)
+    listener.publish("wills/last", b"", 1)
+    until(lambda: len(heard) > 1)
+    listener.disconnect()
+    listener.loop_stop()
+    assert heard == [("wills/False", b"gone"), ("wills/last", b"")]
+
+
 def serve(connection, recorder, enough, seconds=5.0):
     def step():
         if connection.fileno() >= 0:

@@ -17,9 +17,12 @@ from thingctl_broker.config import (
     convert_settings,
     read_settings,
 )
+from thingctl_broker.mqtt.cluster.settings import LinkSettings
+from thingctl_broker.postgres.settings import StoreSettings
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 NO_DEFAULT_TO_SHOW = {"data_dir"}
+OF_A_WORKER = {"link", "store"}
 
 
 def uncommented(text: str) -> str:
@@ -38,6 +41,8 @@ def test_every_setting_stands_in_the_file_that_ships_with_its_default():
     for name in NO_DEFAULT_TO_SHOW:
         assert shown.pop(name)
         wanted.pop(name)
+    for name in OF_A_WORKER:
+        wanted.pop(name)
     assert shown == wanted
 
 
@@ -51,6 +56,24 @@ def test_the_file_that_ships_is_sound_with_everything_in_use(tmp_path):
     assert msgspec.structs.replace(read_settings(path), data_dir=None) == Settings()
 
 
+def test_every_setting_of_a_worker_stands_in_its_file_with_its_default():
+    shown = msgspec.toml.decode(uncommented((CONFIGS / "worker.toml").read_text()))
+    assert shown["link"].pop("urls")
+    assert shown["store"].pop("url")
+    defaults = msgspec.json.decode(msgspec.json.encode((LinkSettings(), StoreSettings())))
+    for section, wanted in zip(("link", "store"), defaults, strict=True):
+        assert shown[section] == {name: value for name, value in wanted.items() if not name.startswith("url")}
+    whole = with_everything()
+    for section in ("mqtt",):
+        assert {name: whole[section][name] for name in shown[section]} == shown[section]
+
+
+def test_the_workers_file_makes_a_worker():
+    settings = read_settings(CONFIGS / "worker.toml")
+    assert settings.link == LinkSettings(urls=("mqtts://emqx.example:8883",))
+    assert msgspec.structs.replace(settings, link=None, store=None) == Settings()
+
+
 def test_the_yaml_that_ships_is_sound():
     plugins = read_yaml_config(str(CONFIGS / "amqtt.yaml"))["plugins"]
     (options,) = plugins.values()
@@ -59,10 +82,17 @@ def test_the_yaml_that_ships_is_sound():
 
 
 def test_every_file_that_ships_is_tested_here():
-    assert {path.name for path in CONFIGS.iterdir()} >= {"broker.toml", "amqtt.yaml"}
+    assert {path.name for path in CONFIGS.iterdir()} >= {"broker.toml", "worker.toml", "amqtt.yaml"}
 
 
 WRONG = [
+    ({"link": {"urls": ["mqtt://h"]}}, "need a database"),
+    ({"store": {"url": "postgresql://h/d"}}, "link"),
+    ({"link": {"urls": []}, "store": {"url": "postgresql://h/d"}}, "where is the cluster"),
+    ({"link": {"urls": ["http://h"]}, "store": {"url": "postgresql://h/d"}}, "urls"),
+    ({"link": {"urls": ["mqtt://h"]}, "store": {"url": "mysql://h/d"}}, "store"),
+    ({"link": {"urls": ["mqtt://h"]}, "store": {"url": "postgresql://h"}}, "database"),
+    ({"link": {"urls": ["mqtt://h"], "pool": 1}, "store": {"url": "postgresql://h/d"}}, "pool"),
     ({"opne": True}, "opne"),
     ({"open": "yes"}, "open"),
     ({"mqtt": {"bind": "1883"}}, "HOST:PORT"),

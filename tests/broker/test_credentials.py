@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thingctl_broker import credentials
-from thingctl_broker.credentials import CredentialsError, Token, TokenStore, make_token
+from thingctl_broker.credentials import CredentialsError, InvalidToken, Token, TokenStore, make_token
 
 CHOSEN = "chosen-by-the-operator"
 
@@ -213,3 +213,13 @@ def test_a_crash_between_the_two_files_costs_nothing(tmp_path, monkeypatch):
     assert written == ["admin-token"]
     store = TokenStore.open(tmp_path)
     assert (tmp_path / "admin-token").read_text().strip() == store.new_admin_token
+
+
+@pytest.mark.parametrize("scope", ["admin", "mqtt:read", "mqtt:write"])
+@pytest.mark.parametrize("limit", [{"things": ("la*",)}, {"actions": ("turnOn",)}])
+async def test_a_scope_for_everything_is_not_limited(scope, limit):
+    store = TokenStore.open()
+    with pytest.raises(InvalidToken, match=f"{scope} is not limited") as caught:
+        await store.add(Token("t", frozenset({scope, "commands:send"}), **limit))
+    assert caught.value.pointer == "/scopes"
+    assert await store.add(Token("t", frozenset({scope, "commands:send"})))

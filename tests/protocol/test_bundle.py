@@ -7,7 +7,9 @@ import pytest
 from thingctl_protocol.bundle import BUNDLE_MAX, Bundle, decode_bundle, encode_bundle
 from thingctl_protocol.errors import ProtocolError
 
-WHOLE = Bundle("lamp", "mqtts://broker.example:8883", "lamp", "secret", "CA", "CERT", "KEY", "fleet")
+WHOLE = Bundle(
+    "lamp", "mqtts://broker.example:8883", "lamp", "secret", "CA", "CERT", "KEY", "fleet", presence=True
+)
 LEAST = Bundle("lamp", "mqtt://127.0.0.1:1883")
 
 
@@ -27,6 +29,7 @@ def test_the_file_is_as_documented():
         "cert": "CERT",
         "key": "KEY",
         "topicRoot": "fleet",
+        "presence": True,
     }
     assert json.loads(encode_bundle(LEAST)).keys() == {"thingctlBundle", "thing", "url"}
 

@@ -187,10 +187,31 @@ def test_the_brokers_time_comes_back_as_it_went(timestamp):
     assert decode_time(encode_time(timestamp)) == timestamp
 
 
-@given(st.booleans(), st.text(st.characters(codec="utf-8"), max_size=30), st.none() | st.floats(0, 1e11))
+@given(
+    st.booleans(),
+    st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=30),
+    st.none() | st.floats(0, 1e11),
+)
 def test_a_presence_comes_back_as_it_went(online, client_id, at):
     presence = Presence(online, client_id, at)
     assert decode_presence(encode_presence(presence)) == presence
+
+
+@pytest.mark.parametrize(
+    ("payload", "pointer"),
+    [
+        (b'{"online":true,"at":-1}', "/at"),
+        (b'{"online":true,"at":1e300}', "/at"),
+        (b'{"online":true,"clientId":"a\\u0000b"}', "/clientId"),
+        (b'{"online":1}', "/online"),
+        (b"{}", ""),
+        (b"", ""),
+    ],
+)
+def test_a_presence_that_cannot_be_is_refused(payload, pointer):
+    with pytest.raises(ProtocolError) as caught:
+        decode_presence(payload)
+    assert caught.value.pointer == pointer
 
 
 @pytest.mark.parametrize("status", sorted(set(Status) - DEVICE_STATUSES))

@@ -9,7 +9,7 @@ import pytest
 
 from thingctl_broker.admission import ServiceSettings
 from thingctl_broker.delivery import QUEUE_MAX, WINDOW
-from thingctl_broker.executions import _TIMED_OUT
+from thingctl_broker.executions import TIMED_OUT
 from thingctl_protocol import limits
 from thingctl_protocol.messages import (
     check_json_object,
@@ -84,7 +84,7 @@ def test_the_delivery_words_and_their_reasons_are_the_codes():
     rows = table("delivery", section="Delivery")
     stated = {row["delivery"]: row["on a time-out, the reason code"] for row in rows}
     assert list(stated) == list(Delivery)
-    assert stated == {delivery: reason.reason_code for delivery, reason in _TIMED_OUT.items()}
+    assert stated == {delivery: reason.reason_code for delivery, reason in TIMED_OUT.items()}
 
 
 def test_the_limits_are_the_codes():

@@ -99,6 +99,7 @@ class Member:
             operations=self.operations,
             store=store,
             workers=fleet.workers,
+            mirror=self.mirror,
             link=self.link,
             requests=self.requests,
             client_id=name,

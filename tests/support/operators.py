@@ -21,7 +21,10 @@ class Answer(NamedTuple):
 class Operator:
     """One connection, kept alive."""
 
-    def __init__(self, address: tuple[str, int], tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, address: tuple[str, int], tls: ssl.SSLContext | None = None, token: str = TOKEN
+    ) -> None:
+        self._token = token
         self._connection: http.client.HTTPConnection
         if tls is None:
             self._connection = http.client.HTTPConnection(*address, timeout=20)
@@ -32,7 +35,7 @@ class Operator:
         self._connection.close()
 
     def call(self, method: str, path: str, body: object = None) -> Answer:
-        headers = {"Authorization": f"Bearer {TOKEN}"}
+        headers = {"Authorization": f"Bearer {self._token}"}
         encoded = None
         if body is not None:
             headers["Content-Type"] = "application/json"

@@ -7,6 +7,7 @@ import socket
 import ssl
 import struct
 
+from support.websockets import WebSocketStream
 from thingctl_broker.mqtt import packets
 from thingctl_broker.mqtt.frames import Frame, FrameScanner
 from thingctl_broker.mqtt.packets import Connect, PacketType
@@ -18,7 +19,9 @@ _open_clients: set[RawClient] = set()
 class RawClient:
     """Sends exactly what it is told, and hands out what comes, packet by packet."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader | WebSocketStream, writer: asyncio.StreamWriter | WebSocketStream
+    ) -> None:
         self._reader = reader
         self._writer = writer
         self._scanner = FrameScanner(16 * 1024 * 1024)
@@ -28,6 +31,12 @@ class RawClient:
     @classmethod
     async def open(cls, address: tuple[str, int], tls: ssl.SSLContext | None = None) -> RawClient:
         return cls(*await asyncio.open_connection(*address, ssl=tls))
+
+    @classmethod
+    async def open_websocket(cls, address: tuple[str, int], tls: ssl.SSLContext | None = None) -> RawClient:
+        """The same over WebSocket, on the HTTP port."""
+        stream = await WebSocketStream.open(address, tls)
+        return cls(stream, stream)
 
     @classmethod
     async def connected(cls, address: tuple[str, int], client_id: str, **options: object) -> RawClient:

@@ -205,6 +205,23 @@ def test_it_announces_its_actions_and_takes_that_back(
         until(lambda: tracker.announcements[-1] == b"", what="the withdrawal")
 
 
+def test_it_tells_of_its_coming_and_going_if_it_is_set_to(
+    broker: Mosquitto, tracker: Tracker, tmp_path: Path
+) -> None:
+    with AgentProcess(ACTIONS, broker.url, tmp_path / "s", "--presence", "on", thing="present") as agent:
+        until(lambda: tracker.presences == [("present", {"online": True})])
+        agent.stop()
+        until(lambda: tracker.presences[1:] == [("present", {"online": False})])
+        agent.start()
+        until(lambda: len(tracker.presences) == 3)
+        agent.kill()  # then its will says it
+        until(lambda: tracker.presences[3:] == [("present", {"online": False})])
+    with AgentProcess(ACTIONS, broker.url, tmp_path / "t", thing="silent") as agent:
+        tracker.do("silent", "where")
+        agent.kill()
+    assert len(tracker.presences) == 4
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_at_once_with_0_and_no_traceback(
     broker: Mosquitto, tracker: Tracker, tmp_path: Path, number: int

@@ -23,6 +23,7 @@ from support.waits import eventually
 from thingctl_broker.cluster.ports import Handed, LinkDown, Presence, Source
 from thingctl_broker.config import ConfigurationError
 from thingctl_broker.mqtt.cluster.link import ClusterLink
+from thingctl_broker.pki import Authority, utc_now
 
 pytestmark = pytest.mark.system
 
@@ -282,9 +283,9 @@ acl_file {directory}/acl
 
 @pytest.fixture
 def strict(tmp_path):
-    """A mosquitto with users: ``worker`` may all, ``deaf`` may not subscribe, ``mute`` may not publish."""
+    """A mosquitto with users: ``worker`` may all, ``mute`` may not publish."""
     need_mosquitto()
-    for user in ("worker", "deaf", "mute"):
+    for user in ("worker", "mute"):
         subprocess.run(
             [
                 "mosquitto_passwd",
@@ -297,9 +298,7 @@ def strict(tmp_path):
             check=True,
             capture_output=True,
         )
-    (tmp_path / "acl").write_text(
-        "user worker\ntopic readwrite #\nuser deaf\ntopic write #\nuser mute\ntopic read #\n"
-    )
+    (tmp_path / "acl").write_text("user worker\ntopic readwrite #\nuser mute\ntopic read #\n")
     with mosquitto(tmp_path, ACL.format(directory=tmp_path)) as broker:
         yield broker
 
@@ -316,6 +315,46 @@ async def test_users_are_who_they_say_and_may_what_the_acl_says(strict):
     with pytest.raises(LinkDown, match=r"refuses a publish to .*: not authorized"):
         await link.publish_request("lamp", "e", b"{}", 5)
     await link.stop()  # mosquitto 2.0.11 may end the connection after a publish that it denies
+
+
+TLS = """
+allow_anonymous false
+cafile {directory}/ca.pem
+certfile {directory}/server.pem
+keyfile {directory}/server.key
+require_certificate true
+use_identity_as_username true
+"""
+
+
+@pytest.fixture
+def certified(tmp_path):
+    """A mosquitto that speaks TLS, and lets in who has a certificate; the files are in ``tmp_path``."""
+    authority, now = Authority.make(utc_now()), utc_now()
+    (tmp_path / "ca.pem").write_bytes(authority.pair().cert)
+    (tmp_path / "other-ca.pem").write_bytes(Authority.make(now).pair().cert)
+    for name, pair in (
+        ("server", authority.server(["127.0.0.1"], now)),
+        ("worker", authority.thing("thingctl-worker", now)),
+    ):
+        (tmp_path / f"{name}.pem").write_bytes(pair.cert)
+        (tmp_path / f"{name}.key").write_bytes(pair.key)
+    with mosquitto(tmp_path, TLS.format(directory=tmp_path)) as broker:
+        yield broker.url.replace("mqtt:", "mqtts:")
+
+
+async def test_tls_with_a_certificate_of_the_workers_own(certified, tmp_path):
+    files = {"tls_ca": f"{tmp_path}/ca.pem"}
+    own = {"tls_cert": f"{tmp_path}/worker.pem", "tls_key": f"{tmp_path}/worker.key"}
+    async with joined(certified, **files, **own) as (link, _, states):
+        assert await link.publish_request("nobody", "e", b"{}", 5) is Handed.NOBODY
+        await link.adopt("thingctl-g-nobody")
+    assert states == [True, False]
+    link = ClusterLink(settings(certified, tls_ca=f"{tmp_path}/other-ca.pem", **own), TOPICS)
+    with pytest.raises(
+        ConfigurationError, match=r"certificate is not trusted \(.*\): is tls_ca its authority"
+    ):
+        await link.start(Worker(), lambda _: None)
 
 
 async def test_a_broker_that_restarts_is_found_again(tmp_path, monkeypatch):

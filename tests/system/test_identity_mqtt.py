@@ -1,8 +1,13 @@
-"""Who may do what over MQTT: a closed broker, real clients, every trick that comes to mind."""
+"""Who may do what over MQTT: a closed broker, real clients, every trick that comes to mind.
+
+The same tests over each way in: TCP, WebSocket, both with TLS, and TLS with a certificate for
+a password. A certificate counts on the MQTT port only.
+"""
 
 from __future__ import annotations
 
 import json
+import ssl
 import subprocess
 
 import pytest
@@ -20,48 +25,90 @@ pytestmark = pytest.mark.system
 ROOT = "$emqx/commands/things"
 
 
+WAYS = ("tcp", "ws", "tls", "wss", "certificate")
+
+
 class World:
-    """A closed broker with two things, and an operator."""
+    """A closed broker with two things, and an operator. ``files``: what ``thingctl tls`` has made."""
 
-    def __init__(self, serve, operator):
+    def __init__(self, serve, way="tcp", files=None):
         self.serve = serve
-        self.operator = operator
+        self.way = way
+        self.files = files
+        self.operator = Operator(serve.http_address, self.tls())
         self.passwords = {name: self.add(name) for name in ("lamp", "lock")}
-
-    @property
-    def address(self):
-        return self.serve.mqtt_address
 
     def add(self, name):
         answer = self.operator.call("POST", "/api/v1/things", {"name": name})
         assert answer.status == 201, answer
+        if self.way == "certificate":
+            certify(self.files, name)
         return answer.body["credentials"]["password"]
+
+    def certificate(self, name):
+        return self.files / f"{name}.crt"
+
+    def tls(self, name=None):
+        """How a client trusts the broker, and with whose certificate; None: without TLS."""
+        if self.files is None:
+            return None
+        context = ssl.create_default_context(cafile=self.files / "ca.crt")
+        if name is not None:
+            context.load_cert_chain(self.certificate(name), self.files / f"{name}.key")
+        return context
 
     def thing(self, name):
         return self.operator.call("GET", f"/api/v1/things/{name}").body
 
-    async def open(self):
-        return await RawClient.open(self.address)
+    async def open(self, certificate=None):
+        if self.way in {"ws", "wss"}:
+            return await RawClient.open_websocket(self.serve.http_address, self.tls(certificate))
+        return await RawClient.open(self.serve.mqtt_address, self.tls(certificate))
 
-    async def knock(self, username, password, client_id="c", **options):
+    async def knock(self, username, password, client_id="c", *, certificate=None, **options):
         """Connect; return the client and the CONNACK's code."""
-        client = await self.open()
+        client = await self.open(certificate)
         password = password.encode() if isinstance(password, str) else password
         answer = await client.connect(client_id, username=username, password=password, **options)
         return client, answer.packet[3]
 
     async def enter(self, name, client_id="c", **options):
-        client, code = await self.knock(name, self.passwords[name], client_id, **options)
+        if self.way == "certificate":
+            client, code = await self.knock(None, None, client_id, certificate=name, **options)
+        else:
+            client, code = await self.knock(name, self.passwords[name], client_id, **options)
         assert code == ConnackCode.ACCEPTED
         return client
 
 
+def certify(files, name):
+    """Have a certificate signed, if there is none yet."""
+    if (files / f"{name}.crt").exists():
+        return
+    subprocess.run([BIN / "thingctl", "tls", "thing", name, "--dir", files], check=True, capture_output=True)
+
+
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    with serving(tmp_path_factory.mktemp("closed"), "--in-memory", enrolment="--closed") as serve:
-        operator = Operator(serve.http_address)
-        yield World(serve, operator)
-        operator.close()
+def files(tmp_path_factory):
+    """An authority, and what it has signed for the broker."""
+    files = tmp_path_factory.mktemp("tls") / "tls"
+    subprocess.run(
+        [BIN / "thingctl", "tls", "init", "--dir", files, "--name", "127.0.0.1"],
+        check=True,
+        capture_output=True,
+    )
+    return files
+
+
+@pytest.fixture(scope="module", params=WAYS)
+def world(request, tmp_path_factory, files):
+    way = request.param
+    secured = way not in {"tcp", "ws"}
+    options = ["--in-memory", *(["--tls-dir", str(files)] if secured else [])]
+    with serving(tmp_path_factory.mktemp(way), *options, enrolment="--closed") as serve:
+        world = World(serve, way, files if secured else None)
+        yield world
+        world.operator.close()
         said = output(serve.process)
         assert "Traceback" not in said
         assert TOKEN not in said
@@ -116,6 +163,22 @@ async def test_nothing_else_does(world, username, password, code):
     client, answered = await world.knock(username, password)
     assert answered == code
     await client.expect_end()
+
+
+async def test_a_certificate_over_websocket_lets_nobody_in(tmp_path, files):
+    """The HTTP port asks for none, so it cannot be an identity there; and it takes nothing away."""
+    certify(files, "lamp")
+    options = ("--in-memory", "--tls-dir", str(files))
+    with serving(tmp_path, *options, enrolment="--closed") as serve:
+        world = World(serve, "wss", files)
+        for username, password in ((None, None), ("lamp", None), ("lamp", ""), ("lock", "any")):
+            client, code = await world.knock(username, password, certificate="lamp")
+            assert code in {ConnackCode.NOT_AUTHORIZED, ConnackCode.BAD_USER_NAME_OR_PASSWORD}
+            await client.expect_end()
+        client, code = await world.knock("lock", world.passwords["lock"], certificate="lamp")
+        assert code == ConnackCode.ACCEPTED
+        assert await client.subscribe(request_filter("lock"), request_filter("lamp")) == [1, 0x80]
+        world.operator.close()
 
 
 async def test_a_thing_cannot_answer_for_another(world):
@@ -227,10 +290,13 @@ async def test_another_identity_cannot_resume_or_end_a_session(world):
     for password in (b"wrong", None):
         client = await world.open()
         await client.connect("mine", clean=True, username="lock", password=password)
-    client = await world.open()
-    answer = await client.connect(
-        "mine", clean=False, username="lock", password=world.passwords["lock"].encode()
-    )
+    # As it came the first time: who signs in another way begins anew.
+    if world.way == "certificate":
+        certificate, credentials = "lock", {}
+    else:
+        certificate, credentials = None, {"username": "lock", "password": world.passwords["lock"].encode()}
+    client = await world.open(certificate)
+    answer = await client.connect("mine", clean=False, **credentials)
     assert (answer.packet[2], answer.packet[3]) == (1, ConnackCode.ACCEPTED)
 
 
@@ -358,8 +424,7 @@ async def test_a_removed_thing_is_out_and_its_successor_inherits_no_session(worl
 
 async def test_who_guesses_passwords_has_to_wait_and_others_do_not(tmp_path):
     with serving(tmp_path, "--in-memory", enrolment="--closed") as serve:
-        operator = Operator(serve.http_address)
-        world = World(serve, operator)
+        world = World(serve)
         await world.enter("lock")  # its password is known to be right
         codes = []
         for i in range(25):
@@ -370,11 +435,18 @@ async def test_who_guesses_passwords_has_to_wait_and_others_do_not(tmp_path):
         assert codes[-1] == ConnackCode.NOT_AUTHORIZED
         # A device behind the same address that was here before comes back all the same.
         await world.enter("lock")
-        operator.close()
+        world.operator.close()
         assert "guess-" not in output(serve.process)
 
 
-def test_the_command_line_adds_a_thing_that_can_sign_in(world):
+def test_the_command_line_adds_a_thing_that_can_sign_in(tmp_path):
+    with serving(tmp_path, "--in-memory", enrolment="--closed") as serve:
+        world = World(serve)
+        _adds_a_thing_that_can_sign_in(world)
+        world.operator.close()
+
+
+def _adds_a_thing_that_can_sign_in(world):
     environment = world.serve.client_environment
     ran = subprocess.run(
         [BIN / "thingctl", "things", "add", "porch", "--tag", "outside", "--json"],
@@ -385,7 +457,7 @@ def test_the_command_line_adds_a_thing_that_can_sign_in(world):
     )
     added = json.loads(ran.stdout)
     with paho(
-        world.address,
+        world.serve.mqtt_address,
         "any",
         prepare=lambda client: client.username_pw_set(added["username"], added["password"]),
     ) as client:
@@ -398,7 +470,7 @@ def test_the_command_line_adds_a_thing_that_can_sign_in(world):
 
 async def test_what_is_kept_outlives_the_broker(tmp_path):
     with serving(tmp_path, enrolment="--closed") as serve:
-        world = World(serve, Operator(serve.http_address))
+        world = World(serve)
         world.operator.call("PUT", "/api/v1/thing-types/light", {"actions": [{"name": "dim"}]})
         world.operator.call("PATCH", "/api/v1/things/lamp", {"type": "light", "tags": ["hall"]})
         lamp = await world.enter("lamp")
@@ -412,6 +484,7 @@ async def test_what_is_kept_outlives_the_broker(tmp_path):
     with serving(tmp_path, enrolment="--closed") as serve:
         world = World.__new__(World)
         world.serve, world.operator, world.passwords = serve, Operator(serve.http_address), passwords
+        world.way, world.files = "tcp", None
         shown = world.thing("lamp")
         assert (shown["type"], shown["tags"], shown["agentVersion"]) == ("light", ["hall"], "3")
         assert shown["online"] is False
@@ -431,7 +504,7 @@ async def test_the_audit_tells_who_did_what_and_that_nobody_changed_it(tmp_path)
         )
 
     with serving(tmp_path, enrolment="--closed") as serve:
-        world = World(serve, Operator(serve.http_address))
+        world = World(serve)
         lamp = await world.enter("lamp")
         await lamp.subscribe(request_filter("lamp"))
         execution_id = world.operator.send("lamp", "setWifi", {"key": "hunter2"})

@@ -8,6 +8,7 @@ import typer
 
 from thingctl_broker.cli import audit, commands, thing_types, things, tls, tokens
 from thingctl_broker.cli.exits import Exit, Failure
+from thingctl_broker.cli.migrate import migrate
 from thingctl_broker.cli.output import clean
 from thingctl_broker.cli.serve import serve  # its own heavy imports wait until it runs
 from thingctl_protocol import __version__
@@ -27,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(serve)
+app.command()(migrate)
 app.command()(commands.send)
 app.command("list")(commands.list_)
 app.command()(commands.show)

@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from thingctl_broker.application import Application
+    from thingctl_broker.cluster.worker import Worker
     from thingctl_broker.config import Settings
 
 
@@ -34,9 +35,23 @@ def serve(  # noqa: PLR0917 typer's options
         bool | None,
         typer.Option("--insecure-bind", help="Listen beyond this machine without TLS all the same."),
     ] = None,
+    link: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            help="Be a worker of this MQTT cluster (mqtts://…) instead of a broker; may be repeated.",
+        ),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="The workers' database: postgresql://user@host/database."),
+    ] = None,
+    worker: Annotated[
+        str | None, typer.Option(metavar="NAME", help="This worker's name; without one, the host's.")
+    ] = None,
     debug: Annotated[bool, typer.Option(help="Log everything.")] = False,
 ) -> None:
-    """Run the broker: MQTT for devices, HTTP for operators."""
+    """Run the broker: MQTT for devices, HTTP for operators. With --link, be a worker of an MQTT cluster."""
     from thingctl_broker.config import ConfigurationError, Settings, check, read_settings  # noqa: PLC0415
     from thingctl_broker.logs import configure_logs  # noqa: PLC0415
     from thingctl_broker.serving import run  # noqa: PLC0415
@@ -47,6 +62,7 @@ def serve(  # noqa: PLR0917 typer's options
         settings = _with_options(
             settings, data_dir=data_dir, mqtt=mqtt, http=http, open_=open_, in_memory=in_memory
         )
+        settings = _with_cluster(settings, link, store, worker)
         settings = check(_with_tls(settings, tls_dir, insecure_bind))
         run(settings, _tell)
     except ConfigurationError as error:
@@ -78,6 +94,23 @@ def _with_options(
     return settings
 
 
+def _with_cluster(
+    settings: Settings, urls: list[str] | None, store: str | None, worker: str | None
+) -> Settings:
+    from msgspec.structs import replace  # noqa: PLC0415 the client commands must start fast
+
+    from thingctl_broker.mqtt.cluster.settings import LinkSettings  # noqa: PLC0415
+    from thingctl_broker.postgres.settings import StoreSettings  # noqa: PLC0415
+
+    if urls or (worker is not None and settings.link is not None):
+        link = settings.link or LinkSettings()
+        link = replace(link, urls=tuple(urls or link.urls), worker=worker or link.worker)
+        settings = replace(settings, link=link)
+    if store is not None:
+        settings = replace(settings, store=replace(settings.store or StoreSettings(), url=store))
+    return settings
+
+
 def _with_tls(settings: Settings, tls_dir: Path | None, insecure_bind: bool | None) -> Settings:
     from msgspec.structs import replace  # noqa: PLC0415 the client commands must start fast
 
@@ -91,10 +124,13 @@ def _with_tls(settings: Settings, tls_dir: Path | None, insecure_bind: bool | No
     return settings
 
 
-def _tell(application: Application) -> None:
+def _tell(application: Application | Worker) -> None:
     """Say where everything is. Programs may read these lines: a word, then a value."""
     lines = [f"mqtt   {application.mqtt_url}", f"http   {application.http_url}"]
-    if application.settings.open:
+    if application.settings.link is not None:
+        lines.append(f"worker {application.settings.link.client_id}")
+        lines.append("things whoever the cluster lets in; add them: thingctl things add NAME")
+    elif application.settings.open:
         lines.append("open   devices need no credentials; a thing's name is its user name or client id")
     else:
         lines.append("closed devices need credentials: thingctl things add NAME")

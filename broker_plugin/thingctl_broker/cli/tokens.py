@@ -49,7 +49,8 @@ def add(
         list[str],
         typer.Argument(
             metavar="SCOPE",
-            help="commands:send, commands:read, commands:cancel, things:read, things:write, admin.",
+            help="commands:send, commands:read, commands:cancel, things:read, things:write, "
+            "mqtt:read, mqtt:write, mqtt:authenticate, admin.",
         ),
     ],
     *,

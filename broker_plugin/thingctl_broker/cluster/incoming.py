@@ -51,6 +51,7 @@ class Incoming:
 
     async def responded(self, thing: str, execution_id: str, payload: bytes) -> None:
         """A thing has answered. Raises :class:`~thingctl_broker.cluster.ports.StoreDown`."""
+        self._mirror.things.seen(thing, self._operations.unix())
         if self._reach.arrived(thing):
             self._requests.offer(thing)
         try:

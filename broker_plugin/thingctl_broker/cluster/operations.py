@@ -104,7 +104,7 @@ class ClusterOperations:
     async def validate(self, thing: str, action: str, params: bytes, ttl: int | None) -> tuple[str, ...]:
         """Check a command as ``send`` would, and send nothing; return what its params were checked by."""
         _check_name(thing)
-        await self.thing(thing)
+        await self._meet(thing)
         return tuple(check.source for check in self._admission.whole(thing, action, params, ttl))
 
     async def send(
@@ -125,8 +125,7 @@ class ClusterOperations:
         print_ = fingerprint(thing, action, whole, ttl) if idempotency_key else ""
         _check_name(thing)
         self._admission.form(action, params, ttl)
-        if self.things.get(thing) is None:
-            await self._mirror.find_thing(thing)
+        await self._meet(thing)
         self._admission.target(thing, action, params)
         if not self._mirror.current:
             raise NotAccepting("the database is away, so no command is accepted", retry_after=5)
@@ -285,6 +284,12 @@ class ClusterOperations:
     def missed(self) -> None:
         """Changes have gone unheard for a while."""
         self._waiters.wake_all()
+
+    async def _meet(self, thing: str) -> None:
+        """Know the thing if another worker does; with open enrolment, from now on."""
+        if await self.thing(thing) is None and self.things.enrols:
+            self.things.know(thing, self._clock.unix())
+            await self._mirror.kept()
 
     async def _cancel_live(self, execution: Execution) -> bool:
         if execution.is_terminal or execution.cancel_requested_at is not None:

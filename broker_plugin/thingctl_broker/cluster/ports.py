@@ -215,10 +215,10 @@ class RolloutRows(Protocol):
         ...
 
     async def save(self, worker: str, record: RolloutRecord) -> State | None:
-        """Keep how far it has come: ``sent``, ``refused``, ``refusals``, ``forgiven``, changed things.
+        """Keep how far it has come.
 
+        That is ``sent``, ``refused``, ``refusals``, ``forgiven``, and its things if they changed.
         Of its state, by ``MOVES``, only that it has STOPPED or FINISHED: the rest is for ``move``.
-
         Return its state as it stands now (somebody may have paused it); None: the lease was lost.
         """
         ...

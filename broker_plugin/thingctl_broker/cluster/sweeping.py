@@ -18,6 +18,7 @@ from thingctl_broker.events import Change
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from thingctl_broker.cluster.mirror import Mirror
     from thingctl_broker.cluster.operations import ClusterOperations
     from thingctl_broker.cluster.ports import ExecutionStore, ThingLink, Workers
     from thingctl_broker.cluster.requests import Requests
@@ -39,6 +40,7 @@ ALIVE_EVERY: Final = 3.0
 ALIVE_SECONDS: Final = 10.0
 """A worker that has not been heard of for so long has died: another adopts its session."""
 
+WRITE_EVERY: Final = 2.0
 TIDY_EVERY: Final = 3600.0
 
 _log = structlog.get_logger("thingctl.cluster")
@@ -53,6 +55,7 @@ class Sweeper:
         operations: ClusterOperations,
         store: ExecutionStore,
         workers: Workers,
+        mirror: Mirror,
         link: ThingLink,
         requests: Requests,
         client_id: str,
@@ -61,6 +64,7 @@ class Sweeper:
         self._operations = operations
         self._store = store
         self._workers = workers
+        self._mirror = mirror
         self._link = link
         self._requests = requests
         self._client_id = client_id
@@ -73,6 +77,7 @@ class Sweeper:
             ("expire", self.expire),
             ("retry", self.retry),
             ("live", self.live),
+            ("write", self.write),
             ("adopt", self.adopt),
             ("tidy", self.tidy),
         )
@@ -121,6 +126,11 @@ class Sweeper:
         await self._workers.gone(orphan)
         _log.info("the session of a worker that died has been dealt with", client_id=orphan)
         return 0.0
+
+    async def write(self) -> float:
+        """Write down what need not be waited for: when things were last seen."""
+        await self._mirror.kept()
+        return WRITE_EVERY
 
     async def tidy(self) -> float:
         """Make and drop partitions."""

@@ -78,9 +78,10 @@ class SharedTokens(TokenStore):
         ``at_once``: they have said that they have written.
         """
         now = time.monotonic()
-        if now - self._looked < LOOK_SECONDS and not at_once:
-            return False
-        self._looked = now
+        if not at_once:
+            if now - self._looked < LOOK_SECONDS:
+                return False
+            self._looked = now
         try:
             self._take(await self._read())
         except StoreDown:

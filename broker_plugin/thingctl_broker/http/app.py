@@ -25,6 +25,7 @@ from thingctl_broker.http.console import Console
 from thingctl_broker.http.errors import INTERNAL_ERROR, METHOD_NOT_ALLOWED, UNAUTHORIZED, Problem, problem_of
 from thingctl_broker.http.openapi import OPENAPI, describe
 from thingctl_broker.http.queries import Parameters
+from thingctl_broker.http.routes_authentication import Authentications
 from thingctl_broker.http.routes_commands import COMMANDS, Commands
 from thingctl_broker.http.routes_groups import Groups
 from thingctl_broker.http.routes_overview import OverviewPage
@@ -74,6 +75,7 @@ def create_app(
         *Things(directory).routes(),
         *ThingTypes(directory).routes(),
         *Tokens(tokens, note).routes(),
+        *Authentications(directory).routes(),
         *OverviewPage(operations).routes(),
         *streams.routes(),
         *probes.routes(),

@@ -15,6 +15,11 @@ import msgspec
 from thingctl_broker.http.compat import graph, navixy
 from thingctl_broker.http.errors import ProblemDetails
 from thingctl_broker.http.queries import LIMIT_DEFAULT, LIMIT_MAX, SORTS, WAIT_MAX
+from thingctl_broker.http.routes_authentication import (
+    AUTHENTICATION,
+    AuthenticationBody,
+    AuthenticationResult,
+)
 from thingctl_broker.http.routes_commands import COMMANDS
 from thingctl_broker.http.routes_groups import GROUPS, DryRun, GroupBody, GroupResource
 from thingctl_broker.http.routes_overview import OVERVIEW, OverviewResource
@@ -217,6 +222,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
             Parameter("Last-Event-ID", "where to go on", {"type": "string"}, place="header"),
         ),
     ),
+    ("POST", AUTHENTICATION): Operation({200: AuthenticationResult}, AuthenticationBody),
     ("GET", OVERVIEW): Operation({200: OverviewResource}),
     ("GET", THINGS): Operation({200: ThingPage}, parameters=(_ONLINE, _TAG, _TYPE, _LIMIT, _CURSOR)),
     ("POST", THINGS): Operation({201: ThingResource}, body=NewThingBody),

@@ -89,8 +89,13 @@ class Behind:
         close: Callable[[str], None],
         set_full: Callable[[bool], None],
         taken_ids: Container[int],
+        bound_kept: Callable[[Any], None],
     ) -> None:
-        """``taken_ids``: packet identifiers that the front has in flight to the client."""
+        """``taken_ids``: packet identifiers that the front has in flight to the client.
+
+        ``bound_kept(session)`` bounds what amqtt keeps for the client while it is away.
+        """
+        self._bound_kept = bound_kept
         self._broker = broker
         self._connect = connect
         self._write = write
@@ -278,6 +283,8 @@ class Behind:
             self._close(f"amqtt refused the connection (code {packet[3]})")
             return
         will, session = self._connect.will, self._session()
+        if session is not None and not self._connect.clean_session:
+            self._bound_kept(session)
         if will is not None and session is not None:
             # What amqtt cannot read from a CONNECT, or leaves as it was in a kept session.
             session.will_message = will.payload

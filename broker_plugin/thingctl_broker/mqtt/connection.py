@@ -5,6 +5,7 @@ Command packets are handled here, synchronously. Everything else goes to amqtt, 
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Final
@@ -15,30 +16,27 @@ from thingctl_broker.mqtt.certificates import names_of
 from thingctl_broker.mqtt.frames import Frame, FrameScanner, MalformedPacket
 from thingctl_broker.mqtt.handshake import Handshake
 from thingctl_broker.mqtt.inflight import CANCEL, InFlight
-from thingctl_broker.mqtt.packets import (
-    SUBSCRIPTION_REFUSED,
-    ConnackCode,
-    Connect,
-    PacketType,
-    Publish,
-    Refused,
-)
+from thingctl_broker.mqtt.packets import ConnackCode, Connect, PacketType, Refused
+from thingctl_broker.mqtt.receiving import Receiver
 from thingctl_broker.mqtt.shortcut import Shortcut
+from thingctl_broker.mqtt.subscribing import Subscriber
 from thingctl_broker.mqtt.subscriptions import CommandSubscriptions
 from thingctl_broker.mqtt.wire import Wire
-from thingctl_protocol.messages import EMPTY_OBJECT, encode_time
-from thingctl_protocol.topics import DEVICE_KINDS, Kind, is_filter, is_topic
+from thingctl_protocol.messages import EMPTY_OBJECT
+from thingctl_protocol.topics import Kind
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from thingctl_broker.acl import Acl
     from thingctl_broker.mqtt.front import Admission, Front
     from thingctl_protocol.topics import ThingTopics
 
 PATIENCE: Final = 1.5
 """A client may be silent for this many times its keep-alive [MQTT-3.1.2-24]."""
+
+# The standard one: where nobody has configured structlog, it would print what is meant for --debug only.
+_log = logging.getLogger("thingctl.front")
 
 _REQUEST: Final = Kind.REQUEST
 """Looked up once: it is a call of a function in Python 3.11."""
@@ -48,13 +46,15 @@ class Connection(Wire):
     """A client, from its first byte to its last."""
 
     __slots__ = (
-        "_acl",
         "_connect",
         "_handshake",
         "_in_flight",
-        "_qos2",
+        "_observing",
+        "_receiver",
         "_scanner",
         "_shortcut",
+        "_stands",
+        "_subscriber",
         "_topics",
         "_unread",
         "behind",
@@ -70,6 +70,7 @@ class Connection(Wire):
     def __init__(self, front: Front) -> None:
         super().__init__(front.limits)
         self.front = front
+        self._observing = front.observers.watching  # nobody, most of the time
         self.client_id = ""
         self.thing: str | None = None
         self.keeps_session = False
@@ -86,8 +87,9 @@ class Connection(Wire):
         self._in_flight = InFlight()
         self._topics: ThingTopics  # of a thing only, and so are requests
         self._shortcut: Shortcut | None = None
-        self._qos2: set[int] = set()
-        self._acl: Acl | None = None
+        self._receiver: Receiver  # of a client that has been let in
+        self._subscriber: Subscriber  # the same
+        self._stands: Callable[[], bool] | None = None
 
     # asyncio's side.
 
@@ -105,7 +107,7 @@ class Connection(Wire):
             return  # it came in one piece with what ended the connection
         if self._connect is not None:
             self.heard_at = self.front.time()
-            if self._shortcut is not None and not self._scanner.buffered:
+            if self._shortcut is not None and not self._observing and not self._scanner.buffered:
                 taken = self._shortcut.take(data)
                 if taken == len(data) or self._closed:
                     return
@@ -135,6 +137,10 @@ class Connection(Wire):
         if self.behind is not None:
             self.behind.feed_eof()
         self.front.closed(self)
+        if self._connect is not None:
+            # They know this connection: with them it would stay until the collector comes.
+            self._shortcut = None
+            del self._receiver, self._subscriber
 
     def offended(self, limit: str, text: str) -> None:
         """Tell of a limit that the client has reached."""
@@ -146,12 +152,15 @@ class Connection(Wire):
         """End the connection now; what amqtt has to do about it, it does by itself."""
         if not self._closed:
             self.front.service.counters["front.closed"] += 1
-            del reason  # kept in the signature: it tells the reader why, and a debugger when
+            _log.debug("connection closed: %s (client %s)", reason, ascii(self.client_id))
             self.finish()
 
     def watch(self, now: float, elapsed: float) -> None:
         """Drop the client if it has been silent, or has not read, for too long."""
         self.check_stall(elapsed)
+        if self._stands is not None and not self._closed and not self._stands():
+            self.front.note("revoked", "the token is revoked or has expired: dropped", who=self.client_id)
+            self.abort()
         if self._closed or now <= self.heard_at + self.patience:
             return
         if self._connect is None:
@@ -165,6 +174,8 @@ class Connection(Wire):
     def publish_request(self, execution_id: str, payload: bytes, *, again: bool) -> bool:
         """Write a request; return whether a PUBACK will follow."""
         topic = self._topics.request(execution_id)
+        if self._observing:
+            self.front.observers.tell(topic.decode(), payload)
         if not self.subscriptions.qos[_REQUEST]:
             self.write(packets.encode_publish(topic, payload))
             return False
@@ -181,11 +192,13 @@ class Connection(Wire):
         """Write a cancel, if the client listens for it."""
         qos = self.subscriptions.qos.get(Kind.CANCEL)
         if qos is not None and self.thing is not None:
-            topic = self.front.topics.cancel(self.thing, execution_id).encode()
+            topic = self.front.topics.cancel(self.thing, execution_id)
+            if self._observing:
+                self.front.observers.tell(topic, EMPTY_OBJECT)
             behind = self.behind
             is_taken = None if behind is None else behind.is_taken
             packet_id = self._in_flight.add(CANCEL, is_taken) if qos else 0
-            self.write(packets.encode_publish(topic, EMPTY_OBJECT, qos=qos, packet_id=packet_id))
+            self.write(packets.encode_publish(topic.encode(), EMPTY_OBJECT, qos=qos, packet_id=packet_id))
 
     # Called by the handshake.
 
@@ -196,14 +209,19 @@ class Connection(Wire):
 
     def admit(self, connect: Connect, admission: Admission) -> None:
         """Let the client in; nobody else has its client id."""
-        self._connect = connect
         self._handshake = None
         self.client_id = connect.client_id
         self.thing = thing = admission.thing
         if thing is not None:
             self._topics = self.front.topics.of_thing(thing)
             self._shortcut = Shortcut(self, thing, self._topics, self._in_flight, self.front.service)
-        self._acl = admission.acl
+        self._receiver = Receiver(self, admission)
+        self._subscriber = Subscriber(self, admission)
+        if admission.thing is None:
+            self._stands = admission.stands  # of a thing, whoever changes it tells the front
+            if admission.acl is not None and not admission.observes:
+                connect = connect._replace(clean_session=True)  # it may subscribe to nothing
+        self._connect = connect
         self.keeps_session = not connect.clean_session
         self.heard_at = self.front.time()
         self.patience = connect.keep_alive * PATIENCE if connect.keep_alive else float("inf")
@@ -215,9 +233,9 @@ class Connection(Wire):
         self.write(packets.encode_connack(ConnackCode.ACCEPTED, session_present=resumes or kept is not None))
         if connect.will is not None or resumes:
             # A will is amqtt's to publish; a session that it keeps is its to resume.
-            self._open_behind()
-        if kept is not None:
-            self._serve(tell_time=True)
+            self.amqtt()
+        if kept is not None and not self._closed:
+            self._subscriber.resume()
 
     def refuse(self, refusal: Refused) -> None:
         """Turn the client away."""
@@ -241,7 +259,7 @@ class Connection(Wire):
                         self._unread = frames
                         return
                 elif frame.first & 0xF0 == 0x30:
-                    self._on_publish(frame)
+                    self._receiver.publish(frame)
                 else:
                     self._on_packet(frame)
                 if self._closed:
@@ -264,11 +282,11 @@ class Connection(Wire):
             case PacketType.PUBACK | PacketType.PUBREC | PacketType.PUBCOMP:
                 self._on_answer(kind, frame)
             case PacketType.PUBREL:
-                self._on_pubrel(frame)
+                self._receiver.release(frame)
             case PacketType.SUBSCRIBE:
-                self._on_subscribe(frame)
+                self._subscriber.subscribe(frame)
             case PacketType.UNSUBSCRIBE:
-                self._on_unsubscribe(frame)
+                self._subscriber.unsubscribe(frame)
             case PacketType.PINGREQ:
                 self.write(packets.PINGRESP)
             case PacketType.DISCONNECT:
@@ -277,68 +295,6 @@ class Connection(Wire):
                 self.finish()
             case _:
                 raise MalformedPacket("MQTT-3.1.0-2", "a second CONNECT")
-
-    def _on_publish(self, frame: Frame) -> None:
-        publish = packets.parse_publish(frame)
-        topic = publish.topic
-        if self.front.topics.owns(topic):
-            self._on_command_publish(publish)
-        elif topic.startswith("$"):
-            self._refuse_publish(publish, "a client may not publish under $")
-        elif not is_topic(topic):
-            raise MalformedPacket("MQTT-3.3.2-2", f"topic {topic[:80]!a}")
-        elif self._acl is not None and not self._acl.may_publish(topic):
-            self._refuse_publish(publish, "no rule lets this thing publish it")
-        elif publish.retain and not self.front.may_retain(topic, publish.payload):
-            self._refuse_publish(publish, "no room to retain it")
-        elif publish.qos < 2:
-            self._amqtt().feed(frame.packet)
-        elif self._may_hold_another():
-            self._amqtt().feed_qos2(frame.packet, publish.packet_id)
-
-    def _on_command_publish(self, publish: Publish) -> None:
-        topic = self.front.topics.parse(publish.topic)
-        if topic is None or topic.kind not in DEVICE_KINDS or topic.thing != self.thing:
-            self._refuse_publish(publish, "not a topic that this client may publish")
-            return
-        if publish.qos == 2:
-            if publish.packet_id in self._qos2:  # sent again: it was handled [MQTT-4.3.3-2], if not kept yet
-                self.front.service.journal.then(partial(self._acknowledge, publish.qos, publish.packet_id))
-                return
-            if not self._may_hold_another():
-                return
-            self._qos2.add(publish.packet_id)
-        kept = partial(self._acknowledge, publish.qos, publish.packet_id)
-        if topic.kind is Kind.RESPONSE:
-            assert topic.execution_id is not None
-            self.front.service.respond(self.thing, topic.execution_id, publish.payload, kept)
-        else:
-            if topic.kind is Kind.ACTIONS:  # its presence is seen here, and need not be said
-                self.front.service.announce(self.thing, publish.payload)
-            kept()
-
-    def _refuse_publish(self, publish: Publish, text: str) -> None:
-        # MQTT 3.1.1 cannot refuse a PUBLISH: it is acknowledged and dropped [section 3.3.5].
-        self.front.service.dropped(
-            self.thing or self.client_id, "forbiddenTopic", f"{text}: {publish.topic[:200]!a}"
-        )
-        # At QoS 2 its PUBREL is answered like any that is not known.
-        self._acknowledge(publish.qos, publish.packet_id)
-
-    def _may_hold_another(self) -> bool:
-        """Whether the client may begin another QoS 2 exchange; if not, it is dropped."""
-        held = len(self._qos2) + (self.behind.qos2_held if self.behind is not None else 0)
-        if held < self.limits.qos2_held:
-            return True
-        self.offended("qos2Held", "releases nothing: dropped")
-        self.abort()
-        return False
-
-    def _acknowledge(self, qos: int, packet_id: int) -> None:
-        if qos == 1:
-            self.write(packets.encode_puback(packet_id))
-        elif qos == 2:
-            self.write(packets.encode_pubrec(packet_id))
 
     def _on_answer(self, kind: PacketType, frame: Frame) -> None:
         packet_id = packets.parse_packet_id(frame)
@@ -349,91 +305,12 @@ class Connection(Wire):
         elif execution_id != CANCEL and self.thing is not None:
             self.front.service.acknowledged(self.thing, execution_id)
 
-    def _on_pubrel(self, frame: Frame) -> None:
-        packet_id = packets.parse_packet_id(frame)
-        if packet_id in self._qos2:
-            self._qos2.remove(packet_id)
-        elif self.behind is not None and self.behind.feed_pubrel(frame.packet, packet_id):
-            return
-        # What is not known is complete [MQTT-4.3.3-2].
-        self.write(packets.encode_pubcomp(packet_id))
-
-    # Subscriptions.
-
-    def _on_subscribe(self, frame: Frame) -> None:
-        packet_id, wanted = packets.parse_subscribe(frame)
-        told_time = {Kind.TIME, Kind.REQUEST} <= self.subscriptions.qos.keys()
-        most = self.limits.subscriptions + self.limits.other_subscriptions
-        codes: list[int | None] = [self._subscribe(topic_filter, qos) for topic_filter, qos in wanted[:most]]
-        codes += [SUBSCRIPTION_REFUSED] * (len(wanted) - len(codes))
-        theirs = [want for want, code in zip(wanted, codes, strict=True) if code is None]
-        if theirs:
-            self._amqtt().subscribe(packet_id, theirs, codes)
-        else:
-            self.write(packets.encode_suback(packet_id, [code for code in codes if code is not None]))
-        self._serve(tell_time=not told_time)
-
-    def _subscribe(self, topic_filter: str, qos: int) -> int | None:
-        """Grant or refuse a filter of the command namespace; None: it is amqtt's."""
-        topics = self.front.topics
-        if not is_filter(topic_filter):
-            return SUBSCRIPTION_REFUSED
-        if not topics.owns(topic_filter):
-            if topic_filter.startswith("$share/") or topics.reaches_into(topic_filter):
-                return SUBSCRIPTION_REFUSED  # amqtt would grant it and stay silent
-            if not self._may_hear(topic_filter):
-                self._refuse_filter(topic_filter)
-                return SUBSCRIPTION_REFUSED
-            if not self._amqtt().may_subscribe(topic_filter, self.limits.other_subscriptions):
-                self.offended("subscriptions", "has too many subscriptions: refused")
-                return SUBSCRIPTION_REFUSED
-            return None
-        mine = self.subscriptions
-        granted = None
-        if self.thing is not None and (topic_filter in mine or len(mine) < self.limits.subscriptions):
-            granted = mine.grant(topic_filter, qos, topics=topics, thing=self.thing)
-        if granted is None:
-            self._refuse_filter(topic_filter)
-            return SUBSCRIPTION_REFUSED
-        return granted
-
-    def _may_hear(self, topic_filter: str) -> bool:
-        """Whether the client may have an ordinary filter. What the broker tells of itself is no thing's."""
-        if self._acl is not None:
-            return self._acl.may_subscribe(topic_filter)
-        return self.thing is None or not topic_filter.startswith("$")
-
-    def _refuse_filter(self, topic_filter: str) -> None:
-        self.front.service.dropped(
-            self.thing or self.client_id, "forbiddenFilter", f"not for this client: {topic_filter[:200]!a}"
-        )
-
-    def _on_unsubscribe(self, frame: Frame) -> None:
-        packet_id, filters = packets.parse_unsubscribe(frame)
-        owns = self.front.topics.owns
-        theirs = [f for f in filters if not self.subscriptions.remove(f) and not owns(f)]
-        if self.behind is None or not self.behind.unsubscribe(packet_id, theirs):
-            self.write(packets.encode_unsuback(packet_id))
-        self._serve(tell_time=False)
-
-    def _serve(self, *, tell_time: bool) -> None:
-        """Take the thing's requests from now on, or no longer, as the subscriptions are."""
-        self.subscriptions.sum_up()
-        qos = self.subscriptions.qos
-        if self._closed or Kind.REQUEST not in qos or self.thing is None:
-            self.front.released(self)
-            return
-        if tell_time and Kind.TIME in qos:
-            now = encode_time(self.front.service.unix())
-            self.write(packets.encode_publish(self.front.topics.time(self.thing).encode(), now))
-        self.front.serves(self)
-
     # amqtt.
 
-    def _amqtt(self) -> Behind:
-        return self.behind if self.behind is not None else self._open_behind()
-
-    def _open_behind(self) -> Behind:
+    def amqtt(self) -> Behind:
+        """What of amqtt is behind this connection; opened when it is first needed."""
+        if self.behind is not None:
+            return self.behind
         assert self._connect is not None
         self.behind = Behind(
             broker=self.front.broker,
@@ -444,6 +321,7 @@ class Connection(Wire):
             close=self.close,
             set_full=self._set_full,
             taken_ids=self._in_flight,
+            bound_kept=partial(self.front.bound_kept, self.client_id),
         )
         return self.behind
 

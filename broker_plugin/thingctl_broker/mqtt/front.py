@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import structlog
 
 from thingctl_broker.events import RateLimit
+from thingctl_broker.mqtt.away import bound
 from thingctl_broker.mqtt.behind import drop_session
 from thingctl_broker.mqtt.connection import Connection
 from thingctl_broker.mqtt.doorman import Doorman
 from thingctl_broker.mqtt.limits import FrontLimits
+from thingctl_broker.mqtt.observers import Observers
 from thingctl_broker.mqtt.steady import steady_subscriptions
 from thingctl_protocol.identifiers import is_thing_name
 from thingctl_protocol.topics import Topics
@@ -26,9 +29,10 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable
 
-    from thingctl_broker.acl import Acl
+    from thingctl_broker.acl import TopicRights
     from thingctl_broker.mqtt.packets import Connect
     from thingctl_broker.mqtt.subscriptions import CommandSubscriptions
+    from thingctl_broker.mqtt.wire import Wire
     from thingctl_broker.service import CommandService
 
 WATCH_INTERVAL: Final = 0.5
@@ -42,13 +46,15 @@ class Admission(NamedTuple):
 
     ``client_id``: the one that counts from now on; None: the one that the client gave.
     ``acl``: what it may do with ordinary topics; None: everything. ``stands()``: whether it
-    would still be admitted; asked when it had to wait for its namesake to leave.
+    would still be admitted; asked when it had to wait for its namesake to leave, and of
+    one that is no thing now and then. ``observes``: whether it may see the command traffic.
     """
 
     thing: str | None
     client_id: str | None = None
-    acl: Acl | None = None
+    acl: TopicRights | None = None
     stands: Callable[[], bool] | None = None
+    observes: bool = False
 
 
 class Gatekeeper(Protocol):
@@ -102,12 +108,13 @@ class Front:
         self._doorman = Doorman(self.limits)
         self.log_limit = RateLimit(60.0)
         self.connections: set[Connection] = set()
+        self.observers = Observers(self.limits.observers, self._missed)
         self._clients: dict[str, Connection] = {}
         self._serving: dict[str, Connection] = {}
         self._standing_by: dict[str, dict[Connection, None]] = {}  # in the order of serving
         self._present: Counter[str] = Counter()
         self._leaving: dict[str, asyncio.Task[None]] = {}
-        self._kept: OrderedDict[str, tuple[str, CommandSubscriptions]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[str | None, CommandSubscriptions]] = OrderedDict()
         self._servers: list[asyncio.Server] = []
         self._watcher: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop
@@ -193,15 +200,16 @@ class Front:
         client_id, thing = connection.client_id, connection.thing
         if connection.behind is not None:
             self._amqtt_leaves(client_id, connection.behind.task)
+        self.observers.leave(connection)
         if self._clients.get(client_id) is not connection:
             return
         del self._clients[client_id]
-        if thing is None:
-            return
         if connection.keeps_session and len(connection.subscriptions):
             self._kept[client_id] = (thing, connection.subscriptions)
             if len(self._kept) > self.limits.kept_sessions:
                 self._kept.popitem(last=False)
+        if thing is None:
+            return
         self.released(connection)
         self._present[thing] -= 1
         if self._present[thing] <= 0:
@@ -238,10 +246,9 @@ class Front:
         self._clients[connection.client_id] = connection
         kept = self._kept.pop(connection.client_id, None)
         thing = connection.thing
-        if thing is None:
-            return None
-        self._present[thing] += 1
-        self.service.connected(thing, connection.client_id)
+        if thing is not None:
+            self._present[thing] += 1
+            self.service.connected(thing, connection.client_id)
         return kept[1] if kept is not None and kept[0] == thing and connection.keeps_session else None
 
     def serves(self, connection: Connection) -> None:
@@ -301,11 +308,20 @@ class Front:
             return len(payload) <= self.limits.retained_bytes
         return len(retained) < self.limits.retained and len(payload) <= self.limits.retained_bytes
 
+    def bound_kept(self, client_id: str, session: Any) -> None:
+        """Bound what amqtt keeps for a client while it is away."""
+        text = "too much is kept for it while it is away: the oldest goes"
+        lost = partial(self.note, "awayLost", text, who=client_id)
+        bound(session, self.limits.away_messages, self.limits.away_bytes, lost)
+
     def note(self, fault: str, text: str, *, who: str = "", **details: object) -> None:
         """Count a fault, and log it at most once a minute for whoever caused it."""
         self.service.counters[f"front.{fault}"] += 1
         if self.log_limit.allows(f"{fault} {who}", self.time()):
             _log.warning(text, fault=fault, client=who, **details)
+
+    def _missed(self, observer: Wire) -> None:
+        observer.offended("observerBehind", "reads too slowly: it misses what it wanted to watch")
 
     # What time does.
 
@@ -329,9 +345,13 @@ class Front:
 
 
 class OpenGatekeeper:
-    """Admits everybody: a thing's name is its user name, or else its client id."""
+    """Admits everybody: a thing's name is its user name, or else its client id.
+
+    A client that can be no thing by that (``@`` begins no thing's name) may watch.
+    """
 
     def admit(self, connect: Connect, peer: tuple[str, int]) -> Admission:  # noqa: ARG002 others look at it
         """Return the thing that the client says it is, if that can name one."""
         name = connect.username or connect.client_id
-        return Admission(name if is_thing_name(name) else None)
+        is_thing = is_thing_name(name)
+        return Admission(name if is_thing else None, observes=not is_thing)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from thingctl_broker.acl import Acl, AclSettings
+from thingctl_broker.mqtt.backends import admit_backend, is_backend
 from thingctl_broker.mqtt.front import Admission
 from thingctl_broker.mqtt.packets import ConnackCode, Refused
 from thingctl_broker.passwords import Busy, TooManyFailures
@@ -16,21 +17,32 @@ from thingctl_broker.passwords import Busy, TooManyFailures
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from thingctl_broker.credentials import TokenStore
     from thingctl_broker.mqtt.packets import Connect
     from thingctl_broker.passwords import Passwords
     from thingctl_broker.things import Thing, ThingRegistry
 
 
 class IdentityGatekeeper:
-    """Admits things that are in the registry and enabled, by certificate or password."""
+    """Admits things that are registered and enabled, by certificate or password, and bearers of tokens."""
 
-    def __init__(self, things: ThingRegistry, passwords: Passwords, acl: AclSettings | None = None) -> None:
+    def __init__(
+        self,
+        things: ThingRegistry,
+        passwords: Passwords,
+        acl: AclSettings | None = None,
+        tokens: TokenStore | None = None,
+    ) -> None:
+        """``tokens``: those that may sign in too (``backends``)."""
+        self._tokens = tokens
         self._things = things
         self._passwords = passwords
         self._acl = AclSettings() if acl is None else acl
 
     def admit(self, connect: Connect, peer: tuple[str, int]) -> Admission | Awaitable[Admission]:
         """Return who it is; raise :class:`Refused` otherwise."""
+        if self._tokens is not None and is_backend(connect):
+            return admit_backend(self._tokens, connect)
         if connect.certificate:
             return self._admission(self._certified(connect), connect)
         if not connect.username or connect.password is None:

@@ -46,9 +46,21 @@ class FrontLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Command subscriptions of one client."""
     other_subscriptions: Count = 1000
     """All its others."""
+    filters: Count = 1100
+    """Filters in one SUBSCRIBE or UNSUBSCRIBE: more than a client can have subscriptions."""
+    subscribe_bytes: PacketBytes = 64 * 1024
+    """The largest SUBSCRIBE and UNSUBSCRIBE: each byte of one may be a level of a filter."""
+    observers: Count = 16
+    """Clients that watch the command traffic."""
+    observed: Count = 10
+    """Filters of one of them: each message is held against all of them."""
     retained: Count = 10_000
     """Retained messages of all clients together, beyond the commands."""
     retained_bytes: Count = 64 * 1024
     """The largest payload that is retained."""
     kept_sessions: Count = 100_000
     """Clients whose command subscriptions are kept while they are away."""
+    away_messages: Count = 1000
+    """Messages kept for one client while it is away; beyond, the oldest goes."""
+    away_bytes: Count = 1024 * 1024
+    """Bytes of their topics and payloads."""

@@ -232,12 +232,24 @@ def parse_publish(frame: Frame) -> Publish:
     return Publish(decode_text(topic), qos, bool(first & 1), bool(first & 8), packet_id, packet[payload:])
 
 
-def parse_subscribe(frame: Frame) -> tuple[int, list[tuple[str, int]]]:
-    """Take a SUBSCRIBE apart [section 3.8]; return its packet id and its filters with their QoS."""
+class TooManyFilters(MalformedPacket):
+    """More filters in one packet than this broker takes (the standard has no bound)."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__("limit", f"more than {limit} filters in one packet")
+
+
+def parse_subscribe(frame: Frame, most: int) -> tuple[int, list[tuple[str, int]]]:
+    """Take a SUBSCRIBE apart [section 3.8]; return its packet id and its filters with their QoS.
+
+    Raises :class:`TooManyFilters` beyond ``most`` of them.
+    """
     body = _Body(frame)
     packet_id = body.packet_id()
     wanted: list[tuple[str, int]] = []
     while body.left:
+        if len(wanted) == most:
+            raise TooManyFilters(most)
         topic_filter, qos = body.text(), body.byte()
         if qos > 2:
             raise MalformedPacket("MQTT-3.8.3-4", f"requested QoS {qos}")
@@ -247,12 +259,17 @@ def parse_subscribe(frame: Frame) -> tuple[int, list[tuple[str, int]]]:
     return packet_id, wanted
 
 
-def parse_unsubscribe(frame: Frame) -> tuple[int, list[str]]:
-    """Take an UNSUBSCRIBE apart [section 3.10]; return its packet id and its filters."""
+def parse_unsubscribe(frame: Frame, most: int) -> tuple[int, list[str]]:
+    """Take an UNSUBSCRIBE apart [section 3.10]; return its packet id and its filters.
+
+    Raises :class:`TooManyFilters` beyond ``most`` of them.
+    """
     body = _Body(frame)
     packet_id = body.packet_id()
     filters: list[str] = []
     while body.left:
+        if len(filters) == most:
+            raise TooManyFilters(most)
         filters.append(body.text())
     if not filters:
         raise MalformedPacket("MQTT-3.10.3-2", "an UNSUBSCRIBE without a filter")

@@ -26,6 +26,7 @@ from amqtt.session import Session
 
 from thingctl_broker.application import Application
 from thingctl_broker.config import ConfigurationError, Settings, convert_settings, read_settings
+from thingctl_broker.mqtt.backends import admit_backend, is_backend
 from thingctl_broker.mqtt.behind import handed_over
 from thingctl_broker.mqtt.front import Admission, OpenGatekeeper
 from thingctl_broker.mqtt.identities import admission_of
@@ -113,6 +114,8 @@ class AmqttGatekeeper:
 
     async def admit(self, connect: Connect, peer: tuple[str, int]) -> Admission:
         """Return who it is; raise :class:`Refused`."""
+        if self._enrolled is not None and is_backend(connect):
+            return self._enrolled.admit_backend(connect)
         if self._enrolled is not None and (connect.username is None or connect.password is None):
             raise Refused(ConnackCode.NOT_AUTHORIZED, "no user name and password")
         session = Session()
@@ -135,6 +138,10 @@ class Enrolled:
 
     def __init__(self, application: Application) -> None:
         self._application = application
+
+    def admit_backend(self, connect: Connect) -> Admission:
+        """Let the bearer of a token in, of whom the others know nothing; raise :class:`Refused`."""
+        return admit_backend(self._application.tokens, connect)
 
     def admit(self, connect: Connect) -> Admission:
         """Return which thing it is; raise :class:`Refused`."""

@@ -44,6 +44,16 @@ class CommandSubscriptions:
         self._by_filter[topic_filter] = Granted(kinds, granted)
         return granted
 
+    @property
+    def filters(self) -> list[str]:
+        """All of them, in the order in which they came."""
+        return list(self._by_filter)
+
+    def observe(self, topic_filter: str) -> int:
+        """Add a filter of an observer and return the QoS it got, which is 0."""
+        self._by_filter[topic_filter] = Granted(frozenset(), 0)
+        return 0
+
     def remove(self, topic_filter: str) -> bool:
         """Take a filter back; return whether it was there."""
         return self._by_filter.pop(topic_filter, None) is not None

@@ -89,6 +89,11 @@ class Wire(asyncio.Protocol):
             return
         self._transport.write(data)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether the client reads more slowly than it is written to."""
+        return self._write_paused
+
     async def drain(self) -> None:
         """Wait while the client is slow."""
         while self._write_paused and not self._closed:

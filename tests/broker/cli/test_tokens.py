@@ -8,6 +8,7 @@ import pytest
 
 from thingctl_broker.cli.exits import Exit, Failure
 from thingctl_broker.cli.tokens import expiry
+from thingctl_broker.credentials import Scope
 
 
 def test_a_token_is_made_used_renewed_and_revoked(quick):
@@ -78,3 +79,8 @@ def test_what_is_no_time(text):
         return
     with pytest.raises(Failure):
         expiry(text, datetime(2030, 1, 1, tzinfo=UTC))
+
+
+def test_the_help_tells_every_scope(quick):
+    words = quick("tokens", "add", "--help").out.replace("│", " ").replace(",", " ").replace(".", " ").split()
+    assert set(Scope) <= set(words)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import threading
 from contextlib import closing
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPSConnection
 from typing import NamedTuple
 
 from support.fleet import Fleet
@@ -27,6 +28,13 @@ from thingctl_broker.testing import service_with_fakes
 
 TOKEN = "tctl_test-0123456789abcdef0123456789abcdef"
 AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
+
+
+class Tls(NamedTuple):
+    """How the server proves itself, and how a client trusts it."""
+
+    serve: ssl.SSLContext
+    trust: ssl.SSLContext
 
 
 class Reply(NamedTuple):
@@ -47,14 +55,15 @@ class Server:
     A test plays the things: ``connect``, ``respond``, ``announce``; ``requested`` is what went to them.
     """
 
-    def _serve(self, rate=None):
+    def _serve(self, rate=None, tls=None):
         """Begin; the parts are there."""
         self.app = create_app(self.operations, self.rollouts, self.tokens, self.directory, rate=rate)
         sock = socket.socket()
         sock.bind(("127.0.0.1", 0))
-        self.server = HttpServer(self.app, sock)
+        self._trust = None if tls is None else tls.trust
+        self.server = HttpServer(self.app, sock, tls=None if tls is None else tls.serve)
         self.host, self.port = self.server.address
-        self.url = f"http://{self.host}:{self.port}"
+        self.url = f"{'http' if tls is None else 'https'}://{self.host}:{self.port}"
         self.run(self.server.start())
 
     def _start_loop(self):
@@ -94,11 +103,17 @@ class Server:
         if isinstance(body, dict):
             body = json.dumps(body)
             headers.setdefault("Content-Type", "application/json")
-        with closing(HTTPConnection(self.host, self.port, timeout=timeout)) as connection:
+        with closing(self.client(timeout)) as connection:
             connection.request(method, target, body, headers)
             response = connection.getresponse()
             found = {name.lower(): value for name, value in response.getheaders()}
             return Reply(response.status, found, response.read())
+
+    def client(self, timeout=10):
+        """A client's connection, not opened yet."""
+        if self._trust is None:
+            return HTTPConnection(self.host, self.port, timeout=timeout)
+        return HTTPSConnection(self.host, self.port, timeout=timeout, context=self._trust)
 
     def get(self, target, **kwargs):
         return self.request("GET", target, **kwargs)
@@ -131,13 +146,15 @@ class Server:
         """A bare connection to the server."""
         sock = socket.create_connection((self.host, self.port), timeout=10)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return sock
+        if self._trust is None:
+            return sock
+        return self._trust.wrap_socket(sock, server_hostname=self.host)
 
 
 class RunningApi(Server):
     """Over the embedded service."""
 
-    def __init__(self, things=("lamp", "lock"), journal=None, rate=None):
+    def __init__(self, things=("lamp", "lock"), journal=None, rate=None, tls=None):
         self.service, self.link, self.clock = service_with_fakes(things, journal)
         self.tokens = TokenStore.open(None, TOKEN)
         self.passwords = Passwords()
@@ -146,7 +163,7 @@ class RunningApi(Server):
         self.directory = Directory(self.operations, self.passwords)
         self.table = self.service.table
         self._start_loop()
-        self._serve(rate)
+        self._serve(rate, tls)
 
     @property
     def requested(self):

@@ -10,6 +10,7 @@ import pytest
 
 from broker.http.running import AUTHORIZED, RunningApi
 from thingctl_broker import rolling
+from thingctl_broker.credentials import Scope
 from thingctl_broker.http import bodies, connection, queries, server
 from thingctl_broker.http.app import OPEN_PATHS
 from thingctl_broker.http.errors import KINDS
@@ -118,3 +119,10 @@ def test_the_limits_are_the_limits():
         f"at most {queries.WAIT_MAX:g})",
     ):
         assert told in PAGE, told
+
+
+def test_every_scope_is_told():
+    told = re.findall(
+        r"^\| `([a-z:]+)` \| ", PAGE.partition("| scope | for |")[2].partition("\n\n")[0], re.MULTILINE
+    )
+    assert sorted(told) == sorted(Scope)

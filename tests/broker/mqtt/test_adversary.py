@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -16,6 +17,7 @@ from support.brokers import RunningPlugin, plugin_broker
 from support.waits import eventually
 from support.wire import RawClient
 from thingctl_broker.mqtt import packets
+from thingctl_broker.mqtt.frames import FrameScanner, MalformedPacket
 from thingctl_broker.mqtt.packets import Connect, PacketType, Will
 from thingctl_protocol.statuses import Status
 
@@ -74,7 +76,7 @@ async def running(tmp_path) -> AsyncIterator[RunningPlugin]:
         await eventually(lambda: len(asyncio.all_tasks()) <= tasks)
         (connection,) = running.front.connections
         assert connection.client_id == "bystander"
-        assert not connection._qos2
+        assert not connection._receiver.qos2_held
         assert running.front._clients.keys() == running.front._present.keys() == {"bystander"}
 
 
@@ -231,28 +233,52 @@ async def test_huge_lengths(running, length):
         client.reset()
 
 
-async def test_a_subscribe_with_10000_filters(running):
+async def test_a_subscribe_with_as_many_filters_as_there_may_be(running):
     client = await RawClient.connected(running.address, "greedy")
-    codes = await client.subscribe(*[f"f/{i}/+" for i in range(10_000)])
-    assert codes.count(1) == running.front.limits.other_subscriptions
-    assert codes.count(0x80) == 10_000 - codes.count(1)
+    most, others = running.front.limits.filters, running.front.limits.other_subscriptions
+    codes = await client.subscribe(*[f"f/{i}/+" for i in range(most)])
+    assert codes.count(1) == others
+    assert codes.count(0x80) == most - others
     codes = await client.subscribe(
-        *[REQUESTS.format("greedy").replace("+", f"{i}") for i in range(10_000)], packet_id=2
+        *[REQUESTS.format("greedy").replace("+", f"{i}") for i in range(500)], packet_id=2
     )
-    assert codes == [0x80] * 10_000
+    assert codes == [0x80] * 500
     own = [
         "$emqx/commands/things/greedy/#",
         "$emqx/commands/things/greedy/executions/#",
         "$emqx/commands/things/greedy/+/+/+",
     ]
-    codes = await client.subscribe(*own * 3000, packet_id=3)
-    assert codes == [1] * codes.count(1) + [0x80] * codes.count(0x80)
-    assert codes.count(1) == running.front.limits.subscriptions + running.front.limits.other_subscriptions
+    codes = await client.subscribe(*own * (most // 3), packet_id=3)
+    assert codes == [1] * len(codes)
     await client.expect_publish()  # the time
-    client.send(packets.encode_unsubscribe(4, [f"f/{i}/+" for i in range(10_000)]))
+    client.send(packets.encode_unsubscribe(4, [f"f/{i}/+" for i in range(most)]))
     await client.expect(PacketType.UNSUBACK)
     client.send(b"\xe0\x00")
     await client.expect_end()
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        packets.encode_subscribe(1, [("", 0)] * 300_000),
+        packets.encode_subscribe(1, [("a", 0)] * 2000),
+        packets.encode_subscribe(1, [("/" * 65_000, 0)] * 15),
+        packets.encode_unsubscribe(1, ["a"] * 300_000),
+        packets.encode_unsubscribe(1, ["a"] * 2000),
+    ],
+    ids=["nothing", "many", "levels", "leaving nothing", "leaving many"],
+)
+async def test_a_subscribe_of_a_mebibyte_takes_no_time(running, packet):
+    client = await RawClient.connected(running.address, "greedy")
+    connection = running.front._clients["greedy"]
+    (frame,) = FrameScanner(len(packet)).feed(packet)
+    before = time.process_time()
+    with pytest.raises(MalformedPacket, match="limit"):
+        connection._on_packet(frame)
+    assert time.process_time() - before < 0.1  # half a second, when everything was looked at
+    client.send(packet)
+    await read_to_the_end(client)
+    client.reset()
 
 
 async def test_identifiers_used_again_and_again(running):

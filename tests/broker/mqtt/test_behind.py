@@ -344,6 +344,7 @@ class Wired:
         self.written: list[bytes] = []
         self.closed: list[str] = []
         self.full: list[bool] = []
+        self.bounded: list[object] = []
         self.taken: set[int] = taken or set()
         self.behind = Behind(
             broker=broker,
@@ -354,6 +355,7 @@ class Wired:
             close=self._close,
             set_full=self.full.append,
             taken_ids=self.taken,
+            bound_kept=self.bounded.append,
         )
 
     async def _drain(self) -> None: ...

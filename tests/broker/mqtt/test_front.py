@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
@@ -10,6 +11,7 @@ from support.brokers import Running, front_broker
 from support.waits import eventually
 from support.wire import RawClient
 from thingctl_broker.mqtt import packets
+from thingctl_broker.mqtt.connection import Connection
 from thingctl_broker.mqtt.limits import FrontLimits
 from thingctl_broker.mqtt.packets import PacketType, Will
 from thingctl_protocol.statuses import Delivery, Status
@@ -507,3 +509,31 @@ async def test_requests_and_acknowledgements_wait_for_the_journal():
         await client.ping()  # and no PUBACK before the answer
         journal.commit()
         await client.expect(PacketType.PUBACK)
+
+
+async def test_a_connection_that_has_ended_goes_without_the_collector():
+    async with front_broker() as running:
+        client = await RawClient.connected(running.address, "lamp")
+        await client.subscribe("$emqx/commands/things/lamp/executions/+/request")
+        gc.collect()
+
+        def there() -> list[object]:
+            return [one for one in gc.get_objects() if type(one) is Connection]
+
+        assert len(there()) == 1
+        gc.disable()
+        try:
+            client.send(b"\xe0\x00")
+            await client.expect_end()
+            await eventually(lambda: not there())
+        finally:
+            gc.enable()
+
+
+async def test_why_a_connection_was_closed_is_told_to_who_debugs(caplog):
+    caplog.set_level("DEBUG", logger="thingctl.front")
+    async with front_broker() as running:
+        client = await RawClient.connected(running.address, "lamp")
+        await RawClient.connected(running.address, "lamp")
+        await client.expect_end()
+    assert "connection closed: taken over by a new connection (client 'lamp')" in caplog.messages

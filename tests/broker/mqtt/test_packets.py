@@ -14,6 +14,9 @@ from thingctl_broker.mqtt import frames, packets
 from thingctl_broker.mqtt.frames import Frame, FrameScanner, MalformedPacket
 from thingctl_broker.mqtt.packets import ConnackCode, Connect, PacketType, Refused, Will
 
+MOST = 100
+"""Filters in one packet."""
+
 
 def parse(frame: Frame) -> object:
     """Take any packet of a client apart, as a connection does."""
@@ -23,13 +26,28 @@ def parse(frame: Frame) -> object:
         case PacketType.CONNECT:
             return packets.parse_connect(frame)
         case PacketType.SUBSCRIBE:
-            return packets.parse_subscribe(frame)
+            return packets.parse_subscribe(frame, MOST)
         case PacketType.UNSUBSCRIBE:
-            return packets.parse_unsubscribe(frame)
+            return packets.parse_unsubscribe(frame, MOST)
         case PacketType.PUBACK | PacketType.PUBREC | PacketType.PUBREL | PacketType.PUBCOMP:
             return packets.parse_packet_id(frame)
         case kind:
             return kind
+
+
+@pytest.mark.parametrize("parser", [packets.parse_subscribe, packets.parse_unsubscribe])
+def test_more_filters_than_are_taken_are_refused_as_soon_as_that_is_known(parser):
+    encode = (
+        (lambda filters: packets.encode_subscribe(1, [(f, 0) for f in filters]))
+        if parser is packets.parse_subscribe
+        else (lambda filters: packets.encode_unsubscribe(1, filters))
+    )
+    assert len(parser(samples.frame(encode(["a"] * MOST)), MOST)[1]) == MOST
+    with pytest.raises(packets.TooManyFilters, match="more than 100 filters"):
+        parser(samples.frame(encode(["a"] * (MOST + 1))), MOST)
+    broken_behind = encode(["a"] * (MOST + 1))[:-1] + b"\xff"
+    with pytest.raises(packets.TooManyFilters):  # what follows is not looked at
+        parser(samples.frame(broken_behind), MOST)
 
 
 # What is put together is what is taken apart.
@@ -48,13 +66,13 @@ def test_a_publish_comes_back_as_it_was(publish):
 @given(samples.packet_ids, samples.filters)
 def test_a_subscribe_comes_back_as_it_was(packet_id, wanted):
     frame = samples.frame(packets.encode_subscribe(packet_id, wanted))
-    assert packets.parse_subscribe(frame) == (packet_id, wanted)
+    assert packets.parse_subscribe(frame, MOST) == (packet_id, wanted)
 
 
 @given(samples.packet_ids, st.lists(samples.topics, min_size=1))
 def test_an_unsubscribe_comes_back_as_it_was(packet_id, filters):
     frame = samples.frame(packets.encode_unsubscribe(packet_id, filters))
-    assert packets.parse_unsubscribe(frame) == (packet_id, filters)
+    assert packets.parse_unsubscribe(frame, MOST) == (packet_id, filters)
 
 
 @pytest.mark.parametrize(

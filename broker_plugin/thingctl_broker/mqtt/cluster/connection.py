@@ -17,10 +17,10 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import structlog
-from gmqtt import Client, Message, Subscription
+from gmqtt import Client, Subscription
 from gmqtt.mqtt.handler import MQTTConnectError
 
-from thingctl_broker.mqtt.cluster.packets import parse_publish
+from thingctl_broker.mqtt.cluster.packets import encode_puback, encode_publish, parse_publish
 from thingctl_broker.mqtt.cluster.reasons import FAILURE, Refused, is_for_good, words
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ class Connection:
         self._on_message = on_message
         self._on_acknowledged = on_acknowledged
         self._answers: dict[int, asyncio.Future[Sequence[int]]] = {}
+        self._unsent = bytearray()
         self._watch: asyncio.TimerHandle | None = None
         self._client = Client(
             login.client_id,
@@ -166,20 +167,19 @@ class Connection:
 
     def publish(self, topic: str, payload: bytes, *, qos: int, expires_in: int | None = None) -> int:
         """Publish; return the packet identifier, 0 at QoS 0. ``expires_in``: seconds."""
-        properties = {} if expires_in is None else {"message_expiry_interval": expires_in}
-        packet_id, packet = self._client._connection.publish(  # noqa: SLF001 - Client.publish hides the identifier
-            Message(topic, payload, qos=qos, **properties)
-        )
-        del packet  # kept nowhere: what is lost is published again by whoever wanted it published
-        return packet_id or 0
+        # Kept nowhere: what is lost is published again by whoever wanted it published.
+        packet_id: int = self._handler.id_generator.next_id() if qos else 0
+        self._write(encode_publish(topic.encode(), payload, packet_id, expires_in))
+        return packet_id
 
     def acknowledge(self, packet_id: int) -> None:
         """Send PUBACK; nothing when the connection is gone."""
         if not self.lost.done():
-            self._client._connection.send_package(b"\x40\x02" + packet_id.to_bytes(2))  # noqa: SLF001
+            self._write(encode_puback(packet_id))
 
     async def subscribe(self, filters: Sequence[str]) -> None:
         """Subscribe with QoS 1; raises :class:`Refused` unless all are granted."""
+        self._flush()
         packet_id = self._client.subscribe([Subscription(topic_filter, qos=1) for topic_filter in filters])
         for topic_filter, code in zip(filters, await self._answer(packet_id, "SUBACK"), strict=False):
             if code >= FAILURE:
@@ -191,12 +191,14 @@ class Connection:
 
     async def unsubscribe(self, filters: Sequence[str]) -> None:
         """Unsubscribe; raises :class:`Refused` when that is not answered."""
+        self._flush()
         # As bytes: gmqtt counts the characters of a str, not its bytes.
         packet_id = self._client.unsubscribe([topic_filter.encode() for topic_filter in filters])
         await self._answer(packet_id, "UNSUBACK")
 
     async def end(self, *, session: bool) -> None:
         """Say DISCONNECT and close. ``session``: and end the session, too."""
+        self._flush()
         properties = {"session_expiry_interval": 0} if session else {}
         try:
             async with asyncio.timeout(ANSWER_WITHIN):
@@ -216,6 +218,18 @@ class Connection:
                 timer.cancel()
             connection._transport.abort()  # noqa: SLF001
         self._lose(reason)
+
+    def _write(self, packet: bytes) -> None:
+        # One system call for all that is written in one turn of the loop; gmqtt makes one for each packet.
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._unsent += packet
+
+    def _flush(self) -> None:
+        if self._unsent:
+            unsent, self._unsent = self._unsent, bytearray()
+            if not self.lost.done():
+                self._client._connection.send_package(unsent)  # noqa: SLF001
 
     # -- what comes
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
             ...
 
 
-IN_FLIGHT_MAX: Final = 10_000
-"""Publishes in flight, whatever the cluster allows: there are 65,535 packet identifiers."""
+IN_FLIGHT_MAX: Final = 1000
+"""Publishes in flight, whatever the cluster allows: they fill the memory until it has read them."""
 
 WAITING_MAX: Final = 100_000
 """Publishes that wait for room; more are refused."""

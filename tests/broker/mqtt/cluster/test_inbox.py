@@ -160,6 +160,32 @@ async def test_a_flood_at_qos_0_is_bounded():
     assert len(worker.responses) == LOOSE_MAX + 1
 
 
+ANY_TOPIC = st.text(max_size=60) | st.sampled_from(
+    [
+        TOPICS.response("lamp", "e"),
+        TOPICS.actions("lamp"),
+        TOPICS.presence("lamp"),
+        TOPICS.request("lamp", "e"),
+    ]
+)
+ANY_PAYLOAD = st.binary(max_size=80) | st.sampled_from(
+    [b'{"online":true}', b'{"online":true,"at":1e999}', b'{"online":"yes"}', b"[" * 2000, b"\xed\xa0\x80"]
+)
+
+
+@given(st.lists(st.tuples(ANY_TOPIC, ANY_PAYLOAD, st.integers(0, 1), st.booleans()), max_size=8))
+def test_whatever_things_send_is_acknowledged_once_and_the_inbox_goes_on(messages):
+    async def play():
+        acknowledged = []
+        inbox = Inbox(TOPICS, Worker(), acknowledged.append)
+        for packet_id, (topic, payload, qos, retain) in enumerate(messages, 1):
+            inbox.take(Received(topic, payload, qos, retain, packet_id if qos else 0))
+        await eventually(lambda: inbox.is_empty)
+        assert acknowledged == [i for i, (_, _, qos, _) in enumerate(messages, 1) if qos]
+
+    asyncio.run(play())
+
+
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 3)), min_size=1, max_size=12))
 def test_every_message_is_acknowledged_once_and_those_that_went_well_in_order(script):
     """Each message: whether its first attempt fails, and after how many turns of the loop it is handled."""

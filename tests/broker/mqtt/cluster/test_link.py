@@ -167,6 +167,15 @@ async def test_a_lost_connection_fails_what_is_in_flight_and_nothing_is_sent_aga
     assert await second is Handed.TAKEN
 
 
+async def test_gmqtt_does_not_connect_again_by_itself(started, cluster):
+    up = await started()
+    up.link._session.connection._client.reconnect_delay = 0  # it would be there first
+    up.peer.drop()
+    await cluster.attached()
+    await eventually(lambda: up.link.connected)
+    assert len(cluster._all) == 2
+
+
 async def test_a_late_acknowledgement_never_goes_over_a_later_connection(started, cluster):
     """The identifier may be another message's by then, which would be lost."""
     gate = asyncio.Event()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.cluster import publish
-from thingctl_broker.mqtt.cluster.packets import Received, parse_publish
+from thingctl_broker.mqtt.cluster.packets import Received, encode_puback, encode_publish, parse_publish
 
 
 def body_of(encoded):
@@ -30,6 +30,25 @@ def test_a_message_comes_out_whatever_its_properties(topic, payload, packet_id, 
     encoded = publish(topic, payload, packet_id, properties=properties, flags=int(retain))
     found = parse_publish(*body_of(encoded))
     assert found == Received(topic, payload, 1 if packet_id else 0, retain, packet_id)
+
+
+@given(
+    st.text(st.characters(codec="utf-8"), max_size=200),
+    st.binary(max_size=300) | st.integers(16_000, 17_000).map(bytes),
+    st.integers(0, 0xFFFF),
+    st.none() | st.integers(1, 0xFFFFFFFF),
+)
+def test_what_is_put_together_is_taken_apart_again(topic, payload, packet_id, expires_in):
+    encoded = encode_publish(topic.encode(), payload, packet_id, expires_in)
+    properties = b"" if expires_in is None else b"\x02" + expires_in.to_bytes(4)
+    assert encoded == publish(topic, payload, packet_id, properties=properties)
+    assert parse_publish(*body_of(encoded)) == Received(
+        topic, payload, 1 if packet_id else 0, False, packet_id
+    )
+
+
+def test_puback():
+    assert encode_puback(258) == b"\x40\x02\x01\x02"
 
 
 def test_a_topic_that_is_no_utf_8_is_nobodys():
