@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from thingctl_protocol.messages import StatusReason
 
-WAIT_FIRST: Final = 10.0
+WAIT_FIRST: Final = 1.0
 """Seconds after which a request that was never published is tried, should nothing else happen."""
 
 WRONG_THING: Final = "WRONG_THING"
