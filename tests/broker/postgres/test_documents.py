@@ -31,6 +31,17 @@ async def test_records_are_there_as_they_were_and_in_order(documents):
     assert await documents.put([])
 
 
+async def test_what_is_looked_for_at_the_same_time_is_found_in_one_statement(documents):
+    names = [f"t{n}" for n in range(60)]
+    assert await documents.put([("thing", name, name.encode()) for name in names[::2]])
+    await documents.find("thing", "t0")
+    before = documents.finding.batches
+    asked = [*names, "t0", "\0", "\udc80"]
+    found = await asyncio.gather(*(documents.find("thing", name) for name in asked))
+    assert found == [name.encode() if name in {*names[::2]} else None for name in asked]
+    assert documents.finding.batches - before <= 2
+
+
 async def test_the_last_of_the_same_counts(documents):
     assert await documents.put([("thing", "a", b"1"), ("thing", "a", b"2")])
     assert await documents.find("thing", "a") == b"2"
