@@ -39,7 +39,7 @@ def mirror_rows(on: clusters.Place, things: int, say: Callable[[str], None]) -> 
         ("no things", 0, None),
         ("with password, tags and presence", things, None),
         ("and an announcement that all share", things, "shared"),
-        ("and an announcement of its own each", things, "own"),
+        ("and an announcement of its own each", things // 5, "own"),
     ):
         database = clusters.database(on.server)
         with clusters.worker(on, database, "maker", token):
