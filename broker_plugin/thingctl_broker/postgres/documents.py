@@ -28,6 +28,14 @@ NAME_MAX: Final = 1000
 FIND_MAX: Final = 100
 """Records looked for in one statement: an announcement may have 64 KiB."""
 
+PAGE: Final = 5000
+"""Records read by one statement."""
+
+_FIRST_PAGE: Final = (
+    "SELECT d.name, d.value FROM thingctl.documents d WHERE d.kind = $1 AND d.name >= $2 "
+    "ORDER BY d.name LIMIT $3"
+)
+_NEXT_PAGE: Final = _FIRST_PAGE.replace(">=", ">")
 _FIND: Final = (
     "SELECT d.kind, d.name, d.value FROM unnest($1::text[], $2::text[]) AS i (kind, name) "
     "JOIN thingctl.documents d ON d.kind = i.kind AND d.name = i.name"
@@ -65,19 +73,25 @@ class PostgresDocuments:
         """Gathers look-ups: every worker reads each record that another has written."""
 
     async def load(self, kinds: Collection[str]) -> list[tuple[str, str, bytes]]:
-        """Every record of these kinds, ordered by the kinds as given, then by name."""
-        wanted = list(kinds)
+        """Every record of these kinds as of one moment, ordered by the kinds as given, then by name.
 
-        async def work(connection: Any) -> list[Any]:
-            rows: list[Any] = await connection.fetch(
-                "SELECT kind, name, value FROM thingctl.documents WHERE kind = ANY($1::text[]) "
-                'ORDER BY array_position($1::text[], kind), name COLLATE "C"',
-                wanted,
-            )
-            return rows
+        In pages: no statement takes longer, however many there are.
+        """
 
-        rows = await self._database.run(work, repeatable=True)
-        return [(kind, name, value) for kind, name, value in rows]
+        async def work(connection: Any) -> list[tuple[str, str, bytes]]:
+            found: list[tuple[str, str, bytes]] = []
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                for kind in dict.fromkeys(kinds):
+                    records: list[tuple[str, str, bytes]] = []
+                    statement, behind = _FIRST_PAGE, ""
+                    # In the database's order of names, whichever that is: the index has it.
+                    while rows := await connection.fetch(statement, kind, behind, PAGE):
+                        records += [(kind, name, value) for name, value in rows]
+                        statement, behind = _NEXT_PAGE, rows[-1][0]
+                    found += sorted(records)
+            return found
+
+        return await self._database.run(work, repeatable=True)
 
     async def find(self, kind: str, name: str) -> bytes | None:
         """One record. Look-ups at the same time are one statement."""
@@ -124,7 +138,6 @@ class PostgresDocuments:
         except (_NotAsExpectedError, asyncpg.UniqueViolationError):
             return False
         return True
-
 
     async def _find(self, asked: list[tuple[str, str]]) -> list[bytes | Exception | None]:
         kinds, names = [kind for kind, _ in asked], [name for _, name in asked]
