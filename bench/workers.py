@@ -105,14 +105,14 @@ class Run:
         """Every setting in turn, up alone: a worker that idles is not free."""
         with self.embedded() as (setting, fleet):
             self.measured(on, setting, fleet)
-        settings: list[dict[str, Any]] = [{"workers": workers} for workers in self.o.workers]
+        places: list[dict[str, Any]] = [{"workers": workers} for workers in self.o.workers]
         if not self.o.profile:
-            settings.append({"workers": 1, "hearing": True})
+            places.append({"workers": 1, "hearing": True})
         if self.o.cold:
-            settings += [{"workers": workers, "cold": True} for workers in self.o.workers]
-        for setting in settings:
-            with self.cluster(on, **setting) as (up, fleet):
-                self.measured(on, up, fleet)
+            places += [{"workers": workers, "cold": True} for workers in self.o.workers]
+        for place in places:
+            with self.cluster(on, **place) as (setting, fleet):
+                self.measured(on, setting, fleet)
 
     def measured(self, on: clusters.Place, setting: Setting, fleet: Child) -> None:
         """Runs with each window; rows with their medians."""
@@ -133,7 +133,11 @@ class Run:
         """One run of one load."""
         fleet.ask("report")
         before = written(on.server)
-        argv = [sys.executable, str(BENCH / "http_load.py"), "--token", setting.token]
+        argv = [
+            sys.executable,
+            str(BENCH / "http_load.py"),
+            f"--token={setting.token}",
+        ]  # it may begin with -
         argv += ["--things", str(setting.things), "--window", str(window)]
         argv += ["--warmup", str(WARMUP), "--seconds", str(self.o.seconds)]
         for port in setting.ports:
