@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from processes import BenchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 READ_MAX = 64 * 1024
 
@@ -33,13 +33,13 @@ class _Connection:
 
 
 class HttpClient:
-    """W connections to one server."""
+    """W connections to one server, or to several in turn."""
 
-    def __init__(self, host: str, port: int, connections: int) -> None:
+    def __init__(self, host: str, ports: Sequence[int], connections: int) -> None:
         self.epoll = select.epoll()
         self.connections: dict[int, _Connection] = {}
-        for _ in range(connections):
-            sock = socket.create_connection((host, port), timeout=10)
+        for i in range(connections):
+            sock = socket.create_connection((host, ports[i % len(ports)]), timeout=10)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.connections[sock.fileno()] = _Connection(sock)
             self.epoll.register(sock.fileno(), select.EPOLLIN)

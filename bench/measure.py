@@ -69,7 +69,7 @@ def _controller(
     argv += ["--warmup", str(WARMUP), "--seconds", str(seconds)]
     argv += ["--cpu-pids", ",".join(str(pid) for pid in server.pids)]
     if via == "HTTP":
-        argv += ["--token", server.token]
+        argv += [f"--token={server.token}"]  # it may begin with -
     else:
         argv += ["--root", server.root]
     with Child(script, argv, cores=cores.controller) as controller:

@@ -173,6 +173,24 @@ def cpu_seconds(pids: Sequence[int]) -> float:
     return total / _TICKS
 
 
+def tree_cpu_seconds(pid: int) -> float:
+    """CPU time of a process and its children so far, those that have ended included.
+
+    PostgreSQL is a process for each connection, and its checkpointer and WAL writer besides.
+    """
+    total = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has just ended
+        if int(stat.parent.name) == pid:
+            total += sum(map(int, fields[11:15]))
+        elif int(fields[1]) == pid:
+            total += sum(map(int, fields[11:13]))
+    return total / _TICKS
+
+
 def core_seconds(cores: frozenset[int]) -> float:
     """For how long these cores have worked so far, whoever for."""
     total = 0

@@ -54,7 +54,7 @@ class Contender:
 
 
 @contextlib.contextmanager
-def _serve(cores: frozenset[int], *, journal: bool) -> Iterator[Server]:
+def serve(cores: frozenset[int], *, journal: bool) -> Iterator[Server]:
     """The product as it is shipped, ``thingctl serve``, but for the limit of requests for each token."""
     token = secrets.token_urlsafe(24)
     with tempfile.TemporaryDirectory(prefix="thingctl-bench-") as folder:
@@ -141,14 +141,14 @@ def contenders(peers: Peers) -> list[Contender]:
             "thingctl-http",
             "thingctl serve",
             ("HTTP",),
-            lambda cores: _serve(cores, journal=True),
+            lambda cores: serve(cores, journal=True),
             journal=True,
         ),
         Contender(
             "thingctl-http-memory",
             "thingctl serve --in-memory",
             ("HTTP",),
-            lambda cores: _serve(cores, journal=False),
+            lambda cores: serve(cores, journal=False),
             journal=False,
         ),
         Contender("mosquitto", "bare mosquitto", ("MQTT",), _mosquitto, missing=no_mosquitto),

@@ -14,14 +14,15 @@ import argparse
 import asyncio
 import json
 import os
-import sys
 import time
-from pathlib import Path
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+import postgres
 from cores import plan_cores
+from processes import tree_cpu_seconds
 from thingctl_broker.executions import Execution
 from thingctl_broker.postgres import rules
 from thingctl_broker.postgres.settings import StoreSettings
@@ -35,13 +36,10 @@ if TYPE_CHECKING:
 
     from thingctl_broker.postgres.store import PostgresExecutions
 
-sys.path.append(str(Path(__file__).parent.parent / "tests"))  # they start a PostgreSQL as well
-
 WARMUP: Final = 1.0
 THINGS: Final = 1000
 PARAMS: Final = b'{"temperature":21.5,"mode":"heat"}'
 RESPONSE: Final = Response(Status.SUCCEEDED, msgspec.Raw(b'{"ok":true}'))
-TICK: Final = os.sysconf("SC_CLK_TCK")
 
 
 class Deaf:
@@ -51,21 +49,6 @@ class Deaf:
     def document_changed(self, kind: str, name: str) -> None: ...
     def rollout_changed(self, command_id: str) -> None: ...
     def missed(self) -> None: ...
-
-
-def server_cpu(postmaster: int) -> float:
-    """CPU seconds of a PostgreSQL, with those of its processes that have ended."""
-    total = 0
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue  # it has just ended
-        if int(stat.parent.name) == postmaster:
-            total += sum(map(int, fields[11:15]))
-        elif int(fields[1]) == postmaster:
-            total += sum(map(int, fields[11:13]))
-    return total / TICK
 
 
 class Load:
@@ -87,12 +70,12 @@ class Load:
         await asyncio.sleep(WARMUP)
         done, batched = self.transitions, self._batches()
         self.latencies.clear()
-        began, own, theirs = time.monotonic(), time.process_time(), server_cpu(postmaster)
+        began, own, theirs = time.monotonic(), time.process_time(), tree_cpu_seconds(postmaster)
         await asyncio.sleep(seconds)
         passed = time.monotonic() - began
         done = self.transitions - done
         batched = self._batches() - batched
-        client, server = time.process_time() - own, server_cpu(postmaster) - theirs
+        client, server = time.process_time() - own, tree_cpu_seconds(postmaster) - theirs
         self._running = False
         await asyncio.gather(*tasks)
         ordered = sorted(self.latencies)
@@ -162,15 +145,11 @@ def main() -> None:
     if options.without_notify:
         silence()
     cores = plan_cores()
-    server = None
     url, postmaster = options.url, options.postmaster
-    if not url:
-        from support.postgres import PostgresServer  # type: ignore[import-not-found] # noqa: PLC0415
-
-        os.sched_setaffinity(0, cores.server)
-        server = PostgresServer(fsync=True, shared_buffers="256MB")
-        url, postmaster = server.url(), server.pid
-    try:
+    with ExitStack() as stack:
+        if not url:
+            server = stack.enter_context(postgres.running(cores.server))
+            url, postmaster = server.url(), server.pid
         os.sched_setaffinity(0, cores.fleet)
         for callers in map(int, options.callers.split(",")):
             row = asyncio.run(
@@ -184,9 +163,6 @@ def main() -> None:
                 )
             )
             print(json.dumps({"notify": not options.without_notify, "parallel": options.parallel} | row))
-    finally:
-        if server is not None:
-            server.close()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import heapq
 import re
 from collections import defaultdict
 from enum import StrEnum
+from functools import lru_cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -38,6 +39,9 @@ TYPE_ACTIONS_MAX: Final = 256
 
 SEEN_SECONDS: Final = 60.0
 """How exact it is when a thing was last seen that only answers."""
+
+ANNOUNCEMENTS_SHARED: Final = 1024
+"""Different announcements that are held once, however many things say the same."""
 
 _TAG: Final = re.compile(rf"[A-Za-z0-9:_.=/-]{{1,{TAG_MAX}}}")
 
@@ -226,7 +230,9 @@ class ThingRegistry:
     def announced(self, name: str, announcement: Announcement | None, at: float) -> None:
         """Note what the thing says it can do; None: it withdrew that."""
         thing = self.know(name, at)
-        thing.announcement = announcement
+        thing.announcement = (
+            None if announcement is None else _announcement(msgspec.json.encode(announcement))
+        )
         thing.last_seen = at
         thing.checks = {}
         self._changed(Kept.ANNOUNCEMENT, name)
@@ -342,7 +348,7 @@ class ThingRegistry:
             if known is None:
                 continue
             if kept is Kept.ANNOUNCEMENT:
-                known.announcement = msgspec.json.decode(record, type=Announcement)
+                known.announcement = _announcement(record)
             else:
                 presence = msgspec.json.decode(record, type=_StoredPresence)
                 # Whoever was online when the broker ended has not been since it was last seen.
@@ -373,7 +379,7 @@ class ThingRegistry:
         elif thing is None:
             return
         elif kept is Kept.ANNOUNCEMENT:
-            thing.announcement = None if record is None else msgspec.json.decode(record, type=Announcement)
+            thing.announcement = None if record is None else _announcement(record)
             thing.checks = {}
         elif record is not None:
             presence = msgspec.json.decode(record, type=_StoredPresence)
@@ -412,6 +418,12 @@ class ThingRegistry:
     def _schemas_changed(self, type_name: str) -> None:
         for name in self._by_type.get(type_name, ()):
             self._things[name].checks = {}
+
+
+@lru_cache(ANNOUNCEMENTS_SHARED)
+def _announcement(record: bytes) -> Announcement:
+    """What a record says: for things with the same agent one object, which holds some ten times its bytes."""
+    return msgspec.json.decode(record, type=Announcement)
 
 
 def is_tag(text: str) -> bool:

@@ -74,7 +74,7 @@ def port() -> Iterator[int]:
 
 
 def run(port: int) -> dict[str, object]:
-    client = HttpClient("127.0.0.1", port, 4)
+    client = HttpClient("127.0.0.1", [port], 4)
     result = HttpLoad(client, "secret", things=3, pids=[]).run(0.05, 0.2)
     client.close()
     return result
@@ -108,7 +108,7 @@ def test_answers_are_taken_however_they_are_cut() -> None:
 
 def test_a_server_that_does_not_answer_is_given_up_on() -> None:
     with Server(("127.0.0.1", 0), Api) as silent:  # listens, and nobody serves
-        client = HttpClient("127.0.0.1", silent.server_address[1], 1)
+        client = HttpClient("127.0.0.1", [silent.server_address[1]], 1)
         sent = iter([None])
         from http_client import Exchange
 

@@ -67,7 +67,7 @@ def test_the_going_of_an_unknown_thing_makes_none():
 def test_an_announcement_is_kept_until_it_is_withdrawn():
     things = ThingRegistry()
     things.announced("lamp", ANNOUNCEMENT, 10.0)
-    assert things.get("lamp").announcement is ANNOUNCEMENT
+    assert things.get("lamp").announcement == ANNOUNCEMENT
     things.announced("lamp", None, 20.0)
     assert things.get("lamp").announcement is None
     assert things.get("lamp").last_seen == 20.0
@@ -191,3 +191,19 @@ def test_what_is_kept_makes_the_same_registry_again_but_nobody_is_online():
     assert (lamp.password_hash, lamp.announcement, lamp.client_id) == ("$argon2id$…", ANNOUNCEMENT, "c1")
     assert (lamp.first_seen, lamp.last_seen, lamp.online) == (5.0, 11.0, False)
     assert names(again.select(ThingQuery(type="light"), 9)) == ["lamp"]
+
+
+def test_things_that_announce_the_same_hold_it_once():
+    things = ThingRegistry()
+    for name in ("lamp", "lock", "door"):
+        things.know(name, 1.0)
+    things.announced("lamp", ANNOUNCEMENT, 1.0)
+    record = things.record(Kept.ANNOUNCEMENT, "lamp")
+    things.mirror(Kept.ANNOUNCEMENT, "lock", bytes(bytearray(record)))
+    other = Announcement("1.0", (ActionDescription("turnOn", params_schema={"type": "object"}),))
+    things.announced("door", other, 2.0)
+    held = {id(things.get(name).announcement) for name in ("lamp", "lock", "door")}
+    assert len(held) == 1
+    assert things.get("lamp").announcement == ANNOUNCEMENT
+    things.announced("door", Announcement("2.0"), 3.0)
+    assert things.get("lock").announcement == ANNOUNCEMENT

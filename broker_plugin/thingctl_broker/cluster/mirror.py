@@ -29,6 +29,9 @@ KINDS: Final = (Kept.TYPE, Kept.THING, Kept.PRESENCE, Kept.ANNOUNCEMENT)
 BATCH_MAX: Final = 1000
 """Records written at once."""
 
+TURN_MAX: Final = 1000
+"""Records taken in before others get their turn: a worker that loads again is not to seem dead."""
+
 READ_AGAIN: Final = 1.0
 """Seconds between two tries to read a record that is another one now."""
 
@@ -83,10 +86,12 @@ class Mirror:
         await self.kept()
         with self._reading() as began:
             there: set[Key] = set()
-            for kind, name, value in await self._documents.load(KINDS):
+            for n, (kind, name, value) in enumerate(await self._documents.load(KINDS), 1):
                 key = (Kept(kind), name)
                 there.add(key)
                 self._take_in(key, value, began)
+                if not n % TURN_MAX:
+                    await asyncio.sleep(0)
             known = [(Kept.THING, thing.name) for thing in self.things]
             known += [(Kept.TYPE, name) for name in self.things.types]
             for key in known:

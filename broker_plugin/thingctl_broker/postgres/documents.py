@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
+from thingctl_broker.postgres.gathering import Lane
 from thingctl_broker.postgres.rules import CHANNEL
 
 if TYPE_CHECKING:
@@ -24,6 +25,21 @@ PAYLOAD_MAX: Final = 7900
 NAME_MAX: Final = 1000
 """Bytes of a kind and a name together."""
 
+FIND_MAX: Final = 100
+"""Records looked for in one statement: an announcement may have 64 KiB."""
+
+PAGE: Final = 5000
+"""Records read by one statement."""
+
+_FIRST_PAGE: Final = (
+    "SELECT d.name, d.value FROM thingctl.documents d WHERE d.kind = $1 AND d.name >= $2 "
+    "ORDER BY d.name LIMIT $3"
+)
+_NEXT_PAGE: Final = _FIRST_PAGE.replace(">=", ">")
+_FIND: Final = (
+    "SELECT d.kind, d.name, d.value FROM unnest($1::text[], $2::text[]) AS i (kind, name) "
+    "JOIN thingctl.documents d ON d.kind = i.kind AND d.name = i.name"
+)
 _PUT: Final = (
     "INSERT INTO thingctl.documents SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[]) "
     "AS i (kind, name, value) ORDER BY kind, name ON CONFLICT (kind, name) DO "
@@ -53,32 +69,33 @@ class PostgresDocuments:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.finding = Lane(self._find, _no_keys, batch_max=FIND_MAX)
+        """Gathers look-ups: every worker reads each record that another has written."""
 
     async def load(self, kinds: Collection[str]) -> list[tuple[str, str, bytes]]:
-        """Every record of these kinds, ordered by the kinds as given, then by name."""
-        wanted = list(kinds)
+        """Every record of these kinds as of one moment, ordered by the kinds as given, then by name.
 
-        async def work(connection: Any) -> list[Any]:
-            rows: list[Any] = await connection.fetch(
-                "SELECT kind, name, value FROM thingctl.documents WHERE kind = ANY($1::text[]) "
-                'ORDER BY array_position($1::text[], kind), name COLLATE "C"',
-                wanted,
-            )
-            return rows
+        In pages: no statement takes longer, however many there are.
+        """
 
-        rows = await self._database.run(work, repeatable=True)
-        return [(kind, name, value) for kind, name, value in rows]
+        async def work(connection: Any) -> list[tuple[str, str, bytes]]:
+            found: list[tuple[str, str, bytes]] = []
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                for kind in dict.fromkeys(kinds):
+                    records: list[tuple[str, str, bytes]] = []
+                    statement, behind = _FIRST_PAGE, ""
+                    # In the database's order of names, whichever that is: the index has it.
+                    while rows := await connection.fetch(statement, kind, behind, PAGE):
+                        records += [(kind, name, value) for name, value in rows]
+                        statement, behind = _NEXT_PAGE, rows[-1][0]
+                    found += sorted(records)
+            return found
+
+        return await self._database.run(work, repeatable=True)
 
     async def find(self, kind: str, name: str) -> bytes | None:
-        """One record."""
-
-        async def work(connection: Any) -> bytes | None:
-            value: bytes | None = await connection.fetchval(
-                "SELECT value FROM thingctl.documents WHERE kind = $1 AND name = $2", kind, name
-            )
-            return value
-
-        return None if "\0" in name else await self._database.run(work, repeatable=True)
+        """One record. Look-ups at the same time are one statement."""
+        return await self.finding((kind, name)) if _is_text(name) else None
 
     async def put(
         self,
@@ -122,6 +139,16 @@ class PostgresDocuments:
             return False
         return True
 
+    async def _find(self, asked: list[tuple[str, str]]) -> list[bytes | Exception | None]:
+        kinds, names = [kind for kind, _ in asked], [name for _, name in asked]
+
+        async def work(connection: Any) -> dict[tuple[str, str], bytes]:
+            rows = await connection.fetch(_FIND, kinds, names)
+            return {(kind, name): value for kind, name, value in rows}
+
+        found = await self._database.run(work, repeatable=True)
+        return [found.get(key) for key in asked]
+
 
 async def _check(connection: Any, expected: dict[tuple[str, str], bytes | None]) -> None:
     kinds, names = [kind for kind, _ in expected], [name for _, name in expected]
@@ -146,6 +173,18 @@ async def _write(
     gone = [key for key, value in latest.items() if value is None]
     if gone:
         await connection.execute(_REMOVE, [kind for kind, _ in gone], [name for _, name in gone])
+
+
+def _no_keys(_: object) -> tuple[()]:
+    return ()
+
+
+def _is_text(name: str) -> bool:
+    """Whether PostgreSQL can be asked for it: a name it cannot take would spoil the others' answers."""
+    try:
+        return b"\0" not in name.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def _check_name(kind: str, name: str) -> None:

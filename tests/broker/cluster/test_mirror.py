@@ -59,6 +59,25 @@ async def test_one_that_starts_has_everything(fleet, one):
     assert late.mirror.current
 
 
+async def test_others_get_their_turn_while_much_is_loaded(one, monkeypatch):
+    monkeypatch.setattr(module, "TURN_MAX", 10)
+    for n in range(100):
+        one.mirror.things.define(f"t{n}", Definition(), 0.0)
+    await one.mirror.kept()
+    turns = 0
+
+    async def others():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    assert await one.mirror.load() >= 100
+    task.cancel()
+    assert turns >= 10
+
+
 async def test_a_new_thing_comes_whole_in_whatever_order_its_records_are_heard_of(fleet, one, two):
     things = one.mirror.things
     things.define("new", Definition(), 0.0)

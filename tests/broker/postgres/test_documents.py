@@ -8,6 +8,7 @@ import pytest
 
 from broker.postgres.stores import Heard, a_store
 from support.waits import eventually
+from thingctl_broker.postgres import documents as module
 
 
 @pytest.fixture
@@ -29,6 +30,31 @@ async def test_records_are_there_as_they_were_and_in_order(documents):
     assert await documents.find("thing", "\0") is None
     assert await documents.load([]) == []
     assert await documents.put([])
+
+
+async def test_what_is_loaded_page_by_page_is_of_one_moment(documents, monkeypatch):
+    monkeypatch.setattr(module, "PAGE", 3)
+    names = ["", "a", "B", "c", "é", "Z", "_", "a-1", "a1", "A", "ab"]
+    assert await documents.put([(kind, name, b"1") for kind in ("type", "thing") for name in names])
+    written = asyncio.ensure_future(
+        documents.put([(kind, f"{name}+", b"2") for kind in ("type", "thing") for name in names])
+    )
+    loaded = await documents.load(["thing", "type"])
+    assert await written
+    assert len(loaded) in {22, 44}
+    assert loaded == sorted(loaded)
+    assert len(await documents.load(["thing", "type"])) == 44
+
+
+async def test_what_is_looked_for_at_the_same_time_is_found_in_one_statement(documents):
+    names = [f"t{n}" for n in range(60)]
+    assert await documents.put([("thing", name, name.encode()) for name in names[::2]])
+    await documents.find("thing", "t0")
+    before = documents.finding.batches
+    asked = [*names, "t0", "\0", "\udc80"]
+    found = await asyncio.gather(*(documents.find("thing", name) for name in asked))
+    assert found == [name.encode() if name in {*names[::2]} else None for name in asked]
+    assert documents.finding.batches - before <= 2
 
 
 async def test_the_last_of_the_same_counts(documents):
