@@ -192,13 +192,13 @@ async def test_who_is_tried_again_when(postgres_url):
         one = await store.add(published(thing="b"), queue_max=9)
         await store.unclaimed(one.execution_id, 3.0)
         assert await store.things_to_retry(9) == []
-        await db.set(AT + 3)
-        assert await store.things_to_retry(9) == ["b"]
         await db.set(AT + WAIT_FIRST)
-        assert await store.things_to_retry(9) == ["b", "a"]
-        assert await store.things_to_retry(1) == ["b"]
+        assert await store.things_to_retry(9) == ["a"]
+        await db.set(AT + 3)
+        assert await store.things_to_retry(9) == ["a", "b"]
+        assert await store.things_to_retry(1) == ["a"]
         (again,) = await store.claim_waiting("b", 9)
-        assert (again.attempts, again.published_at) == (1, AT + WAIT_FIRST)
+        assert (again.attempts, again.published_at) == (1, AT + 3)
         await store.cancel((await store.claim_waiting("a", 9))[0].execution_id, 5.0)
         assert await store.things_to_retry(9) == []
         # What has expired never leaves.
