@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from thingctl_protocol.messages import Progress, StatusReason
+from thingctl_protocol.messages import Progress, StatusReason, encode_request
 from thingctl_protocol.statuses import TERMINAL, Delivery, Status, advance
 
 if TYPE_CHECKING:
@@ -137,6 +137,16 @@ class Execution(msgspec.Struct, gc=False):
     def next_deadline(self) -> float:
         """When, by monotonic time, the execution must be looked at again."""
         return self.deadline if self.cancel_deadline is None else min(self.deadline, self.cancel_deadline)
+
+    def request(self) -> bytes:
+        """The request, as it goes to the thing."""
+        return encode_request(
+            command_id=self.command_id,
+            action=self.action,
+            params=self.params,
+            timestamp=int(self.created_at),
+            ttl=self.ttl,
+        )
 
     def published(self, at: float) -> None:
         """Note that the request was written to the thing's connection."""

@@ -13,7 +13,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from thingctl_broker.events import Change
-from thingctl_protocol.messages import encode_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -135,13 +134,7 @@ class Publisher:
             or self._clock.monotonic() >= execution.deadline  # the sweeper is about to close it
         ):
             return
-        payload = encode_request(
-            command_id=execution.command_id,
-            action=execution.action,
-            params=execution.params,
-            timestamp=int(execution.created_at),
-            ttl=execution.ttl,
-        )
+        payload = execution.request()
         again = again and execution.attempts > 0
         execution.published(self._clock.unix())
         self._changed(execution, Change.PUBLISHED)

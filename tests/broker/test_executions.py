@@ -6,7 +6,7 @@ import pytest
 
 from broker_support import AT, NOW, make_execution, say
 from thingctl_broker.executions import Cancel, Outcome
-from thingctl_protocol.messages import Progress, StatusReason
+from thingctl_protocol.messages import Progress, StatusReason, decode_request
 from thingctl_protocol.statuses import DEVICE_STATUSES, TERMINAL, Delivery, Status
 
 APPLIED, REPEATED, LATE, CONFLICTING = Outcome
@@ -288,3 +288,14 @@ def test_the_wall_clock_moves_no_deadline(jump):
     assert execution.next_deadline == NOW + 30
     assert execution.expire(NOW + 29.9, AT + jump) is False
     assert execution.expire(NOW + 30, AT - jump) is True
+
+
+def test_its_request_is_what_was_asked_for():
+    execution = make_execution(params=b'{"value": 24}', ttl=30)
+    request = decode_request(execution.request())
+    assert (request.command_id, request.action, bytes(request.params)) == (
+        execution.command_id,
+        execution.action,
+        b'{"value": 24}',
+    )
+    assert (request.timestamp, request.ttl) == (int(execution.created_at), 30)

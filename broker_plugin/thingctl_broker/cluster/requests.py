@@ -14,7 +14,6 @@ import structlog
 
 from thingctl_broker.cluster.ports import Handed, LinkDown, StoreDown
 from thingctl_broker.events import Change
-from thingctl_protocol.messages import encode_request
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -116,13 +115,7 @@ class Requests:
         left = execution.deadline - self._clock.monotonic()
         if left <= 0:
             return False  # about to be closed
-        payload = encode_request(
-            command_id=execution.command_id,
-            action=execution.action,
-            params=execution.params,
-            timestamp=int(execution.created_at),
-            ttl=execution.ttl,
-        )
+        payload = execution.request()
         thing, execution_id = execution.thing, execution.execution_id
         try:
             handed = await self._link.publish_request(thing, execution_id, payload, left)
