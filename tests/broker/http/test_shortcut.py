@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from functools import cache
+from http.client import HTTPResponse
 from itertools import count, pairwise
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from uvicorn.server import ServerState
 
+from broker.http.running import AUTHORIZED, RunningApi
 from broker_support import HeldJournal
 from thingctl_broker.buckets import Rate
 from thingctl_broker.credentials import Scope, Token, TokenStore
@@ -534,3 +536,34 @@ async def test_it_is_there_for_operations_that_have_it_and_for_no_others():
     for operations, is_there in ((embedded, True), (Elsewhere(embedded), False)):
         app = create_app(operations, Rollouts(service), tokens(), Directory(embedded, None))
         assert isinstance(app.shortcut, Shortcut) is is_there
+
+
+@pytest.mark.parametrize("way", ["http", "https"])
+def test_over_a_socket_with_and_without_tls(request, way):
+    api = RunningApi(tls=request.getfixturevalue("tls") if way == "https" else None)
+    taken = []
+    take = api.app.shortcut.take
+
+    def watched(*arguments):
+        taken.append(take(*arguments))
+        return taken[-1]
+
+    api.app.shortcut.take = watched
+    post = b"\r\n".join(
+        (
+            b"POST /api/v1/commands HTTP/1.1",
+            b"Host: x",
+            b"Authorization: " + AUTHORIZED["Authorization"].encode(),
+            b"Content-Length: %d" % len(TURN_ON),
+            b"",
+            TURN_ON,
+        )
+    )
+    with api.raw() as sock:
+        for _ in range(3):
+            sock.sendall(post)
+            response = HTTPResponse(sock)
+            response.begin()
+            assert (response.status, json.loads(response.read())["thingId"]) == (201, "lamp")
+    api.close()
+    assert taken == [False, True, True]  # at first the token is unknown from there
