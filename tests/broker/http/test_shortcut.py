@@ -30,7 +30,7 @@ from thingctl_broker.http.bodies import BODY_MAX
 from thingctl_broker.http.connection import Connection
 from thingctl_broker.http.shortcut import Shortcut
 from thingctl_broker.operations import SendsAtOnce
-from thingctl_broker.origin import NOBODY, origin
+from thingctl_broker.origin import origin
 from thingctl_broker.rolling import Rollouts
 from thingctl_broker.testing import service_with_fakes
 from thingctl_broker.unkept import NoJournal
@@ -507,6 +507,8 @@ async def test_no_connection_counts_as_idle_while_its_answer_waits_for_the_disk(
 async def test_a_fault_of_ours_is_told_and_logged_as_ever():
     world = World(shortcut=True, held=False)
 
+    before = origin.get()
+
     def fail(*_, **__):
         raise ZeroDivisionError
 
@@ -515,7 +517,7 @@ async def test_a_fault_of_ours_is_told_and_logged_as_ever():
         await world.receive(request())
     assert (world.taken, statuses(world.transport.written)) == (1, [500])
     assert [(line["event"], line["path"]) for line in logs] == [("request failed", "/api/v1/commands")]
-    assert origin.get() is NOBODY
+    assert origin.get() is before
 
 
 async def test_it_is_there_for_operations_that_have_it_and_for_no_others():
