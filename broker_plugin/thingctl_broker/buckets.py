@@ -55,6 +55,12 @@ class Buckets:
         bucket.left = left - 1.0
         return 0.0
 
+    def put_back(self, key: str) -> None:
+        """Put back the one that was taken last."""
+        bucket = self._buckets.get(key)
+        if bucket is not None:
+            bucket.left = min(self._burst, bucket.left + 1.0)
+
     def wait(self, key: str, now: float) -> float:
         """How many seconds until there is one to take; 0.0: there is."""
         bucket = self._buckets.get(key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from thingctl_broker.errors import AlreadyEnded, NotAccepting, UnknownExecution
@@ -90,8 +91,24 @@ class EmbeddedOperations:
         )
         told = tell(execution)
         if not await until_kept(self._journal) and not self._is_known(execution):
-            raise NotAccepting("the command could not be kept, so it was not accepted", retry_after=5)
+            raise _not_kept()
         return told
+
+    def send_then(
+        self,
+        thing: str,
+        action: str,
+        params: bytes,
+        ttl: int | None,
+        tell: Callable[[Execution], T],
+        *,
+        told: Callable[[T], None],
+        lost: Callable[[NotAccepting], None],
+        requested_by: str = "",
+    ) -> None:
+        """The same without waiting: :meth:`~thingctl_broker.operations.SendsAtOnce.send_then`."""
+        execution = self._service.send(thing, action, params, ttl, requested_by=requested_by)
+        self._journal.then(partial(told, tell(execution)), lambda: lost(_not_kept()))
 
     async def read(self, execution_id: str, tell: Callable[[Execution], T]) -> T:
         """Tell of an execution; raises :class:`~thingctl_broker.errors.UnknownExecution`."""
@@ -197,3 +214,7 @@ class EmbeddedOperations:
             if execution.ended_at is not None:
                 seconds = execution.ended_at - execution.created_at
                 self._overview.ended(execution.status, execution.ended_at, seconds)
+
+
+def _not_kept() -> NotAccepting:
+    return NotAccepting("the command could not be kept, so it was not accepted", retry_after=5)

@@ -11,13 +11,14 @@ answer says may be lost to a crash a moment later.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable, Mapping, Sequence
 
     from thingctl_broker.admission import ServiceSettings
+    from thingctl_broker.errors import NotAccepting
     from thingctl_broker.events import Counters, Events
     from thingctl_broker.executions import Execution
     from thingctl_broker.overview import Minute
@@ -169,6 +170,30 @@ class Operations(Protocol):
 
     async def settled(self, execution_id: str) -> None:
         """The execution's end has been told, or never will be."""
+        ...
+
+
+@runtime_checkable
+class SendsAtOnce(Protocol):
+    """What operations may offer besides, whose table is at hand: a ``send`` that nobody has to await."""
+
+    def send_then(
+        self,
+        thing: str,
+        action: str,
+        params: bytes,
+        ttl: int | None,
+        tell: Callable[[Execution], T],
+        *,
+        told: Callable[[T], None],
+        lost: Callable[[NotAccepting], None],
+        requested_by: str = "",
+    ) -> None:
+        """Accept a command for one thing, or raise, as :meth:`Operations.send` does.
+
+        ``told`` is called with what ``tell`` made of it when that is kept, which may be at once;
+        ``lost`` with what is to be said instead when it could not be.
+        """
         ...
 
 

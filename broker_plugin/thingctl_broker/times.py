@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 
+@lru_cache(maxsize=1024)  # one moment is told several times: it was created, and it was published
 def rfc3339(at: float) -> str:
     """Unix seconds as UTC with milliseconds.
 

@@ -81,3 +81,14 @@ def test_the_quiet_are_forgotten_first_and_those_who_have_nothing_left_last():
     for i in range(100):
         buckets.take(f"flood-{i}", 1.0)
     assert [buckets.take("greedy", 1.0) for _ in range(2)] == [0.0, 1.0]  # it was not forgotten
+
+
+def test_what_was_taken_can_be_put_back_and_no_more():
+    buckets = Buckets(Rate(1.0, 2))
+    buckets.put_back("a")  # nobody's
+    assert [buckets.take("a", 0.0) for _ in range(3)] == [0.0, 0.0, 1.0]
+    buckets.put_back("a")
+    assert [buckets.take("a", 0.0) for _ in range(2)] == [0.0, 1.0]
+    for _ in range(5):
+        buckets.put_back("a")
+    assert [buckets.take("a", 0.0) for _ in range(3)] == [0.0, 0.0, 1.0]

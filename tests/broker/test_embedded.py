@@ -54,6 +54,30 @@ async def test_what_is_told_is_what_stood_when_it_was_decided_and_waits_for_the_
     assert await task is Status.SENT
 
 
+def test_nobody_has_to_await_a_command_to_be_told_when_it_is_kept(held):
+    service, operations, journal = held
+    told, lost = [], []
+    operations.send_then("lamp", "x", b"{}", 9, status, told=told.append, lost=lost.append, requested_by="me")
+    (execution,) = service.table
+    assert (execution.ttl, execution.requested_by) == (9, "me")
+    service.respond("lamp", execution.execution_id, b'{"status":"SUCCEEDED"}', lambda: None)
+    assert told == []
+    journal.commit()
+    assert (told, lost) == ([Status.SENT], [])
+
+
+def test_who_does_not_await_a_command_is_told_that_it_could_not_be_kept(held):
+    service, operations, journal = held
+    told, lost = [], []
+    operations.send_then("lamp", "x", b"{}", None, status, told=told.append, lost=lost.append)
+    journal.fail()
+    (error,) = lost
+    assert (told, type(error), error.retry_after, len(service.table)) == ([], NotAccepting, 5, 0)
+    with pytest.raises(NotAccepting):  # now it is known at once
+        operations.send_then("lamp", "x", b"{}", None, status, told=told.append, lost=lost.append)
+    assert (len(told), len(lost)) == (0, 1)
+
+
 async def test_a_command_that_could_not_be_kept_was_not_accepted(held):
     _, operations, journal = held
     task = await begun(operations.send("lamp", "x", b"{}", None, status))

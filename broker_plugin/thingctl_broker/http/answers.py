@@ -20,6 +20,10 @@ SECURITY_HEADERS: Final = (
 """Answers are data about devices: not to be cached, run, framed, or taken for a document."""
 
 
+_SECURITY_LINES: Final = b"".join(b"%b: %b\r\n" % header for header in SECURITY_HEADERS)
+_CONTENT_LINES: Final = b"content-type: %b\r\ncontent-length: %d\r\n" + _SECURITY_LINES
+
+
 class Answer:
     """A response: status, body, headers. An ASGI application that always says the same."""
 
@@ -47,6 +51,13 @@ class Answer:
             *SECURITY_HEADERS,
             *self.headers,
         ]
+
+    def lines(self) -> bytes:
+        """Every header as it goes over the wire, each line with its end."""
+        lines = _SECURITY_LINES if self.status == 204 else _CONTENT_LINES % (self.media_type, len(self.body))
+        for header in self.headers:
+            lines += b"%b: %b\r\n" % header
+        return lines
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Send it; in one piece where the server can."""

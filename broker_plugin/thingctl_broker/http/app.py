@@ -33,7 +33,9 @@ from thingctl_broker.http.routes_probes import HEALTH, READY, Probes
 from thingctl_broker.http.routes_thing_types import ThingTypes
 from thingctl_broker.http.routes_things import Things
 from thingctl_broker.http.routes_tokens import Tokens
+from thingctl_broker.http.shortcut import Shortcut
 from thingctl_broker.http.stream import Streams
+from thingctl_broker.operations import SendsAtOnce
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -117,6 +119,10 @@ class Api:
         self._tokens = tokens
         self._callers = callers
         self._operations = operations
+        self.shortcut = (
+            Shortcut(operations, callers, self._refusal) if isinstance(operations, SendsAtOnce) else None
+        )
+        """Where the server may first take what comes, if there is such a way."""
         self._stopping = False
         self._log = structlog.get_logger("thingctl.http")
         self.routes = [
@@ -193,6 +199,9 @@ class Api:
             if dialect.owns(scope["path"]):
                 return dialect.tell(problem)
         return problem.answer()
+
+    def _refusal(self, error: Exception) -> Answer:
+        return self._problem({"method": "POST", "path": COMMANDS}, error).answer()
 
     def _problem(self, scope: Scope, error: Exception) -> Problem:
         problem = problem_of(error)

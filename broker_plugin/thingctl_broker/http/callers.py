@@ -71,6 +71,27 @@ class Callers:
         self._passed(scope, token)
         return token
 
+    def admit_at_once(self, scope: Scope) -> Token | None:
+        """Admit a caller against whom nothing is to be said; None, and nothing is counted, else.
+
+        The headers and the client's address are all that is asked of the scope, and the
+        origin is the caller's to set.
+        """
+        try:
+            token = authenticate(scope, self._tokens)
+        except Problem:
+            return None
+        if (token.name, _host(scope)) not in self._known:
+            return None
+        if self._requests is not None and self._requests.take(token.name, self._clock()):
+            return None
+        return token
+
+    def forget(self, token: Token) -> None:
+        """Take back that a request was admitted at once."""
+        if self._requests is not None:
+            self._requests.put_back(token.name)
+
     def verify(self, scope: Scope, plain: str) -> Token | None:
         """The same for a token that stands elsewhere: None when it is nobody's. Raises as ``admit``: 429."""
         token = self._tokens.verify(plain)

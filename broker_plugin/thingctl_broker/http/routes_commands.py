@@ -109,7 +109,7 @@ class Commands:
         except UnknownThing as error:
             raise Problem(UNKNOWN_THING, error.text, pointer="/thingId") from None
         if wait is None:
-            return Answer(201, answer, (_location(execution_id),))
+            return _accepted(execution_id, answer)
         try:
             return await self._ended(execution_id, wait, receive)
         except NotAccepting:  # now; but when it was sent it was accepted, and so the answer says
@@ -168,6 +168,15 @@ class Commands:
         await until_ended(self._operations, execution_id, wait, receive)
         status, body = await self._operations.read(execution_id, _awaited)
         return Answer(status, body, (_location(execution_id),))
+
+
+def accepted(execution: Execution) -> Answer:
+    """The answer to a command that was accepted."""
+    return _accepted(*_sent(execution))
+
+
+def _accepted(execution_id: str, encoded: bytes) -> Answer:
+    return Answer(201, encoded, (_location(execution_id),))
 
 
 def _sent(execution: Execution) -> tuple[str, bytes]:

@@ -52,6 +52,32 @@ def test_a_token_has_a_burst_and_a_rate():
     assert world.counters == {"http.tokenRate": 3}
 
 
+def test_whoever_is_known_is_admitted_at_once_within_the_rate_and_that_can_be_taken_back():
+    world = World(Rate(1.0, 2))
+    right = {"headers": [(b"authorization", b"Bearer " + RIGHT)], "client": ("127.0.0.1", 1)}
+    wrong = {"headers": [(b"authorization", b"Bearer x")], "client": ("127.0.0.1", 1)}
+    assert world.callers.admit_at_once(right) is None  # it has not called yet
+    assert world.admit() == (200, None)
+    token = world.callers.admit_at_once(right)
+    assert token == world.tokens.get("admin")
+    assert [world.callers.admit_at_once(scope) for scope in (right, wrong)] == [None, None]
+    assert world.callers.admit_at_once(right | {"client": (ELSEWHERE, 1)}) is None
+    assert world.counters == {}  # whatever is to be said is said, and counted, by `admit`
+    world.callers.forget(token)
+    assert world.callers.admit_at_once(right) == token
+    assert world.admit() == (429, b"1")
+
+
+def test_without_a_rate_whoever_is_known_is_admitted_at_once():
+    world = World()
+    world.admit()
+    scope = {"headers": [(b"authorization", b"Bearer " + RIGHT)], "client": ("127.0.0.1", 1)}
+    for _ in range(3):
+        token = world.callers.admit_at_once(scope)
+        assert token is not None
+        world.callers.forget(token)
+
+
 async def test_each_token_has_its_own():
     world = World(Rate(1.0, 1))
     other = await world.tokens.add(Token("other", frozenset({"commands:read"})))

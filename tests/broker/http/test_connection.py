@@ -361,3 +361,21 @@ async def test_an_answer_has_so_long_to_be_read(connection):
     connection.pause_writing()
     connection.close_if_stuck(connection._stalled_since + limits.STALL_TIMEOUT_SECONDS + 0.1)
     assert connection.transport.fate == "aborted"
+
+
+async def test_a_connection_is_idle_from_its_last_answer_to_the_next_byte(connection):
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    connection.app = app
+    connection.timeout_keep_alive = server.KEEP_ALIVE
+    for _ in range(2):
+        connection.data_received(head_of(100))
+        connection.close_if_stuck(1e9)  # it is answering
+        while connection._idle_since is None:
+            await asyncio.sleep(0)
+        connection.close_if_stuck(connection._idle_since + server.KEEP_ALIVE)
+        assert connection.transport.fate == ""
+    connection.close_if_stuck(connection._idle_since + server.KEEP_ALIVE + 0.1)
+    assert connection.transport.fate == "closed"
