@@ -21,6 +21,7 @@ from thingctl_protocol.limits import TTL_DEFAULT, TTL_MAX, TTL_MIN
 from thingctl_protocol.topics import DEFAULT_ROOT, Topics
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -142,14 +143,17 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return ServiceSettings(self.commands.ttl_default, self.commands.ttl_max, self.commands.cancel_grace)
 
 
-def read_settings(path: Path) -> Settings:
-    """Read a TOML file; raises :class:`ConfigurationError`."""
+def read_settings(path: Path, adjust: Callable[[Settings], Settings] = lambda settings: settings) -> Settings:
+    """Read a TOML file; raises :class:`ConfigurationError`.
+
+    ``adjust`` may change what the file says (options go before it) before the whole is checked.
+    """
     try:
         text = path.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}") from None
     try:
-        return check(msgspec.toml.decode(text, type=Settings))
+        return check(adjust(msgspec.toml.decode(text, type=Settings)))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: {error}") from None
     except ConfigurationError as error:

@@ -121,7 +121,7 @@ class Rollouts:
             try:
                 await self._store.save(record)
             except OSError as error:
-                _log.exception("a command to many things cannot be kept", command_id=record.command_id)
+                _log.exception("a command to many things cannot be kept", commandId=record.command_id)
                 raise NotAccepting("the command could not be kept", retry_after=5) from error
         self._rollouts[record.command_id] = rollout
         self._told[record.command_id] = record.state
@@ -215,7 +215,7 @@ class Rollouts:
             try:
                 await self._save(rollout)
             except OSError:
-                _log.exception("how far a command has come cannot be kept", command_id=record.command_id)
+                _log.exception("how far a command has come cannot be kept", commandId=record.command_id)
                 return RETRY_SECONDS if wait is None else wait
         return wait
 

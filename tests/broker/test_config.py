@@ -74,6 +74,16 @@ def test_the_workers_file_makes_a_worker():
     assert msgspec.structs.replace(settings, link=None, store=None) == Settings()
 
 
+def test_what_a_file_leaves_open_an_option_may_say_before_the_whole_is_checked(tmp_path):
+    file = tmp_path / "worker.toml"
+    file.write_text('link.username = "w"\nlink.urls = ["mqtt://h"]\n')
+    with pytest.raises(ConfigurationError, match=r"worker\.toml: .*need a database"):
+        read_settings(file)
+    store = StoreSettings(url="postgresql://h/d")
+    settings = read_settings(file, lambda said: msgspec.structs.replace(said, store=store))
+    assert (settings.link.username, settings.store) == ("w", store)
+
+
 def test_the_yaml_that_ships_is_sound():
     plugins = read_yaml_config(str(CONFIGS / "amqtt.yaml"))["plugins"]
     (options,) = plugins.values()

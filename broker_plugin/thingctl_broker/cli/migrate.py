@@ -28,10 +28,11 @@ def migrate(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
-    """Move executions, things, thing types, tokens and rollouts of one broker into PostgreSQL.
+    """Move what one broker keeps into PostgreSQL, for workers.
 
-    The broker must not run. Its data directory stays as it is, and so does what the store has
-    already: to move again adds what is missing.
+    Executions, things, thing types, tokens and rollouts. The broker must not run. Its data
+    directory stays as it is, and so does what the store has already: to move again adds what is
+    missing.
     """
     import asyncio  # noqa: PLC0415 the client commands must start fast
 

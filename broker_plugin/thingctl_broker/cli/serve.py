@@ -14,12 +14,14 @@ if TYPE_CHECKING:
 
 
 def serve(  # noqa: PLR0917 typer's options
-    config: Annotated[
-        Path | None, typer.Option(help="TOML file with settings; options go before it.")
-    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with settings; options override it.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where tokens and executions are kept.")] = None,
-    mqtt: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where devices connect.")] = None,
-    http: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where operators connect.")] = None,
+    mqtt: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Where devices connect (127.0.0.1:1883).")
+    ] = None,
+    http: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Where operators connect (127.0.0.1:8080).")
+    ] = None,
     open_: Annotated[
         bool | None,
         typer.Option("--open/--closed", help="Let devices in without credentials (loopback only)."),
@@ -58,13 +60,15 @@ def serve(  # noqa: PLR0917 typer's options
 
     configure_logs(debug=debug)
     try:
-        settings = read_settings(config) if config is not None else Settings()
-        settings = _with_options(
-            settings, data_dir=data_dir, mqtt=mqtt, http=http, open_=open_, in_memory=in_memory
-        )
-        settings = _with_cluster(settings, link, store, worker)
-        settings = check(_with_tls(settings, tls_dir, insecure_bind))
-        run(settings, _tell)
+
+        def adjust(settings: Settings) -> Settings:
+            settings = _with_options(
+                settings, data_dir=data_dir, mqtt=mqtt, http=http, open_=open_, in_memory=in_memory
+            )
+            settings = _with_cluster(settings, link, store, worker)
+            return _with_tls(settings, tls_dir, insecure_bind)
+
+        run(read_settings(config, adjust) if config is not None else check(adjust(Settings())), _tell)
     except ConfigurationError as error:
         typer.echo(f"thingctl: {error}", err=True)
         raise typer.Exit(2) from None

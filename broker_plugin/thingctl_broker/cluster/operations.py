@@ -194,7 +194,7 @@ class ClusterOperations:
                 try:
                     self._link.publish_cancel(execution.thing, execution_id)
                 except LinkDown:
-                    _log.warning("a cancel could not be told to its thing", execution_id=execution_id)
+                    _log.warning("a cancel could not be told to its thing", executionId=execution_id)
             case Cancel.PENDING:
                 pass
         return tell(execution)

@@ -201,9 +201,9 @@ class ClusterRollouts:
                 return await self._look(rollout)
             return await self._step(rollout)
         except NotAccepting as error:
-            _log.warning("a rollout stands still", command_id=command_id, fault=error.text)
+            _log.warning("a rollout stands still", commandId=command_id, fault=error.text)
         except Exception:
-            _log.exception("driving a rollout failed", command_id=command_id)
+            _log.exception("driving a rollout failed", commandId=command_id)
         return STANDSTILL
 
     async def _look(self, rollout: Rollout) -> float:

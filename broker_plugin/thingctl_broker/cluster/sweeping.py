@@ -121,10 +121,10 @@ class Sweeper:
         orphan = await self._workers.orphan(self._client_id)
         if orphan is None:
             return ALIVE_EVERY
-        _log.warning("a worker has died: its session is taken over", client_id=orphan)
+        _log.warning("a worker has died: its session is taken over", clientId=orphan)
         await self._link.adopt(orphan)
         await self._workers.gone(orphan)
-        _log.info("the session of a worker that died has been dealt with", client_id=orphan)
+        _log.info("the session of a worker that died has been dealt with", clientId=orphan)
         return 0.0
 
     async def write(self) -> float:

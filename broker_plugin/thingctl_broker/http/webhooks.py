@@ -195,4 +195,4 @@ class Webhooks:
         try:
             await self._operations.settled(execution_id)
         except Exception:  # it is told once more, later
-            _log.exception("that a post has arrived cannot be kept", execution_id=execution_id)
+            _log.exception("that a post has arrived cannot be kept", executionId=execution_id)

@@ -6,12 +6,15 @@ was lost between the statement and its answer. That case alone is ``uncertain``.
 
 from __future__ import annotations
 
+import re
 import ssl
 from typing import Final
 
 import asyncpg
 
 from thingctl_broker.cluster.ports import StoreDown
+
+_ERRNO: Final = re.compile(r"^\[Errno -?\d+\] ")
 
 AGAIN: Final = (
     asyncpg.DeadlockDetectedError,
@@ -71,8 +74,17 @@ def unreachable(error: BaseException) -> StoreDown:
         return StoreDown("the store cannot be reached: it does not answer")
     if isinstance(error, ssl.SSLError):
         return StoreDown(f"the store cannot be reached by TLS: {error.reason or 'it failed'}")
+    if isinstance(error, FileNotFoundError | PermissionError):  # ssl does not say which file it is
+        return StoreDown(
+            f"the store cannot be reached: a file that its URL names cannot be read: {error.strerror}"
+        )
     if isinstance(error, OSError | asyncpg.PostgresError):
-        return StoreDown(f"the store cannot be reached: {_first_line(error)}")
+        return StoreDown(f"the store cannot be reached: {_ERRNO.sub('', _first_line(error))}")
+    if isinstance(error, asyncpg.ClientConfigurationError) and "root certificate" in str(error):
+        return StoreDown(
+            "the store cannot be reached: whom to trust? With sslmode verify-ca and verify-full the URL "
+            "needs sslrootcert=FILE"
+        )
     if not isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError | ValueError):
         raise error  # a fault of ours
     # Errors of the client library may quote the URL, and with it a password.

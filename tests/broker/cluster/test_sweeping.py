@@ -78,7 +78,7 @@ async def test_who_has_died_is_adopted_and_what_was_told_to_it_is_not_lost(fleet
     await two.sweeper.live()
     with capture_logs() as logs:
         assert await two.sweeper.adopt() == 0.0
-    assert {log["client_id"] for log in logs} == {"one"}
+    assert {log["clientId"] for log in logs} == {"one"}
     assert (await two.read(execution.execution_id)).status is Status.SUCCEEDED
     assert await two.sweeper.adopt() == ALIVE_EVERY
     assert await fleet.workers.count() == 1

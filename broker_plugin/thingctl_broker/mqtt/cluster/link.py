@@ -28,6 +28,9 @@ CANCEL_EXPIRY: Final = 60.0
 STEADY_AFTER: Final = 10.0
 """Seconds after which a connection counts as a good one; one lost sooner is a failure, too."""
 
+LOST_TOO_OFTEN: Final = 3
+"""Connections in a row that were lost sooner than :data:`STEADY_AFTER`: another client has this id?"""
+
 STOP_WITHIN: Final = 10.0
 """Seconds for what was received to be handled when the worker stops."""
 
@@ -187,6 +190,12 @@ class ClusterLink:
                     clientId=self._settings.client_id,
                 )
             failures = 0 if asyncio.get_running_loop().time() >= since + STEADY_AFTER else failures + 1
+            if failures == LOST_TOO_OFTEN and not taken_over:  # not every broker says why it drops a client
+                _log.error(
+                    "the connection is lost again and again as soon as it is made: does another worker have "
+                    "the same name?",
+                    clientId=self._settings.client_id,
+                )
             await asyncio.sleep(wait_after(failures + 1, for_good=taken_over))
 
     async def _attach(self, incoming: Incoming) -> Session:

@@ -449,3 +449,16 @@ async def test_an_owner_that_fails_to_take_note_does_not_stop_the_link(cluster):
     assert link.connected
     await link._stop_running()
     link._session.connection.abort("")
+
+
+async def test_a_connection_lost_again_and_again_hints_at_another_worker_with_the_name(started, cluster):
+    """Not every broker says that another client came: mosquitto just drops the first one."""
+    up = await started()
+    with structlog.testing.capture_logs() as logs:
+        peer = up.peer
+        for lost in range(1, 4):
+            assert not any("the same name" in log["event"] for log in logs), lost
+            peer.drop()
+            peer = await cluster.attached()
+    (hint,) = [log for log in logs if "the same name" in log["event"]]
+    assert (hint["log_level"], hint["clientId"]) == ("error", "thingctl-g-w1")
