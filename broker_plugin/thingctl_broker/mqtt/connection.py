@@ -330,5 +330,6 @@ class Connection(Wire):
         self.heard_at = self.front.time()  # while it was not read from it could not be heard
 
     def _fault(self, fault: MalformedPacket) -> None:
-        self.front.note("malformed", str(fault), who=self.client_id or self.peer[0])
+        kind = "tooLarge" if fault.rule == "limit" else "malformed"
+        self.front.note(kind, str(fault), who=self.client_id or self.peer[0])
         self.abort()

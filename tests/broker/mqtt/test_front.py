@@ -400,6 +400,7 @@ async def test_a_packet_over_the_limit_closes_the_connection_before_it_is_buffer
     client = await thing(running)
     client.send(b"\x30" + packets.encode_length(200 * 1024 * 1024) + b"\x00\x01a" + b"x" * 100)
     await client.expect_end()
+    assert running.service.counters["front.tooLarge"] == 1
 
 
 async def test_an_oversized_response_is_dropped_and_the_connection_kept(running):

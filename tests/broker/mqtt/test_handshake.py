@@ -209,7 +209,7 @@ async def test_a_connect_over_its_own_limit_is_refused_unread(running, nothing_g
     client = await RawClient.open(running.address)
     client.send(b"\x10" + packets.encode_length(65 * 1024))
     await client.expect_end()
-    assert running.service.counters["front.malformed"] == 1
+    assert running.service.counters["front.tooLarge"] == 1
 
 
 async def test_a_will_under_the_command_root_is_refused_without_a_dollar_too(
