@@ -238,7 +238,10 @@ def _check_cluster(link: LinkSettings | None, store: StoreSettings | None) -> No
         raise ConfigurationError(
             "link: the workers of a cluster need a database: set store.url (--store postgresql://…)"
         )
-    check_link(link)
+    try:
+        check_link(link)
+    except ValueError as error:
+        raise ConfigurationError(f"link: {error}") from None
     try:
         check_url(store.url)
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,15 +30,15 @@ class Cluster(NamedTuple):
 
 
 @contextmanager
-def working(
+def starting(
     cluster: Cluster,
     folder: Path,
-    name: str = "w1",
+    name: str,
     *options: object,
     extra: str = "",
     admin_token: str = TOKEN,
-) -> Iterator[Serving]:
-    """Run a worker, with a file of settings and files of its own in ``folder``/``name``.
+) -> Iterator[subprocess.Popen[str]]:
+    """Start a worker, with a file of settings and files of its own in ``folder``/``name``.
 
     ``extra``: more settings, in TOML.
     """
@@ -49,8 +50,17 @@ def working(
         f'[link]\nurls = ["{cluster.mosquitto.url}"]\nworker = "{name}"\n'
         f'[store]\nurl = "{cluster.store}"\n{extra}'
     )
-    command = (BIN / "thingctl", "serve", "--config", config, "--http", "127.0.0.1:0", "--data-dir", home)
-    with process(*command, *options, THINGCTL_ADMIN_TOKEN=admin_token) as started:
+    command = (BIN / "thingctl", "serve", "--config", config, "--data-dir", home, *options)
+    with process(*command, THINGCTL_ADMIN_TOKEN=admin_token) as started:
+        yield started
+
+
+@contextmanager
+def working(
+    cluster: Cluster, folder: Path, name: str = "w1", *options: object, **more: str
+) -> Iterator[Serving]:
+    """Run a worker on a free port; it serves when this is entered. ``more``: as ``starting`` takes it."""
+    with starting(cluster, folder, name, "--http", "127.0.0.1:0", *options, **more) as started:
         until_said(started, "\ndata ")
         words = dict(
             line.split()[:2] for line in output(started).splitlines() if line[:4] in {"mqtt", "http"}

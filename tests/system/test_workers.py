@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -18,9 +19,9 @@ from agent.harness import mosquitto
 from support.operators import Operator
 from support.paho import paho
 from support.postgres import PostgresServer
-from support.processes import TOKEN, Serving, output
+from support.processes import TOKEN, Serving, output, until_said
 from support.waits import soon
-from support.workers import ROOT, Cluster, working
+from support.workers import ROOT, Cluster, starting, working
 
 pytestmark = pytest.mark.system
 
@@ -136,6 +137,15 @@ class Senders:
         raise AssertionError(f"command {n} was accepted by nobody")
 
 
+def answers(operator: Operator, path: str) -> int:
+    """The status that is answered; 0: nobody answers."""
+    try:
+        return operator.call("GET", path).status
+    except OSError:
+        operator.close()
+        return 0
+
+
 def executions(operator: Operator) -> dict[str, dict]:
     found, cursor = {}, ""
     while cursor is not None:
@@ -220,6 +230,23 @@ def test_the_cluster_is_away_and_commands_wait(cluster, workers, operators):
     cluster.mosquitto.start()
     with fleet(cluster):
         assert operators[1].until(execution_id, "SUCCEEDED", 60)["attempts"] == 1
+
+
+def test_a_worker_that_starts_while_the_cluster_is_away_takes_commands(cluster, tmp_path):
+    cluster.mosquitto.stop()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with starting(cluster, tmp_path, "w1", "--open", "--http", f"127.0.0.1:{port}") as started:
+        operator = Operator(("127.0.0.1", port))
+        soon(lambda: answers(operator, "/healthz") == 200, 30)
+        assert answers(operator, "/readyz") == 503
+        execution_id = operator.send("thing-1", "go")
+        assert operator.get(execution_id)["delivery"] == "QUEUED"
+        cluster.mosquitto.start()
+        with fleet(cluster):
+            operator.until(execution_id, "SUCCEEDED", 60)
+        until_said(started, "\ndata ")
+        operator.close()
 
 
 def test_what_is_done_at_one_worker_holds_at_the_other_at_once(cluster, workers, operators):

@@ -132,7 +132,7 @@ def _tell(application: Application | Worker) -> None:
     """Say where everything is. Programs may read these lines: a word, then a value."""
     lines = [f"mqtt   {application.mqtt_url}", f"http   {application.http_url}"]
     if application.settings.link is not None:
-        lines.append(f"worker {application.settings.link.client_id}")
+        lines.append(f"worker {application.settings.link.name}")
         lines.append("things whoever the cluster lets in; add them: thingctl things add NAME")
     elif application.settings.open:
         lines.append("open   devices need no credentials; a thing's name is its user name or client id")

@@ -152,9 +152,11 @@ class Worker:
         if self._audit is not None:
             self.operations.events.subscribe(self._audit.on_change, TOLD)
             self._audit.note(Event.STARTED, detail=self.name)
-        await self._link.start(self._incoming, self._link_changed)
-        if alone:
-            self._spawn(self._catch_up())
+        # Operators are served while the cluster is still away: what they send waits.
+        linking = asyncio.get_running_loop().create_task(
+            self._link.start(self._incoming, self._link_changed), name="link"
+        )
+        await asyncio.sleep(0)
         self._sweeper.start()
         self._rollouts.start()
         assert self._webhooks is not None
@@ -163,6 +165,12 @@ class Worker:
             self._spawn(keep_looking([self._http_tls]))
         assert self._http is not None
         await self._http.start()
+        try:
+            await linking
+        finally:
+            linking.cancel()
+        if alone:
+            self._spawn(self._catch_up())
         if self.settings.open:
             _log.warning("OPEN ENROLMENT: whatever speaks on a thing's topics becomes known; for labs only")
         _log.info("serving", worker=self.name, http=str(self.http_address), store=self.store_name)

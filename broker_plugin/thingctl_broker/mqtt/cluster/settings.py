@@ -58,9 +58,14 @@ class LinkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Messages that the worker may have from the cluster and not have acknowledged."""
 
     @property
+    def name(self) -> str:
+        """The worker's name."""
+        return self.worker or socket.gethostname()
+
+    @property
     def client_id(self) -> str:
         """The worker's MQTT client id."""
-        return f"thingctl-{self.group}-{self.worker or socket.gethostname()}"
+        return f"thingctl-{self.group}-{self.name}"
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -101,15 +106,10 @@ def parse_url(url: str) -> Endpoint:
 
 
 def check_link(settings: LinkSettings) -> LinkSettings:
-    """Return ``settings`` if they make sense together.
-
-    Raises :class:`~thingctl_broker.config.ConfigurationError`, in words.
-    """
-    from thingctl_broker.config import ConfigurationError  # noqa: PLC0415 - config holds these settings
-
+    """Return ``settings`` if they make sense together; raises ValueError, in words."""
     fault = _fault(settings)
     if fault is not None:
-        raise ConfigurationError(f"link: {fault}")
+        raise ValueError(fault)
     return settings
 
 

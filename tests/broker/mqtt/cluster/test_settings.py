@@ -7,7 +7,6 @@ import socket
 import msgspec
 import pytest
 
-from thingctl_broker.config import ConfigurationError
 from thingctl_broker.mqtt.cluster.settings import Endpoint, LinkSettings, check_link, parse_url
 
 URL = "mqtts://emqx.example"
@@ -55,12 +54,12 @@ def test_urls(url, endpoint):
     ],
 )
 def test_what_will_not_do_is_refused_in_words(fields, said):
-    with pytest.raises(ConfigurationError, match=f"^link: .*{said}"):
+    with pytest.raises(ValueError, match=f".*{said}"):
         check_link(link(**fields))
 
 
 def test_a_password_in_a_url_is_refused_and_not_repeated():
-    with pytest.raises(ConfigurationError, match="no user name or password") as raised:
+    with pytest.raises(ValueError, match="no user name or password") as raised:
         check_link(link(urls=("mqtt://me:hunter2@emqx.example",)))
     assert "hunter2" not in str(raised.value)
 
@@ -75,7 +74,7 @@ def test_the_workers_name_is_the_hosts_unless_set(monkeypatch):
     monkeypatch.setattr(socket, "gethostname", lambda: "node-3")
     assert check_link(link(worker="")).client_id == "thingctl-thingctl-node-3"
     monkeypatch.setattr(socket, "gethostname", lambda: "a b")
-    with pytest.raises(ConfigurationError, match="this host's name, 'a b', will not do"):
+    with pytest.raises(ValueError, match="this host's name, 'a b', will not do"):
         check_link(link(worker=""))
 
 
