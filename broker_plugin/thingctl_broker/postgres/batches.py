@@ -68,6 +68,15 @@ class Timed(NamedTuple):
     seconds: float
 
 
+class Unclaimed(NamedTuple):
+    """A request that left for nobody, and when it is to be tried again (seconds from now)."""
+
+    execution_id: str
+    seconds: float
+    published_at: float | None
+    """Of the publishing that it is about."""
+
+
 class New(NamedTuple):
     """A new execution, and how many may wait for its thing."""
 
@@ -180,13 +189,14 @@ class Batches:
 
         return await self._batch(asked, work, self._cancel)
 
-    async def _unclaim(self, asked: list[Timed]) -> Sequence[Execution | Exception | None]:
+    async def _unclaim(self, asked: list[Unclaimed]) -> Sequence[Execution | Exception | None]:
         ids, waits = [one.execution_id for one in asked], [one.seconds for one in asked]
+        publishings = [one.published_at for one in asked]
 
         async def work(connection: Any) -> list[Execution | Exception | None]:
             answers: list[Execution | Exception | None] = [None] * len(asked)
             read = reader()
-            for row in await connection.fetch(rules.UNCLAIMED, ids, waits, self._tell_all):
+            for row in await connection.fetch(rules.UNCLAIMED, ids, waits, self._tell_all, publishings):
                 if row[1] != "OVERTAKEN":
                     answers[row[0] - 1] = read(row, 2)
             return answers
@@ -233,7 +243,7 @@ def _key_of_answer(answer: Answer) -> tuple[str]:
     return (answer.execution_id,)
 
 
-def _key_of_timed(timed: Timed) -> tuple[str]:
+def _key_of_timed(timed: Timed | Unclaimed) -> tuple[str]:
     return (timed.execution_id,)
 
 
