@@ -232,8 +232,11 @@ class RolloutRows(Protocol):
 class Workers(Protocol):
     """Who is at work. Every method may raise :class:`StoreDown`."""
 
-    async def alive(self, client_id: str, seconds: float) -> None:
-        """This worker, with its MQTT client id, lives for another ``seconds``."""
+    async def alive(self, client_id: str, seconds: float) -> float:
+        """This worker, with its MQTT client id, lives for another ``seconds``.
+
+        Returns the store's time, Unix seconds.
+        """
         ...
 
     async def orphan(self, adopter: str) -> str | None:
