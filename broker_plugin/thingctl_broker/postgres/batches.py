@@ -97,7 +97,8 @@ class Batches:
         self.responding = Lane(self._respond, _key_of_answer, batch_max=BATCH_MAX)
         self.canceling = Lane(self._cancel, _key_of_timed, batch_max=BATCH_MAX)
         self.unclaiming = Lane(self._unclaim, _key_of_timed, batch_max=BATCH_MAX)
-        self.getting = Lane(self._get, _key_of_id, batch_max=BATCH_MAX)
+        # Many may wait for the end of the same execution: reading it is done once for all of them.
+        self.getting = Lane(self._get, _no_keys, batch_max=BATCH_MAX)
         self.handing = Lane(self._hand, _no_keys, batch_max=BATCH_MAX, wait=HANDED_WAIT)
 
     async def drained(self) -> None:
@@ -214,7 +215,7 @@ class Batches:
         return [None] * len(asked)
 
     async def _get(self, asked: list[str]) -> Sequence[Execution | Exception | None]:
-        found = await self.by_ids(asked)
+        found = await self.by_ids(list(dict.fromkeys(asked)))
         return [found.get(one) for one in asked]
 
     async def _batch(
@@ -245,10 +246,6 @@ def _key_of_answer(answer: Answer) -> tuple[str]:
 
 def _key_of_timed(timed: Timed | Unclaimed) -> tuple[str]:
     return (timed.execution_id,)
-
-
-def _key_of_id(execution_id: str) -> tuple[str]:
-    return (execution_id,)
 
 
 def _no_keys(_: object) -> tuple[()]:

@@ -185,6 +185,14 @@ async def test_what_waits_is_claimed_once_and_in_order(store, postgres_url):
     assert {(one.attempts, one.published_at is not None) for one in claimed} == {(1, True)}
 
 
+async def test_many_who_read_the_same_one_cost_no_more_than_one(store):
+    one = await store.add(new(), queue_max=9)
+    before = store.batches.getting.batches
+    found = await asyncio.gather(*(store.get(one.execution_id) for _ in range(500)))
+    assert ids(found) == [one.execution_id] * 500
+    assert store.batches.getting.batches <= before + 2
+
+
 async def test_who_is_tried_again_when(postgres_url):
     async with frozen(postgres_url, AT) as db:
         store = db.store.executions
