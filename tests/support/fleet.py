@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from thingctl_broker.admission import ServiceSettings
+from thingctl_broker.cluster.clock import StoreClock
 from thingctl_broker.cluster.incoming import Incoming
 from thingctl_broker.cluster.mirror import Mirror
 from thingctl_broker.cluster.operations import ClusterOperations
@@ -24,6 +25,7 @@ from thingctl_broker.cluster.testing import (
 from thingctl_broker.cluster.tokens import KIND as TOKEN_KIND
 from thingctl_broker.cluster.tokens import SharedTokens
 from thingctl_broker.executions import Execution
+from thingctl_broker.ports import Clock
 from thingctl_broker.testing import FakeClusterLink, ManualClock
 from thingctl_broker.things import Definition
 
@@ -63,9 +65,17 @@ class Member:
     """One worker, put together as the real one is."""
 
     def __init__(
-        self, fleet: Fleet, name: str, *, enrols: bool = False, queue_max: int = 1000, slow: bool = True
+        self,
+        fleet: Fleet,
+        name: str,
+        *,
+        enrols: bool = False,
+        queue_max: int = 1000,
+        slow: bool = True,
+        machine: Clock | None = None,
     ) -> None:
         self.fleet, self.name = fleet, name
+        self.clock = clock = StoreClock(machine or fleet.clock)
         through: Callable[[object], Any] = Slow if slow else lambda same: same
         self.store = store = through(fleet.store)
         documents = through(fleet.documents)
@@ -76,7 +86,7 @@ class Member:
         self.tokens = SharedTokens(documents)
         self.reach = reach = Reach(self.mirror.things)
         self.operations = ClusterOperations(
-            clock=fleet.clock,
+            clock=clock,
             store=store,
             link=self.link,
             mirror=self.mirror,
@@ -84,7 +94,7 @@ class Member:
             settings=ServiceSettings(),
             queue_max=queue_max,
         )
-        self.requests = Requests(store, self.link, reach, fleet.clock, self.operations.changed_here)
+        self.requests = Requests(store, self.link, reach, clock, self.operations.changed_here)
         self.operations.requests = self.requests
         self.incoming = Incoming(
             operations=self.operations,
@@ -102,6 +112,7 @@ class Member:
             mirror=self.mirror,
             link=self.link,
             requests=self.requests,
+            clock=clock,
             client_id=name,
             keep=3600.0,
         )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from thingctl_broker.buckets import Buckets, Rate
 from thingctl_broker.cluster.ports import Source
 from thingctl_broker.events import Change, RateLimit
 from thingctl_broker.executions import Outcome
 from thingctl_protocol.errors import ProtocolError
 from thingctl_protocol.messages import decode_announcement, decode_response
+from thingctl_protocol.statuses import Status
 
 if TYPE_CHECKING:
     from thingctl_broker.cluster.mirror import Mirror
@@ -24,6 +27,12 @@ _COUNTERS = {
     Outcome.LATE: "responses.late",
     Outcome.CONFLICTING: "responses.conflicting",
 }
+
+ANSWERS_MAX: Final = 16
+"""Responses to one execution that are being kept at a time; of verdicts twice as many."""
+
+SAYINGS: Final = Rate(1.0, 20)
+"""Announcements and presence of one thing that are kept, and told to all workers, one by one."""
 
 _log = structlog.get_logger("thingctl.cluster")
 
@@ -48,6 +57,8 @@ class Incoming:
         self._reach = reach
         self._requests = requests
         self._log_limit = RateLimit(60.0)
+        self._answers: Counter[str] = Counter()
+        self._sayings = Buckets(SAYINGS)
 
     async def responded(self, thing: str, execution_id: str, payload: bytes) -> None:
         """A thing has answered. Raises :class:`~thingctl_broker.cluster.ports.StoreDown`."""
@@ -59,7 +70,18 @@ class Incoming:
         except ProtocolError as error:
             self.dropped(thing, "badPayload", f"{error.text} (at {error.pointer or 'the whole'})")
             return
-        execution, outcome, wrong_thing = await self._store.respond(thing, execution_id, response)
+        # They are kept one after the other, and a flood of them would hold up those of all others.
+        room = ANSWERS_MAX if response.status is Status.IN_PROGRESS else 2 * ANSWERS_MAX
+        if self._answers[execution_id] >= room:
+            self.dropped(thing, "tooMany", f"more responses to {execution_id} than can be kept at a time")
+            return
+        self._answers[execution_id] += 1
+        try:
+            execution, outcome, wrong_thing = await self._store.respond(thing, execution_id, response)
+        finally:
+            self._answers[execution_id] -= 1
+            if not self._answers[execution_id]:
+                del self._answers[execution_id]
         if execution is None or outcome is None:
             if wrong_thing:
                 self.dropped(thing, "wrongThing", f"execution {execution_id} belongs to another thing")
@@ -89,6 +111,8 @@ class Incoming:
         known = self._mirror.things.get(thing)
         if known is None or known.announcement != announcement:
             self._mirror.things.announced(thing, announcement, self._operations.unix())
+        if self._says_too_much(thing):
+            return
         await self._mirror.kept()  # also what was not kept when it came the first time
         if source is Source.LIVE and announcement is not None:
             self._greet(thing)
@@ -109,9 +133,22 @@ class Incoming:
             self._mirror.things.disconnected(thing, at)
         else:
             return  # another connection of the thing has taken over from the one that went
+        if self._says_too_much(thing):
+            return
         await self._mirror.kept()
         if presence.online:
             self._greet(thing)
+
+    def _says_too_much(self, thing: str) -> bool:
+        """Whether what the thing said last is not worth a commit of its own.
+
+        It is noted, and the next turn writes down how it stands then.
+        """
+        if not self._sayings.take(thing, self._operations.monotonic()):
+            return False
+        self._operations.counters["things.hasty"] += 1
+        self._warn(thing, "a thing says more of itself than is kept at once")
+        return True
 
     def dropped(self, thing: str, reason: str, text: str) -> None:
         """A message means nothing here: counted, and logged at most once a minute for each thing."""

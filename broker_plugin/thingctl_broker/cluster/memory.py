@@ -162,11 +162,15 @@ class InMemoryStore(Shared):
         for execution_id in execution_ids:
             self._unhanded.pop(execution_id, None)
 
-    async def unclaimed(self, execution_id: str, retry_in: float) -> Execution | None:
+    async def unclaimed(
+        self, execution_id: str, retry_in: float, published_at: float | None
+    ) -> Execution | None:
         """The cluster had nobody to give the request to."""
         self._check()
         execution = self._table.get(execution_id)
         if execution is None or execution_id not in self._unhanded:
+            return None
+        if execution.published_at != published_at:
             return None
         once = execution.attempts <= 1
         if execution.cancel_requested_at is not None:

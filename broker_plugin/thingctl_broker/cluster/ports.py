@@ -117,7 +117,9 @@ class ExecutionStore(Protocol):
         """
         ...
 
-    async def unclaimed(self, execution_id: str, retry_in: float) -> Execution | None:
+    async def unclaimed(
+        self, execution_id: str, retry_in: float, published_at: float | None
+    ) -> Execution | None:
         """The cluster had nobody to give the request to: it never left, and waits again.
 
         Try again in ``retry_in`` seconds. An execution that is to be canceled is CANCELED by
@@ -125,6 +127,9 @@ class ExecutionStore(Protocol):
         before this may have left then: it waits again, but stays on record as published, and
         when it is to be canceled the thing is to be asked. Returns it as it stands, None when
         that was no longer so (it has ended, or started, or the cluster has taken it).
+
+        ``published_at``: as it was in the execution that was published. One that has waited
+        and was published anew since has another: this is not about that publishing.
         """
         ...
 
@@ -227,8 +232,11 @@ class RolloutRows(Protocol):
 class Workers(Protocol):
     """Who is at work. Every method may raise :class:`StoreDown`."""
 
-    async def alive(self, client_id: str, seconds: float) -> None:
-        """This worker, with its MQTT client id, lives for another ``seconds``."""
+    async def alive(self, client_id: str, seconds: float) -> float:
+        """This worker, with its MQTT client id, lives for another ``seconds``.
+
+        Returns the store's time, Unix seconds.
+        """
         ...
 
     async def orphan(self, adopter: str) -> str | None:

@@ -127,7 +127,9 @@ class Requests:
         self._reach.nobody(thing, self._clock.monotonic())
         age = max(0.0, execution.ttl - left)
         with contextlib.suppress(StoreDown):  # then it counts as published: that is the safe side
-            waiting = await self._store.unclaimed(execution_id, self._reach.retry_in(thing, age))
+            waiting = await self._store.unclaimed(
+                execution_id, self._reach.retry_in(thing, age), execution.published_at
+            )
             if waiting is not None and waiting.is_terminal:
                 self._changed(waiting, Change.ENDED)
             elif self._reach.may_be_there(thing, self._clock.monotonic()):

@@ -18,6 +18,7 @@ from thingctl_broker.events import Change
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from thingctl_broker.cluster.clock import StoreClock
     from thingctl_broker.cluster.mirror import Mirror
     from thingctl_broker.cluster.operations import ClusterOperations
     from thingctl_broker.cluster.ports import ExecutionStore, ThingLink, Workers
@@ -58,6 +59,7 @@ class Sweeper:
         mirror: Mirror,
         link: ThingLink,
         requests: Requests,
+        clock: StoreClock,
         client_id: str,
         keep: float,
     ) -> None:
@@ -67,6 +69,7 @@ class Sweeper:
         self._mirror = mirror
         self._link = link
         self._requests = requests
+        self._clock = clock
         self._client_id = client_id
         self._keep = keep
         self._tasks: list[asyncio.Task[None]] = []
@@ -109,8 +112,8 @@ class Sweeper:
         return RETRY_EVERY
 
     async def live(self) -> float:
-        """Say that this worker lives."""
-        await self._workers.alive(self._client_id, ALIVE_SECONDS)
+        """Say that this worker lives, and hear what time it is."""
+        await self._clock.follow(self._workers.alive(self._client_id, ALIVE_SECONDS))
         return ALIVE_EVERY
 
     async def adopt(self) -> float:

@@ -164,11 +164,12 @@ class InMemoryWorkers(Shared):
         self._until: dict[str, float] = {}
         self._adopted_until: dict[str, float] = {}
 
-    async def alive(self, client_id: str, seconds: float) -> None:
+    async def alive(self, client_id: str, seconds: float) -> float:
         """This worker lives."""
         self._check()
         self._until[client_id] = self._clock.unix() + seconds
         self._adopted_until.pop(client_id, None)
+        return self._clock.unix()
 
     async def orphan(self, adopter: str) -> str | None:
         """The client id of a worker that has died."""

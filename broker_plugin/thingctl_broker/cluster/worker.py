@@ -14,6 +14,7 @@ from thingctl_broker import webhook_secret
 from thingctl_broker.addresses import Address, bound_to
 from thingctl_broker.audit import TOLD, Event, note_nothing
 from thingctl_broker.clock import SystemClock
+from thingctl_broker.cluster.clock import StoreClock
 from thingctl_broker.cluster.incoming import Incoming
 from thingctl_broker.cluster.mirror import Mirror
 from thingctl_broker.cluster.operations import ClusterOperations
@@ -76,12 +77,12 @@ class Worker:
                 self._audit.stop()
             raise ConfigurationError(str(error)) from error
         self.http_address: Address = bound_to(self._http_socket)
-        clock = SystemClock()
+        self._clock = clock = StoreClock(SystemClock())
         self._store = PostgresStore(settings.store, tell_all=bool(settings.webhooks.endpoints))
         executions, documents = self._store.executions, self._store.documents
         self._mirror = Mirror(documents, is_heard=lambda: self._store.connected, enrols=settings.open)
         self.things = self._mirror.things
-        self.tokens = SharedTokens(documents, os.environ.get("THINGCTL_ADMIN_TOKEN"))
+        self.tokens = SharedTokens(documents, os.environ.get("THINGCTL_ADMIN_TOKEN"), clock.unix)
         self._link = ClusterLink(settings.link, Topics(settings.mqtt.topic_root))
         reach = Reach(self.things)
         self.operations = ClusterOperations(
@@ -111,6 +112,7 @@ class Worker:
             mirror=self._mirror,
             link=self._link,
             requests=requests,
+            clock=clock,
             client_id=self.name,
             keep=settings.commands.keep,
         )
@@ -142,7 +144,7 @@ class Worker:
                 keep_admin_token(self.data_dir, self.tokens.new_admin_token)
             await self._store.executions.tidy(self.settings.commands.keep)
             self._serve(await self._secret())
-            await self._store.workers.alive(self.name, ALIVE_SECONDS)
+            await self._clock.follow(self._store.workers.alive(self.name, ALIVE_SECONDS))
         except (StoreDown, SchemaError) as error:
             raise ConfigurationError(f"store {self.store_name}: {error}") from error
         except CredentialsError as error:

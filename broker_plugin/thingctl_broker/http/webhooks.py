@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from thingctl_broker.errors import NotAccepting
 from thingctl_broker.events import Change
 from thingctl_broker.http.schemas import encode_execution
 from thingctl_broker.http.webhook_client import NotAllowed
@@ -120,7 +121,10 @@ class Webhooks:
         """Note what is owed by somebody who has gone."""
         try:
             owed = await self._operations.owed()
-        except Exception:  # it is looked for again
+        except NotAccepting as error:  # it is looked for again, here and below
+            _log.warning("what is owed cannot be read yet", fault=error.text)
+            return
+        except Exception:
             _log.exception("what is owed cannot be read")
             return
         now = self._operations.monotonic()

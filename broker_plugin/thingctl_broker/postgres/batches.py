@@ -68,6 +68,15 @@ class Timed(NamedTuple):
     seconds: float
 
 
+class Unclaimed(NamedTuple):
+    """A request that left for nobody, and when it is to be tried again (seconds from now)."""
+
+    execution_id: str
+    seconds: float
+    published_at: float | None
+    """Of the publishing that it is about."""
+
+
 class New(NamedTuple):
     """A new execution, and how many may wait for its thing."""
 
@@ -88,7 +97,8 @@ class Batches:
         self.responding = Lane(self._respond, _key_of_answer, batch_max=BATCH_MAX)
         self.canceling = Lane(self._cancel, _key_of_timed, batch_max=BATCH_MAX)
         self.unclaiming = Lane(self._unclaim, _key_of_timed, batch_max=BATCH_MAX)
-        self.getting = Lane(self._get, _key_of_id, batch_max=BATCH_MAX)
+        # Many may wait for the end of the same execution: reading it is done once for all of them.
+        self.getting = Lane(self._get, _no_keys, batch_max=BATCH_MAX)
         self.handing = Lane(self._hand, _no_keys, batch_max=BATCH_MAX, wait=HANDED_WAIT)
 
     async def drained(self) -> None:
@@ -180,13 +190,14 @@ class Batches:
 
         return await self._batch(asked, work, self._cancel)
 
-    async def _unclaim(self, asked: list[Timed]) -> Sequence[Execution | Exception | None]:
+    async def _unclaim(self, asked: list[Unclaimed]) -> Sequence[Execution | Exception | None]:
         ids, waits = [one.execution_id for one in asked], [one.seconds for one in asked]
+        publishings = [one.published_at for one in asked]
 
         async def work(connection: Any) -> list[Execution | Exception | None]:
             answers: list[Execution | Exception | None] = [None] * len(asked)
             read = reader()
-            for row in await connection.fetch(rules.UNCLAIMED, ids, waits, self._tell_all):
+            for row in await connection.fetch(rules.UNCLAIMED, ids, waits, self._tell_all, publishings):
                 if row[1] != "OVERTAKEN":
                     answers[row[0] - 1] = read(row, 2)
             return answers
@@ -204,7 +215,7 @@ class Batches:
         return [None] * len(asked)
 
     async def _get(self, asked: list[str]) -> Sequence[Execution | Exception | None]:
-        found = await self.by_ids(asked)
+        found = await self.by_ids(list(dict.fromkeys(asked)))
         return [found.get(one) for one in asked]
 
     async def _batch(
@@ -233,12 +244,8 @@ def _key_of_answer(answer: Answer) -> tuple[str]:
     return (answer.execution_id,)
 
 
-def _key_of_timed(timed: Timed) -> tuple[str]:
+def _key_of_timed(timed: Timed | Unclaimed) -> tuple[str]:
     return (timed.execution_id,)
-
-
-def _key_of_id(execution_id: str) -> tuple[str]:
-    return (execution_id,)
 
 
 def _no_keys(_: object) -> tuple[()]:

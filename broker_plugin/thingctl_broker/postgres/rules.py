@@ -226,16 +226,19 @@ judged AS MATERIALIZED (
 _STAYED: Final = "j.outcome = 'STAYED'"
 
 UNCLAIMED: Final = _change(
-    # $1: ids; $2: seconds until each is tried again; $3: whether everything is to be told outside.
+    # $1: ids; $2: seconds until each is tried again; $3: whether everything is to be told outside;
+    # $4: when each was published. The statement may be asked again after its answer was lost, and
+    # by then somebody else may have published anew: that must not be taken back.
     # The request left for nobody. If it was published before that, it may have left then: it
     # waits again, but stays on record as published, and a cancel is the device's to answer.
     judged=f"""input AS (
-    SELECT * FROM unnest($1::uuid[], $2::double precision[]) WITH ORDINALITY AS i (execution_id, retry_in, n)
+    SELECT * FROM unnest($1::uuid[], $2::double precision[], $4::double precision[])
+        WITH ORDINALITY AS i (execution_id, retry_in, published_at, n)
 ),
 judged AS MATERIALIZED (
     SELECT {columns("e")}, i.n, i.retry_in, {NOW} AS now, CASE
         WHEN e.status NOT IN {sources(Status.CANCELED)} OR e.started_at IS NOT NULL
-            OR e.unhanded_since IS NULL THEN 'OVERTAKEN'
+            OR e.unhanded_since IS NULL OR e.published_at IS DISTINCT FROM i.published_at THEN 'OVERTAKEN'
         WHEN e.cancel_requested_at IS NULL THEN 'WAITS'
         WHEN e.attempts <= 1 THEN 'STAYED'
         ELSE 'PENDING'

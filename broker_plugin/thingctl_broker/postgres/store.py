@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from thingctl_broker.cluster.ports import Responded
 from thingctl_broker.postgres import claims
-from thingctl_broker.postgres.batches import Answer, Batches, New, Timed
+from thingctl_broker.postgres.batches import Answer, Batches, New, Timed, Unclaimed
 from thingctl_broker.postgres.columns import is_execution_id, reader, text_or_none
 from thingctl_broker.postgres.hour import Hour
 from thingctl_broker.postgres.listing import select
@@ -83,11 +83,13 @@ class PostgresExecutions:
             else None
         )
 
-    async def unclaimed(self, execution_id: str, retry_in: float) -> Execution | None:
+    async def unclaimed(
+        self, execution_id: str, retry_in: float, published_at: float | None
+    ) -> Execution | None:
         """The cluster had nobody to give the request to."""
         if not is_execution_id(execution_id):
             return None
-        return await self.batches.unclaiming(Timed(execution_id, retry_in))
+        return await self.batches.unclaiming(Unclaimed(execution_id, retry_in, published_at))
 
     async def handed(self, execution_ids: Collection[str]) -> None:
         """The MQTT cluster has taken the requests."""

@@ -14,7 +14,7 @@ _ALIVE: Final = (
     "INSERT INTO thingctl.workers (client_id, lives_until) "
     "VALUES ($1, thingctl.now() + $2::double precision) "
     "ON CONFLICT (client_id) DO UPDATE SET lives_until = excluded.lives_until, "
-    "adopter = NULL, adopted_until = NULL"
+    "adopter = NULL, adopted_until = NULL RETURNING thingctl.now()"
 )
 _ORPHAN: Final = (
     "WITH dead AS MATERIALIZED (SELECT client_id FROM thingctl.workers WHERE client_id <> $1 "
@@ -31,9 +31,9 @@ class PostgresWorkers:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def alive(self, client_id: str, seconds: float) -> None:
-        """This worker, with its MQTT client id, lives for another ``seconds``."""
-        await self._value(_ALIVE, client_id, seconds)
+    async def alive(self, client_id: str, seconds: float) -> float:
+        """This worker, with its MQTT client id, lives for another ``seconds``; return the store's time."""
+        return float(await self._value(_ALIVE, client_id, seconds))
 
     async def orphan(self, adopter: str) -> str | None:
         """The client id of a worker that has died, if there is one; it is the adopter's for 30 seconds."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from structlog.testing import capture_logs
 
 from support.fleet import Fleet, settled
+from thingctl_broker.cluster.incoming import ANSWERS_MAX, SAYINGS
 from thingctl_broker.cluster.ports import Presence, Source, StoreDown
 from thingctl_protocol.statuses import Status
 
@@ -31,6 +34,43 @@ async def test_a_response_ends_it_once(one, two, sent):
     await two.incoming.responded("lamp", sent, FAILED)
     assert counters["responses.conflicting"] == 1
     assert (await one.read(sent)).conflicts == 1
+
+
+async def test_a_flood_of_responses_to_one_execution_is_cut_and_its_verdict_still_counts(one, sent):
+    with capture_logs() as logs:
+        flood = [one.incoming.responded("lamp", sent, HALF) for _ in range(1000)]
+        await asyncio.gather(*flood, one.incoming.responded("lamp", sent, DONE))
+    assert one.operations.counters["dropped.tooMany"] == 1000 - ANSWERS_MAX
+    assert one.operations.counters["responses.applied"] == ANSWERS_MAX + 1
+    assert [log["event"] for log in logs] == ["message dropped"]
+    assert (await one.read(sent)).status is Status.SUCCEEDED
+    await asyncio.gather(*(one.incoming.responded("lamp", sent, FAILED) for _ in range(1000)))
+    assert one.operations.counters["responses.conflicting"] == 2 * ANSWERS_MAX
+    assert not one.incoming._answers
+
+
+async def test_a_thing_that_says_ever_new_things_of_itself_is_written_down_by_turns(fleet, one, two):
+    puts = []
+    put = fleet.documents.put
+
+    async def counted(records, **options):
+        puts.append(records)
+        return await put(records, **options)
+
+    fleet.documents.put = counted
+    with capture_logs() as logs:
+        for n in range(500):
+            await one.incoming.announced("lamp", b'{"actions":[{"name":"a%d"}]}' % n, Source.LIVE)
+            await one.incoming.present(Presence("lamp", online=n % 2 > 0, client_id="c", at=None))
+    assert len(puts) <= SAYINGS.burst
+    assert [log["event"] for log in logs] == ["a thing says more of itself than is kept at once"]
+    await one.sweeper.write()
+    await settled()
+    lamp = two.mirror.things.get("lamp")
+    assert (lamp.announcement.actions[0].name, lamp.online) == ("a499", True)
+    await one.incoming.present(Presence("lock", online=True, client_id="c", at=None))
+    await settled()
+    assert two.mirror.things.get("lock").online
 
 
 async def test_what_comes_late_stands_beside_the_verdict(fleet, one, two, sent):

@@ -107,7 +107,7 @@ async def test_taking_over_a_session_does_not_keep_it_from_saying_that_it_lives(
 
     async def counted(*args):
         lives.append(args)
-        await alive(*args)
+        return await alive(*args)
 
     fleet.workers.alive = counted
     with capture_logs():

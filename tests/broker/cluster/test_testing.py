@@ -104,11 +104,21 @@ async def test_what_waits_is_claimed_once_oldest_first_and_not_when_overdue(stor
 
 async def test_what_found_nobody_waits_and_is_safe_if_that_was_the_only_time(store, clock):
     execution = await add(store, published=True)
-    found = await store.unclaimed(execution.execution_id, 5.0)
+    found = await store.unclaimed(execution.execution_id, 5.0, execution.published_at)
     assert (found.delivery, found.retry_safe, found.attempts) == (Delivery.QUEUED, True, 0)
-    assert await store.unclaimed(execution.execution_id, 5.0) is None
+    assert await store.unclaimed(execution.execution_id, 5.0, execution.published_at) is None
     clock.advance(5.0)
     assert await store.things_to_retry(1) == ["lamp"]
+
+
+async def test_a_publishing_is_taken_back_once_however_often_that_is_asked(store, clock):
+    first = await add(store, published=True)
+    await store.unclaimed(first.execution_id, 1.0, first.published_at)
+    clock.advance(1.0)
+    (anew,) = await store.claim_waiting("lamp", 1)
+    assert await store.unclaimed(first.execution_id, 1.0, first.published_at) is None
+    found = await store.get(first.execution_id)
+    assert (found.published_at, found.retry_safe) == (anew.published_at, False)
 
 
 async def test_what_was_published_before_waits_and_is_not_safe(store, clock):
@@ -117,13 +127,13 @@ async def test_what_was_published_before_waits_and_is_not_safe(store, clock):
     (again,) = await store.claim_unhanded(10, 10)
     assert again.attempts == 2
     assert await store.claim_unhanded(10, 10) == []
-    found = await store.unclaimed(execution.execution_id, 1.0)
+    found = await store.unclaimed(execution.execution_id, 1.0, execution.published_at)
     assert (found.retry_safe, found.attempts) == (False, 1)
     (claimed,) = await store.claim_waiting("lamp", 1)
     assert claimed.attempts == 2
     canceled = await store.cancel(execution.execution_id, 1.0)
     assert canceled.outcome is Cancel.REQUESTED
-    pending = await store.unclaimed(execution.execution_id, 1.0)
+    pending = await store.unclaimed(execution.execution_id, 1.0, execution.published_at)
     assert (pending.status, pending.cancel_requested_at is None) == (Status.SENT, False)
 
 
@@ -139,7 +149,7 @@ async def test_what_somebody_has_is_not_published_again(store, clock, how):
             await store.respond("lamp", execution.execution_id, say(Status.FAILED))
     clock.advance(20)
     assert await store.claim_unhanded(10, 10) == []
-    assert await store.unclaimed(execution.execution_id, 1.0) is None
+    assert await store.unclaimed(execution.execution_id, 1.0, execution.published_at) is None
 
 
 async def test_responses(store):
@@ -213,7 +223,7 @@ async def test_when_it_is_down_every_call_says_so(clock, fake):
             store.respond("t", "x", say(Status.FAILED)),
             store.cancel("x", 1.0),
             store.handed([]),
-            store.unclaimed("x", 1.0),
+            store.unclaimed("x", 1.0, None),
             store.claim_waiting("t", 1),
             store.things_to_retry(1),
             store.claim_unhanded(1.0, 1),

@@ -6,10 +6,12 @@ import asyncio
 import json
 
 import pytest
+from structlog.testing import capture_logs
 
 from support.fleet import Fleet, settled
 from support.waits import eventually
 from thingctl_broker.cluster.operations import OWED_SECONDS
+from thingctl_broker.cluster.ports import StoreDown
 from thingctl_broker.embedded import EmbeddedOperations
 from thingctl_broker.http.webhook_client import NotAllowed
 from thingctl_broker.http.webhooks import Webhooks
@@ -158,6 +160,20 @@ async def test_an_end_that_its_worker_did_not_live_to_tell_is_told_by_another(tw
     living._woken.set()
     await eventually(lambda: fleet.store._tell_at == {})
     assert others.statuses == ["SUCCEEDED"]
+
+
+async def test_a_store_that_is_away_is_told_in_words(two_workers, monkeypatch):
+    _, ((one, _, webhooks), _) = two_workers
+
+    async def away():
+        raise StoreDown("the store cannot be reached: refused")
+
+    monkeypatch.setattr(one.operations, "owed", away)
+    with capture_logs() as logs:
+        await webhooks._take_on()
+    assert [(log["log_level"], log.get("fault")) for log in logs] == [
+        ("warning", "the store cannot be reached: refused")
+    ]
 
 
 async def test_what_came_late_while_the_end_was_being_told_is_told_too(two_workers):

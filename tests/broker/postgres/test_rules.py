@@ -166,7 +166,7 @@ async def test_a_request_that_went_nowhere(postgres_url):
     async with frozen(postgres_url, AT + 3) as db:
         await db.put(*states)
         answers = await asyncio.gather(
-            *(db.store.executions.unclaimed(one.execution_id, 7.0) for one in states)
+            *(db.store.executions.unclaimed(one.execution_id, 7.0, one.published_at) for one in states)
         )
         for execution, answer in zip(states, answers, strict=True):
             if execution.started_at is not None:

@@ -78,7 +78,7 @@ async def test_what_is_no_id_is_simply_not_there(store, text):
     assert await store.get(text) is None
     assert await store.many([text]) == []
     assert await store.cancel(text, 1.0) is None
-    assert await store.unclaimed(text, 1.0) is None
+    assert await store.unclaimed(text, 1.0, None) is None
     assert await store.respond("lamp", text, say("SUCCEEDED")) == (None, None, False)
     assert await store.select(Query(), 10, text) == ([], None)
     await store.handed([text])
@@ -185,12 +185,20 @@ async def test_what_waits_is_claimed_once_and_in_order(store, postgres_url):
     assert {(one.attempts, one.published_at is not None) for one in claimed} == {(1, True)}
 
 
+async def test_many_who_read_the_same_one_cost_no_more_than_one(store):
+    one = await store.add(new(), queue_max=9)
+    before = store.batches.getting.batches
+    found = await asyncio.gather(*(store.get(one.execution_id) for _ in range(500)))
+    assert ids(found) == [one.execution_id] * 500
+    assert store.batches.getting.batches <= before + 2
+
+
 async def test_who_is_tried_again_when(postgres_url):
     async with frozen(postgres_url, AT) as db:
         store = db.store.executions
         await store.add(new(thing="a"), queue_max=9)
         one = await store.add(published(thing="b"), queue_max=9)
-        await store.unclaimed(one.execution_id, 3.0)
+        await store.unclaimed(one.execution_id, 3.0, one.published_at)
         assert await store.things_to_retry(9) == []
         await db.set(AT + WAIT_FIRST)
         assert await store.things_to_retry(9) == ["a"]
@@ -207,6 +215,20 @@ async def test_who_is_tried_again_when(postgres_url):
         assert await store.claim_waiting("c", 9) == []
 
 
+async def test_a_publishing_is_taken_back_once_however_often_that_is_asked(postgres_url):
+    """An answer that got lost is asked for again, and meanwhile the thing may have come."""
+    async with frozen(postgres_url, AT) as db:
+        store = db.store.executions
+        first = await store.add(published(), queue_max=9)
+        await store.unclaimed(first.execution_id, 1.0, first.published_at)
+        await db.set(AT + 1)
+        (anew,) = await store.claim_waiting(first.thing, 9)
+        assert await store.unclaimed(first.execution_id, 1.0, first.published_at) is None
+        found = await store.get(first.execution_id)
+        assert (found.published_at, found.retry_safe) == (anew.published_at, False)
+        assert (await store.cancel(first.execution_id, 5.0)).outcome is Cancel.REQUESTED
+
+
 async def test_what_nobody_has_taken_is_published_once_more(postgres_url):
     async with frozen(postgres_url, AT) as db:
         store = db.store.executions
@@ -221,7 +243,7 @@ async def test_what_nobody_has_taken_is_published_once_more(postgres_url):
         assert (again.execution_id, again.attempts, again.published_at) == (lost.execution_id, 2, AT)
         assert await store.claim_unhanded(5.0, 9) == []
         # It went nowhere this time, but the first time it may have left.
-        waits = await store.unclaimed(lost.execution_id, 1.0)
+        waits = await store.unclaimed(lost.execution_id, 1.0, lost.published_at)
         assert (waits.attempts, waits.published_at, waits.retry_safe) == (1, AT, False)
         assert (await store.cancel(lost.execution_id, 5.0)).outcome is Cancel.REQUESTED
         assert await store.claim_waiting(lost.thing, 9) == []

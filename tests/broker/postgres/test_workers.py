@@ -14,7 +14,7 @@ async def test_the_dead_are_adopted_by_one_at_a_time(postgres_url):
         assert await workers.count() == 3
         assert await workers.orphan("a") is None
         await db.set(AT + 9)
-        await workers.alive("a", 10.0)
+        assert await workers.alive("a", 10.0) == AT + 9
         await db.set(AT + 10)
         assert await workers.count() == 1
         found = await asyncio.gather(*(workers.orphan("a") for _ in range(4)))
