@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class _Observer:
     __slots__ = ("filters", "unwritten")
 
-    def __init__(self, filters: list[list[str]]) -> None:
-        self.filters = filters
+    def __init__(self) -> None:
+        self.filters: list[list[str]] = []
         """Topic filters, as levels."""
         self.unwritten: list[bytes] = []
 
@@ -47,7 +47,8 @@ class Observers:
     def watch(self, connection: Wire, filters: list[str]) -> None:
         """Tell the connection what these filters match from now on, and nothing else."""
         if filters and not connection.is_closed():
-            self.watching[connection] = _Observer([topic_filter.split("/") for topic_filter in filters])
+            observer = self.watching.setdefault(connection, _Observer())
+            observer.filters = [topic_filter.split("/") for topic_filter in filters]
         else:
             self.leave(connection)
 

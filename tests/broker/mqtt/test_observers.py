@@ -11,6 +11,7 @@ from support.waits import eventually
 from support.wire import RawClient
 from thingctl_broker.mqtt import packets
 from thingctl_broker.mqtt.limits import FrontLimits
+from thingctl_broker.mqtt.observers import Observers
 from thingctl_broker.mqtt.packets import PacketType
 from thingctl_protocol.statuses import Status
 
@@ -215,3 +216,28 @@ async def test_what_goes_by_in_one_turn_is_one_write(running):
         await lamp.expect_publish()
     assert transport.writes == 1
     assert len(await seen(me, 10)) == 10
+
+
+class Reader:
+    """As much of a connection as an observer's needs."""
+
+    is_behind = False
+
+    def __init__(self):
+        self.got = b""
+
+    def is_closed(self):
+        return False
+
+    def write(self, packets_):
+        self.got += packets_
+
+
+async def test_another_filter_costs_nothing_that_has_gone_by():
+    observers, reader = Observers(1, lambda _: None), Reader()
+    observers.watch(reader, ["a/b"])
+    observers.tell("a/b", b"one")
+    observers.watch(reader, ["a/b", "a/c"])
+    observers.tell("a/c", b"two")
+    await asyncio.sleep(0)
+    assert reader.got == packets.encode_publish(b"a/b", b"one") + packets.encode_publish(b"a/c", b"two")
