@@ -223,7 +223,7 @@ async def test_no_statement_reads_a_whole_table(postgres_url):
             rules.ADD: _arguments_of_new([New(one, 9)]),
             rules.RESPOND: (ids, ["t"], ["SUCCEEDED"], [None], [None], [None], False),
             rules.CANCEL: (ids, [1.0], False),
-            rules.UNCLAIMED: (ids, [1.0], [AT], False),
+            rules.UNCLAIMED: (ids, [1.0], False, [AT]),
             claims.HANDED: (ids,),
             claims.TOLD: (ids, [1.0]),
             claims.EXPIRE: (9, False),
