@@ -30,6 +30,7 @@ from thingctl_protocol.statuses import DEVICE_STATUSES, Status
 EMPTY_OBJECT: Final = b"{}"
 
 _NOTHING: Final = msgspec.Raw()
+_CLIENT_ID_MAX: Final = 0xFFFF  # bytes, and so characters
 _LATEST: Final = 253_402_300_799.0  # the year 9999, beyond which no calendar goes
 
 
@@ -254,6 +255,8 @@ def decode_presence(payload: bytes) -> Presence:
         raise ProtocolError("no time in Unix seconds", "/at")
     if "\0" in presence.client_id:
         raise ProtocolError("no client id has a NUL in it [MQTT-1.5.4-2]", "/clientId")
+    if len(presence.client_id) > _CLIENT_ID_MAX:
+        raise ProtocolError("no client id is that long [MQTT 5.0 section 1.5.4]", "/clientId")
     return presence
 
 

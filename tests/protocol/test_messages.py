@@ -203,6 +203,7 @@ def test_a_presence_comes_back_as_it_went(online, client_id, at):
         (b'{"online":true,"at":-1}', "/at"),
         (b'{"online":true,"at":1e300}', "/at"),
         (b'{"online":true,"clientId":"a\\u0000b"}', "/clientId"),
+        (b'{"online":true,"clientId":"%b"}' % (b"x" * 65_536), "/clientId"),
         (b'{"online":1}', "/online"),
         (b"{}", ""),
         (b"", ""),

@@ -155,7 +155,10 @@ class Batches:
             self._tell_all,
         )
 
+        tries = _Tries()
+
         async def work(connection: Any) -> list[Responded | Exception]:
+            tries.another()
             answers: list[Responded | Exception] = [Responded(None, None)] * len(asked)
             read = reader()
             for row in await connection.fetch(rules.RESPOND, *arguments):
@@ -165,6 +168,8 @@ class Batches:
                     answers[n - 1] = Responded(None, None, wrong_thing=True)
                 elif outcome is None:
                     answers[n - 1] = _impossible(execution.status, said[n - 1].status)
+                elif outcome == Outcome.REPEATED.name and tries.may_have_ended(execution, row[2]):
+                    answers[n - 1] = Responded(execution, Outcome.APPLIED)
                 else:
                     answers[n - 1] = Responded(execution, Outcome[outcome])
             return answers
@@ -173,19 +178,21 @@ class Batches:
 
     async def _cancel(self, asked: list[Timed]) -> Sequence[Canceled | Exception | None]:
         ids, graces = [one.execution_id for one in asked], [one.seconds for one in asked]
-        tries = 0
+        tries = _Tries()
 
         async def work(connection: Any) -> list[Canceled | Exception | None]:
-            nonlocal tries
-            tries += 1
+            tries.another()
             answers: list[Canceled | Exception | None] = [None] * len(asked)
             read = reader()
             for row in await connection.fetch(rules.CANCEL, ids, graces, self._tell_all):
                 outcome = Cancel[row[1]]
+                execution = read(row, 2)
                 # Where it may have been this very call that asked before, the thing is asked (again).
-                if tries > 1 and outcome is Cancel.PENDING:
+                if outcome is Cancel.PENDING and tries.count > 1:
                     outcome = Cancel.REQUESTED
-                answers[row[0] - 1] = Canceled(read(row, 2), outcome)
+                elif outcome is Cancel.ENDED and execution.status is Status.CANCELED:
+                    outcome = Cancel.DONE if tries.may_have_ended(execution, row[2]) else outcome
+                answers[row[0] - 1] = Canceled(execution, outcome)
             return answers
 
         return await self._batch(asked, work, self._cancel)
@@ -318,3 +325,24 @@ def _impossible(current: Status, said: Status) -> Exception:
     except TransitionError as error:
         return error
     return ValueError(f"{said} is not a device's to say")
+
+
+class _Tries:
+    """How often a batch was asked: again when its answer was lost, and what it did then is to be told now."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._began = time.monotonic()
+
+    def another(self) -> None:
+        """It is asked, perhaps once more."""
+        self.count += 1
+
+    def may_have_ended(self, execution: Execution, now: float) -> bool:
+        """Whether it was this batch that ended the execution. ``now``: the database's time.
+
+        Somebody else may have, in the same moment; better an end told twice than never.
+        """
+        if self.count < 2 or execution.ended_at is None:
+            return False
+        return execution.ended_at >= now - (time.monotonic() - self._began)

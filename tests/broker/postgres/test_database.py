@@ -138,10 +138,20 @@ async def test_a_commit_whose_answer_was_lost_is_told_right(postgres_url, monkey
         assert canceled.outcome is Cancel.REQUESTED  # so that the thing is asked
         lose(1)
         answer = await executions.respond(given.thing, given.execution_id, say("SUCCEEDED"))
-        assert (answer.outcome, answer.execution.status) == (Outcome.REPEATED, Status.SUCCEEDED)
+        assert (answer.outcome, answer.execution.status) == (Outcome.APPLIED, Status.SUCCEEDED)
         assert answer.execution.conflicts == 0
+        again = await executions.respond(given.thing, given.execution_id, say("SUCCEEDED"))
+        assert again.outcome is Outcome.REPEATED
+        lose(1)
+        again = await executions.respond(given.thing, given.execution_id, say("SUCCEEDED"))
+        assert again.outcome is Outcome.REPEATED  # it had ended before this was asked at all
+        waiting = await executions.add(new(), queue_max=9)
+        lose(1)
+        withdrawn = await executions.cancel(waiting.execution_id, 5.0)
+        assert withdrawn.outcome is Cancel.DONE
+        assert (await executions.cancel(waiting.execution_id, 5.0)).outcome is Cancel.ENDED
         monkeypatch.setattr(connection_class, "fetch", original)
-        assert await executions.size() == (1, 0)
+        assert await executions.size() == (2, 0)
 
 
 async def test_what_cannot_be_found_out_is_said_to_be_uncertain(postgres_url, monkeypatch):
