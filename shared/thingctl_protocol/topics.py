@@ -39,6 +39,12 @@ DEVICE_KINDS: Final = frozenset({Kind.RESPONSE, Kind.ACTIONS, Kind.PRESENCE})
 _RESPONSE_END: Final = f"/{Kind.RESPONSE}".encode()
 
 
+_PLAIN: Final = {
+    f"/executions/+/{kind}" if kind in EXECUTION_KINDS else f"/{kind}": frozenset({kind}) for kind in Kind
+}
+"""Behind a thing's own prefix: the filters that cover one kind, and what they cover."""
+
+
 class Topic(NamedTuple):
     """A command topic taken apart. ``execution_id`` is None for those that name no execution."""
 
@@ -179,10 +185,14 @@ class Topics:
         A filter that names one execution covers none: it cannot be known in advance.
         Nor does one that is malformed.
         """
+        own = f"{self._things}{thing}"
+        if topic_filter.startswith(own):  # what most things ask for, each when it connects
+            plain = _PLAIN.get(topic_filter[len(own) :])
+            if plain is not None:
+                return plain
         if not is_filter(topic_filter):
             return frozenset()
         levels = topic_filter.split("/")
-        own = f"{self._things}{thing}"
         return frozenset(
             kind
             for kind in Kind
