@@ -27,6 +27,11 @@ class UnknownExecution(ServiceError):
     """No execution has that id (or it has left the table)."""
 
 
+def unknown_execution(execution_id: str) -> UnknownExecution:
+    """One that is not there, or that the caller may not see: in the same words, so that nobody can tell."""
+    return UnknownExecution(f"no execution has the id {execution_id!r}, or it ended long ago")
+
+
 class AlreadyEnded(ServiceError):
     """The execution has a terminal status, which never changes."""
 

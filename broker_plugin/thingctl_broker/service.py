@@ -22,7 +22,7 @@ from thingctl_broker.errors import (
     InvalidCommand,
     NotAccepting,
     QueueFull,
-    UnknownExecution,
+    unknown_execution,
 )
 from thingctl_broker.events import Change, Counters, Events, RateLimit
 from thingctl_broker.executions import Cancel, Execution, Outcome
@@ -62,7 +62,7 @@ _APPLIED: Final = Outcome.APPLIED
 
 _ENDED_COUNTERS: Final = {status: f"executions.{status}" for status in TERMINAL}
 
-_OUTCOME_COUNTERS: Final = {
+OUTCOME_COUNTERS: Final = {
     Outcome.REPEATED: "responses.repeated",
     Outcome.LATE: "responses.late",
     Outcome.CONFLICTING: "responses.conflicting",
@@ -208,10 +208,10 @@ class CommandService:
         self.admission.form(action, params, ttl)
 
     def get(self, execution_id: str) -> Execution:
-        """The execution with that id; raises :class:`UnknownExecution`."""
+        """The execution with that id; raises :class:`~thingctl_broker.errors.UnknownExecution`."""
         execution = self.table.get(execution_id)
         if execution is None:
-            raise UnknownExecution(f"no execution has the id {execution_id!r}, or it ended long ago")
+            raise unknown_execution(execution_id)
         return execution
 
     def is_reachable(self, thing: str) -> bool:
@@ -225,7 +225,8 @@ class CommandService:
     def cancel(self, execution_id: str) -> Execution:
         """Withdraw an execution, or ask its device to stop.
 
-        Raises :class:`UnknownExecution`, and :class:`AlreadyEnded` for a terminal one.
+        Raises :class:`~thingctl_broker.errors.UnknownExecution`, and :class:`AlreadyEnded` for one that is
+        terminal.
         """
         execution = self.get(execution_id)
         at = self._clock.unix()
@@ -415,7 +416,7 @@ class CommandService:
         self.events.emit(execution, change)
 
     def _note_outcome(self, execution: Execution, outcome: Outcome) -> None:
-        self.counters[_OUTCOME_COUNTERS[outcome]] += 1
+        self.counters[OUTCOME_COUNTERS[outcome]] += 1
         if outcome is Outcome.LATE:
             self._changed(execution, Change.LATE)
         elif outcome is Outcome.CONFLICTING:

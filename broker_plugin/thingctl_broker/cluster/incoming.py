@@ -11,6 +11,7 @@ from thingctl_broker.buckets import Buckets, Rate
 from thingctl_broker.cluster.ports import Source
 from thingctl_broker.events import Change, RateLimit
 from thingctl_broker.executions import Outcome
+from thingctl_broker.service import OUTCOME_COUNTERS
 from thingctl_protocol.errors import ProtocolError
 from thingctl_protocol.messages import decode_announcement, decode_response
 from thingctl_protocol.statuses import Status
@@ -21,12 +22,6 @@ if TYPE_CHECKING:
     from thingctl_broker.cluster.ports import ExecutionStore, Presence, ThingLink
     from thingctl_broker.cluster.reach import Reach
     from thingctl_broker.cluster.requests import Requests
-
-_COUNTERS = {
-    Outcome.REPEATED: "responses.repeated",
-    Outcome.LATE: "responses.late",
-    Outcome.CONFLICTING: "responses.conflicting",
-}
 
 ANSWERS_MAX: Final = 16
 """Responses to one execution that are being kept at a time; of verdicts twice as many."""
@@ -93,7 +88,7 @@ class Incoming:
             change = Change.ENDED if execution.is_terminal else Change.PROGRESSED
             self._operations.changed_here(execution, change)
             return
-        self._operations.counters[_COUNTERS[outcome]] += 1
+        self._operations.counters[OUTCOME_COUNTERS[outcome]] += 1
         if outcome is Outcome.LATE:
             self._operations.changed_here(execution, Change.LATE)
         elif outcome is Outcome.CONFLICTING:

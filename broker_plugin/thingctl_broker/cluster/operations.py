@@ -11,7 +11,13 @@ import structlog
 
 from thingctl_broker.admission import Admission, ServiceSettings
 from thingctl_broker.cluster.ports import LinkDown
-from thingctl_broker.errors import AlreadyEnded, InvalidCommand, NotAccepting, UnknownExecution
+from thingctl_broker.errors import (
+    AlreadyEnded,
+    InvalidCommand,
+    NotAccepting,
+    UnknownExecution,
+    unknown_execution,
+)
 from thingctl_broker.events import Change, Counters, Events
 from thingctl_broker.executions import Cancel, Execution
 from thingctl_broker.idempotency import fingerprint
@@ -121,8 +127,9 @@ class ClusterOperations:
         post_back_uri: str = "",
     ) -> T:
         """Accept a command for one thing. Raises what the service of one process does."""
-        whole = params + post_back_uri.encode() if post_back_uri else params
-        print_ = fingerprint(thing, action, whole, ttl) if idempotency_key else ""
+        print_ = ""
+        if idempotency_key:
+            print_ = fingerprint(thing, action, params + post_back_uri.encode(), ttl)
         _check_name(thing)
         self._admission.form(action, params, ttl)
         await self._meet(thing)
@@ -182,7 +189,7 @@ class ClusterOperations:
         admit(await self._get(execution_id))
         canceled = await self._store.cancel(execution_id, self.settings.cancel_grace)
         if canceled is None:
-            raise _unknown(execution_id)
+            raise unknown_execution(execution_id)
         execution, outcome = canceled
         match outcome:
             case Cancel.ENDED:
@@ -303,12 +310,8 @@ class ClusterOperations:
     async def _get(self, execution_id: str) -> Execution:
         execution = await self._store.get(execution_id)
         if execution is None:
-            raise _unknown(execution_id)
+            raise unknown_execution(execution_id)
         return execution
-
-
-def _unknown(execution_id: str) -> UnknownExecution:
-    return UnknownExecution(f"no execution has the id {execution_id!r}, or it ended long ago")
 
 
 def _check_name(thing: str) -> None:

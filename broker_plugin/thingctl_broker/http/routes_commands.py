@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from starlette.routing import Route
 
 from thingctl_broker.credentials import Scope
-from thingctl_broker.errors import NotAccepting, UnknownExecution, UnknownThing
+from thingctl_broker.errors import NotAccepting, UnknownExecution, UnknownThing, unknown_execution
 from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.auth import needs, require, require_command
 from thingctl_broker.http.bodies import checked_post_back, decode_body, read_json_body
@@ -201,7 +201,7 @@ def _check_visible(token: Token, execution: Execution) -> None:
     """Raise :class:`UnknownExecution` for one that the caller may not see."""
     if not token.covers_command(execution.thing, execution.action):
         # As if it were not there: whoever guesses ids learns nothing.
-        raise UnknownExecution(f"no execution has the id {execution.execution_id!r}, or it ended long ago")
+        raise unknown_execution(execution.execution_id)
 
 
 def _asked_id(request: Request) -> str:
