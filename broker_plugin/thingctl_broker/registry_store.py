@@ -109,15 +109,17 @@ class RegistryStore:
     async def kept(self, new: str = "") -> None:  # noqa: ARG002 nobody else writes here
         """Return when everything changed so far is on the disk; raises :class:`NotKept` when it cannot be."""
         async with self._writing:
-            while self._dirty:
-                await self._commit()
+            due = list(self._dirty)  # what changes meanwhile can gather again
+            for start in range(0, len(due), BATCH_MAX):
+                await self._commit(due[start : start + BATCH_MAX])
 
     async def stop(self) -> None:
         """Keep what is still to be kept, and close."""
         if self._timer is not None:
             self._timer.cancel()
         with contextlib.suppress(NotKept):
-            await self.kept()
+            while self._dirty:
+                await self.kept()
         self.close()
 
     def close(self) -> None:
@@ -134,14 +136,12 @@ class RegistryStore:
         self._behind = asyncio.get_running_loop().create_task(self._write_behind())
 
     async def _write_behind(self) -> None:
-        try:
+        with contextlib.suppress(NotKept):
             await self.kept()
-        except NotKept:
-            if self._timer is None:
-                self._arm(LAG)
+        if self._dirty and self._timer is None:
+            self._arm(LAG)
 
-    async def _commit(self) -> None:
-        batch = list(self._dirty)[:BATCH_MAX]
+    async def _commit(self, batch: list[tuple[Kept, str]]) -> None:
         for key in batch:
             del self._dirty[key]
         records: list[Record] = [(kept.value, name, self._record(kept, name)) for kept, name in batch]

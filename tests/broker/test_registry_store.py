@@ -75,6 +75,33 @@ async def test_many_changes_are_few_commits(tmp_path, monkeypatch):
     await two.store.stop()
 
 
+async def test_what_changes_during_a_commit_gathers_for_the_next(tmp_path, monkeypatch):
+    """A thousand things that connect one after another are not a thousand commits."""
+    monkeypatch.setattr(registry_store, "LAG", 0.01)
+    one = Kept(tmp_path)
+    loop = asyncio.get_running_loop()
+    commits = []
+    real = registry_store._write
+
+    def write(connection, records):
+        commits.append(len(records))
+        if len(commits) == 1:
+            monkeypatch.setattr(registry_store, "LAG", 1000.0)
+            asyncio.run_coroutine_threadsafe(connect_another(), loop).result(10)
+        real(connection, records)
+
+    async def connect_another():
+        one.registry.connected("late", "", 2.0)
+
+    monkeypatch.setattr(registry_store, "_write", write)
+    one.registry.connected("early", "", 1.0)
+    await eventually(lambda: one.store._behind is not None and one.store._behind.done())
+    assert commits == [2]
+    assert {name for _, name in one.store._dirty} == {"late"}
+    await one.store.stop()
+    assert commits == [2, 2]
+
+
 async def test_the_file_is_the_owners_alone(tmp_path):
     one = Kept(tmp_path / "data")
     one.registry.know("lamp", 0.0)

@@ -129,8 +129,9 @@ class Mirror:
         async with self._writing:
             if new:
                 await self._add(new)
-            while self._dirty:
-                await self._write(list(self._dirty)[:BATCH_MAX])
+            due = list(self._dirty)  # what changes meanwhile is for the next call
+            for start in range(0, len(due), BATCH_MAX):
+                await self._write(due[start : start + BATCH_MAX])
 
     async def stop(self) -> None:
         """Stop listening to others."""
