@@ -114,9 +114,13 @@ class Fleet:
             if thing.stage == 3:
                 self.write(thing, self.response(thing, topic, t0))
         self.pace(now)
-        if self.later:
-            return max(0.0, min(TICK, self.later[0][0] - now))
-        return 0.001 if self.connecting and self.o.rate else TICK
+        sleep = min(TICK, self.later[0][0] - now) if self.later else TICK
+        if self.o.telemetry:
+            # To when the next one is due: fifty at once, twenty times a second, are another load.
+            sleep = min(sleep, self.counts.began + (self.counts.telemetry + 1) / self.o.telemetry - now)
+        elif self.connecting and self.o.rate:
+            sleep = min(sleep, 0.001)
+        return max(0.0, sleep)
 
     def on_control(self, fd: int) -> None:
         """Obey the words on stdin."""

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 WATCH_INTERVAL: Final = 0.5
 """Seconds between two looks at who has been silent for too long."""
 
+WATCH_TURN: Final = 250
+"""Connections looked at before others have their turn: at ten thousand it would be felt."""
+
 _log = structlog.get_logger("thingctl.front")
 
 
@@ -329,8 +332,10 @@ class Front:
         while True:
             await asyncio.sleep(WATCH_INTERVAL)
             now = self.time()
-            for connection in tuple(self.connections):
+            for looked, connection in enumerate(tuple(self.connections), 1):
                 connection.watch(now, WATCH_INTERVAL)
+                if not looked % WATCH_TURN:
+                    await asyncio.sleep(0)
 
     def _amqtt_leaves(self, client_id: str, task: asyncio.Task[None]) -> None:
         if task.done():
