@@ -13,6 +13,7 @@ import pytest
 
 import mqtt_wire
 from direct_load import DirectLoad
+from fleet import Fleet, arguments
 from processes import BenchError, Child
 
 if TYPE_CHECKING:
@@ -184,3 +185,14 @@ def test_the_direct_controller_counts_what_was_lost(
         result = load.run(window=4, warmup=0.05, seconds=0.2)
         load.close()
     assert result["lost"] == 4
+
+
+def test_telemetry_is_told_one_by_one_and_not_in_bursts() -> None:
+    fleet = Fleet(
+        arguments().parse_args(["--port", "1", "--no-control", "--things", "1", "--telemetry", "1000"])
+    )
+    try:
+        fleet.connecting = False
+        assert 0.0 <= fleet.tick() <= 0.001
+    finally:
+        fleet.epoll.close()
