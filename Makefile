@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?=
+IN_PARALLEL := --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test check format bench screenshots clean
@@ -26,9 +27,9 @@ $(STAMP): pyproject.toml constraints.txt
 run: $(STAMP) ## show the main job: a broker, a device, one command
 	@$(BIN)/python examples/main_job.py
 
-test: $(STAMP) ## run every check and every test
+test: $(STAMP) ## run every check and every test (PYTEST_ARGS: some of them, in one process)
 	@$(MAKE) --no-print-directory check
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(or $(PYTEST_ARGS),$(IN_PARALLEL))
 
 check: $(STAMP) ## lint, types, import rules
 	$(BIN)/ruff format --check .
