@@ -45,10 +45,6 @@ if TYPE_CHECKING:
 
     from cores import Cores
 
-WARMUP: Final = 3.0
-"""Seconds: by then each thing has been spoken to, and is known to have been seen."""
-
-IDLE_SECONDS: Final = 5.0
 RESULTS: Final = Path(__file__).with_name("results")
 
 
@@ -139,13 +135,13 @@ class Run:
             f"--token={setting.token}",
         ]  # it may begin with -
         argv += ["--things", str(setting.things), "--window", str(window)]
-        argv += ["--warmup", str(WARMUP), "--seconds", str(self.o.seconds)]
+        argv += ["--warmup", str(self.o.warmup), "--seconds", str(self.o.seconds)]
         for port in setting.ports:
             argv += ["--port", str(port)]
         for name, pid in setting.parts.items():
             argv += ["--cpu-of", f"{name}={pid}"]
         with Child("http_load.py", argv, cores=self.cores.controller) as load:
-            found = load.expect("result", self.o.seconds + WARMUP + 120)
+            found = load.expect("result", self.o.seconds + self.o.warmup + 120)
         report = fleet.ask("report")
         found["fleet_us"] = report["cpu_us_per_request"]
         if setting.database:
@@ -161,7 +157,7 @@ class Run:
         ):
             (pid,) = server.pids
             parts = {"broker": pid}
-            idle = idle_us(pid)
+            idle = idle_us(pid, self.o.idle)
             yield (
                 Setting(
                     "embedded",
@@ -204,7 +200,7 @@ class Run:
             parts |= {"PostgreSQL": on.server.pid, "mosquitto": on.mosquitto}
             server = Server(on.mqtt, [], root=clusters.ROOT)
             fleet, _ = stack.enter_context(fleet_on(server, self.cores, things))
-            idle = idle_us(started[0].pid)
+            idle = idle_us(started[0].pid, self.o.idle)
             ports = [worker.http for worker in started]
             yield (
                 Setting(
@@ -222,12 +218,12 @@ class Run:
                 }
 
 
-def idle_us(pid: int) -> float:
+def idle_us(pid: int, seconds: float) -> float:
     """CPU microseconds a second of a process that has nothing to do."""
-    time.sleep(1.0)
+    time.sleep(min(1.0, seconds))
     before = tree_cpu_seconds(pid)
-    time.sleep(IDLE_SECONDS)
-    return round((tree_cpu_seconds(pid) - before) / IDLE_SECONDS * 1e6)
+    time.sleep(seconds)
+    return round((tree_cpu_seconds(pid) - before) / seconds * 1e6)
 
 
 def written(server: postgres.Postgres) -> float:
@@ -278,6 +274,13 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--cold", type=int, default=5000, help="things of whom each is new; 0: not measured")
     parser.add_argument("--mirrored", type=int, default=100_000, help="things of the part mirror")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each run")
+    parser.add_argument(
+        "--warmup",
+        type=float,
+        default=3.0,
+        help="seconds in which each thing is spoken to, and known to be there",
+    )
+    parser.add_argument("--idle", type=float, default=5.0, help="seconds without work that are measured")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--profile", type=Path, help="cProfile the first worker; its figures are no figures")
     parser.add_argument("--json", type=Path, help="where the JSON goes (bench/results/workers-TIME.json)")

@@ -64,6 +64,7 @@ def test_a_small_run_loses_nothing_and_ends_what_it_started(tmp_path: Path, mosq
     path = tmp_path / "workers.json"
     argv = [sys.executable, str(BENCH / "workers.py"), "--workers", "1", "--windows", "8", "--things", "20"]
     argv += ["--cold", "30", "--mirrored", "100", "--seconds", "0.5", "--repeats", "1", "--json", str(path)]
+    argv += ["--warmup", "0.5", "--idle", "0.5"]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=300)
     found = json.loads(path.read_text())
     assert [row["name"] for row in found["trips"]] == [

@@ -62,6 +62,16 @@ def test_port_0_is_any_free_one_and_it_can_be_told():
         assert sock.gettimeout() == 0
 
 
+def test_what_is_accepted_does_not_wait_and_is_looked_after():
+    with bind_tcp(Address("127.0.0.1", 0)) as sock:
+        sock.listen()
+        with socket.create_connection(sock.getsockname()):
+            accepted, _ = sock.accept()
+            with accepted:
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
 def test_a_taken_port_is_refused_and_nothing_stays_open():
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
         bind_tcp(bound_to(taken))

@@ -7,7 +7,6 @@ says what it refuses in plain text.
 
 from __future__ import annotations
 
-import socket
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -108,7 +107,6 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection in, or refuse it if there are too many."""
         super().connection_made(transport)
-        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if len(self.connections) > CONNECTIONS_MAX:
             self.refuse(TOO_MANY_CONNECTIONS, f"{CONNECTIONS_MAX} are open already")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -58,10 +57,6 @@ class Wire(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         if peer:  # a client that has reset the connection already has none
             self.peer = (str(peer[0]), int(peer[1]))
-        sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family in {socket.AF_INET, socket.AF_INET6}:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # 40 ms a round trip otherwise
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 why does not matter
         """The connection is gone."""

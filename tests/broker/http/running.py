@@ -16,6 +16,7 @@ from http.client import HTTPConnection, HTTPSConnection
 from typing import NamedTuple
 
 from support.fleet import Fleet
+from thingctl_broker.addresses import Address, bind_tcp
 from thingctl_broker.cluster.ports import Presence, Source
 from thingctl_broker.credentials import TokenStore
 from thingctl_broker.directory import Directory
@@ -58,8 +59,7 @@ class Server:
     def _serve(self, rate=None, tls=None):
         """Begin; the parts are there."""
         self.app = create_app(self.operations, self.rollouts, self.tokens, self.directory, rate=rate)
-        sock = socket.socket()
-        sock.bind(("127.0.0.1", 0))
+        sock = bind_tcp(Address("127.0.0.1", 0))
         self._trust = None if tls is None else tls.trust
         self.server = HttpServer(self.app, sock, tls=None if tls is None else tls.serve)
         self.host, self.port = self.server.address
