@@ -116,7 +116,7 @@ class PostgresServer:
                 process.wait()
 
     def close(self) -> None:
-        self.stop()
+        self.stop(hard=True)  # what a checkpoint would write goes with the directory
         shutil.rmtree(self._home, ignore_errors=True)
 
     @contextmanager
