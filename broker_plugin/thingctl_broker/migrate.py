@@ -67,7 +67,7 @@ async def move(
     may be many: those are checked one by one.
 
     Raises ValueError when the settings name no PostgreSQL, :class:`SourceError`,
-    :class:`~thingctl_broker.cluster.ports.StoreDown` and
+    :class:`~thingctl_broker.cluster.store_ports.StoreDown` and
     :class:`~thingctl_broker.postgres.schema.SchemaError`.
     """
     check_url(settings.url)

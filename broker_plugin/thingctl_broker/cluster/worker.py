@@ -16,12 +16,13 @@ from thingctl_broker.audit import TOLD, Event, note_nothing
 from thingctl_broker.clock import SystemClock
 from thingctl_broker.cluster.clock import StoreClock
 from thingctl_broker.cluster.incoming import Incoming
+from thingctl_broker.cluster.link_ports import LinkDown
 from thingctl_broker.cluster.mirror import Mirror
 from thingctl_broker.cluster.operations import ClusterOperations
-from thingctl_broker.cluster.ports import LinkDown, StoreDown
 from thingctl_broker.cluster.reach import Reach
 from thingctl_broker.cluster.requests import Requests
 from thingctl_broker.cluster.rolling import ClusterRollouts
+from thingctl_broker.cluster.store_ports import StoreDown
 from thingctl_broker.cluster.sweeping import ALIVE_SECONDS, Sweeper
 from thingctl_broker.cluster.tokens import KIND as TOKEN_KIND
 from thingctl_broker.cluster.tokens import SharedTokens

@@ -16,7 +16,7 @@ from http.client import HTTPConnection, HTTPSConnection
 from typing import NamedTuple
 
 from support.fleet import Fleet
-from thingctl_broker.cluster.ports import Presence, Source
+from thingctl_broker.cluster.link_ports import Presence, Source
 from thingctl_broker.credentials import TokenStore
 from thingctl_broker.directory import Directory
 from thingctl_broker.embedded import EmbeddedOperations
