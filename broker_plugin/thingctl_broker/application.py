@@ -27,7 +27,8 @@ from thingctl_broker.http.server import HttpServer
 from thingctl_broker.http.webhook_client import WebhookClient
 from thingctl_broker.http.webhooks import Webhooks
 from thingctl_broker.journal import JournalError, SqliteJournal
-from thingctl_broker.mqtt.front import Front, OpenGatekeeper
+from thingctl_broker.mqtt.front import Front
+from thingctl_broker.mqtt.gatekeeper import OpenGatekeeper
 from thingctl_broker.mqtt.identities import IdentityGatekeeper
 from thingctl_broker.mqtt.websocket import WebSocket
 from thingctl_broker.openings import data_dir_of, open_audit, open_http_tls, open_socket
@@ -48,7 +49,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from thingctl_broker.executions import Execution
-    from thingctl_broker.mqtt.front import Broker, Gatekeeper
+    from thingctl_broker.mqtt.amqtt_broker import Broker
+    from thingctl_broker.mqtt.gatekeeper import Gatekeeper
     from thingctl_broker.things import Kept
 
 _log = structlog.get_logger("thingctl.broker")

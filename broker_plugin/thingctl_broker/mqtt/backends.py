@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from thingctl_broker.acl import Whole
 from thingctl_broker.credentials import Scope
-from thingctl_broker.mqtt.front import Admission
+from thingctl_broker.mqtt.gatekeeper import Admission
 from thingctl_broker.mqtt.packets import ConnackCode, Refused
 
 if TYPE_CHECKING:

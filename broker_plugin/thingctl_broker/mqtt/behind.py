@@ -370,21 +370,6 @@ class Behind:
         return packet if wire_id is None else packet[:2] + wire_id.to_bytes(2, "big")
 
 
-def drop_session(broker: Any, client_id: str) -> None:
-    """Take a session away from amqtt, with all that it has subscribed to; nobody is connected with it."""
-    broker.sessions.pop(client_id, None)
-    deserted = []
-    for topic_filter, subscribers in broker.subscriptions.items():
-        for i, (session, _) in enumerate(subscribers):
-            if session.client_id == client_id:
-                del subscribers[i]
-                break
-        if not subscribers:
-            deserted.append(topic_filter)
-    for topic_filter in deserted:
-        del broker.subscriptions[topic_filter]
-
-
 def _for_amqtt(connect: Connect) -> Connect:
     """The CONNECT as amqtt is to see it.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from thingctl_broker.acl import Acl, AclSettings
 from thingctl_broker.mqtt.backends import admit_backend, is_backend
-from thingctl_broker.mqtt.front import Admission
+from thingctl_broker.mqtt.gatekeeper import Admission
 from thingctl_broker.mqtt.packets import ConnackCode, Refused
 from thingctl_broker.passwords import Busy, TooManyFailures
 
