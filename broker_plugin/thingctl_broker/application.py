@@ -18,7 +18,7 @@ from thingctl_broker.addresses import Address, bound_to
 from thingctl_broker.audit import TOLD, Audit, Event, note_nothing
 from thingctl_broker.clock import SystemClock
 from thingctl_broker.config import ConfigurationError, Settings
-from thingctl_broker.credentials import CredentialsError, TokenStore
+from thingctl_broker.credentials import CredentialsError
 from thingctl_broker.delivery import Deliveries
 from thingctl_broker.directory import Directory
 from thingctl_broker.embedded import EmbeddedOperations
@@ -41,6 +41,7 @@ from thingctl_broker.sweeper import sweep
 from thingctl_broker.table import ExecutionTable
 from thingctl_broker.things import ThingRegistry
 from thingctl_broker.tls import ServerTls, TlsError, keep_looking
+from thingctl_broker.token_store import TokenStore
 from thingctl_broker.unkept import NoJournal
 from thingctl_protocol.bundle import Bundle
 from thingctl_protocol.topics import Topics

@@ -11,14 +11,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import structlog
 
 from thingctl_broker.cluster.store_ports import StoreDown
-from thingctl_broker.credentials import (
-    ADMIN,
-    CredentialsError,
-    TokenExists,
-    TokenStore,
-    decode_token,
-    encode_token,
-)
+from thingctl_broker.credentials import ADMIN, CredentialsError, TokenExists
+from thingctl_broker.token_file import decode_token, encode_token
+from thingctl_broker.token_store import TokenStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -27,7 +27,7 @@ from thingctl_broker.cluster.sweeping import ALIVE_SECONDS, Sweeper
 from thingctl_broker.cluster.tokens import KIND as TOKEN_KIND
 from thingctl_broker.cluster.tokens import SharedTokens
 from thingctl_broker.config import ConfigurationError
-from thingctl_broker.credentials import CredentialsError, keep_admin_token
+from thingctl_broker.credentials import CredentialsError
 from thingctl_broker.directory import Directory
 from thingctl_broker.http.app import create_app
 from thingctl_broker.http.server import HttpServer
@@ -40,6 +40,7 @@ from thingctl_broker.postgres.schema import SchemaError
 from thingctl_broker.postgres.settings import shown
 from thingctl_broker.postgres.whole import PostgresStore
 from thingctl_broker.tls import keep_looking
+from thingctl_broker.token_file import keep_admin_token
 from thingctl_protocol.bundle import Bundle
 from thingctl_protocol.topics import Topics
 

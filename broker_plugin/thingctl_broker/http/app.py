@@ -45,10 +45,11 @@ if TYPE_CHECKING:
 
     from thingctl_broker.audit import Note
     from thingctl_broker.buckets import Rate
-    from thingctl_broker.credentials import Token, TokenStore
+    from thingctl_broker.credentials import Token
     from thingctl_broker.directory import Directory
     from thingctl_broker.http.compat.dialect import Dialect
     from thingctl_broker.operations import Operations, RolloutDriver
+    from thingctl_broker.token_store import TokenStore
 
 OPEN_PATHS: Final = frozenset({HEALTH, READY, OPENAPI})
 """With the console's own files, all that needs no token; also what is not there needs one."""

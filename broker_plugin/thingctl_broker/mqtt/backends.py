@@ -16,8 +16,9 @@ from thingctl_broker.mqtt.gatekeeper import Admission
 from thingctl_broker.mqtt.packets import ConnackCode, Refused
 
 if TYPE_CHECKING:
-    from thingctl_broker.credentials import Token, TokenStore
+    from thingctl_broker.credentials import Token
     from thingctl_broker.mqtt.packets import Connect
+    from thingctl_broker.token_store import TokenStore
 
 MARK: Final = "@"
 """What its user name begins with."""

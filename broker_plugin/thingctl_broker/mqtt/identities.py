@@ -17,10 +17,10 @@ from thingctl_broker.passwords import Busy, TooManyFailures
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from thingctl_broker.credentials import TokenStore
     from thingctl_broker.mqtt.packets import Connect
     from thingctl_broker.passwords import Passwords
     from thingctl_broker.things import Thing, ThingRegistry
+    from thingctl_broker.token_store import TokenStore
 
 
 class IdentityGatekeeper:
