@@ -33,13 +33,13 @@ from thingctl_broker.mqtt.identities import IdentityGatekeeper
 from thingctl_broker.mqtt.websocket import WebSocket
 from thingctl_broker.openings import data_dir_of, open_audit, open_http_tls, open_socket
 from thingctl_broker.passwords import Passwords
+from thingctl_broker.registry import ThingRegistry
 from thingctl_broker.registry_store import RegistryError, RegistryStore
 from thingctl_broker.rolling import Rollouts
 from thingctl_broker.rollout_store import RolloutStore
 from thingctl_broker.service import CommandService
 from thingctl_broker.sweeper import sweep
 from thingctl_broker.table import ExecutionTable
-from thingctl_broker.things import ThingRegistry
 from thingctl_broker.tls import ServerTls, TlsError, keep_looking
 from thingctl_broker.token_store import TokenStore
 from thingctl_broker.unkept import NoJournal
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from thingctl_broker.executions import Execution
     from thingctl_broker.mqtt.amqtt_broker import Broker
     from thingctl_broker.mqtt.gatekeeper import Gatekeeper
-    from thingctl_broker.things import Kept
+    from thingctl_broker.registry import Kept
 
 _log = structlog.get_logger("thingctl.broker")
 

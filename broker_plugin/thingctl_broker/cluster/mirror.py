@@ -15,7 +15,7 @@ import structlog
 
 from thingctl_broker.cluster.store_ports import StoreDown
 from thingctl_broker.errors import ThingExists
-from thingctl_broker.things import Kept, ThingRegistry
+from thingctl_broker.registry import Kept, ThingRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from thingctl_broker.mqtt.packets import Connect
     from thingctl_broker.passwords import Passwords
-    from thingctl_broker.things import Thing, ThingRegistry
+    from thingctl_broker.registry import ThingRegistry
+    from thingctl_broker.things import Thing
     from thingctl_broker.token_store import TokenStore
 
 
