@@ -21,7 +21,8 @@ from fleet_parts import SUCCEEDED, thing_name
 from in_process import PARAMS, TTL
 from thingctl_broker.clock import SystemClock
 from thingctl_broker.mqtt.connection import Connection
-from thingctl_broker.mqtt.front import Front, OpenGatekeeper
+from thingctl_broker.mqtt.front import Front
+from thingctl_broker.mqtt.gatekeeper import OpenGatekeeper
 from thingctl_broker.service import CommandService
 from thingctl_broker.unkept import NoJournal
 

@@ -18,7 +18,7 @@ from thingctl_protocol.messages import check_json_object, encode_request
 
 if TYPE_CHECKING:
     from thingctl_broker.param_schemas import ParamsCheck
-    from thingctl_broker.things import ThingRegistry
+    from thingctl_broker.registry import ThingRegistry
 
 _LONGEST_ID = "-" * 36
 _LATE = 2**33  # the year 2242

@@ -18,7 +18,7 @@ from thingctl_broker.addresses import Address, bound_to
 from thingctl_broker.audit import TOLD, Audit, Event, note_nothing
 from thingctl_broker.clock import SystemClock
 from thingctl_broker.config import ConfigurationError, Settings
-from thingctl_broker.credentials import CredentialsError, TokenStore
+from thingctl_broker.credentials import CredentialsError
 from thingctl_broker.delivery import Deliveries
 from thingctl_broker.directory import Directory
 from thingctl_broker.embedded import EmbeddedOperations
@@ -27,19 +27,21 @@ from thingctl_broker.http.server import HttpServer
 from thingctl_broker.http.webhook_client import WebhookClient
 from thingctl_broker.http.webhooks import Webhooks
 from thingctl_broker.journal import JournalError, SqliteJournal
-from thingctl_broker.mqtt.front import Front, OpenGatekeeper
+from thingctl_broker.mqtt.front import Front
+from thingctl_broker.mqtt.gatekeeper import OpenGatekeeper
 from thingctl_broker.mqtt.identities import IdentityGatekeeper
 from thingctl_broker.mqtt.websocket import WebSocket
 from thingctl_broker.openings import data_dir_of, open_audit, open_http_tls, open_socket
 from thingctl_broker.passwords import Passwords
+from thingctl_broker.registry import ThingRegistry
 from thingctl_broker.registry_store import RegistryError, RegistryStore
 from thingctl_broker.rolling import Rollouts
 from thingctl_broker.rollout_store import RolloutStore
 from thingctl_broker.service import CommandService
 from thingctl_broker.sweeper import sweep
 from thingctl_broker.table import ExecutionTable
-from thingctl_broker.things import ThingRegistry
 from thingctl_broker.tls import ServerTls, TlsError, keep_looking
+from thingctl_broker.token_store import TokenStore
 from thingctl_broker.unkept import NoJournal
 from thingctl_protocol.bundle import Bundle
 from thingctl_protocol.topics import Topics
@@ -48,8 +50,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from thingctl_broker.executions import Execution
-    from thingctl_broker.mqtt.front import Broker, Gatekeeper
-    from thingctl_broker.things import Kept
+    from thingctl_broker.mqtt.amqtt_broker import Broker
+    from thingctl_broker.mqtt.gatekeeper import Gatekeeper
+    from thingctl_broker.registry import Kept
 
 _log = structlog.get_logger("thingctl.broker")
 

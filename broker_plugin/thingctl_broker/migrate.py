@@ -18,7 +18,7 @@ import msgspec
 
 from thingctl_broker import webhook_secret
 from thingctl_broker.cluster.tokens import KIND as TOKEN_KIND
-from thingctl_broker.credentials import CredentialsError, encode_token, read_tokens
+from thingctl_broker.credentials import CredentialsError
 from thingctl_broker.journal import FILE as EXECUTIONS_FILE
 from thingctl_broker.journal_file import JournalError, check_whole, checked_version, lock, open_to_read
 from thingctl_broker.paths import TOKENS_FILE
@@ -30,6 +30,7 @@ from thingctl_broker.records import MIGRATIONS, SELECT, RowReader
 from thingctl_broker.registry_store import RegistryError, read_records
 from thingctl_broker.rollout_store import DIRECTORY as ROLLOUTS_DIRECTORY
 from thingctl_broker.rollouts import RolloutRecord
+from thingctl_broker.token_file import encode_token, read_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,7 +68,7 @@ async def move(
     may be many: those are checked one by one.
 
     Raises ValueError when the settings name no PostgreSQL, :class:`SourceError`,
-    :class:`~thingctl_broker.cluster.ports.StoreDown` and
+    :class:`~thingctl_broker.cluster.store_ports.StoreDown` and
     :class:`~thingctl_broker.postgres.schema.SchemaError`.
     """
     check_url(settings.url)
@@ -106,7 +107,7 @@ class _Source:
             if self._has_executions:
                 self._check_executions()
             self.registry = [(str(kind), name, value) for kind, name, value in read_records(directory)]
-            found = read_tokens(tokens)
+            found = read_tokens(tokens) or {}
             secret = webhook_secret.read(directory)
         except (JournalError, RegistryError, CredentialsError, OSError) as error:
             raise SourceError(str(error)) from None

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from thingctl_broker.events import Counters, Events
     from thingctl_broker.executions import Execution
     from thingctl_broker.overview import Minute
+    from thingctl_broker.registry import ThingRegistry
     from thingctl_broker.rollouts import Rollout, RolloutRules, State
     from thingctl_broker.table import Page, Query
-    from thingctl_broker.things import Thing, ThingRegistry
+    from thingctl_broker.things import Thing
     from thingctl_protocol.statuses import Status
 
 T = TypeVar("T")

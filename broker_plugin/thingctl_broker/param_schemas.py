@@ -20,7 +20,8 @@ from thingctl_broker.errors import InvalidCommand
 from thingctl_broker.schema_bounds import SchemaFault, check_bounds
 
 if TYPE_CHECKING:
-    from thingctl_broker.things import Thing, ThingRegistry, ThingType
+    from thingctl_broker.registry import ThingRegistry
+    from thingctl_broker.things import Thing, ThingType
     from thingctl_protocol.messages import ActionDescription
 
 SCHEMA_BYTES_MAX: Final = 64 * 1024

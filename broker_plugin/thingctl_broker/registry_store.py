@@ -22,7 +22,7 @@ import structlog
 from thingctl_broker.errors import NotKept
 from thingctl_broker.journal_file import open_to_read
 from thingctl_broker.placed import Misplaced, Placed
-from thingctl_broker.things import Kept
+from thingctl_broker.registry import Kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -28,8 +28,8 @@ from thingctl_broker.events import Change, Counters, Events, RateLimit
 from thingctl_broker.executions import Cancel, Execution, Outcome
 from thingctl_broker.idempotency import IdempotencyKeys, fingerprint
 from thingctl_broker.publishing import Publisher
+from thingctl_broker.registry import ThingRegistry
 from thingctl_broker.table import ExecutionTable, Page, Query
-from thingctl_broker.things import ThingRegistry
 from thingctl_protocol.errors import ProtocolError
 from thingctl_protocol.identifiers import IdSource, check_action_name, check_thing_name
 from thingctl_protocol.messages import (

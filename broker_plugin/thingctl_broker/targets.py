@@ -12,7 +12,7 @@ import msgspec
 from thingctl_broker.errors import InvalidCommand
 
 if TYPE_CHECKING:
-    from thingctl_broker.things import ThingRegistry
+    from thingctl_broker.registry import ThingRegistry
 
 
 class Targets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
-from thingctl_broker.cluster.ports import Handed, LinkDown, Source
+from thingctl_broker.cluster.link_ports import Handed, LinkDown, Source
 from thingctl_broker.records import Row, RowReader, to_row
 from thingctl_broker.service import CommandService
 from thingctl_broker.unkept import NoJournal
@@ -23,7 +23,7 @@ from thingctl_broker.unkept import NoJournal
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
 
-    from thingctl_broker.cluster.ports import Incoming, Presence
+    from thingctl_broker.cluster.link_ports import Incoming, Presence
     from thingctl_broker.executions import Execution
     from thingctl_broker.ports import Journal
 
@@ -121,7 +121,7 @@ class FakeClusterLink:
         self._holding: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
-    # What a worker calls (:class:`~thingctl_broker.cluster.ports.ThingLink`).
+    # What a worker calls (:class:`~thingctl_broker.cluster.link_ports.ThingLink`).
 
     async def start(self, incoming: Incoming, on_state: Callable[[bool], None]) -> None:
         """Be connected."""

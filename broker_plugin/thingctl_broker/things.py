@@ -1,29 +1,18 @@
-"""The things and the thing types that the broker knows, and whether the things are there.
-
-Pure: the caller brings the time (Unix seconds, for display), and hears by ``changed`` what
-is to be kept. Everything is a dict in memory; the store behind it is only ever written.
-"""
+"""Things and thing types: what the broker knows of one, and what can be said of it."""
 
 from __future__ import annotations
 
-import heapq
 import re
-from collections import defaultdict
-from enum import StrEnum
-from functools import lru_cache
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from thingctl_broker.errors import InvalidThing, TypeInUse, UnknownThing, UnknownThingType
-from thingctl_protocol.errors import ProtocolError
-from thingctl_protocol.identifiers import check_thing_name, is_thing_name
-from thingctl_protocol.messages import ActionDescription, Announcement
+from thingctl_broker.errors import InvalidThing
+from thingctl_protocol.identifiers import is_thing_name
+from thingctl_protocol.messages import ActionDescription, Announcement  # noqa: TC001 msgspec reads them
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
+    from collections.abc import Callable
 
 TAG_MAX: Final = 64
 """Characters of a tag."""
@@ -37,22 +26,7 @@ DESCRIPTION_MAX: Final = 1024
 TYPE_ACTIONS_MAX: Final = 256
 """Actions of one thing type."""
 
-SEEN_SECONDS: Final = 60.0
-"""How exact it is when a thing was last seen that only answers."""
-
-ANNOUNCEMENTS_SHARED: Final = 1024
-"""Different announcements that are held once, however many things say the same."""
-
 _TAG: Final = re.compile(rf"[A-Za-z0-9:_.=/-]{{1,{TAG_MAX}}}")
-
-
-class Kept(StrEnum):
-    """The records that a store keeps: one for each thing of each kind."""
-
-    THING = "thing"
-    PRESENCE = "presence"
-    ANNOUNCEMENT = "announcement"
-    TYPE = "type"
 
 
 class Definition(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -125,307 +99,6 @@ class ThingQuery(NamedTuple):
         )
 
 
-class _StoredThing(msgspec.Struct, omit_defaults=True):
-    first_seen: float
-    definition: Definition = Definition()
-    password_hash: str = ""
-
-
-class _StoredPresence(msgspec.Struct, omit_defaults=True):
-    last_seen: float | None = None
-    since: float | None = None
-    client_id: str = ""
-    online: bool = False
-
-
-class ThingRegistry:
-    """Things and thing types by name.
-
-    ``enrols``: whether a thing that connects without having been added becomes known by
-    that (open enrolment).
-    """
-
-    def __init__(self, *, enrols: bool = True, changed: Callable[[Kept, str], None] | None = None) -> None:
-        self.enrols = enrols
-        self.learns = enrols and changed is None
-        """Whether the commands of the past make their things known: nothing else remembers them."""
-        self._changed = changed if changed is not None else _nothing
-        self._things: dict[str, Thing] = {}
-        self._types: dict[str, ThingType] = {}
-        self._by_type: defaultdict[str, set[str]] = defaultdict(set)
-
-    def __len__(self) -> int:
-        return len(self._things)
-
-    def __iter__(self) -> Iterator[Thing]:
-        return iter(self._things.values())
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._things
-
-    def get(self, name: str) -> Thing | None:
-        """The thing with that name, if it is known."""
-        return self._things.get(name)
-
-    def need(self, name: str) -> Thing:
-        """The thing with that name; raises :class:`UnknownThing`."""
-        thing = self._things.get(name)
-        if thing is None:
-            raise UnknownThing(f"no thing is named {ascii(name)[:140]}")
-        return thing
-
-    def select(self, query: ThingQuery, limit: int, after: str = "") -> tuple[list[Thing], str | None]:
-        """At most ``limit`` things by name, behind ``after``, and what the next page goes on from."""
-        among: Iterable[Thing] = self
-        if query.type is not None:
-            among = (self._things[name] for name in self._by_type.get(query.type, ()))
-        found = heapq.nsmallest(
-            limit + 1,
-            (thing for thing in among if thing.name > after and query.admits(thing)),
-            key=attrgetter("name"),
-        )
-        return found[:limit], found[limit - 1].name if len(found) > limit else None
-
-    # What things do.
-
-    def know(self, name: str, at: float) -> Thing:
-        """The thing with that name, made known if it was not."""
-        thing = self._things.get(name)
-        if thing is None:
-            thing = self._things[name] = Thing(name, first_seen=at)
-            self._changed(Kept.THING, name)
-        return thing
-
-    def connected(self, name: str, client_id: str, at: float, *, anew: bool = False) -> None:
-        """Note that the thing has connected.
-
-        ``anew``: ``since`` is this connection's, too, when there was one before. Where messages
-        overtake one another, the end of that one may come later, and is known by its time.
-        """
-        thing = self.know(name, at)
-        if not thing.online or anew:
-            thing.online = True
-            thing.since = at
-        thing.client_id = client_id
-        thing.last_seen = at
-        self._changed(Kept.PRESENCE, name)
-
-    def seen(self, name: str, at: float) -> None:
-        """Note that the thing has said something; written down at most once in ``SEEN_SECONDS``."""
-        thing = self._things.get(name)
-        if thing is not None and (thing.last_seen is None or at >= thing.last_seen + SEEN_SECONDS):
-            thing.last_seen = at
-            self._changed(Kept.PRESENCE, name)
-
-    def disconnected(self, name: str, at: float) -> None:
-        """Note that the thing's last connection is gone."""
-        thing = self._things.get(name)
-        if thing is not None:
-            if thing.online:
-                thing.online = False
-                thing.since = at
-            thing.last_seen = at
-            self._changed(Kept.PRESENCE, name)
-
-    def announced(self, name: str, announcement: Announcement | None, at: float) -> None:
-        """Note what the thing says it can do; None: it withdrew that."""
-        thing = self.know(name, at)
-        thing.announcement = (
-            None if announcement is None else _announcement(msgspec.json.encode(announcement))
-        )
-        thing.last_seen = at
-        thing.checks = {}
-        self._changed(Kept.ANNOUNCEMENT, name)
-
-    # What operators do.
-
-    def define(self, name: str, definition: Definition, at: float) -> Thing:
-        """Add a thing, or say anew what it is; its credentials and its presence stay.
-
-        Raises :class:`InvalidThing` when the name or the definition cannot be.
-        """
-        try:
-            check_thing_name(name, "/name")
-        except ProtocolError as error:
-            raise InvalidThing(error.text, error.pointer) from None
-        definition = self._checked(definition)
-        thing = self._things.get(name)
-        if thing is None:
-            thing = self._things[name] = Thing(name, first_seen=at)
-        self._file(thing, definition)
-        self._changed(Kept.THING, name)
-        return thing
-
-    def set_password_hash(self, name: str, password_hash: str) -> None:
-        """Give the thing another password, or none (empty); raises :class:`UnknownThing`."""
-        self.need(name).password_hash = password_hash
-        self._changed(Kept.THING, name)
-
-    def remove(self, name: str) -> None:
-        """Forget a thing and all about it; raises :class:`UnknownThing`."""
-        thing = self.need(name)
-        self._by_type[thing.definition.type].discard(name)
-        del self._things[name]
-        for kept in (Kept.THING, Kept.PRESENCE, Kept.ANNOUNCEMENT):
-            self._changed(kept, name)
-
-    # Thing types.
-
-    @property
-    def types(self) -> dict[str, ThingType]:
-        """Every thing type by its name; not to be changed."""
-        return self._types
-
-    def need_type(self, name: str) -> ThingType:
-        """The thing type with that name; raises :class:`UnknownThingType`."""
-        thing_type = self._types.get(name)
-        if thing_type is None:
-            raise UnknownThingType(f"no thing type is named {ascii(name)[:140]}")
-        return thing_type
-
-    def type_of(self, thing: Thing) -> ThingType | None:
-        """The thing's type, if it has one."""
-        return self._types.get(thing.definition.type)
-
-    def count_of_type(self, name: str) -> int:
-        """How many things are of that type."""
-        return len(self._by_type.get(name, ()))
-
-    def put_type(self, thing_type: ThingType) -> None:
-        """Add a thing type or replace it. Its schemas have been looked at."""
-        self._types[thing_type.name] = thing_type
-        self._schemas_changed(thing_type.name)
-        self._changed(Kept.TYPE, thing_type.name)
-
-    def remove_type(self, name: str) -> None:
-        """Forget a thing type; raises :class:`UnknownThingType` or :class:`TypeInUse`."""
-        self.need_type(name)
-        if count := self.count_of_type(name):
-            raise TypeInUse(f"{count} things are of the type {name!r}")
-        del self._types[name]
-        self._changed(Kept.TYPE, name)
-
-    # What a store keeps.
-
-    def record(self, kept: Kept, name: str) -> bytes | None:
-        """What is to be kept of the thing or type at present; None: nothing (any longer)."""
-        if kept is Kept.TYPE:
-            thing_type = self._types.get(name)
-            return None if thing_type is None else msgspec.json.encode(thing_type)
-        thing = self._things.get(name)
-        if thing is None:
-            return None
-        match kept:
-            case Kept.THING:
-                return msgspec.json.encode(
-                    _StoredThing(thing.first_seen, thing.definition, thing.password_hash)
-                )
-            case Kept.PRESENCE:
-                return msgspec.json.encode(
-                    _StoredPresence(thing.last_seen, thing.since, thing.client_id, thing.online)
-                )
-            case _:
-                return None if thing.announcement is None else msgspec.json.encode(thing.announcement)
-
-    def restore(self, records: Iterable[tuple[Kept, str, bytes]]) -> int:
-        """Take in what was kept; return how many things that were.
-
-        Records of things come before those of their presence and announcement. Nothing is
-        told to ``changed``. Raises :class:`msgspec.DecodeError` for a damaged record.
-        """
-        for kept, name, record in records:
-            if kept is Kept.TYPE:
-                self._types[name] = msgspec.json.decode(record, type=ThingType)
-                continue
-            if kept is Kept.THING:
-                stored = msgspec.json.decode(record, type=_StoredThing)
-                thing = self._things[name] = Thing(
-                    name, stored.first_seen, password_hash=stored.password_hash
-                )
-                self._file(thing, stored.definition)
-                continue
-            known = self._things.get(name)
-            if known is None:
-                continue
-            if kept is Kept.ANNOUNCEMENT:
-                known.announcement = _announcement(record)
-            else:
-                presence = msgspec.json.decode(record, type=_StoredPresence)
-                # Whoever was online when the broker ended has not been since it was last seen.
-                known.last_seen, known.since = presence.last_seen, presence.since
-                known.client_id = presence.client_id
-        return len(self._things)
-
-    def mirror(self, kept: Kept, name: str, record: bytes | None) -> None:
-        """Take in one record as another process keeps it; None: it is gone.
-
-        What belongs to a thing that is not known is left alone. Nothing is told to ``changed``.
-        Raises :class:`msgspec.DecodeError` for a damaged record.
-        """
-        if kept is Kept.TYPE:
-            if record is None:
-                self._types.pop(name, None)
-            else:
-                self._types[name] = msgspec.json.decode(record, type=ThingType)
-            self._schemas_changed(name)
-            return
-        thing = self._things.get(name)
-        if kept is Kept.THING:
-            if record is not None:
-                self._mirror_thing(name, msgspec.json.decode(record, type=_StoredThing))
-            elif thing is not None:
-                self._by_type[thing.definition.type].discard(name)
-                del self._things[name]
-        elif thing is None:
-            return
-        elif kept is Kept.ANNOUNCEMENT:
-            thing.announcement = None if record is None else _announcement(record)
-            thing.checks = {}
-        elif record is not None:
-            presence = msgspec.json.decode(record, type=_StoredPresence)
-            thing.last_seen, thing.since = presence.last_seen, presence.since
-            thing.client_id, thing.online = presence.client_id, presence.online
-
-    # How it is done.
-
-    def _mirror_thing(self, name: str, stored: _StoredThing) -> None:
-        thing = self._things.get(name)
-        if thing is None:
-            thing = self._things[name] = Thing(name, stored.first_seen)
-        thing.first_seen, thing.password_hash = stored.first_seen, stored.password_hash
-        self._file(thing, stored.definition)
-
-    def _checked(self, definition: Definition) -> Definition:
-        if definition.type and definition.type not in self._types:
-            raise InvalidThing(f"no thing type is named {ascii(definition.type)[:140]}", "/type")
-        if len(definition.tags) > TAGS_MAX:
-            raise InvalidThing(f"a thing has at most {TAGS_MAX} tags", "/tags")
-        for i, tag in enumerate(definition.tags):
-            if not is_tag(tag):
-                raise InvalidThing(
-                    f"a tag is 1 to {TAG_MAX} of the characters A-Z a-z 0-9 : _ . = / -", f"/tags/{i}"
-                )
-        check_description(definition.description)
-        tags = tuple(sorted(set(definition.tags)))
-        return msgspec.structs.replace(definition, tags=tags)
-
-    def _file(self, thing: Thing, definition: Definition) -> None:
-        self._by_type[thing.definition.type].discard(thing.name)
-        thing.definition = definition
-        self._by_type[definition.type].add(thing.name)
-        thing.checks = {}
-
-    def _schemas_changed(self, type_name: str) -> None:
-        for name in self._by_type.get(type_name, ()):
-            self._things[name].checks = {}
-
-
-@lru_cache(ANNOUNCEMENTS_SHARED)
-def _announcement(record: bytes) -> Announcement:
-    """What a record says: for things with the same agent one object, which holds some ten times its bytes."""
-    return msgspec.json.decode(record, type=Announcement)
-
-
 def is_tag(text: str) -> bool:
     """Whether ``text`` can be a tag: ``[A-Za-z0-9:_.=/-]{1,64}``."""
     return _TAG.fullmatch(text) is not None
@@ -436,13 +109,25 @@ def is_type_name(text: str) -> bool:
     return is_thing_name(text)
 
 
+def checked_definition(definition: Definition) -> Definition:
+    """The definition with its tags in order, each once; whether there is such a type is not looked at.
+
+    Raises :class:`InvalidThing` when a tag or the description cannot be.
+    """
+    if len(definition.tags) > TAGS_MAX:
+        raise InvalidThing(f"a thing has at most {TAGS_MAX} tags", "/tags")
+    for i, tag in enumerate(definition.tags):
+        if not is_tag(tag):
+            raise InvalidThing(
+                f"a tag is 1 to {TAG_MAX} of the characters A-Z a-z 0-9 : _ . = / -", f"/tags/{i}"
+            )
+    check_description(definition.description)
+    return msgspec.structs.replace(definition, tags=tuple(sorted(set(definition.tags))))
+
+
 def check_description(text: str) -> None:
     """Raise :class:`InvalidThing` when ``text`` cannot be a description."""
     if len(text) > DESCRIPTION_MAX:
         raise InvalidThing(f"a description has at most {DESCRIPTION_MAX} characters", "/description")
     if not text.isprintable():
         raise InvalidThing("a description is one line of printable characters", "/description")
-
-
-def _nothing(*_: Any) -> None:
-    """Keep nothing."""

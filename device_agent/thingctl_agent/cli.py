@@ -124,7 +124,7 @@ def _attribute(flag: str) -> str:
 def _check(arguments: Any) -> int:
     from thingctl_agent.doctor import check  # noqa: PLC0415
 
-    return check(arguments)
+    return check(arguments.config, overrides(arguments), arguments.files)
 
 
 def _run(arguments: Any) -> int:

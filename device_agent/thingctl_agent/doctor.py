@@ -26,17 +26,18 @@ if TYPE_CHECKING:
 OK, NOTE, WRONG = "ok   ", "note ", "WRONG"
 
 
-def check(arguments: Any) -> int:
-    """Run all checks and print what they find; returns 1 if anything is wrong, else 0."""
-    from thingctl_agent.cli import overrides  # noqa: PLC0415 - the command imports this module
+def check(path: str | None, settings: dict[str, Any], files: list[str]) -> int:
+    """Run all checks and print what they find; returns 1 if anything is wrong, else 0.
 
+    ``path``: of the config; ``settings`` win over it. ``files``: with agents in them.
+    """
     try:
-        config = load(arguments.config, os.environ, **overrides(arguments))
+        config = load(path, os.environ, **settings)
     except ConfigError as error:
         print(f"{WRONG} {error}")
         return 1
     wrong = 0
-    for verdict, text in findings(config, arguments.files):
+    for verdict, text in findings(config, files):
         print(f"{verdict} {text}", flush=True)
         wrong += verdict == WRONG
     print("\nall is well" if not wrong else f"\n{wrong} thing(s) to mend")

@@ -1,17 +1,14 @@
 """The agent's one loop: it reads the clocks, waits, and does what the session wants done.
 
 The session, the journal and the MQTT connection belong to its thread. Handlers and the
-thread that dials say what they have to say through :meth:`Loop.post`.
+thread that dials say what they have to say through its inbox.
 """
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import os
-import select
 import signal
-import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +19,7 @@ from thingctl_agent.backoff import Backoff
 from thingctl_agent.dialer import Dialer
 from thingctl_agent.effects import Interrupt, Note, Publish, Save, Start
 from thingctl_agent.extras import ANNOUNCEMENT, TOPICS, Extras
+from thingctl_agent.inbox import Inbox
 from thingctl_agent.session import ANNOUNCEMENT as ANNOUNCEMENT_RECEIPT
 from thingctl_agent.systemd import Notifier
 
@@ -69,14 +67,10 @@ class Loop:
         self._workers: Workers | None = None  # until the first command: an idle agent is small
         self._extras = Extras(announce=config.announce)
         self._backoff = Backoff(_draw)
-        self._dialer = Dialer(config, self, self.post, self._dialed)
+        self._inbox = Inbox()
+        self._dialer = Dialer(config, self, self._inbox.post, self._dialed)
         self._connection: Connection | None = None
         self._dial_at = 0.0
-        self._inbox: collections.deque[Callable[[], None]] = collections.deque()
-        self._poll = select.poll()
-        self._registered = -1
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._poll.register(self._wake_read, select.POLLIN)
         self._watchdog_at = 0.0 if self._notifier.watchdog_interval else _NEVER
         self._stop_at: float | None = None
         self._abandoned = False
@@ -87,42 +81,42 @@ class Loop:
 
     # -- from any thread
 
-    def post(self, what: Callable[[], None]) -> None:
-        """Have ``what`` called by the loop, soon."""
-        self._inbox.append(what)
-        self._wake()
-
     def stop(self) -> None:
         """Have the loop end: handlers get a moment, responses are sent, the announcement withdrawn."""
-        self.post(self._begin_to_stop)
+        self._inbox.post(self._begin_to_stop)
 
     def progress(self, execution_id: str, percent: float | None, message: str | None) -> None:
         """A handler says how far it has come."""
-        self.post(lambda: self._do(self._session.progress(execution_id, percent, message, boot.since_boot())))
+        self._inbox.post(
+            lambda: self._do(self._session.progress(execution_id, percent, message, boot.since_boot()))
+        )
 
     def save(self, execution_id: str, value: bytes) -> None:
         """A handler wants a value kept."""
-        self.post(lambda: self._do(self._session.keep(execution_id, value)))
+        self._inbox.post(lambda: self._do(self._session.keep(execution_id, value)))
 
     def _on_finished(self, execution_id: str, outcome: Outcome) -> None:
         def finish() -> None:
             now = boot.since_boot()
             self._do(self._session.finished(execution_id, outcome, now, self._wall))
 
-        self.post(finish)
+        self._inbox.post(finish)
 
     def _on_failed(self, execution_id: str, error: BaseException) -> None:
         self._log.error("handler failed", executionId=execution_id, exc_info=error)
-
-    def _wake(self) -> None:
-        with contextlib.suppress(OSError):  # full: it will wake up anyway; or closed: it has ended
-            os.write(self._wake_write, b"\0")
 
     # -- the loop
 
     def run(self, boot_id: str) -> int:
         """Run until stopped; returns the number of handlers that did not end."""
-        restore = self._take_signals()
+        # With renewed certificates a new connection is needed: that is what SIGHUP is for.
+        restore = self._inbox.take_signals(
+            {
+                signal.SIGTERM: self._begin_to_stop,
+                signal.SIGINT: self._begin_to_stop,
+                signal.SIGHUP: self._reconnect,
+            }
+        )
         try:
             now = boot.since_boot()
             trusted = self._journal is not None and self._journal.trusted
@@ -148,10 +142,10 @@ class Loop:
             return True
         if self._idle and now >= self._dial_at:
             self._dialer.dial()
-        readable = self._wait(self._next_due() - now)
+        readable = self._inbox.wait(self._next_due() - now, self._connection)
         now = boot.since_boot()
-        while self._inbox:
-            self._survive(self._inbox.popleft())
+        while (what := self._inbox.take()) is not None:
+            self._survive(what)
         connection = self._connection
         if connection is not None and (readable or connection.wants_write or now >= connection.next_due):
             connection.serve(now, readable=readable)
@@ -187,29 +181,6 @@ class Loop:
         if self._stop_at is not None:
             times.append(self._stop_at + (STOP_WITHIN if self._abandoned else HANDLERS_GRACE))
         return min(times)
-
-    def _wait(self, seconds: float) -> bool:
-        """Wait for something to happen; returns whether the connection has something to read."""
-        self._register()
-        timeout = None if seconds == _NEVER else max(0, int(seconds * 1000) + 1)
-        readable = False
-        for descriptor, _ in self._poll.poll(timeout):
-            if descriptor == self._wake_read:
-                with contextlib.suppress(BlockingIOError):
-                    os.read(self._wake_read, 4096)
-            else:
-                readable = True
-        return readable
-
-    def _register(self) -> None:
-        connection = self._connection
-        descriptor = -1 if connection is None else connection.fileno()
-        if self._registered not in {-1, descriptor}:
-            with contextlib.suppress(KeyError, OSError):
-                self._poll.unregister(self._registered)
-        self._registered = descriptor
-        if connection is not None and descriptor != -1:
-            self._poll.register(descriptor, select.POLLIN | (select.POLLOUT if connection.wants_write else 0))
 
     # -- effects
 
@@ -340,25 +311,6 @@ class Loop:
         return time.time() if self._config.wall_clock == "trust" else None
 
     # -- stopping
-
-    def _take_signals(self) -> Callable[[], None]:
-        """SIGTERM and SIGINT stop, SIGHUP connects anew (with renewed certificates)."""
-        if threading.current_thread() is not threading.main_thread():
-            return lambda: None
-        handlers = {
-            signal.SIGTERM: lambda *_: self._inbox.append(self._begin_to_stop),
-            signal.SIGINT: lambda *_: self._inbox.append(self._begin_to_stop),
-            signal.SIGHUP: lambda *_: self._inbox.append(self._reconnect),
-        }
-        old = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-        old_descriptor = signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-
-        def restore() -> None:
-            signal.set_wakeup_fd(old_descriptor)
-            for number, handler in old.items():
-                signal.signal(number, handler)
-
-        return restore
 
     def _reconnect(self) -> None:
         self._dial_at = 0.0

@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import queue
 import time
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from thingctl_agent.effects import Effect, Interrupt, Note, Publish, Save, Start
 from thingctl_agent.history import History
@@ -32,10 +32,10 @@ from thingctl_protocol.statuses import TERMINAL, Status
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from thingctl_agent.agent import Agent
     from thingctl_agent.calls import Limits
     from thingctl_agent.history import Record
     from thingctl_agent.outcome import Outcome
+    from thingctl_agent.registry import Registry
 
 
 class Reply:
@@ -75,6 +75,15 @@ class Reply:
         return f"Reply({self._last!r})"
 
 
+class HasActions(Protocol):
+    """What can be put on a device: an :class:`~thingctl_agent.agent.Agent`."""
+
+    @property
+    def registry(self) -> Registry:
+        """Its actions."""
+        ...
+
+
 class Device:
     """A device with an agent on it, reachable by function calls.
 
@@ -82,10 +91,10 @@ class Device:
     ``records``: what a device would have written to its journal.
     """
 
-    def __init__(self, agent: Agent, thing: str = "test-1", *, limits: Limits | None = None) -> None:
+    def __init__(self, agent: HasActions, thing: str = "test-1", *, limits: Limits | None = None) -> None:
         self.errors: list[BaseException] = []
         self.records: list[Record] = []
-        self._agent = agent
+        self._registry = agent.registry
         self._ids = IdSource()
         self._published: dict[str, list[dict[str, Any]]] = {}
         self._events: queue.SimpleQueue[Callable[[], list[Effect]]] = queue.SimpleQueue()
@@ -202,7 +211,7 @@ class Device:
                     if receipt is not None:
                         self._events.put(lambda receipt=receipt: self._session.acknowledged(receipt))  # type: ignore[misc]
                 case Start(_, action):
-                    found = self._agent.registry.get(action)
+                    found = self._registry.get(action)
                     assert found is not None
                     self._workers.start(effect, found)
                 case Interrupt(execution_id):

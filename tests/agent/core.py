@@ -152,3 +152,22 @@ def notes(effects: Iterable[Effect]) -> list[str]:
 
 def saved(effects: Iterable[Effect]) -> list[tuple[str, bool]]:
     return [(type(e.record).__name__, e.flush) for e in effects if isinstance(e, Save)]
+
+
+def restarted(
+    core: Core,
+    actions: Registry | None = None,
+    *,
+    boot_id: str = "boot-1",
+    trusted: bool = True,
+    wall: bool = True,
+) -> Core:
+    """What a new agent does with the records of an old one."""
+    history = History()
+    history.boot_id = "boot-1"
+    for record in core.records:
+        history.apply(record)
+    new = Core(actions or core.session._registry, history=history, connected=False, wall=wall)
+    new.now = core.now
+    new.recover(boot_id, trusted=trusted)
+    return new

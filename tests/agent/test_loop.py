@@ -53,8 +53,8 @@ def make():
 
     yield loop
     for one in made:
-        os.close(one._wake_read)
-        os.close(one._wake_write)
+        os.close(one._inbox._wake_read)
+        os.close(one._inbox._wake_write)
 
 
 def run(loop):
@@ -89,9 +89,9 @@ def test_the_watchdog_is_fed_from_the_loop(make):
 def test_what_raises_in_the_loop_does_not_end_it(make):
     loop = make()
     thread, _ = run(loop)
-    loop.post(lambda: 1 / 0)
+    loop._inbox.post(lambda: 1 / 0)
     answered = threading.Event()
-    loop.post(answered.set)
+    loop._inbox.post(answered.set)
     assert answered.wait(5)
     loop.stop()
     thread.join(5)

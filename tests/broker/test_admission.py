@@ -4,7 +4,8 @@ import pytest
 
 from thingctl_broker.admission import Admission, ServiceSettings
 from thingctl_broker.errors import InvalidCommand, ThingDisabled, UnknownThing
-from thingctl_broker.things import Definition, ThingRegistry
+from thingctl_broker.registry import ThingRegistry
+from thingctl_broker.things import Definition
 from thingctl_protocol.limits import PAYLOAD_MAX
 from thingctl_protocol.messages import ActionDescription, Announcement
 

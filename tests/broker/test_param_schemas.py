@@ -8,8 +8,9 @@ import pytest
 from thingctl_broker import param_schemas
 from thingctl_broker.errors import InvalidCommand
 from thingctl_broker.param_schemas import ParamSchemas, check_schema, check_type
+from thingctl_broker.registry import ThingRegistry
 from thingctl_broker.schema_bounds import SchemaFault
-from thingctl_broker.things import Definition, ThingRegistry, ThingType
+from thingctl_broker.things import Definition, ThingType
 from thingctl_protocol.messages import ActionDescription, Announcement
 
 

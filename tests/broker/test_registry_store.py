@@ -9,8 +9,9 @@ import pytest
 from support.waits import eventually
 from thingctl_broker import registry_store
 from thingctl_broker.errors import NotKept
+from thingctl_broker.registry import ThingRegistry
 from thingctl_broker.registry_store import REGISTRY_FILE, RegistryError, RegistryStore
-from thingctl_broker.things import Definition, ThingRegistry, ThingType
+from thingctl_broker.things import Definition, ThingType
 
 
 class Kept:

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from thingctl_broker.errors import InvalidCommand
+from thingctl_broker.registry import ThingRegistry
 from thingctl_broker.targets import Targets, resolve
-from thingctl_broker.things import ThingRegistry
 
 
 @pytest.fixture

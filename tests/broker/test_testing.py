@@ -7,7 +7,7 @@ import pytest
 from broker_support import AT, NOW, HeldJournal, make_execution
 from support.cluster import Worker
 from support.waits import eventually
-from thingctl_broker.cluster.ports import Handed, LinkDown, Presence, Source
+from thingctl_broker.cluster.link_ports import Handed, LinkDown, Presence, Source
 from thingctl_broker.testing import (
     FakeClusterLink,
     InMemoryJournal,

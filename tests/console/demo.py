@@ -13,7 +13,6 @@ import threading
 import time
 from contextlib import contextmanager
 
-from thingctl_broker.credentials import TokenStore
 from thingctl_broker.directory import Directory
 from thingctl_broker.embedded import EmbeddedOperations
 from thingctl_broker.http.app import create_app
@@ -23,6 +22,7 @@ from thingctl_broker.rolling import Rollouts
 from thingctl_broker.service import CommandService
 from thingctl_broker.table import ExecutionTable
 from thingctl_broker.testing import InMemoryLink
+from thingctl_broker.token_store import TokenStore
 from thingctl_broker.unkept import NoJournal
 
 TOKEN = "tctl_a-token-for-the-demonstration-0123456789"

@@ -13,7 +13,8 @@ from support.wire import RawClient
 from thingctl_broker.addresses import Address, bind_tcp, bound_to
 from thingctl_broker.application import Application
 from thingctl_broker.clock import SystemClock
-from thingctl_broker.mqtt.front import Front, Gatekeeper, OpenGatekeeper
+from thingctl_broker.mqtt.front import Front
+from thingctl_broker.mqtt.gatekeeper import Gatekeeper, OpenGatekeeper
 from thingctl_broker.mqtt.limits import FrontLimits
 from thingctl_broker.ports import Clock, Journal
 from thingctl_broker.service import CommandService

@@ -20,7 +20,7 @@ from agent.harness import Mosquitto, mosquitto, need_mosquitto
 from support.cluster import TOPICS, Worker, settings
 from support.processes import process, until_said
 from support.waits import eventually
-from thingctl_broker.cluster.ports import Handed, LinkDown, Presence, Source
+from thingctl_broker.cluster.link_ports import Handed, LinkDown, Presence, Source
 from thingctl_broker.config import ConfigurationError
 from thingctl_broker.mqtt.cluster.link import ClusterLink
 from thingctl_broker.pki import Authority, utc_now

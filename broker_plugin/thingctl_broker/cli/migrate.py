@@ -37,7 +37,7 @@ def migrate(
     import asyncio  # noqa: PLC0415 the client commands must start fast
 
     try:
-        from thingctl_broker.cluster.ports import StoreDown  # noqa: PLC0415
+        from thingctl_broker.cluster.store_ports import StoreDown  # noqa: PLC0415
         from thingctl_broker.migrate import SourceError, move  # noqa: PLC0415
         from thingctl_broker.postgres.schema import SchemaError  # noqa: PLC0415
         from thingctl_broker.postgres.settings import StoreSettings  # noqa: PLC0415

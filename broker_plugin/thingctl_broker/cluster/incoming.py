@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from thingctl_broker.buckets import Buckets, Rate
-from thingctl_broker.cluster.ports import Source
+from thingctl_broker.cluster.link_ports import Source
 from thingctl_broker.events import Change, RateLimit
 from thingctl_broker.executions import Outcome
 from thingctl_broker.service import OUTCOME_COUNTERS
@@ -17,11 +17,12 @@ from thingctl_protocol.messages import decode_announcement, decode_response
 from thingctl_protocol.statuses import Status
 
 if TYPE_CHECKING:
+    from thingctl_broker.cluster.link_ports import Presence, ThingLink
     from thingctl_broker.cluster.mirror import Mirror
     from thingctl_broker.cluster.operations import ClusterOperations
-    from thingctl_broker.cluster.ports import ExecutionStore, Presence, ThingLink
     from thingctl_broker.cluster.reach import Reach
     from thingctl_broker.cluster.requests import Requests
+    from thingctl_broker.cluster.store_ports import ExecutionStore
 
 ANSWERS_MAX: Final = 16
 """Responses to one execution that are being kept at a time; of verdicts twice as many."""
@@ -56,7 +57,7 @@ class Incoming:
         self._sayings = Buckets(SAYINGS)
 
     async def responded(self, thing: str, execution_id: str, payload: bytes) -> None:
-        """A thing has answered. Raises :class:`~thingctl_broker.cluster.ports.StoreDown`."""
+        """A thing has answered. Raises :class:`~thingctl_broker.cluster.store_ports.StoreDown`."""
         self._mirror.things.seen(thing, self._operations.unix())
         if self._reach.arrived(thing):
             self._requests.offer(thing)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from thingctl_broker.cluster.ports import Canceled, Responded, StoreDown
+from thingctl_broker.cluster.store_ports import Canceled, Responded, StoreDown
 from thingctl_broker.errors import IdempotencyConflict, QueueFull
 from thingctl_broker.executions import Cancel, Outcome
 from thingctl_broker.overview import Overview
@@ -16,7 +16,7 @@ from thingctl_broker.table import ExecutionTable
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from thingctl_broker.cluster.ports import Heard
+    from thingctl_broker.cluster.store_ports import Heard
     from thingctl_broker.executions import Execution
     from thingctl_broker.overview import Minute
     from thingctl_broker.ports import Clock

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import structlog
 
-from thingctl_broker.cluster.ports import StoreDown
+from thingctl_broker.cluster.store_ports import StoreDown
 from thingctl_broker.errors import ThingExists
-from thingctl_broker.things import Kept, ThingRegistry
+from thingctl_broker.registry import Kept, ThingRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from thingctl_broker.cluster.ports import Documents
+    from thingctl_broker.cluster.store_ports import Documents
     from thingctl_broker.things import Thing
 
 KINDS: Final = (Kept.TYPE, Kept.THING, Kept.PRESENCE, Kept.ANNOUNCEMENT)

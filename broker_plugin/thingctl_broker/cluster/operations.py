@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import structlog
 
 from thingctl_broker.admission import Admission, ServiceSettings
-from thingctl_broker.cluster.ports import LinkDown
+from thingctl_broker.cluster.link_ports import LinkDown
 from thingctl_broker.errors import (
     AlreadyEnded,
     InvalidCommand,
@@ -31,10 +31,11 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable, Mapping, Sequence
 
+    from thingctl_broker.cluster.link_ports import ThingLink
     from thingctl_broker.cluster.mirror import Mirror
-    from thingctl_broker.cluster.ports import ExecutionStore, ThingLink
     from thingctl_broker.cluster.reach import Reach
     from thingctl_broker.cluster.requests import Requests
+    from thingctl_broker.cluster.store_ports import ExecutionStore
     from thingctl_broker.overview import Minute
     from thingctl_broker.ports import Clock
     from thingctl_broker.table import Page

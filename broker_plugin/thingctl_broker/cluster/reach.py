@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from thingctl_broker.things import ThingRegistry
+    from thingctl_broker.registry import ThingRegistry
 
 BELIEVED_SECONDS: Final = 5.0
 """How long a thing that nobody could be found for is taken to be away."""

@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from thingctl_broker.cluster.ports import Handed, LinkDown, StoreDown
+from thingctl_broker.cluster.link_ports import Handed, LinkDown
+from thingctl_broker.cluster.store_ports import StoreDown
 from thingctl_broker.events import Change
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from thingctl_broker.cluster.ports import ExecutionStore, ThingLink
+    from thingctl_broker.cluster.link_ports import ThingLink
     from thingctl_broker.cluster.reach import Reach
+    from thingctl_broker.cluster.store_ports import ExecutionStore
     from thingctl_broker.executions import Execution
     from thingctl_broker.ports import Clock
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from thingctl_broker.cluster.operations import LIVE
-from thingctl_broker.cluster.ports import StoreDown
+from thingctl_broker.cluster.store_ports import StoreDown
 from thingctl_broker.errors import NotAccepting, ServiceError, UnknownCommand, WrongMove
 from thingctl_broker.origin import NOBODY, Origin, origin
 from thingctl_broker.rollouts import FAILURES, Rollout, RolloutRecord, State
@@ -24,7 +24,7 @@ from thingctl_protocol.statuses import TERMINAL
 
 if TYPE_CHECKING:
     from thingctl_broker.cluster.operations import ClusterOperations
-    from thingctl_broker.cluster.ports import ExecutionStore, RolloutRows
+    from thingctl_broker.cluster.store_ports import ExecutionStore, RolloutRows
     from thingctl_broker.executions import Execution
     from thingctl_broker.rollouts import RolloutRules
 

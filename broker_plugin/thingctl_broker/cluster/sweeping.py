@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from thingctl_broker.cluster.ports import LinkDown
+from thingctl_broker.cluster.link_ports import LinkDown
 from thingctl_broker.errors import NotAccepting
 from thingctl_broker.events import Change
 
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from thingctl_broker.cluster.clock import StoreClock
+    from thingctl_broker.cluster.link_ports import ThingLink
     from thingctl_broker.cluster.mirror import Mirror
     from thingctl_broker.cluster.operations import ClusterOperations
-    from thingctl_broker.cluster.ports import ExecutionStore, ThingLink, Workers
     from thingctl_broker.cluster.requests import Requests
+    from thingctl_broker.cluster.store_ports import ExecutionStore, Workers
 
 EXPIRE_MAX: Final = 1000
 LONGEST_SLEEP: Final = 1.0

@@ -1,6 +1,6 @@
 """Fakes that ship: what workers share, in memory, so that they can be driven without a database.
 
-Several workers may share one of each. It tells every :class:`~thingctl_broker.cluster.ports.Heard`
+Several workers may share one of each. It tells every :class:`~thingctl_broker.cluster.store_ports.Heard`
 that listens of what has changed, as a database does, and fails by order of the test
 (:class:`~thingctl_broker.cluster.memory.Shared`).
 """

@@ -10,20 +10,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
-from thingctl_broker.cluster.ports import StoreDown
-from thingctl_broker.credentials import (
-    ADMIN,
-    CredentialsError,
-    TokenExists,
-    TokenStore,
-    decode_token,
-    encode_token,
-)
+from thingctl_broker.cluster.store_ports import StoreDown
+from thingctl_broker.credentials import ADMIN, CredentialsError, TokenExists
+from thingctl_broker.token_file import decode_token, encode_token
+from thingctl_broker.token_store import TokenStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from thingctl_broker.cluster.ports import Documents
+    from thingctl_broker.cluster.store_ports import Documents
     from thingctl_broker.credentials import Token
 
 KIND: Final = "token"
@@ -59,7 +54,7 @@ class SharedTokens(TokenStore):
     async def load(self) -> None:
         """Take in every token; the first worker of all makes the admin token.
 
-        Raises :class:`~thingctl_broker.cluster.ports.StoreDown` or
+        Raises :class:`~thingctl_broker.cluster.store_ports.StoreDown` or
         :class:`~thingctl_broker.credentials.CredentialsError`.
         """
         records = await self._read()

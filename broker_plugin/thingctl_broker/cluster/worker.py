@@ -16,17 +16,18 @@ from thingctl_broker.audit import TOLD, Event, note_nothing
 from thingctl_broker.clock import SystemClock
 from thingctl_broker.cluster.clock import StoreClock
 from thingctl_broker.cluster.incoming import Incoming
+from thingctl_broker.cluster.link_ports import LinkDown
 from thingctl_broker.cluster.mirror import Mirror
 from thingctl_broker.cluster.operations import ClusterOperations
-from thingctl_broker.cluster.ports import LinkDown, StoreDown
 from thingctl_broker.cluster.reach import Reach
 from thingctl_broker.cluster.requests import Requests
 from thingctl_broker.cluster.rolling import ClusterRollouts
+from thingctl_broker.cluster.store_ports import StoreDown
 from thingctl_broker.cluster.sweeping import ALIVE_SECONDS, Sweeper
 from thingctl_broker.cluster.tokens import KIND as TOKEN_KIND
 from thingctl_broker.cluster.tokens import SharedTokens
 from thingctl_broker.config import ConfigurationError
-from thingctl_broker.credentials import CredentialsError, keep_admin_token
+from thingctl_broker.credentials import CredentialsError
 from thingctl_broker.directory import Directory
 from thingctl_broker.http.app import create_app
 from thingctl_broker.http.server import HttpServer
@@ -39,6 +40,7 @@ from thingctl_broker.postgres.schema import SchemaError
 from thingctl_broker.postgres.settings import shown
 from thingctl_broker.postgres.whole import PostgresStore
 from thingctl_broker.tls import keep_looking
+from thingctl_broker.token_file import keep_admin_token
 from thingctl_protocol.bundle import Bundle
 from thingctl_protocol.topics import Topics
 

@@ -19,11 +19,12 @@ from thingctl_broker.audit import note_nothing
 from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.auth import needs, scope_of
 from thingctl_broker.http.callers import Callers
+from thingctl_broker.http.calls import OPENAPI
 from thingctl_broker.http.compat.graph import Graph
 from thingctl_broker.http.compat.navixy import Navixy
 from thingctl_broker.http.console import Console
 from thingctl_broker.http.errors import INTERNAL_ERROR, METHOD_NOT_ALLOWED, UNAUTHORIZED, Problem, problem_of
-from thingctl_broker.http.openapi import OPENAPI, describe
+from thingctl_broker.http.openapi import describe
 from thingctl_broker.http.queries import Parameters
 from thingctl_broker.http.routes_authentication import Authentications
 from thingctl_broker.http.routes_commands import COMMANDS, Commands
@@ -44,10 +45,11 @@ if TYPE_CHECKING:
 
     from thingctl_broker.audit import Note
     from thingctl_broker.buckets import Rate
-    from thingctl_broker.credentials import Token, TokenStore
+    from thingctl_broker.credentials import Token
     from thingctl_broker.directory import Directory
     from thingctl_broker.http.compat.dialect import Dialect
     from thingctl_broker.operations import Operations, RolloutDriver
+    from thingctl_broker.token_store import TokenStore
 
 OPEN_PATHS: Final = frozenset({HEALTH, READY, OPENAPI})
 """With the console's own files, all that needs no token; also what is not there needs one."""

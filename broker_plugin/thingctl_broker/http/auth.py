@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Scope as AsgiScope
 
-    from thingctl_broker.credentials import Token, TokenStore
+    from thingctl_broker.credentials import Token
     from thingctl_broker.executions import Execution
+    from thingctl_broker.token_store import TokenStore
 
 _Self = TypeVar("_Self")
 _Answer = TypeVar("_Answer")

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
     from starlette.types import Scope
 
-    from thingctl_broker.credentials import Token, TokenStore
+    from thingctl_broker.credentials import Token
     from thingctl_broker.events import Counters
+    from thingctl_broker.token_store import TokenStore
 
 FAILURES: Final = Rate(per_second=5.0, burst=100)
 """Requests without a valid token that one address may make, loopback excepted."""

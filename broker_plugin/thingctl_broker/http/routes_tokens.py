@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from thingctl_broker.audit import Note
-    from thingctl_broker.credentials import TokenStore
+    from thingctl_broker.token_store import TokenStore
 
 TOKENS: Final = "/api/v1/tokens"
 ME: Final = "/api/v1/me"

@@ -16,7 +16,8 @@ from thingctl_protocol.bundle import Bundle, encode_bundle
 from thingctl_protocol.messages import ActionDescription, Announcement
 
 if TYPE_CHECKING:
-    from thingctl_broker.things import Thing, ThingRegistry
+    from thingctl_broker.registry import ThingRegistry
+    from thingctl_broker.things import Thing
 
 
 class ThingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

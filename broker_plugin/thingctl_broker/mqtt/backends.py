@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 from thingctl_broker.acl import Whole
 from thingctl_broker.credentials import Scope
-from thingctl_broker.mqtt.front import Admission
+from thingctl_broker.mqtt.gatekeeper import Admission
 from thingctl_broker.mqtt.packets import ConnackCode, Refused
 
 if TYPE_CHECKING:
-    from thingctl_broker.credentials import Token, TokenStore
+    from thingctl_broker.credentials import Token
     from thingctl_broker.mqtt.packets import Connect
+    from thingctl_broker.token_store import TokenStore
 
 MARK: Final = "@"
 """What its user name begins with."""

@@ -7,8 +7,7 @@ answered), then every such packet, whole, through its public external-listener A
 What comes back is looked at packet by packet, because the two share one connection:
 
 - amqtt's CONNACK is swallowed, the client has had one;
-- packet identifiers: the front counts down from 65535, amqtt up from 1. Should they meet,
-  amqtt's is exchanged for a free one on the way out and back again on the way in;
+- a packet identifier that the front uses is exchanged (``exchange``);
 - a SUBACK for a SUBSCRIBE of which the front took some filters is merged;
 - what amqtt sends before its message loop runs is what it has kept: of that, retained
   messages that nobody asked for are dropped, and kept ones lose their RETAIN flag.
@@ -31,7 +30,7 @@ import structlog
 from amqtt.errors import AMQTTError
 
 from thingctl_broker.mqtt.adapters import Inlet, Outlet
-from thingctl_broker.mqtt.limits import IDENTIFIERS_HALF
+from thingctl_broker.mqtt.exchange import Exchange
 from thingctl_broker.mqtt.packets import (
     PacketType,
     encode_connect,
@@ -100,15 +99,13 @@ class Behind:
         self._connect = connect
         self._write = write
         self._close = close
-        self._taken_ids = taken_ids
         self._connected = False
         self._runs = False  # whether amqtt's message loop does
         self._waits = True  # for an UNSUBACK, until which amqtt gets nothing more
         self._held: deque[bytes] = deque()
         self._gone = False
         self._left = False
-        self._wire_ids: dict[int, int] = {}  # in flight to the client: on the wire -> amqtt's
-        self._exchanged: dict[int, int] = {}  # amqtt's -> on the wire, where they differ
+        self._in_flight = Exchange(taken_ids)
         self._qos2: set[int] = set()  # in flight from the client, not released yet
         # Of a kept session, by identifier. None: amqtt waits for the release; otherwise it waits for amqtt.
         self._recovering: dict[int, bytes | None] = {}
@@ -156,13 +153,9 @@ class Behind:
 
     def feed_answer(self, kind: PacketType, packet_id: int) -> None:
         """Hand amqtt a PUBACK, PUBREC or PUBCOMP: its own identifier put back in."""
-        original = self._wire_ids.get(packet_id)
-        if original is None:
-            return  # the answer to nothing
-        if kind is not PacketType.PUBREC:
-            del self._wire_ids[packet_id]
-            self._exchanged.pop(original, None)
-        self._inlet.feed(_ENCODE_ANSWER[kind](original))
+        original = self._in_flight.answered(packet_id, ends=kind is not PacketType.PUBREC)
+        if original is not None:
+            self._inlet.feed(_ENCODE_ANSWER[kind](original))
 
     def may_subscribe(self, topic_filter: str, limit: int) -> bool:
         """Whether the client may have this filter, having ``limit`` at most; if so, it counts from now on."""
@@ -206,7 +199,7 @@ class Behind:
 
     def is_taken(self, packet_id: int) -> bool:
         """Whether amqtt has that identifier on the wire."""
-        return packet_id in self._wire_ids
+        return packet_id in self._in_flight
 
     async def _run(self, outlet: Outlet) -> None:
         handed_over.set(True)
@@ -348,41 +341,15 @@ class Behind:
         start = _body_start(packet)
         at = start + 2 + int.from_bytes(packet[start : start + 2], "big")
         packet_id = int.from_bytes(packet[at : at + 2], "big")
-        if self._wire_ids.get(packet_id) == packet_id:
-            return packet  # amqtt has given it up, and sends something else by it
-        if len(self._wire_ids) >= IDENTIFIERS_HALF:
+        wire_id = self._in_flight.sent(packet_id)
+        if wire_id is None:
             self._close("acknowledges nothing")
             return b""
-        if packet_id not in self._taken_ids and packet_id not in self._wire_ids:
-            self._wire_ids[packet_id] = packet_id
-            return packet
-        free = next(
-            candidate
-            for candidate in range(0xFFFF, 0, -1)
-            if candidate not in self._taken_ids and candidate not in self._wire_ids
-        )
-        self._wire_ids[free] = packet_id
-        self._exchanged[packet_id] = free
-        return packet[:at] + free.to_bytes(2, "big") + packet[at + 2 :]
+        return packet if wire_id == packet_id else packet[:at] + wire_id.to_bytes(2, "big") + packet[at + 2 :]
 
     def _with_wire_id(self, packet: bytes) -> bytes:
-        wire_id = self._exchanged.get(int.from_bytes(packet[2:4], "big"))
-        return packet if wire_id is None else packet[:2] + wire_id.to_bytes(2, "big")
-
-
-def drop_session(broker: Any, client_id: str) -> None:
-    """Take a session away from amqtt, with all that it has subscribed to; nobody is connected with it."""
-    broker.sessions.pop(client_id, None)
-    deserted = []
-    for topic_filter, subscribers in broker.subscriptions.items():
-        for i, (session, _) in enumerate(subscribers):
-            if session.client_id == client_id:
-                del subscribers[i]
-                break
-        if not subscribers:
-            deserted.append(topic_filter)
-    for topic_filter in deserted:
-        del broker.subscriptions[topic_filter]
+        wire_id = self._in_flight.released(int.from_bytes(packet[2:4], "big"))
+        return packet[:2] + wire_id.to_bytes(2, "big")
 
 
 def _for_amqtt(connect: Connect) -> Connect:

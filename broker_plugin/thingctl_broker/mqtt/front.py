@@ -9,27 +9,28 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, OrderedDict
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from thingctl_broker.events import RateLimit
+from thingctl_broker.mqtt.amqtt_broker import drop_session
 from thingctl_broker.mqtt.away import bound
-from thingctl_broker.mqtt.behind import drop_session
 from thingctl_broker.mqtt.connection import Connection
 from thingctl_broker.mqtt.doorman import Doorman
 from thingctl_broker.mqtt.limits import FrontLimits
 from thingctl_broker.mqtt.observers import Observers
 from thingctl_broker.mqtt.steady import steady_subscriptions
-from thingctl_protocol.identifiers import is_thing_name
 from thingctl_protocol.topics import Topics
 
 if TYPE_CHECKING:
     import socket
     import ssl
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
-    from thingctl_broker.acl import TopicRights
+    from thingctl_broker.mqtt.amqtt_broker import Broker
+    from thingctl_broker.mqtt.client import Client
+    from thingctl_broker.mqtt.gatekeeper import Gatekeeper
     from thingctl_broker.mqtt.packets import Connect
     from thingctl_broker.mqtt.subscriptions import CommandSubscriptions
     from thingctl_broker.mqtt.wire import Wire
@@ -42,53 +43,6 @@ WATCH_TURN: Final = 250
 """Connections looked at before others have their turn: at ten thousand it would be felt."""
 
 _log = structlog.get_logger("thingctl.front")
-
-
-class Admission(NamedTuple):
-    """Who a client is. ``thing`` is None for one that is no thing: it has no commands.
-
-    ``client_id``: the one that counts from now on; None: the one that the client gave.
-    ``acl``: what it may do with ordinary topics; None: everything. ``stands()``: whether it
-    would still be admitted; asked when it had to wait for its namesake to leave, and of
-    one that is no thing now and then. ``observes``: whether it may see the command traffic.
-    """
-
-    thing: str | None
-    client_id: str | None = None
-    acl: TopicRights | None = None
-    stands: Callable[[], bool] | None = None
-    observes: bool = False
-
-
-class Gatekeeper(Protocol):
-    """Decides who may connect, before anything else knows of the client."""
-
-    def admit(self, connect: Connect, peer: tuple[str, int]) -> Admission | Awaitable[Admission]:
-        """Return who it is; raise :class:`~thingctl_broker.mqtt.packets.Refused` otherwise."""
-        ...
-
-
-class Broker(Protocol):
-    """What the front needs of amqtt's Broker."""
-
-    @property
-    def sessions(self) -> dict[str, Any]:
-        """Sessions by client id."""
-        ...
-
-    @property
-    def subscriptions(self) -> dict[str, Any]:
-        """Who subscribes, by filter."""
-        ...
-
-    @property
-    def retained_messages(self) -> dict[str, Any]:
-        """Retained messages by topic."""
-        ...
-
-    def external_connected(self, reader: Any, writer: Any, listener_name: str) -> Awaitable[None]:
-        """Handle a connection until it ends."""
-        ...
 
 
 class Front:
@@ -110,11 +64,11 @@ class Front:
         """The loop's monotonic time."""
         self._doorman = Doorman(self.limits)
         self.log_limit = RateLimit(60.0)
-        self.connections: set[Connection] = set()
+        self.connections: set[Client] = set()
         self.observers = Observers(self.limits.observers, self._missed)
-        self._clients: dict[str, Connection] = {}
-        self._serving: dict[str, Connection] = {}
-        self._standing_by: dict[str, dict[Connection, None]] = {}  # in the order of serving
+        self._clients: dict[str, Client] = {}
+        self._serving: dict[str, Client] = {}
+        self._standing_by: dict[str, dict[Client, None]] = {}  # in the order of serving
         self._present: Counter[str] = Counter()
         self._leaving: dict[str, asyncio.Task[None]] = {}
         self._kept: OrderedDict[str, tuple[str | None, CommandSubscriptions]] = OrderedDict()
@@ -182,7 +136,7 @@ class Front:
         """One for a client that is about to be accepted."""
         return Connection(self)
 
-    def opened(self, connection: Connection) -> bool:
+    def opened(self, connection: Client) -> bool:
         """A client has opened a connection; False: there is no room for it."""
         if len(self.connections) >= self.limits.connections:
             self.note("connections", "too many connections", limit=self.limits.connections)
@@ -195,7 +149,7 @@ class Front:
         self.connections.add(connection)
         return True
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, connection: Client) -> None:
         """A connection is gone, or as good as gone."""
         if connection in self.connections:
             self.connections.remove(connection)
@@ -244,7 +198,7 @@ class Front:
         drop_session(self.broker, connect.client_id)
         return False
 
-    def admitted(self, connection: Connection) -> CommandSubscriptions | None:
+    def admitted(self, connection: Client) -> CommandSubscriptions | None:
         """A client is in; return the command subscriptions that were kept for it."""
         self._clients[connection.client_id] = connection
         kept = self._kept.pop(connection.client_id, None)
@@ -254,7 +208,7 @@ class Front:
             self.service.connected(thing, connection.client_id)
         return kept[1] if kept is not None and kept[0] == thing and connection.keeps_session else None
 
-    def serves(self, connection: Connection) -> None:
+    def serves(self, connection: Client) -> None:
         """A connection has subscribed to its thing's requests. The latest one gets them."""
         thing = connection.thing
         assert thing is not None
@@ -268,7 +222,7 @@ class Front:
             self._standing_by.setdefault(thing, {})[serving] = None
         self._serve(thing, connection)
 
-    def released(self, connection: Connection) -> None:
+    def released(self, connection: Client) -> None:
         """A connection no longer takes its thing's requests; the latest of any others does."""
         thing = connection.thing
         if thing is None:
@@ -300,7 +254,7 @@ class Front:
             for client_id in [client_id for client_id in self.broker.sessions if client_id.startswith(own)]:
                 drop_session(self.broker, client_id)
 
-    def _serve(self, thing: str, connection: Connection) -> None:
+    def _serve(self, thing: str, connection: Client) -> None:
         self._serving[thing] = connection
         self.service.reachable(thing)
 
@@ -347,16 +301,3 @@ class Front:
                 del self._leaving[client_id]
 
         task.add_done_callback(left)
-
-
-class OpenGatekeeper:
-    """Admits everybody: a thing's name is its user name, or else its client id.
-
-    A client that can be no thing by that (``@`` begins no thing's name) may watch.
-    """
-
-    def admit(self, connect: Connect, peer: tuple[str, int]) -> Admission:  # noqa: ARG002 others look at it
-        """Return the thing that the client says it is, if that can name one."""
-        name = connect.username or connect.client_id
-        is_thing = is_thing_name(name)
-        return Admission(name if is_thing else None, observes=not is_thing)

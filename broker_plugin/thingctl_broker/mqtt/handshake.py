@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from inspect import isawaitable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from uuid import uuid4
 
 import structlog
@@ -16,12 +16,50 @@ from thingctl_protocol.topics import Kind, is_topic
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from thingctl_broker.mqtt.connection import Connection
+    from thingctl_broker.mqtt.client import FrontSide
     from thingctl_broker.mqtt.frames import Frame
-    from thingctl_broker.mqtt.front import Admission
+    from thingctl_broker.mqtt.gatekeeper import Admission
+    from thingctl_broker.mqtt.limits import FrontLimits
     from thingctl_broker.mqtt.packets import Connect
 
 _log = structlog.get_logger("thingctl.front")
+
+
+class Newcomer(Protocol):
+    """The connection of a client that is not admitted yet."""
+
+    front: FrontSide
+    limits: FrontLimits
+    peer: tuple[str, int]
+
+    @property
+    def certificate(self) -> tuple[str, ...]:
+        """The names in the client's certificate."""
+        ...
+
+    def admit(self, connect: Connect, admission: Admission) -> None:
+        """Let the client in; nobody else has its client id."""
+        ...
+
+    def refuse(self, refusal: Refused) -> None:
+        """Turn the client away."""
+        ...
+
+    def hold_reading(self, *, stop: bool) -> None:
+        """Stop reading, or undo one earlier stop."""
+        ...
+
+    def read_on(self) -> None:
+        """Go on where reading stopped at the CONNECT."""
+        ...
+
+    def is_closed(self) -> bool:
+        """Whether the connection has ended for this side."""
+        ...
+
+    def finish(self) -> None:
+        """End the connection when what was written has gone out."""
+        ...
 
 
 class Handshake:
@@ -29,7 +67,7 @@ class Handshake:
 
     __slots__ = ("_connection", "_is_held", "_task", "_unread_bytes", "is_last_word")
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Newcomer) -> None:
         self._connection = connection
         self.is_last_word = False
         """Whether the client has closed its side since."""

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 
 from thingctl_broker.acl import Acl, AclSettings
 from thingctl_broker.mqtt.backends import admit_backend, is_backend
-from thingctl_broker.mqtt.front import Admission
+from thingctl_broker.mqtt.gatekeeper import Admission
 from thingctl_broker.mqtt.packets import ConnackCode, Refused
 from thingctl_broker.passwords import Busy, TooManyFailures
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from thingctl_broker.credentials import TokenStore
     from thingctl_broker.mqtt.packets import Connect
     from thingctl_broker.passwords import Passwords
-    from thingctl_broker.things import Thing, ThingRegistry
+    from thingctl_broker.registry import ThingRegistry
+    from thingctl_broker.things import Thing
+    from thingctl_broker.token_store import TokenStore
 
 
 class IdentityGatekeeper:

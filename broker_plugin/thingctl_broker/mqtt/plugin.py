@@ -28,7 +28,7 @@ from thingctl_broker.application import Application
 from thingctl_broker.config import ConfigurationError, Settings, convert_settings, read_settings
 from thingctl_broker.mqtt.backends import admit_backend, is_backend
 from thingctl_broker.mqtt.behind import handed_over
-from thingctl_broker.mqtt.front import Admission, OpenGatekeeper
+from thingctl_broker.mqtt.gatekeeper import Admission, OpenGatekeeper
 from thingctl_broker.mqtt.identities import admission_of
 from thingctl_broker.mqtt.packets import ConnackCode, Connect, Refused
 from thingctl_protocol.identifiers import is_thing_name

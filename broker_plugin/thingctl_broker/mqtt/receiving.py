@@ -10,9 +10,9 @@ from thingctl_broker.mqtt.frames import MalformedPacket
 from thingctl_protocol.topics import DEVICE_KINDS, Kind, is_topic
 
 if TYPE_CHECKING:
-    from thingctl_broker.mqtt.connection import Connection
+    from thingctl_broker.mqtt.client import Client
     from thingctl_broker.mqtt.frames import Frame
-    from thingctl_broker.mqtt.front import Admission
+    from thingctl_broker.mqtt.gatekeeper import Admission
     from thingctl_broker.mqtt.packets import Publish
 
 
@@ -21,7 +21,7 @@ class Receiver:
 
     __slots__ = ("_acl", "_connection", "_front", "_qos2", "_thing")
 
-    def __init__(self, connection: Connection, admission: Admission) -> None:
+    def __init__(self, connection: Client, admission: Admission) -> None:
         self._connection = connection
         self._front = connection.front
         self._acl = admission.acl

@@ -11,9 +11,9 @@ from thingctl_protocol.messages import encode_time
 from thingctl_protocol.topics import Kind, is_filter
 
 if TYPE_CHECKING:
-    from thingctl_broker.mqtt.connection import Connection
+    from thingctl_broker.mqtt.client import Client
     from thingctl_broker.mqtt.frames import Frame
-    from thingctl_broker.mqtt.front import Admission
+    from thingctl_broker.mqtt.gatekeeper import Admission
 
 
 class Subscriber:
@@ -21,7 +21,7 @@ class Subscriber:
 
     __slots__ = ("_acl", "_connection", "_observes", "_thing")
 
-    def __init__(self, connection: Connection, admission: Admission) -> None:
+    def __init__(self, connection: Client, admission: Admission) -> None:
         self._connection = connection
         self._acl = admission.acl
         self._thing = admission.thing

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 import asyncpg
 from msgspec.structs import replace
 
-from thingctl_broker.cluster.ports import Canceled, Responded, StoreDown
+from thingctl_broker.cluster.store_ports import Canceled, Responded, StoreDown
 from thingctl_broker.errors import IdempotencyConflict, QueueFull
 from thingctl_broker.executions import Cancel, Outcome
 from thingctl_broker.postgres import rules

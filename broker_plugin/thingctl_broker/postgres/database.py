@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import asyncpg
 import structlog
 
-from thingctl_broker.cluster.ports import StoreDown
+from thingctl_broker.cluster.store_ports import StoreDown
 from thingctl_broker.postgres.faults import AGAIN, is_lost, refusal, unknown_fate, unreachable
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Small records in PostgreSQL, as :class:`thingctl_broker.cluster.ports.Documents`."""
+"""Small records in PostgreSQL, as :class:`thingctl_broker.cluster.store_ports.Documents`."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import asyncpg
 
-from thingctl_broker.cluster.ports import StoreDown
+from thingctl_broker.cluster.store_ports import StoreDown
 
 _ERRNO: Final = re.compile(r"^\[Errno -?\d+\] ")
 

@@ -15,7 +15,7 @@ from thingctl_broker.postgres.database import Connection, options
 from thingctl_broker.postgres.faults import unreachable
 
 if TYPE_CHECKING:
-    from thingctl_broker.cluster.ports import Heard
+    from thingctl_broker.cluster.store_ports import Heard
     from thingctl_broker.postgres.settings import StoreSettings
 
 HEARTBEAT: Final = 10.0

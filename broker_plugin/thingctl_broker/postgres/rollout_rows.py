@@ -1,4 +1,4 @@
-"""Rollouts in PostgreSQL, as :class:`thingctl_broker.cluster.ports.RolloutRows`."""
+"""Rollouts in PostgreSQL, as :class:`thingctl_broker.cluster.store_ports.RolloutRows`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of executions, in PostgreSQL, as :class:`thingctl_broker.cluster.ports.ExecutionStore`.
+"""The table of executions, in PostgreSQL, as :class:`thingctl_broker.cluster.store_ports.ExecutionStore`.
 
 What the rules are is in ``rules``, how calls gather in ``batches``. Here is what can be asked.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from thingctl_broker.cluster.ports import Responded
+from thingctl_broker.cluster.store_ports import Responded
 from thingctl_broker.postgres import claims
 from thingctl_broker.postgres.batches import Answer, Batches, New, Timed, Unclaimed
 from thingctl_broker.postgres.columns import is_execution_id, reader, text_or_none
@@ -20,7 +20,7 @@ from thingctl_protocol.statuses import Status
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from thingctl_broker.cluster.ports import Canceled
+    from thingctl_broker.cluster.store_ports import Canceled
     from thingctl_broker.executions import Execution
     from thingctl_broker.overview import Minute
     from thingctl_broker.postgres.database import Database

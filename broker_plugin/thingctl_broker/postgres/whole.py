@@ -17,7 +17,7 @@ from thingctl_broker.postgres.store import PostgresExecutions
 from thingctl_broker.postgres.workers import PostgresWorkers
 
 if TYPE_CHECKING:
-    from thingctl_broker.cluster.ports import Heard
+    from thingctl_broker.cluster.store_ports import Heard
     from thingctl_broker.postgres.settings import StoreSettings
 
 MIGRATION_SECONDS = 300.0
@@ -49,7 +49,7 @@ class PostgresStore:
     async def start(self, heard: Heard | None = None) -> None:
         """Connect, see to the tables, and from now on tell ``heard`` of what is committed.
 
-        Raises :class:`~thingctl_broker.cluster.ports.StoreDown` and
+        Raises :class:`~thingctl_broker.cluster.store_ports.StoreDown` and
         :class:`~thingctl_broker.postgres.schema.SchemaError`.
         """
         await prepare(self.settings)

@@ -1,4 +1,4 @@
-"""Who is at work, in PostgreSQL, as :class:`thingctl_broker.cluster.ports.Workers`."""
+"""Who is at work, in PostgreSQL, as :class:`thingctl_broker.cluster.store_ports.Workers`."""
 
 from __future__ import annotations
 

@@ -9,7 +9,8 @@ from structlog.testing import capture_logs
 
 from support.fleet import Fleet, settled
 from thingctl_broker.cluster.incoming import ANSWERS_MAX, SAYINGS
-from thingctl_broker.cluster.ports import Presence, Source, StoreDown
+from thingctl_broker.cluster.link_ports import Presence, Source
+from thingctl_broker.cluster.store_ports import StoreDown
 from thingctl_protocol.statuses import Status
 
 DONE, FAILED, HALF = b'{"status":"SUCCEEDED"}', b'{"status":"FAILED"}', b'{"status":"IN_PROGRESS"}'

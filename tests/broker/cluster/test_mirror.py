@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from support.fleet import Fleet, settled
 from support.waits import eventually
 from thingctl_broker.cluster import mirror as module
-from thingctl_broker.cluster.ports import StoreDown
+from thingctl_broker.cluster.store_ports import StoreDown
 from thingctl_broker.directory import Directory
 from thingctl_broker.errors import NotAccepting, ThingExists
 from thingctl_broker.passwords import Passwords

@@ -8,7 +8,7 @@ import pytest
 
 from support.fleet import Fleet, settled
 from thingctl_broker.cluster import operations as module
-from thingctl_broker.cluster.ports import StoreDown
+from thingctl_broker.cluster.store_ports import StoreDown
 from thingctl_broker.errors import (
     AlreadyEnded,
     IdempotencyConflict,

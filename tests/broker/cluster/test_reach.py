@@ -6,7 +6,7 @@ import pytest
 
 from thingctl_broker.cluster import reach as module
 from thingctl_broker.cluster.reach import BELIEVED_SECONDS, RETRY_KNOWN_AWAY, RETRY_MAX, Reach
-from thingctl_broker.things import ThingRegistry
+from thingctl_broker.registry import ThingRegistry
 
 NOW = 1000.0
 

@@ -10,7 +10,7 @@ from broker_support import make_execution
 from support.fleet import settled
 from support.waits import eventually
 from thingctl_broker.cluster import requests as module
-from thingctl_broker.cluster.ports import Presence, Source
+from thingctl_broker.cluster.link_ports import Presence, Source
 from thingctl_broker.cluster.reach import BELIEVED_SECONDS
 from thingctl_broker.cluster.requests import CLAIM_MAX
 from thingctl_broker.cluster.sweeping import UNHANDED_SECONDS

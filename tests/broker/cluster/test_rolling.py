@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 from support.fleet import Fleet, settled
 from support.waits import eventually
 from thingctl_broker.cluster import rolling as module
-from thingctl_broker.cluster.ports import StoreDown
 from thingctl_broker.cluster.rolling import LEASE_SECONDS
+from thingctl_broker.cluster.store_ports import StoreDown
 from thingctl_broker.errors import InvalidCommand, UnknownCommand, WrongMove
 from thingctl_broker.rollouts import RolloutRules, State
 from thingctl_broker.table import Query

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from support.fleet import settled
 from support.waits import eventually
 from thingctl_broker.cluster import sweeping as module
-from thingctl_broker.cluster.ports import LinkDown
+from thingctl_broker.cluster.link_ports import LinkDown
 from thingctl_broker.cluster.sweeping import (
     ALIVE_EVERY,
     ALIVE_SECONDS,

@@ -6,7 +6,7 @@ import pytest
 
 from broker_support import make_execution, say
 from thingctl_broker.cluster.memory import WAIT_FIRST
-from thingctl_broker.cluster.ports import Canceled, StoreDown
+from thingctl_broker.cluster.store_ports import Canceled, StoreDown
 from thingctl_broker.cluster.testing import (
     InMemoryDocuments,
     InMemoryRollouts,

@@ -17,8 +17,7 @@ from typing import NamedTuple
 
 from support.fleet import Fleet
 from thingctl_broker.addresses import Address, bind_tcp
-from thingctl_broker.cluster.ports import Presence, Source
-from thingctl_broker.credentials import TokenStore
+from thingctl_broker.cluster.link_ports import Presence, Source
 from thingctl_broker.directory import Directory
 from thingctl_broker.embedded import EmbeddedOperations
 from thingctl_broker.http.app import create_app
@@ -26,6 +25,7 @@ from thingctl_broker.http.server import HttpServer
 from thingctl_broker.passwords import Passwords
 from thingctl_broker.rolling import Rollouts
 from thingctl_broker.testing import service_with_fakes
+from thingctl_broker.token_store import TokenStore
 
 TOKEN = "tctl_test-0123456789abcdef0123456789abcdef"
 AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}

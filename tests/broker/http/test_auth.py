@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thingctl_broker.credentials import TokenStore
 from thingctl_broker.http.auth import authenticate
 from thingctl_broker.http.errors import UNAUTHORIZED, Problem
+from thingctl_broker.token_store import TokenStore
 
 TOKEN = "0123456789abcdef0123"
 STORE = TokenStore.open(None, TOKEN)

@@ -11,12 +11,13 @@ import structlog
 from broker.http.running import AUTHORIZED, TOKEN, RunningApi
 from broker.http.test_errors import check_problem
 from thingctl_broker.buckets import KEYS_MAX, Rate
-from thingctl_broker.credentials import Token, TokenStore
+from thingctl_broker.credentials import Token
 from thingctl_broker.events import Counters
 from thingctl_broker.http import callers as module
 from thingctl_broker.http.callers import FAILURES, Callers
 from thingctl_broker.http.errors import RATE_LIMITED, UNAUTHORIZED, Problem
 from thingctl_broker.origin import origin
+from thingctl_broker.token_store import TokenStore
 
 RIGHT = TOKEN.encode()
 ELSEWHERE = "192.0.2.7"

@@ -12,8 +12,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from schemathesis.checks import CHECKS
 
 from broker.http.running import AUTHORIZED, TOKEN, RunningApi
-from thingctl_broker.http.errors import ProblemDetails
-from thingctl_broker.http.openapi import OPERATIONS, Operation, Text, _camel
+from thingctl_broker.http.calls import OPERATIONS, Text
+from thingctl_broker.http.openapi import _camel
 
 EXAMPLES = 4
 NO_ID = "0193448f-5d1c-7000-9b3c-0a1b2c3d4e5f"
@@ -62,22 +62,6 @@ def test_every_call_has_a_name_of_its_own_and_a_summary():
 
 def fill(path):
     return path.replace("{name}", "lamp").replace("{device_id}", "lamp").replace("{command_id}", NO_ID)
-
-
-@pytest.mark.parametrize(
-    ("method", "path"),
-    sorted(key for key in ROUTES if OPERATIONS[key].authorization == "header"),
-    ids=lambda value: value,
-)
-def test_the_parameters_that_are_told_are_those_that_the_call_knows(api, method, path):
-    """Asked for one that nobody knows, a call lists those that it does."""
-    target = re.sub(r"\{\w+\}", NO_ID, fill(path)) + "?nonsense=1"
-    reply = api.request(method, target, {} if method in {"POST", "PUT", "PATCH"} else None)
-    assert reply.status == 400, reply
-    detail = reply.json["detail"] if "detail" in reply.json else reply.json["error"]["message"]
-    known = detail.partition("; there are ")[2]
-    told = {p.name for p in OPERATIONS[method, path].parameters if p.place == "query"}
-    assert set(filter(None, known.split(", "))) == told
 
 
 def closed(schema):
@@ -133,13 +117,6 @@ def test_whatever_is_sent_the_answer_is_as_told(running, case):
     case.call_and_validate(base_url=running.url, checks=CHECKS.get_by_names(WANTED), timeout=10)
 
 
-def test_one_error_shape_but_for_the_dialects():
-    """Every call of this API's own tells every fault as RFC 9457 problem details."""
-    for (_, path), operation in OPERATIONS.items():
-        own = path.startswith(("/api/v1/", "/healthz", "/readyz", "/metrics", "/openapi.json"))
-        assert (operation.error is ProblemDetails) == own, path
-
-
 @pytest.mark.parametrize(
     ("method", "path"),
     sorted(key for key in ROUTES if key[0] == "GET" and key not in STREAMS),
@@ -161,9 +138,3 @@ def test_one_success_shape(running, method, path):
         Draft202012Validator(
             {"$ref": f"#/components/schemas/{answer.__name__}", "components": whole["components"]}
         ).validate(reply.json)
-
-
-def test_a_route_that_nobody_has_described_is_an_error():
-    assert isinstance(OPERATIONS["GET", "/healthz"], Operation)
-    with pytest.raises(KeyError):
-        OPERATIONS["GET", "/nowhere"]

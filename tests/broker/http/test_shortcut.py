@@ -22,7 +22,7 @@ from uvicorn.server import ServerState
 from broker.http.running import AUTHORIZED, RunningApi
 from broker_support import HeldJournal
 from thingctl_broker.buckets import Rate
-from thingctl_broker.credentials import Scope, Token, TokenStore
+from thingctl_broker.credentials import Scope, Token
 from thingctl_broker.directory import Directory
 from thingctl_broker.embedded import EmbeddedOperations
 from thingctl_broker.http.app import create_app
@@ -33,6 +33,7 @@ from thingctl_broker.operations import SendsAtOnce
 from thingctl_broker.origin import origin
 from thingctl_broker.rolling import Rollouts
 from thingctl_broker.testing import service_with_fakes
+from thingctl_broker.token_store import TokenStore
 from thingctl_broker.unkept import NoJournal
 
 TURN_ON = b'{"thingId":"lamp","action":"turnOn"}'

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from support.fleet import Fleet, settled
 from support.waits import eventually
 from thingctl_broker.cluster.operations import OWED_SECONDS
-from thingctl_broker.cluster.ports import StoreDown
+from thingctl_broker.cluster.store_ports import StoreDown
 from thingctl_broker.embedded import EmbeddedOperations
 from thingctl_broker.http.webhook_client import NotAllowed
 from thingctl_broker.http.webhooks import Webhooks

@@ -11,7 +11,7 @@ from support.brokers import front_broker
 from support.waits import eventually
 from support.wire import RawClient
 from thingctl_broker.mqtt import packets
-from thingctl_broker.mqtt.front import Admission
+from thingctl_broker.mqtt.gatekeeper import Admission
 from thingctl_broker.mqtt.limits import FrontLimits
 from thingctl_broker.mqtt.packets import ConnackCode, Connect, PacketType, Refused, Will
 from thingctl_protocol.topics import Topics

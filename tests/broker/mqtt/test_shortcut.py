@@ -15,7 +15,8 @@ from structlog.testing import capture_logs
 from broker_support import HeldJournal
 from thingctl_broker.mqtt import packets
 from thingctl_broker.mqtt.connection import Connection
-from thingctl_broker.mqtt.front import Front, OpenGatekeeper
+from thingctl_broker.mqtt.front import Front
+from thingctl_broker.mqtt.gatekeeper import OpenGatekeeper
 from thingctl_broker.mqtt.limits import FrontLimits
 from thingctl_broker.mqtt.packets import Connect
 from thingctl_broker.mqtt.shortcut import Shortcut

@@ -13,7 +13,7 @@ from broker.postgres.stores import Heard, a_store, new, plain
 from broker_support import say
 from support.postgres import PostgresServer
 from support.waits import eventually
-from thingctl_broker.cluster.ports import StoreDown
+from thingctl_broker.cluster.store_ports import StoreDown
 from thingctl_broker.executions import Cancel, Outcome
 from thingctl_broker.postgres import database as database_module
 from thingctl_broker.postgres.settings import StoreSettings

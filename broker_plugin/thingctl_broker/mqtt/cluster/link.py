@@ -1,4 +1,4 @@
-"""How a worker reaches things over an MQTT 5 cluster (:class:`~thingctl_broker.cluster.ports.ThingLink`)."""
+"""How a worker reaches things over an MQTT 5 cluster: ``cluster.link_ports.ThingLink``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from thingctl_broker.cluster.ports import LinkDown, Source
+from thingctl_broker.cluster.link_ports import LinkDown, Source
 from thingctl_broker.config import ConfigurationError
 from thingctl_broker.mqtt.cluster.dialer import Dialer, wait_after
 from thingctl_broker.mqtt.cluster.reasons import SESSION_TAKEN_OVER, Refused
@@ -18,7 +18,7 @@ from thingctl_protocol.topics import DEVICE_KINDS, Kind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from thingctl_broker.cluster.ports import Handed, Incoming
+    from thingctl_broker.cluster.link_ports import Handed, Incoming
     from thingctl_broker.mqtt.cluster.settings import LinkSettings
     from thingctl_protocol.topics import Topics
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
-from thingctl_broker.cluster.ports import Handed, LinkDown
+from thingctl_broker.cluster.link_ports import Handed, LinkDown
 from thingctl_broker.mqtt.cluster.reasons import FAILURE, NO_MATCHING_SUBSCRIBERS, words
 
 if TYPE_CHECKING:

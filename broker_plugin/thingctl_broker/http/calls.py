@@ -1,0 +1,277 @@
+"""The calls of the API: what each takes and answers, as ``openapi`` describes it for programs.
+
+Paths, methods and summaries are the routes' own; bodies and answers are the very structs
+that are decoded and encoded. ``OPERATIONS`` ties the two together: a route that has no entry
+there cannot be described, and a test says so.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+import msgspec
+
+from thingctl_broker.http.compat import graph, navixy
+from thingctl_broker.http.errors import ProblemDetails
+from thingctl_broker.http.queries import LIMIT_DEFAULT, LIMIT_MAX, SORTS, WAIT_MAX
+from thingctl_broker.http.routes_authentication import (
+    AUTHENTICATION,
+    AuthenticationBody,
+    AuthenticationResult,
+)
+from thingctl_broker.http.routes_commands import COMMANDS
+from thingctl_broker.http.routes_groups import GROUPS, DryRun, GroupBody, GroupResource
+from thingctl_broker.http.routes_overview import OVERVIEW, OverviewResource
+from thingctl_broker.http.routes_probes import HEALTH, METRICS, READY
+from thingctl_broker.http.routes_thing_types import THING_TYPES
+from thingctl_broker.http.routes_things import THINGS
+from thingctl_broker.http.routes_tokens import ME, TOKENS, TokenBody, TokenResource
+from thingctl_broker.http.schemas import CommandBody, ExecutionResource, ValidationResource
+from thingctl_broker.http.stream import EVENTS
+from thingctl_broker.http.thing_schemas import (
+    NewThingBody,
+    PasswordBody,
+    ThingBody,
+    ThingPatch,
+    ThingResource,
+    TypeBody,
+    TypePatch,
+    TypeResource,
+)
+from thingctl_broker.idempotency import KEY_MAX
+from thingctl_broker.things import TAG_MAX
+from thingctl_protocol.limits import ACTION_MAX, ID_MAX, THING_MAX
+from thingctl_protocol.statuses import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+OPENAPI: Final = "/openapi.json"
+
+Schema = dict[str, Any]
+Struct = type[msgspec.Struct]
+
+
+class Parameter(NamedTuple):
+    """A parameter of a call. ``place``: query or header; those of the path are told by the path."""
+
+    name: str
+    description: str
+    schema: Schema
+    place: Literal["query", "header"] = "query"
+    repeated: bool = False
+
+
+class Nothing(NamedTuple):
+    """An answer without a body."""
+
+    description: str
+
+
+class Text(NamedTuple):
+    """An answer that is no JSON."""
+
+    media_type: str
+    description: str
+
+
+class Operation(NamedTuple):
+    """What a route takes and answers, beyond what the route itself tells."""
+
+    answers: Mapping[int, Struct | tuple[Struct, ...] | Text | Nothing | None]
+    """By status; several: one of them. None: any JSON."""
+    body: Struct | tuple[Struct, ...] | None = None
+    parameters: Sequence[Parameter] = ()
+    error: Struct = ProblemDetails
+    """How every fault is told."""
+    authorization: Literal["header", "body", "none"] = "header"
+    """Where the API token is to be."""
+
+
+class ExecutionPage(msgspec.Struct, frozen=True, rename="camel"):
+    """Executions, newest first. ``nextCursor``: null on the last page."""
+
+    executions: list[ExecutionResource]
+    next_cursor: str | None
+
+
+class ThingPage(msgspec.Struct, frozen=True, rename="camel"):
+    """Things, by name. ``nextCursor``: null on the last page."""
+
+    things: list[ThingResource]
+    next_cursor: str | None
+
+
+class TypePage(msgspec.Struct, frozen=True, rename="camel"):
+    """Thing types, by name. ``nextCursor``: null on the last page."""
+
+    thing_types: list[TypeResource]
+    next_cursor: str | None
+
+
+class TokenPage(msgspec.Struct, frozen=True, rename="camel"):
+    """Tokens, by name, without their secrets. ``nextCursor``: null on the last page."""
+
+    tokens: list[TokenResource]
+    next_cursor: str | None
+
+
+class Health(msgspec.Struct, frozen=True):
+    """``ok``."""
+
+    status: str
+
+
+def _text(maximum: int) -> Schema:
+    return {"type": "string", "minLength": 1, "maxLength": maximum}
+
+
+_THING: Final = Parameter("thingId", "only those of this thing", _text(THING_MAX))
+_ACTION: Final = Parameter("action", "only those of this action", _text(ACTION_MAX))
+_STATUS: Final = Parameter(
+    "status",
+    "only these; repeated, or several with commas",
+    {"type": "array", "items": {"type": "string", "enum": [status.value for status in Status]}},
+    repeated=True,
+)
+_COMMAND: Final = Parameter("commandId", "only those of this command", _text(ID_MAX))
+_LIMIT: Final = Parameter(
+    "limit",
+    "items of one page",
+    {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT},
+)
+_CURSOR: Final = Parameter("cursor", "the nextCursor of the page before", _text(ID_MAX))
+_WAIT: Final = Parameter(
+    "wait",
+    "seconds for which the answer may be held back until the execution has ended",
+    {"type": "number", "exclusiveMinimum": 0, "maximum": WAIT_MAX},
+)
+_KEY: Final = Parameter(
+    "Idempotency-Key",
+    "makes the command safe to send again: the same key is the same execution",
+    {"type": "string", "pattern": "^[!-~]+$", "minLength": 1, "maxLength": KEY_MAX},
+    place="header",
+)
+
+_ONLINE: Final = Parameter("online", "only those that are, or are not", {"type": "boolean"})
+_TAG: Final = Parameter(
+    "tag",
+    "only those that have it; repeated: all of them",
+    {"type": "array", "items": _text(TAG_MAX)},
+    repeated=True,
+)
+_TYPE: Final = Parameter("type", "only those of this thing type", _text(THING_MAX))
+_VALIDATE: Final = Parameter(
+    "validate", "only: check the command and send nothing", {"type": "string", "enum": ["only"]}
+)
+_TIME: Final[Schema] = {"type": "string", "format": "date-time"}
+_GONE: Final = Nothing("done; there is nothing to tell")
+
+_EXECUTION: Final = COMMANDS + "/{execution_id}"
+_TOP: Final = Parameter("$top", "devices of one page", _LIMIT.schema)
+_SKIP: Final = Parameter("$skiptoken", "of an earlier @odata.nextLink", _text(THING_MAX))
+
+OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
+    ("GET", COMMANDS): Operation(
+        {200: ExecutionPage},
+        parameters=(
+            _THING,
+            _ACTION,
+            _STATUS,
+            _COMMAND,
+            _TAG,
+            Parameter("createdAfter", "only those created then or later", _TIME),
+            Parameter("createdBefore", "only those created before that", _TIME),
+            Parameter("sort", "newest or oldest first", {"type": "string", "enum": list(SORTS)}),
+            _LIMIT,
+            _CURSOR,
+        ),
+    ),
+    ("POST", COMMANDS): Operation(
+        {
+            200: (ExecutionResource, DryRun, ValidationResource),
+            201: ExecutionResource,
+            202: (ExecutionResource, GroupResource),
+        },
+        body=(CommandBody, GroupBody),
+        parameters=(_WAIT, _VALIDATE, _KEY),
+    ),
+    ("GET", _EXECUTION): Operation({200: ExecutionResource, 202: ExecutionResource}, parameters=(_WAIT,)),
+    ("POST", _EXECUTION + "/cancel"): Operation({200: ExecutionResource}),
+    ("GET", GROUPS + "/{command_id}"): Operation({200: GroupResource}),
+    **{
+        ("POST", f"{GROUPS}/{{command_id}}/{verb}"): Operation({200: GroupResource})
+        for verb in ("pause", "resume", "cancel")
+    },
+    ("GET", EVENTS): Operation(
+        {200: Text("text/event-stream", "every change, as Server-Sent Events")},
+        parameters=(
+            _THING,
+            _ACTION,
+            _STATUS,
+            _COMMAND,
+            Parameter("Last-Event-ID", "where to go on", {"type": "string"}, place="header"),
+        ),
+    ),
+    ("POST", AUTHENTICATION): Operation({200: AuthenticationResult}, AuthenticationBody),
+    ("GET", OVERVIEW): Operation({200: OverviewResource}),
+    ("GET", THINGS): Operation({200: ThingPage}, parameters=(_ONLINE, _TAG, _TYPE, _LIMIT, _CURSOR)),
+    ("POST", THINGS): Operation({201: ThingResource}, body=NewThingBody),
+    ("GET", THINGS + "/{name}"): Operation({200: ThingResource}),
+    ("PUT", THINGS + "/{name}"): Operation({200: ThingResource, 201: ThingResource}, body=ThingBody),
+    ("PATCH", THINGS + "/{name}"): Operation({200: ThingResource}, body=ThingPatch),
+    ("DELETE", THINGS + "/{name}"): Operation({204: _GONE}),
+    ("POST", THINGS + "/{name}/password"): Operation({200: ThingResource}, body=PasswordBody),
+    ("DELETE", THINGS + "/{name}/password"): Operation({204: _GONE}),
+    ("GET", THING_TYPES): Operation({200: TypePage}, parameters=(_LIMIT, _CURSOR)),
+    ("GET", THING_TYPES + "/{name}"): Operation({200: TypeResource}),
+    ("PUT", THING_TYPES + "/{name}"): Operation({200: TypeResource, 201: TypeResource}, body=TypeBody),
+    ("PATCH", THING_TYPES + "/{name}"): Operation({200: TypeResource}, body=TypePatch),
+    ("DELETE", THING_TYPES + "/{name}"): Operation({204: _GONE}),
+    ("GET", TOKENS): Operation({200: TokenPage}, parameters=(_LIMIT, _CURSOR)),
+    ("POST", TOKENS): Operation({201: TokenResource}, body=TokenBody),
+    ("GET", TOKENS + "/{name}"): Operation({200: TokenResource}),
+    ("DELETE", TOKENS + "/{name}"): Operation({204: _GONE}),
+    ("POST", TOKENS + "/{name}/renew"): Operation({200: TokenResource}),
+    ("GET", ME): Operation({200: TokenResource}),
+    ("GET", OPENAPI): Operation({200: None}, authorization="none"),
+    ("GET", HEALTH): Operation({200: Health}, authorization="none"),
+    ("GET", READY): Operation({200: Health}, authorization="none"),
+    ("GET", METRICS): Operation({200: Text("text/plain", "Prometheus' text format")}),
+    **{
+        ("POST", path): Operation({200: answer}, body=body, error=navixy.ErrorReply, authorization="body")
+        for path, body, answer in (
+            (navixy.SEND, navixy.SendCommandBody, navixy.Accepted),
+            (navixy.SEND_RAW, navixy.RawCommandBody, navixy.Done),
+            (navixy.STATUS, navixy.StatusBody, navixy.StatusWord),
+        )
+    },
+    **{
+        (method, version + graph.DEVICES + path): operation
+        for version in graph.VERSIONS
+        for method, path, operation in (
+            (
+                "GET",
+                "",
+                Operation({200: graph.GraphDevices}, parameters=(_TOP, _SKIP), error=graph.GraphError),
+            ),
+            (
+                "POST",
+                "/{device_id}/commands",
+                Operation({201: graph.GraphCommand}, body=graph.GraphCommandBody, error=graph.GraphError),
+            ),
+            (
+                "GET",
+                "/{device_id}/commands/{command_id}",
+                Operation({200: graph.GraphCommand}, error=graph.GraphError),
+            ),
+            (
+                "GET",
+                "/{device_id}/commands/{command_id}/responsePayload",
+                Operation({200: None}, error=graph.GraphError),
+            ),
+        )
+    },
+}
+"""By method and path."""

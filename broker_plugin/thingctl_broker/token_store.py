@@ -1,0 +1,212 @@
+"""The API tokens that there are: made, verified, given another secret, revoked at once.
+
+Of each token its hash is known, never the token. What keeps them when they have changed is
+``token_file``, or whatever else the store is made with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from thingctl_broker import token_file
+from thingctl_broker.credentials import (
+    ADMIN,
+    ADMIN_TOKEN,
+    CredentialsError,
+    InvalidToken,
+    LastAdmin,
+    TokenExists,
+    UnknownToken,
+    check_chosen,
+    check_token,
+    digest_of,
+    make_token,
+)
+from thingctl_broker.paths import TOKENS_FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+    from pathlib import Path
+
+    from thingctl_broker.credentials import Token
+
+    Keep = Callable[[dict[bytes, Token]], Awaitable[None]]
+
+_HEAD: Final = 8  # bytes of a digest that tell tokens apart
+
+
+class TokenStore:
+    """Verifies API tokens. Make one with :meth:`open`."""
+
+    def __init__(
+        self,
+        tokens: dict[bytes, Token],
+        new_admin_token: str | None = None,
+        *,
+        keep: Keep | None = None,
+        stand_in: bytes | None = None,
+        displaced: dict[bytes, Token] | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """``tokens``: by the SHA-256 digest of the plain token.
+
+        ``keep``: what keeps them when they have changed. ``stand_in``: the digest of an admin
+        token that is never kept, and ``displaced``: those of that name which are, and sleep meanwhile.
+        """
+        self._tokens = _by_head(tokens)
+        self._keeper = keep
+        self._stand_in = stand_in
+        self._displaced = {} if displaced is None else displaced
+        self._now = now
+        self._writing = asyncio.Lock()
+        self.new_admin_token = new_admin_token
+        """The plain admin token if it was made just now, to be shown once; else None."""
+
+    @classmethod
+    def open(cls, data_dir: Path | None = None, admin_token: str | None = None) -> TokenStore:
+        """Read the tokens under ``data_dir`` (made if missing); None: keep nothing.
+
+        At the first start an admin token is made, unless ``admin_token`` gives one: that
+        one stands in for any that is stored, while this process runs, and is never written.
+
+        Raises :class:`CredentialsError` when the files cannot be read or written, are
+        damaged (they are left as they are), or ``admin_token`` cannot be a token.
+        """
+        path = None if data_dir is None else data_dir / TOKENS_FILE
+        keep = None if path is None else partial(token_file.keep_tokens, path)
+        stored = None if path is None else token_file.read_tokens(path)
+        if admin_token is not None:
+            store = cls({}, keep=keep)
+            store.replace({} if stored is None else stored, admin_token)
+            return store
+        if stored is not None:
+            return cls(stored, keep=keep)
+        plain = make_token()
+        tokens = {digest_of(plain): ADMIN_TOKEN}
+        if path is not None:
+            # The plain copy first: a crash in between must not leave a token that nobody has.
+            token_file.keep_admin_token(path.parent, plain)
+            token_file.write_tokens(path, tokens)
+        return cls(tokens, plain, keep=keep)
+
+    def replace(self, tokens: dict[bytes, Token], admin_token: str | None = None) -> None:
+        """Know these tokens instead, by digest; ``admin_token`` stands in for any admin among them.
+
+        Raises :class:`CredentialsError` when ``admin_token`` cannot be a token.
+        """
+        if admin_token is None:
+            self._tokens = _by_head(tokens)
+            return
+        check_chosen(admin_token)
+        self._stand_in = digest_of(admin_token)
+        self._displaced = {digest: token for digest, token in tokens.items() if token.name == ADMIN}
+        others = {digest: token for digest, token in tokens.items() if token.name != ADMIN}
+        self._tokens = _by_head(others | {self._stand_in: ADMIN_TOKEN})
+
+    def first(self) -> tuple[bytes, Token]:
+        """One of the tokens, with its digest: where there is but one, that."""
+        return next(iter(self._tokens.values()))
+
+    def verify(self, token: str) -> Token | None:
+        """Whose token that is; None when it is nobody's. Takes about a microsecond."""
+        try:
+            digest = digest_of(token)
+        except UnicodeEncodeError:
+            return None
+        # The head of the digest only finds the candidate; the verdict is the comparison of
+        # the whole, whose time does not depend on where the two differ.
+        candidate = self._tokens.get(digest[:_HEAD])
+        if candidate is not None and hmac.compare_digest(candidate[0], digest):
+            found = candidate[1]
+            if found.expires_at is None or self._now() < found.expires_at:
+                return found
+        return None
+
+    def stands(self, token: Token) -> bool:
+        """Whether a token that was verified earlier would still be."""
+        return (token.expires_at is None or self._now() < token.expires_at) and any(
+            known is token for _, known in self._tokens.values()
+        )
+
+    def __iter__(self) -> Iterator[Token]:
+        return iter(sorted((token for _, token in self._tokens.values()), key=lambda token: token.name))
+
+    def get(self, name: str) -> Token:
+        """The token with that name; raises :class:`UnknownToken`."""
+        return self._find(name)[1]
+
+    async def add(self, token: Token) -> str:
+        """Make a token; return its plain text, which is nowhere else.
+
+        Raises :class:`TokenExists`, :class:`InvalidToken` or :class:`CredentialsError`; then
+        there is none.
+        """
+        token = token._replace(created_at=self._now())
+        check_token(token)
+        if token.expires_at is not None and token.expires_at <= self._now():
+            raise InvalidToken("it would have expired already", "/expiresAt")
+        if any(known.name == token.name for known in self):
+            raise TokenExists(f"there is a token named {token.name!r} already")
+        plain = make_token()
+        digest = digest_of(plain)
+        self._tokens[digest[:_HEAD]] = (digest, token)
+        try:
+            await self._keep()
+        except CredentialsError:
+            self._tokens.pop(digest[:_HEAD], None)
+            raise
+        return plain
+
+    async def revoke(self, name: str) -> None:
+        """End a token, at once.
+
+        Raises :class:`UnknownToken`; :class:`LastAdmin` for the last token that may make
+        others; :class:`CredentialsError` when it is revoked, but only in memory.
+        """
+        digest, token = self._find(name)
+        self._check_not_last(token)
+        del self._tokens[digest[:_HEAD]]
+        await self._keep()
+
+    async def renew(self, name: str) -> str:
+        """Give a token another secret and return it; the old one ends at once. Raises as ``revoke``."""
+        digest, token = self._find(name)
+        if digest == self._stand_in:
+            raise InvalidToken("this token is given from outside: change it there", "")
+        plain = make_token()
+        del self._tokens[digest[:_HEAD]]
+        new = digest_of(plain)
+        self._tokens[new[:_HEAD]] = (new, token._replace(created_at=self._now()))
+        await self._keep()
+        return plain
+
+    def _find(self, name: str) -> tuple[bytes, Token]:
+        for digest, token in self._tokens.values():
+            if token.name == name:
+                return digest, token
+        raise UnknownToken(f"no token is named {ascii(name)[:140]}")
+
+    def _check_not_last(self, token: Token) -> None:
+        if ADMIN in token.scopes and not any(
+            ADMIN in other.scopes and other.expires_at is None for other in self if other is not token
+        ):
+            raise LastAdmin("this is the last token with the scope admin: make another one first")
+
+    async def _keep(self) -> None:
+        if self._keeper is None:
+            return
+        async with self._writing:
+            stored = {d: token for d, token in self._tokens.values() if d != self._stand_in}
+            await self._keeper(self._displaced | stored)
+
+    async def look_again(self) -> bool:
+        """Whether tokens that were made elsewhere may be known by now, that were not a moment ago."""
+        return False
+
+
+def _by_head(tokens: dict[bytes, Token]) -> dict[bytes, tuple[bytes, Token]]:
+    return {digest[:_HEAD]: (digest, token) for digest, token in tokens.items()}
