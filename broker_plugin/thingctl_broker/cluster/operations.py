@@ -201,7 +201,8 @@ class ClusterOperations:
                 try:
                     self._link.publish_cancel(execution.thing, execution_id)
                 except LinkDown:
-                    _log.warning("a cancel could not be told to its thing", executionId=execution_id)
+                    # The sweeper tells it when the link is back.
+                    _log.warning("a cancel cannot be told to its thing yet", executionId=execution_id)
             case Cancel.PENDING:
                 pass
         return tell(execution)

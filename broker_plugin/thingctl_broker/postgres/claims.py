@@ -71,6 +71,15 @@ CLAIM_UNHANDED: Final = _claim(
     sorting="execution_id",
 )
 
+CANCELING: Final = """
+SELECT e.thing, e.execution_id FROM thingctl.executions e
+WHERE e.due_at IS NOT NULL AND e.due_at <= (SELECT thingctl.now()) + $2::double precision
+    AND e.cancel_requested_at IS NOT NULL
+ORDER BY e.due_at LIMIT $1::bigint
+"""
+"""``$1``: at most so many; ``$2``: whose deadline is within so many seconds. That is what makes it cheap:
+the index of deadlines leads to them."""
+
 _DEADLINE: Final = "(e.created_at + e.ttl)"
 _CANCEL_DEADLINE: Final = "(e.cancel_requested_at + e.cancel_grace)"
 

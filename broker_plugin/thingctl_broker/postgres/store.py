@@ -141,6 +141,11 @@ class PostgresExecutions:
         """Live executions published over ``older_than`` seconds ago, and never taken by the cluster."""
         return self._read(await self._rows(claims.CLAIM_UNHANDED, limit, older_than))
 
+    async def canceling(self, within: float, limit: int) -> list[tuple[str, str]]:
+        """Live executions that their things are to stop: thing and id of each."""
+        rows = await self._rows(claims.CANCELING, limit, within, repeatable=True)
+        return [(thing, str(execution_id)) for thing, execution_id in rows]
+
     async def expire(self, limit: int) -> list[Execution]:
         """Close executions whose deadline has passed."""
         return self._read(await self._rows(claims.EXPIRE, limit, self._tell_all))

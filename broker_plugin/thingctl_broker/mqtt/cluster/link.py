@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from thingctl_protocol.topics import Topics
 
 CANCEL_EXPIRY: Final = 60.0
-"""Seconds that the cluster keeps a cancel for a thing that is away; it is asked again when it is back."""
+"""Seconds that the cluster keeps a cancel for a thing that is away and has a kept session."""
 
 STEADY_AFTER: Final = 10.0
 """Seconds after which a connection counts as a good one; one lost sooner is a failure, too."""
