@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 
 import asyncpg
 import pytest
@@ -102,15 +103,21 @@ async def until_waiting(connection, count):
 
 
 class Cut:
-    """Loses the connection right after the statement was committed: its answer never arrives."""
+    """Loses the connection right after the statement was committed: its answer never arrives.
 
-    def __init__(self, times):
+    ``undone``: or before it was begun. ``of``: which statements.
+    """
+
+    def __init__(self, times, *, of="thingctl.executions", undone=False):
         self.left = times
+        self.of = of
+        self.undone = undone
 
     def __call__(self, method):
         async def fetch(connection, statement, *arguments, **options):
-            rows = await method(connection, statement, *arguments, **options)
-            if self.left and "thingctl.executions" in statement:
+            cut = self.left and self.of in statement
+            rows = None if cut and self.undone else await method(connection, statement, *arguments, **options)
+            if cut:
                 self.left -= 1
                 connection.terminate()
                 raise ConnectionResetError("cut")
@@ -154,6 +161,52 @@ async def test_a_commit_whose_answer_was_lost_is_told_right(postgres_url, monkey
         assert await executions.size() == (2, 0)
 
 
+UPDATE = "UPDATE thingctl.executions"
+
+
+async def overdue(store, count=2):
+    """Some whose time is over, and one whose is not."""
+    due = [await store.add(new(published_at=1.0, ttl=1), queue_max=9) for _ in range(count)]
+    left = await store.add(new(published_at=1.0), queue_max=9)
+    await eventually(lambda: time.monotonic() > due[-1].deadline + 0.05)
+    return [one.execution_id for one in due], left
+
+
+@pytest.mark.parametrize("patience", [0.05, 5.0])
+async def test_what_has_expired_is_told_once_though_the_answer_was_lost(postgres_url, monkeypatch, patience):
+    monkeypatch.setattr(database_module, "RETRY_SECONDS", 0.01)
+    connection_class = database_module.Connection
+    original = connection_class.fetch
+    async with a_store(postgres_url, patience=patience) as store:
+        executions = store.executions
+        due, left = await overdue(executions)
+        if patience < 1:
+            monkeypatch.setattr(connection_class, "fetch", Cut(10_000, of=UPDATE)(original))
+            with pytest.raises(StoreDown) as down:
+                await executions.expire(9)
+            assert down.value.uncertain
+            monkeypatch.setattr(connection_class, "fetch", original)
+        else:
+            monkeypatch.setattr(connection_class, "fetch", Cut(1, of=UPDATE)(original))
+        told = await executions.expire(9)
+        assert sorted(one.execution_id for one in told) == due
+        assert {one.status for one in told} == {Status.TIMED_OUT}
+        assert await executions.expire(9) == []
+        assert (await executions.get(left.execution_id)).status is Status.SENT
+
+
+async def test_what_its_thing_has_ended_meanwhile_has_not_expired(postgres_url, monkeypatch):
+    connection_class = database_module.Connection
+    original = connection_class.fetch
+    async with a_store(postgres_url, patience=0.0) as store:
+        (answered, silent), left = await overdue(store.executions)
+        monkeypatch.setattr(connection_class, "fetch", Cut(1, of=UPDATE, undone=True)(original))
+        with pytest.raises(StoreDown):
+            await store.executions.expire(9)
+        assert (await store.executions.respond(left.thing, answered, say("SUCCEEDED"))).execution
+        assert [one.execution_id for one in await store.executions.expire(9)] == [silent]
+
+
 async def test_what_cannot_be_found_out_is_said_to_be_uncertain(postgres_url, monkeypatch):
     monkeypatch.setattr(database_module, "RETRY_SECONDS", 0.01)
     async with a_store(postgres_url, patience=0.05) as store:
@@ -164,7 +217,7 @@ async def test_what_cannot_be_found_out_is_said_to_be_uncertain(postgres_url, mo
             await store.executions.add(new(), queue_max=9)
         assert down.value.uncertain
         with pytest.raises(StoreDown) as down:
-            await store.executions.expire(9)  # never done again by itself
+            await store.executions.expire(9)
         assert down.value.uncertain
         monkeypatch.setattr(connection_class, "fetch", original)
 
