@@ -17,10 +17,14 @@ from support.waits import eventually
 from thingctl_broker.cluster.ports import StoreDown
 from thingctl_broker.executions import Cancel, Outcome
 from thingctl_broker.postgres import database as database_module
+from thingctl_broker.postgres import listening
 from thingctl_broker.postgres.settings import StoreSettings
 from thingctl_broker.postgres.whole import PostgresStore
 from thingctl_broker.table import Query
 from thingctl_protocol.statuses import Status
+
+HUNG_BOUND = 7.0
+"""Seconds: five, and what a machine with other work takes."""
 
 
 @pytest.fixture
@@ -285,6 +289,53 @@ async def test_it_goes_away_and_comes_back(own_server):
         answer = await store.executions.respond(one.thing, one.execution_id, say("SUCCEEDED"))
         assert answer.execution.status is Status.SUCCEEDED
         await eventually(lambda: heard.ended == [one.execution_id])
+
+
+async def refused(call):
+    """How long it took until the call was refused, and whether what it did is uncertain."""
+    began = time.monotonic()
+    with pytest.raises(StoreDown) as down:
+        await call
+    return time.monotonic() - began, down.value.uncertain
+
+
+async def test_a_store_that_hangs_makes_nobody_wait_for_long(own_server):
+    heard = Heard()
+    async with a_store(own_server.url(), heard) as store:
+        one = await store.executions.add(new(published_at=1.0), queue_max=9)
+        with own_server.hung():
+            calls = [
+                store.executions.add(new(), queue_max=9),
+                store.executions.respond(one.thing, one.execution_id, say("SUCCEEDED")),
+                store.executions.get(one.execution_id),
+                store.executions.select(Query(), 9, None),
+                store.documents.load(["thing"]),
+                *(store.executions.counts(f"c{i}") for i in range(9)),  # more than there are connections
+            ]
+            told = await asyncio.gather(*map(refused, calls))
+            assert max(seconds for seconds, _ in told) < HUNG_BOUND
+            assert any(uncertain for _, uncertain in told), "one had a connection, and may have been done"
+            assert not store.connected
+            # From now on it is known.
+            seconds, uncertain = await refused(store.executions.add(new(), queue_max=9))
+            assert (seconds < 0.5, uncertain) == (True, False)
+        await eventually(lambda: store.connected, 30.0)
+        answer = await store.executions.respond(one.thing, one.execution_id, say("SUCCEEDED"))
+        assert answer.execution.status is Status.SUCCEEDED
+
+
+async def test_a_store_that_is_slow_is_waited_for(postgres_url, monkeypatch):
+    monkeypatch.setattr(listening, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(listening, "ANSWER_WITHIN", 0.5)
+    async with a_store(postgres_url, Heard()) as store:
+        locker = await asyncpg.connect(postgres_url)
+        async with locker.transaction():
+            await locker.execute("LOCK TABLE thingctl.executions IN ACCESS EXCLUSIVE MODE")
+            adding = asyncio.create_task(store.executions.add(new(), queue_max=9))
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(adding), 2.0)
+        assert (await adding).status is Status.SENT
+        await locker.close()
 
 
 async def test_what_was_answered_outlives_a_power_cut(own_server):
