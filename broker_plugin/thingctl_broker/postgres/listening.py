@@ -117,9 +117,12 @@ class Listener:
                     self._answers(True)
                     break
                 except Exception as error:
-                    self._answers(not isinstance(error, TimeoutError))
+                    hangs = isinstance(error, TimeoutError)
+                    self._answers(not hangs)
                     await asyncio.sleep(self._jitter(backoff / 2, backoff))
-                    backoff, within = min(BACKOFF_MAX, 2 * backoff), self._settings.connect_timeout
+                    within = self._settings.connect_timeout
+                    if not hangs:  # where it does, trying takes long enough: nobody is served before
+                        backoff = min(BACKOFF_MAX, 2 * backoff)
             _log.warning("changes in the store are heard again")
             self._tell(self._heard.missed)
 
