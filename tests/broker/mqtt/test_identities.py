@@ -6,11 +6,15 @@ import pytest
 
 from support.brokers import plugin_broker
 from support.wire import RawClient
-from thingctl_broker.failures import OF_NAME
+from thingctl_broker.buckets import Rate
+from thingctl_broker.failures import OF_NAME, FailureLimit
 from thingctl_broker.mqtt.packets import ConnackCode
 from thingctl_broker.things import Definition
 
 pytestmark = pytest.mark.usefixtures("nothing_goes_wrong")
+
+NEVER_AGAIN = Rate(1e-9, OF_NAME.burst)
+"""However slow the machine is."""
 
 RIGHT = "a password of 16+ characters"
 
@@ -24,6 +28,7 @@ async def knock(running, name, password=RIGHT):
 async def test_a_thing_with_a_wrong_password_locks_out_itself_and_not_its_site(tmp_path):
     async with plugin_broker(tmp_path, open=False, in_memory=True) as running:
         counters = running.service.counters
+        running.application.passwords._limit = FailureLimit(NEVER_AGAIN)
         for name in ("lamp", "lock", "here"):
             await running.application.directory.add(name, Definition(), RIGHT)
         here, _ = await knock(running, "here")
@@ -42,6 +47,7 @@ async def test_so_it_is_where_amqtts_plugins_decide(tmp_path):
     passwords.write_text("")
     beside = {"amqtt.plugins.authentication.FileAuthPlugin": {"password_file": str(passwords)}}
     async with plugin_broker(tmp_path, beside=beside, open=False, in_memory=True) as running:
+        running.front.gatekeeper._limit = FailureLimit(NEVER_AGAIN)
         for _ in range(OF_NAME.burst + 1):
             assert (await knock(running, "lamp", "wrong"))[1] == ConnackCode.NOT_AUTHORIZED
         assert running.service.counters["front.refused"] == OF_NAME.burst
