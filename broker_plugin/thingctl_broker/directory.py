@@ -110,8 +110,11 @@ class Directory:
         self.registry.remove(name)
         self._note(Event.THING_REMOVED, thing=name)
         self._expel(name, "the thing was removed", forget=True)
-        await self._operations.withdraw(name)
-        await self._store.kept()
+        try:
+            # First, so that no other worker takes commands for it while very many are withdrawn.
+            await self._store.kept()
+        finally:
+            await self._operations.withdraw(name)
 
     async def new_password(self, name: str, password: str | None = None) -> str:
         """Give a thing a new password, made unless given, and return it; the old one ends at once."""

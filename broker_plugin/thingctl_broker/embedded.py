@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from thingctl_broker.errors import AlreadyEnded, NotAccepting, UnknownExecution
 from thingctl_broker.events import Change
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from thingctl_protocol.statuses import Status
 
 T = TypeVar("T")
+
+WITHDRAW_TURN: Final = 200
+"""Executions of a thing looked at in one turn when all are canceled: the loop has other work too."""
 
 
 class EmbeddedOperations:
@@ -145,13 +149,14 @@ class EmbeddedOperations:
         """Cancel everything that is live of a thing."""
         cursor = None
         while True:
-            page = self._service.list(Query(thing=thing), self._table.capacity, cursor)
+            page = self._service.list(Query(thing=thing), WITHDRAW_TURN, cursor)
             for execution in page.executions:
                 if not execution.is_terminal:
                     self._service.cancel(execution.execution_id)
             cursor = page.cursor
             if cursor is None:
                 return
+            await asyncio.sleep(0)
 
     async def wait(self, execution_id: str, seconds: float) -> None:
         """Return when the execution has ended, after ``seconds``, or when the broker is ending."""

@@ -20,6 +20,8 @@ from typing import Final
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from thingctl_broker.failures import FailureLimit
+
 PASSWORD_MIN: Final = 16
 """Characters of a password that an operator chooses."""
 
@@ -34,19 +36,11 @@ THREADS: Final = 2
 REMEMBERED_MAX: Final = 100_000
 """Things whose right password is remembered."""
 
-FAILURES_BURST: Final = 20
-"""Wrong passwords in a row from one address, before it has to wait."""
-
-FAILURES_PER_SECOND: Final = 0.5
-"""Wrong passwords that one address may go on to try."""
-
-ADDRESSES_MAX: Final = 10_000
-
 _HASHER: Final = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
 
 
 class TooManyFailures(Exception):
-    """The address has to wait before its next try."""
+    """Too many wrong ones have come from there: it has to wait before its next try."""
 
 
 class Busy(Exception):
@@ -56,30 +50,6 @@ class Busy(Exception):
 def make_password() -> str:
     """Return a new password with 192 random bits."""
     return secrets.token_urlsafe(24)
-
-
-class FailureLimit:
-    """Wrong tries of each address: a bucket that fills slowly. Pure: the caller brings monotonic time."""
-
-    def __init__(self, burst: int = FAILURES_BURST, per_second: float = FAILURES_PER_SECOND) -> None:
-        self._burst = burst
-        self._per_second = per_second
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def allows(self, address: str, now: float) -> bool:
-        """Whether the address may try."""
-        return self._tokens(address, now) >= 1
-
-    def failed(self, address: str, now: float) -> None:
-        """Count a wrong try."""
-        self._left[address] = (self._tokens(address, now) - 1, now)
-        self._left.move_to_end(address)
-        if len(self._left) > ADDRESSES_MAX:
-            self._left.popitem(last=False)
-
-    def _tokens(self, address: str, now: float) -> float:
-        left, at = self._left.get(address, (float(self._burst), now))
-        return min(float(self._burst), left + (now - at) * self._per_second)
 
 
 class Passwords:
@@ -118,7 +88,7 @@ class Passwords:
         :class:`Busy`.
         """
         loop = asyncio.get_running_loop()
-        if not self._limit.allows(address, loop.time()):
+        if not self._limit.allows(address, name, loop.time()):
             raise TooManyFailures
         if self._waiting >= WAITING_MAX:
             raise Busy
@@ -126,7 +96,7 @@ class Passwords:
         try:
             async with self._turn:
                 # Many may have come at once: those behind the ones that failed are not tried.
-                if not self._limit.allows(address, loop.time()):
+                if not self._limit.allows(address, name, loop.time()):
                     raise TooManyFailures
                 if not password_hash and self._nobodys is None:
                     self._nobodys = await self.hash(make_password())
@@ -135,7 +105,7 @@ class Passwords:
         finally:
             self._waiting -= 1
         if not (right and password_hash):
-            self._limit.failed(address, loop.time())
+            self._limit.failed(address, name, loop.time())
             return False
         self._remembered[name] = (password_hash, self._digest(password))
         if len(self._remembered) > REMEMBERED_MAX:

@@ -137,6 +137,18 @@ class Topics:
         """
         return f"$share/{group}/{self.every(kind)}"
 
+    def probe(self, client_id: str) -> str:
+        """Where a worker of a cluster says something to itself; nothing to a device.
+
+        >>> Topics("fleet").probe("w1")
+        'fleet/probe/w1'
+        """
+        return f"{self.root}/probe/{client_id}"
+
+    def shared_probe(self, client_id: str) -> str:
+        """What it subscribes to for that, as a group of one."""
+        return f"$share/{client_id}/{self.probe(client_id)}"
+
     def owns(self, topic: str) -> bool:
         """Whether a topic or filter lies in the command namespace.
 

@@ -10,6 +10,7 @@ from thingctl_broker.errors import InvalidThing, NotKept, ThingExists
 from thingctl_broker.passwords import PASSWORD_MAX, Passwords
 from thingctl_broker.testing import service_with_fakes
 from thingctl_broker.things import Definition
+from thingctl_protocol.statuses import Status
 
 
 class FakeStore:
@@ -42,6 +43,25 @@ async def test_of_two_who_add_the_same_one_succeeds(made):
         directory.add("lamp", Definition()), directory.add("lamp", Definition()), return_exceptions=True
     )
     assert sorted(type(verdict).__name__ for verdict in both) == ["ThingExists", "tuple"]
+
+
+async def test_that_a_thing_is_gone_is_kept_before_its_executions_are_withdrawn(made):
+    directory, store, _ = made
+    await directory.add("lamp", Definition())
+    operations, live = directory._operations, []
+    execution = await operations.send("lamp", "x", b"{}", None, lambda one: one)
+    kept = store.kept
+
+    async def keeping():
+        live.append(not execution.is_terminal)
+        await kept()
+
+    store.kept = keeping
+    store.full = True
+    with pytest.raises(NotKept):
+        await directory.remove("lamp")
+    assert live == [True]
+    assert execution.status is Status.CANCELED, "kept or not, nobody is to run it"
 
 
 async def test_nothing_is_answered_before_it_is_kept(made):

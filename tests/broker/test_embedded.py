@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from broker_support import HeldJournal, say
-from thingctl_broker import table
+from thingctl_broker import embedded, table
 from thingctl_broker.embedded import EmbeddedOperations
 from thingctl_broker.errors import AlreadyEnded, NotAccepting, UnknownExecution
 from thingctl_broker.table import Query
@@ -125,6 +125,22 @@ async def test_withdrawing_a_thing_leaves_the_others_alone(operations):
     done.respond(say(Status.FAILED), 0.0)
     await operations.withdraw("lamp")
     assert [one.status for one in (lamp, done, lock)] == [Status.CANCELED, Status.FAILED, Status.SENT]
+
+
+async def test_withdrawing_very_many_leaves_others_their_turn(operations, monkeypatch):
+    monkeypatch.setattr(embedded, "WITHDRAW_TURN", 10)
+    executions = [await sent(operations) for _ in range(95)]
+    lock = await sent(operations, "lock")
+    withdrawing = asyncio.create_task(operations.withdraw("lamp"))
+    before = 0
+    for _ in range(12):
+        await asyncio.sleep(0)
+        ended = sum(execution.is_terminal for execution in executions)
+        assert ended - before <= 10
+        before = ended
+        assert await operations.read(lock.execution_id, status) is Status.SENT
+    await withdrawing
+    assert {execution.status for execution in executions} == {Status.CANCELED}
 
 
 async def test_withdrawing_a_thing_finds_what_is_live_behind_what_has_long_ended(operations, monkeypatch):

@@ -5,7 +5,9 @@ import asyncio
 import pytest
 
 from thingctl_broker import passwords as module
-from thingctl_broker.passwords import Busy, FailureLimit, Passwords, TooManyFailures, make_password
+from thingctl_broker.buckets import Rate
+from thingctl_broker.failures import FailureLimit
+from thingctl_broker.passwords import Busy, Passwords, TooManyFailures, make_password
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ async def test_what_was_right_is_remembered_for_that_hash_alone(passwords):
 
 async def test_an_address_that_fails_too_often_has_to_wait(passwords):
     password_hash = await passwords.hash("right")
-    passwords._limit = FailureLimit(burst=3, per_second=0.0)
+    passwords._limit = FailureLimit(of_name=Rate(1e-9, 3))
     tries = [passwords.verify("lamp", password_hash, b"wrong", "10.0.0.1") for _ in range(20)]
     verdicts = await asyncio.gather(*tries, return_exceptions=True)
     # Two were under way when the third failed.
@@ -51,6 +53,7 @@ async def test_an_address_that_fails_too_often_has_to_wait(passwords):
     with pytest.raises(TooManyFailures):
         await passwords.verify("lamp", password_hash, b"right", "10.0.0.1")
     assert await passwords.verify("lamp", password_hash, b"right", "10.0.0.2")
+    assert await passwords.verify("lock", password_hash, b"right", "10.0.0.1")
 
 
 async def test_no_more_wait_than_may(passwords, monkeypatch):
@@ -60,20 +63,6 @@ async def test_no_more_wait_than_may(passwords, monkeypatch):
     verdicts = await asyncio.gather(*tries, return_exceptions=True)
     assert verdicts.count(True) == 2
     assert sum(isinstance(verdict, Busy) for verdict in verdicts) == 3
-
-
-def test_tries_come_back_with_time_and_addresses_are_bounded(monkeypatch):
-    monkeypatch.setattr(module, "ADDRESSES_MAX", 3)
-    limit = FailureLimit(burst=2, per_second=0.5)
-    limit.failed("a", 0.0)
-    assert limit.allows("a", 0.0)
-    limit.failed("a", 0.0)
-    assert not limit.allows("a", 1.9)
-    assert limit.allows("a", 2.0)
-    assert limit.allows("b", 0.0)
-    for address in "bcdef":
-        limit.failed(address, 3.0)
-    assert len(limit._left) == 3
 
 
 def test_passwords_are_long_and_never_twice_the_same():

@@ -228,3 +228,12 @@ def test_a_filter_is_well_formed_by_mqtts_rules(text, good):
 )
 def test_a_topic_name_has_no_wildcard_and_no_nul(text, good):
     assert is_topic(text) is good
+
+
+@pytest.mark.parametrize("root", ["$emqx/commands", "fleet"])
+def test_what_a_worker_says_to_itself_is_nobody_elses(root):
+    topics = Topics(root)
+    assert topics.owns(topics.probe("thingctl-g-w1"))
+    assert topics.parse(topics.probe("thingctl-g-w1")) is None
+    assert topics.kinds(topics.probe("w"), "w") == frozenset()
+    assert topics.shared_probe("w").endswith(topics.probe("w"))

@@ -126,7 +126,11 @@ class Member:
         for shared in self.fleet.shared:
             shared.listening.append(self)
         await self.mirror.load()
-        await self.link.start(self.incoming, lambda _: None)
+        await self.link.start(self.incoming, self._link_changed)
+
+    def _link_changed(self, connected: bool) -> None:
+        if connected:
+            self.sweeper.linked()
 
     async def stop(self) -> None:
         """End; what is left to do others will."""

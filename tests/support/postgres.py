@@ -115,6 +115,20 @@ class PostgresServer:
                 process.kill()
                 process.wait()
 
+    @contextmanager
+    def hung(self) -> Iterator[None]:
+        """It is there, and does nothing: every process of it is stopped, and goes on afterwards."""
+        pid = self.pid
+        os.kill(pid, signal.SIGSTOP)  # first, so that there are no more of them
+        stopped = [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+        for child in stopped[1:]:
+            os.kill(child, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in reversed(stopped):
+                os.kill(process, signal.SIGCONT)
+
     def close(self) -> None:
         self.stop(hard=True)  # what a checkpoint would write goes with the directory
         shutil.rmtree(self._home, ignore_errors=True)

@@ -15,6 +15,7 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from structlog.testing import capture_logs
 
 from agent.harness import Mosquitto, mosquitto, need_mosquitto
 from support.cluster import TOPICS, Worker, settings
@@ -22,8 +23,11 @@ from support.processes import process, until_said
 from support.waits import eventually
 from thingctl_broker.cluster.link_ports import Handed, LinkDown, Presence, Source
 from thingctl_broker.config import ConfigurationError
+from thingctl_broker.mqtt.cluster import probe
 from thingctl_broker.mqtt.cluster.link import ClusterLink
+from thingctl_broker.mqtt.cluster.probe import is_shared
 from thingctl_broker.pki import Authority, utc_now
+from thingctl_protocol.topics import Topics
 
 pytestmark = pytest.mark.system
 
@@ -373,3 +377,57 @@ async def test_a_broker_that_restarts_is_found_again(tmp_path, monkeypatch):
             things.close()
     finally:
         broker.stop()
+
+
+# A topic root that begins with $.
+
+DOLLAR = Topics("$fleet")
+DEAF = "no response will ever be heard"
+
+
+async def test_a_root_that_mosquitto_does_not_share_is_warned_of_once(broker, things, monkeypatch):
+    monkeypatch.setattr(probe, "EVERY", 0.05)
+    await things.listen("$fleet/#")
+    worker = Worker()
+    link = ClusterLink(settings(broker.url, "deaf"), DOLLAR)
+    with capture_logs() as logs:
+        await link.start(worker, lambda _: None)
+        await eventually(lambda: any(log["event"].startswith(DEAF) for log in logs))
+        things.say(DOLLAR.response("lamp", "e1"))
+        await eventually(
+            lambda: (DOLLAR.response("lamp", "e1")) in [topic for topic, _, _ in things.requests]
+        )
+        await eventually(link._prober.done)
+        assert await link.stop()
+    (warning,) = [log for log in logs if log["log_level"] == "warning"]
+    assert warning["topicRoot"] == "$fleet"
+    assert (worker.responses, worker.drops) == ([], [])
+    heard = {topic for topic, _, _ in things.requests} - {DOLLAR.response("lamp", "e1")}
+    assert [DOLLAR.parse(topic) for topic in heard] == [None], "no device would take it for anything"
+
+
+async def test_a_root_that_is_shared_is_found_to_be(broker, things):
+    await things.listen("fleet/#")
+    async with joined(broker.url) as (link, worker, _):
+        assert link._prober is None, "nothing to find out"
+        assert await is_shared(link._dialer, "w1", TOPICS) is True
+        await eventually(lambda: things.requests)
+        assert {topic for topic, _, _ in things.requests} == {"fleet/probe/w1"}
+        assert (worker.responses, worker.announcements, worker.presences, worker.drops) == ([], [], [], [])
+
+
+async def test_who_may_not_find_out_is_not_warned(tmp_path, monkeypatch):
+    monkeypatch.setattr(probe, "EVERY", 0.05)
+    rules = tmp_path / "acl"
+    rules.write_text("topic readwrite $fleet/things/#\ntopic read $fleet/probe/#\n")
+    with mosquitto(tmp_path, f"allow_anonymous true\nacl_file {rules}\n") as guarded:
+        link = ClusterLink(settings(guarded.url, "w"), DOLLAR)
+        assert await is_shared(link._dialer, "w", DOLLAR) is None
+
+
+async def test_a_worker_that_stops_leaves_no_probe_behind(broker):
+    link = ClusterLink(settings(broker.url, "brief"), DOLLAR)
+    await link.start(Worker(), lambda _: None)
+    prober = link._prober
+    assert await link.stop()
+    assert prober.cancelled()

@@ -212,6 +212,18 @@ class InMemoryStore(Shared):
         ]
         return list(map(self._publish, found[:limit]))
 
+    async def canceling(self, within: float, limit: int) -> list[tuple[str, str]]:
+        """Live executions that their things are to stop."""
+        self._check()
+        until = self._clock.monotonic() + within
+        found = [
+            one
+            for one in self._table
+            if not one.is_terminal and one.cancel_requested_at is not None and one.next_deadline <= until
+        ]
+        found.sort(key=lambda one: one.next_deadline)
+        return [(one.thing, one.execution_id) for one in found[:limit]]
+
     async def expire(self, limit: int) -> list[Execution]:
         """Close executions whose deadline has passed."""
         self._check()

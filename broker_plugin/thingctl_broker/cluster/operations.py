@@ -51,6 +51,9 @@ OWED_SECONDS: Final = 900.0
 
 OWED_MAX: Final = 1000
 PAGE: Final = 500
+"""Executions canceled in one turn, where all of a thing or a command are: between two of them it is
+everybody else's, of the loop and of the store."""
+
 
 LIVE: Final = frozenset(Status) - TERMINAL
 _log = structlog.get_logger("thingctl.cluster")
@@ -188,24 +191,7 @@ class ClusterOperations:
     ) -> T:
         """Withdraw an execution or ask its thing to stop, unless ``admit`` raises."""
         admit(await self._get(execution_id))
-        canceled = await self._store.cancel(execution_id, self.settings.cancel_grace)
-        if canceled is None:
-            raise unknown_execution(execution_id)
-        execution, outcome = canceled
-        match outcome:
-            case Cancel.ENDED:
-                raise AlreadyEnded(f"the execution has ended: {execution.status}")
-            case Cancel.DONE:
-                self.changed_here(execution, Change.ENDED)
-            case Cancel.REQUESTED:
-                self.changed_here(execution, Change.CANCEL_REQUESTED)
-                try:
-                    self._link.publish_cancel(execution.thing, execution_id)
-                except LinkDown:
-                    _log.warning("a cancel could not be told to its thing", executionId=execution_id)
-            case Cancel.PENDING:
-                pass
-        return tell(execution)
+        return tell(await self._cancel(execution_id))
 
     async def withdraw(self, thing: str) -> None:
         """Cancel everything that is live of a thing."""
@@ -216,7 +202,7 @@ class ClusterOperations:
         count, cursor = 0, None
         while True:
             page = await self._store.select(query, PAGE, cursor)
-            # All at once: the store takes them together.
+            # At once: the store takes them together.
             count += sum(await asyncio.gather(*map(self._cancel_live, page.executions)))
             cursor = page.cursor
             if cursor is None:
@@ -299,11 +285,32 @@ class ClusterOperations:
             self.things.know(thing, self._clock.unix())
             await self._mirror.kept()
 
+    async def _cancel(self, execution_id: str) -> Execution:
+        canceled = await self._store.cancel(execution_id, self.settings.cancel_grace)
+        if canceled is None:
+            raise unknown_execution(execution_id)
+        execution, outcome = canceled
+        match outcome:
+            case Cancel.ENDED:
+                raise AlreadyEnded(f"the execution has ended: {execution.status}")
+            case Cancel.DONE:
+                self.changed_here(execution, Change.ENDED)
+            case Cancel.REQUESTED:
+                self.changed_here(execution, Change.CANCEL_REQUESTED)
+                try:
+                    self._link.publish_cancel(execution.thing, execution_id)
+                except LinkDown:
+                    # The sweeper tells it when the link is back.
+                    _log.warning("a cancel cannot be told to its thing yet", executionId=execution_id)
+            case Cancel.PENDING:
+                pass
+        return execution
+
     async def _cancel_live(self, execution: Execution) -> bool:
         if execution.is_terminal or execution.cancel_requested_at is not None:
             return False
         try:
-            await self.cancel(execution.execution_id, _nothing, _nothing)
+            await self._cancel(execution.execution_id)
         except (AlreadyEnded, UnknownExecution):
             return False  # it was faster
         return True
@@ -320,7 +327,3 @@ def _check_name(thing: str) -> None:
         check_thing_name(thing, "/thingId")
     except ProtocolError as error:
         raise InvalidCommand(error.text, error.pointer) from None
-
-
-def _nothing(_: Execution) -> None:
-    """Admit it; tell nothing."""

@@ -147,6 +147,14 @@ class ExecutionStore(Protocol):
         """
         ...
 
+    async def canceling(self, within: float, limit: int) -> list[tuple[str, str]]:
+        """Live executions that their things have been, or are to be, asked to stop: thing and id of each.
+
+        Of those whose deadline is within so many seconds, the nearest first. A pending cancel
+        brings the deadline that near (:meth:`cancel`).
+        """
+        ...
+
     async def expire(self, limit: int) -> list[Execution]:
         """Close executions whose deadline has passed (:meth:`thingctl_broker.executions.Execution.expire`).
 

@@ -35,6 +35,9 @@ RETRY_EVERY: Final = 1.0
 RETRY_MAX: Final = 200
 """Things looked at for requests that wait, in one turn of one worker."""
 
+CANCELS_MAX: Final = 10_000
+"""Cancels that are told again when the link is back."""
+
 UNHANDED_SECONDS: Final = 10.0
 """After which a request that nobody has taken is published again: its worker will not do it."""
 
@@ -73,6 +76,7 @@ class Sweeper:
         self._clock = clock
         self._client_id = client_id
         self._keep = keep
+        self._cancels_due = False
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -94,6 +98,10 @@ class Sweeper:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def linked(self) -> None:
+        """The link is there, perhaps after a while without: cancels may not have been told meanwhile."""
+        self._cancels_due = True
+
     async def expire(self) -> float:
         """Close what is overdue; return the seconds until the next turn."""
         closed = await self._store.expire(EXPIRE_MAX)
@@ -107,10 +115,26 @@ class Sweeper:
     async def retry(self) -> float:
         """Publish what waits, and what was never taken; return the seconds until the next turn."""
         if self._link.connected:
+            if self._cancels_due:
+                await self._tell_cancels()
             for thing in await self._store.things_to_retry(RETRY_MAX):
                 self._requests.offer(thing)
             self._requests.publish(await self._store.claim_unhanded(UNHANDED_SECONDS, RETRY_MAX))
         return RETRY_EVERY
+
+    async def _tell_cancels(self) -> None:
+        """Tell all that are pending, whoever took them: their worker may have been cut off, and died.
+
+        A thing may hear of one twice, which means nothing more to it.
+        """
+        self._cancels_due = False
+        try:
+            grace = self._operations.settings.cancel_grace
+            for thing, execution_id in await self._store.canceling(grace, CANCELS_MAX):
+                self._link.publish_cancel(thing, execution_id)
+        except BaseException:
+            self._cancels_due = True
+            raise
 
     async def live(self) -> float:
         """Say that this worker lives, and hear what time it is."""

@@ -266,7 +266,9 @@ class Worker:
         return Bundle(thing, self.mqtt_url, thing, password, ca=self._ca, topic_root=root, presence=True)
 
     def _link_changed(self, connected: bool) -> None:
-        if not connected and not self._stopping:
+        if connected:
+            self._sweeper.linked()
+        elif not self._stopping:
             _log.warning("the MQTT cluster is away: commands wait")
 
     async def _catch_up(self) -> None:

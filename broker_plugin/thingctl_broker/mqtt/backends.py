@@ -7,15 +7,20 @@ token. ``mqtt:read`` lets it subscribe to every topic, the command traffic among
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from thingctl_broker.acl import Whole
+from thingctl_broker.addresses import source_of
 from thingctl_broker.credentials import Scope
+from thingctl_broker.failures import FailureLimit
 from thingctl_broker.mqtt.gatekeeper import Admission
-from thingctl_broker.mqtt.packets import ConnackCode, Refused
+from thingctl_broker.mqtt.packets import ConnackCode, Refused, too_many_failures
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from thingctl_broker.credentials import Token
     from thingctl_broker.mqtt.packets import Connect
     from thingctl_broker.token_store import TokenStore
@@ -23,15 +28,58 @@ if TYPE_CHECKING:
 MARK: Final = "@"
 """What its user name begins with."""
 
+KNOWN_MAX: Final = 10_000
+"""Pairs of a token and an address remembered."""
+
 
 def is_backend(connect: Connect) -> bool:
     """Whether the client says that it is the bearer of a token."""
     return connect.username is not None and connect.username.startswith(MARK)
 
 
-def admit_backend(tokens: TokenStore, connect: Connect) -> Admission:
-    """Let the bearer of a token in; raises :class:`Refused`."""
-    token = _verified(tokens, connect)
+class Backends:
+    """Admits the bearers of tokens, and slows down who guesses at them.
+
+    Who has tried too many wrong ones is refused with a right one too, so that he learns nothing by
+    guessing on; unless that token has come from there before. Loopback is exempt, as over HTTP.
+    """
+
+    def __init__(
+        self,
+        tokens: TokenStore,
+        limit: FailureLimit | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._tokens = tokens
+        self._limit = FailureLimit() if limit is None else limit
+        self._clock = clock
+        self._known: dict[tuple[str, str], None] = {}
+
+    def admit(self, connect: Connect, address: str) -> Admission:
+        """Let the bearer of a token in; raises :class:`Refused`."""
+        token = self._tokens.verify(_secret(connect))
+        if token is not None and connect.username != MARK + token.name:
+            token = None
+        self._slow_down(connect.username or "", token, source_of(address))
+        if token is None:
+            raise Refused(ConnackCode.BAD_USER_NAME_OR_PASSWORD, "no such token, or not under that name")
+        return _admission(self._tokens, token, connect)
+
+    def _slow_down(self, username: str, token: Token | None, source: str | None) -> None:
+        if source is None or ((username, source) in self._known and token is not None):
+            return
+        now = self._clock()
+        if not self._limit.allows(source, username, now):
+            raise too_many_failures()
+        if token is None:
+            self._limit.failed(source, username, now)
+            return
+        if len(self._known) >= KNOWN_MAX:
+            del self._known[next(iter(self._known))]
+        self._known[username, source] = None
+
+
+def _admission(tokens: TokenStore, token: Token, connect: Connect) -> Admission:
     reads, writes = token.may(Scope.MQTT_READ), token.may(Scope.MQTT_WRITE)
     if token.is_limited:
         # Topics say nothing of actions, and ordinary ones nothing of things: a limit could not be held.
@@ -55,12 +103,8 @@ def admit_backend(tokens: TokenStore, connect: Connect) -> Admission:
     )
 
 
-def _verified(tokens: TokenStore, connect: Connect) -> Token:
+def _secret(connect: Connect) -> str:
     try:
-        secret = (connect.password or b"").decode("ascii")
+        return (connect.password or b"").decode("ascii")
     except UnicodeDecodeError:
-        secret = ""
-    token = tokens.verify(secret)
-    if token is None or connect.username != MARK + token.name:
-        raise Refused(ConnackCode.BAD_USER_NAME_OR_PASSWORD, "no such token, or not under that name")
-    return token
+        return ""

@@ -136,7 +136,7 @@ class Connection(Client):
 
     def refuse(self, refusal: Refused) -> None:
         """Turn the client away."""
-        self.front.note("refused", "connection refused", who=self.peer[0], reason=refusal.text)
+        self.front.note(refusal.fault, "connection refused", who=self.peer[0], reason=refusal.text)
         self.write(packets.encode_connack(refusal.code))
         self.finish()
 

@@ -7,7 +7,7 @@ What a connection does with its packets is in ``connection``.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, OrderedDict
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +18,7 @@ from thingctl_broker.mqtt.amqtt_broker import drop_session
 from thingctl_broker.mqtt.away import bound
 from thingctl_broker.mqtt.connection import Connection
 from thingctl_broker.mqtt.doorman import Doorman
+from thingctl_broker.mqtt.kept import KeptSessions
 from thingctl_broker.mqtt.limits import FrontLimits
 from thingctl_broker.mqtt.observers import Observers
 from thingctl_broker.mqtt.steady import steady_subscriptions
@@ -71,7 +72,7 @@ class Front:
         self._standing_by: dict[str, dict[Client, None]] = {}  # in the order of serving
         self._present: Counter[str] = Counter()
         self._leaving: dict[str, asyncio.Task[None]] = {}
-        self._kept: OrderedDict[str, tuple[str | None, CommandSubscriptions]] = OrderedDict()
+        self._kept = KeptSessions(self.limits.kept_sessions, self.limits.kept_sessions_per_thing)
         self._servers: list[asyncio.Server] = []
         self._watcher: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop
@@ -161,10 +162,8 @@ class Front:
         if self._clients.get(client_id) is not connection:
             return
         del self._clients[client_id]
-        if connection.keeps_session and len(connection.subscriptions):
-            self._kept[client_id] = (thing, connection.subscriptions)
-            if len(self._kept) > self.limits.kept_sessions:
-                self._kept.popitem(last=False)
+        if connection.keeps_session:
+            self._keep(connection)
         if thing is None:
             return
         self.released(connection)
@@ -172,6 +171,28 @@ class Front:
         if self._present[thing] <= 0:
             del self._present[thing]
             self.service.disconnected(thing)
+
+    def _keep(self, connection: Client) -> None:
+        """Keep the session of a client that has gone, if it has one, here or in amqtt."""
+        client_id = connection.client_id
+        has_amqtt = connection.behind is not None or client_id in self.broker.sessions
+        if not (has_amqtt or len(connection.subscriptions)):
+            return
+        oldest = self._kept.keep(client_id, connection.thing, connection.subscriptions)
+        if oldest is not None:
+            text = "too many sessions are kept: the one of who has been away longest goes"
+            self.note("keptSessions", text, who=connection.thing or client_id, gone=oldest)
+            self._let_go(oldest)
+
+    def _let_go(self, client_id: str) -> None:
+        """Have amqtt forget a session that is no longer kept."""
+        leaving = self._leaving.get(client_id)
+        if leaving is not None:  # amqtt may be about to make it
+            leaving.add_done_callback(lambda _: self._let_go(client_id))
+        elif client_id in self.broker.sessions and not (
+            client_id in self._clients or client_id in self._kept
+        ):
+            drop_session(self.broker, client_id)
 
     def predecessor(self, client_id: str) -> asyncio.Task[None] | None:
         """Close whoever has this client id [MQTT-3.1.4-2]; return what must end before it is free.
@@ -201,12 +222,14 @@ class Front:
     def admitted(self, connection: Client) -> CommandSubscriptions | None:
         """A client is in; return the command subscriptions that were kept for it."""
         self._clients[connection.client_id] = connection
-        kept = self._kept.pop(connection.client_id, None)
+        kept = self._kept.take(connection.client_id)
         thing = connection.thing
         if thing is not None:
             self._present[thing] += 1
             self.service.connected(thing, connection.client_id)
-        return kept[1] if kept is not None and kept[0] == thing and connection.keeps_session else None
+        if kept is None or kept.thing != thing or not connection.keeps_session:
+            return None
+        return kept.subscriptions if len(kept.subscriptions) else None
 
     def serves(self, connection: Client) -> None:
         """A connection has subscribed to its thing's requests. The latest one gets them."""
@@ -248,8 +271,7 @@ class Front:
                 connection.keeps_session = connection.keeps_session and not forget
                 connection.close(reason)
         if forget:
-            for client_id in [client_id for client_id, (of, _) in self._kept.items() if of == thing]:
-                del self._kept[client_id]
+            self._kept.forget(thing)
             own = f"{thing}/"
             for client_id in [client_id for client_id in self.broker.sessions if client_id.startswith(own)]:
                 drop_session(self.broker, client_id)

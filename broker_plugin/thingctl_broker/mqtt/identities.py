@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from thingctl_broker.acl import Acl, AclSettings
-from thingctl_broker.mqtt.backends import admit_backend, is_backend
+from thingctl_broker.mqtt.backends import Backends, is_backend
 from thingctl_broker.mqtt.gatekeeper import Admission
-from thingctl_broker.mqtt.packets import ConnackCode, Refused
+from thingctl_broker.mqtt.packets import ConnackCode, Refused, too_many_failures
 from thingctl_broker.passwords import Busy, TooManyFailures
 
 if TYPE_CHECKING:
@@ -35,15 +35,15 @@ class IdentityGatekeeper:
         tokens: TokenStore | None = None,
     ) -> None:
         """``tokens``: those that may sign in too (``backends``)."""
-        self._tokens = tokens
+        self._backends = None if tokens is None else Backends(tokens)
         self._things = things
         self._passwords = passwords
         self._acl = AclSettings() if acl is None else acl
 
     def admit(self, connect: Connect, peer: tuple[str, int]) -> Admission | Awaitable[Admission]:
         """Return who it is; raise :class:`Refused` otherwise."""
-        if self._tokens is not None and is_backend(connect):
-            return admit_backend(self._tokens, connect)
+        if self._backends is not None and is_backend(connect):
+            return self._backends.admit(connect, peer[0])
         if connect.certificate:
             return self._admission(self._certified(connect), connect)
         if not connect.username or connect.password is None:
@@ -59,7 +59,7 @@ class IdentityGatekeeper:
         try:
             is_right = await self._passwords.verify(name, password_hash, password, address)
         except TooManyFailures:
-            raise Refused(ConnackCode.NOT_AUTHORIZED, "too many wrong passwords from this address") from None
+            raise too_many_failures() from None
         except Busy:
             raise Refused(ConnackCode.SERVER_UNAVAILABLE, "too many are signing in at once") from None
         # Verifying took its time: what was decided about the thing meanwhile counts.

@@ -59,7 +59,9 @@ class FrontLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retained_bytes: Count = 64 * 1024
     """The largest payload that is retained."""
     kept_sessions: Count = 100_000
-    """Clients whose command subscriptions are kept while they are away."""
+    """Clients whose sessions are kept while they are away."""
+    kept_sessions_per_thing: Count = 5
+    """Those of one thing among them; beyond, the one that has been away longest goes."""
     away_messages: Count = 1000
     """Messages kept for one client while it is away; beyond, the oldest goes."""
     away_bytes: Count = 1024 * 1024

@@ -42,12 +42,22 @@ class ConnackCode(IntEnum):
 
 
 class Refused(Exception):
-    """A CONNECT that is answered with a return code before the connection closes."""
+    """A CONNECT that is answered with a return code before the connection closes.
 
-    def __init__(self, code: ConnackCode, text: str) -> None:
+    ``fault``: what it is counted as.
+    """
+
+    def __init__(self, code: ConnackCode, text: str, fault: str = "refused") -> None:
         super().__init__(text)
         self.code = code
         self.text = text
+        self.fault = fault
+
+
+def too_many_failures() -> Refused:
+    """What was brought was not looked at, right or wrong: too much that was wrong came before it."""
+    text = "too many wrong passwords or tokens from this address, or of this user from there"
+    return Refused(ConnackCode.NOT_AUTHORIZED, text, "tooManyFailures")
 
 
 class Will(NamedTuple):

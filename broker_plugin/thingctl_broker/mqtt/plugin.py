@@ -26,11 +26,12 @@ from amqtt.session import Session
 
 from thingctl_broker.application import Application
 from thingctl_broker.config import ConfigurationError, Settings, convert_settings, read_settings
-from thingctl_broker.mqtt.backends import admit_backend, is_backend
+from thingctl_broker.failures import FailureLimit
+from thingctl_broker.mqtt.backends import Backends, is_backend
 from thingctl_broker.mqtt.behind import handed_over
 from thingctl_broker.mqtt.gatekeeper import Admission, OpenGatekeeper
 from thingctl_broker.mqtt.identities import admission_of
-from thingctl_broker.mqtt.packets import ConnackCode, Connect, Refused
+from thingctl_broker.mqtt.packets import ConnackCode, Connect, Refused, too_many_failures
 from thingctl_protocol.identifiers import is_thing_name
 
 _log = structlog.get_logger("thingctl.broker")
@@ -111,13 +112,17 @@ class AmqttGatekeeper:
     def __init__(self, broker: Any, enrolled: Enrolled | None) -> None:
         self._plugins = broker.plugins_manager
         self._enrolled = enrolled
+        self._limit = FailureLimit()
 
     async def admit(self, connect: Connect, peer: tuple[str, int]) -> Admission:
         """Return who it is; raise :class:`Refused`."""
         if self._enrolled is not None and is_backend(connect):
-            return self._enrolled.admit_backend(connect)
+            return self._enrolled.backends.admit(connect, peer[0])
         if self._enrolled is not None and (connect.username is None or connect.password is None):
             raise Refused(ConnackCode.NOT_AUTHORIZED, "no user name and password")
+        name, time = connect.username or connect.client_id, asyncio.get_running_loop().time
+        if not self._limit.allows(peer[0], name, time()):
+            raise too_many_failures()
         session = Session()
         session.client_id = connect.client_id
         session.clean_session = connect.clean_session
@@ -127,6 +132,7 @@ class AmqttGatekeeper:
         answers = await self._plugins.map_plugin_auth(session=session)
         verdicts = [verdict for verdict in answers.values() if verdict is not None]
         if not verdicts or not all(verdicts):
+            self._limit.failed(peer[0], name, time())
             raise Refused(ConnackCode.NOT_AUTHORIZED, "no authentication plugin of amqtt's says yes")
         if self._enrolled is None:
             return OpenGatekeeper().admit(connect, peer)
@@ -138,10 +144,8 @@ class Enrolled:
 
     def __init__(self, application: Application) -> None:
         self._application = application
-
-    def admit_backend(self, connect: Connect) -> Admission:
-        """Let the bearer of a token in, of whom the others know nothing; raise :class:`Refused`."""
-        return admit_backend(self._application.tokens, connect)
+        self.backends = Backends(application.tokens)
+        """Bearers of tokens, of whom the others know nothing."""
 
     def admit(self, connect: Connect) -> Admission:
         """Return which thing it is; raise :class:`Refused`."""

@@ -20,6 +20,7 @@ from thingctl_broker.postgres.claims import HANDED
 from thingctl_broker.postgres.columns import columns, json_or_none, reader, text_or_none
 from thingctl_broker.postgres.gathering import Lane
 from thingctl_broker.postgres.partitions import make_partitions, month_of
+from thingctl_broker.postgres.tries import Tries
 from thingctl_protocol.errors import TransitionError
 from thingctl_protocol.statuses import Status, advance
 
@@ -155,7 +156,7 @@ class Batches:
             self._tell_all,
         )
 
-        tries = _Tries()
+        tries = Tries()
 
         async def work(connection: Any) -> list[Responded | Exception]:
             tries.another()
@@ -178,7 +179,7 @@ class Batches:
 
     async def _cancel(self, asked: list[Timed]) -> Sequence[Canceled | Exception | None]:
         ids, graces = [one.execution_id for one in asked], [one.seconds for one in asked]
-        tries = _Tries()
+        tries = Tries()
 
         async def work(connection: Any) -> list[Canceled | Exception | None]:
             tries.another()
@@ -325,24 +326,3 @@ def _impossible(current: Status, said: Status) -> Exception:
     except TransitionError as error:
         return error
     return ValueError(f"{said} is not a device's to say")
-
-
-class _Tries:
-    """How often a batch was asked: again when its answer was lost, and what it did then is to be told now."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._began = time.monotonic()
-
-    def another(self) -> None:
-        """It is asked, perhaps once more."""
-        self.count += 1
-
-    def may_have_ended(self, execution: Execution, now: float) -> bool:
-        """Whether it was this batch that ended the execution. ``now``: the database's time.
-
-        Somebody else may have, in the same moment; better an end told twice than never.
-        """
-        if self.count < 2 or execution.ended_at is None:
-            return False
-        return execution.ended_at >= now - (time.monotonic() - self._began)

@@ -25,7 +25,7 @@ from thingctl_broker.postgres.rules import (
 from thingctl_protocol.statuses import Delivery, Status
 
 
-def _claim(*, which: str, order: str, assignments: dict[str, str], ended: str, sorting: str) -> str:
+def _claim(*, which: str, order: str, assignments: dict[str, str]) -> str:
     """A statement that takes rows nobody else is at; ``$1``: at most so many."""
     return f"""
 WITH {CLOCK},
@@ -40,8 +40,8 @@ changed AS (
     FROM judged j WHERE e.execution_id = j.execution_id
     RETURNING j.now, {columns("e")}
 ),
-{told(ended)}
-SELECT changed.* FROM changed, told ORDER BY {sorting}
+{told("false")}
+SELECT changed.* FROM changed, told ORDER BY execution_id
 """
 
 
@@ -57,8 +57,6 @@ CLAIM_WAITING: Final = _claim(
     which=f"e.thing = $2::text AND e.retry_at IS NOT NULL AND e.due_at > {NOW}",
     order="e.execution_id",
     assignments=_PUBLISHED_AGAIN,
-    ended="false",
-    sorting="execution_id",
 )
 
 CLAIM_UNHANDED: Final = _claim(
@@ -67,9 +65,16 @@ CLAIM_UNHANDED: Final = _claim(
     f"AND e.cancel_requested_at IS NULL AND e.due_at > {NOW}",
     order="e.unhanded_since",
     assignments=_PUBLISHED_AGAIN,
-    ended="false",
-    sorting="execution_id",
 )
+
+CANCELING: Final = """
+SELECT e.thing, e.execution_id FROM thingctl.executions e
+WHERE e.due_at IS NOT NULL AND e.due_at <= (SELECT thingctl.now()) + $2::double precision
+    AND e.cancel_requested_at IS NOT NULL
+ORDER BY e.due_at LIMIT $1::bigint
+"""
+"""``$1``: at most so many; ``$2``: whose deadline is within so many seconds. That is what makes it cheap:
+the index of deadlines leads to them."""
 
 _DEADLINE: Final = "(e.created_at + e.ttl)"
 _CANCEL_DEADLINE: Final = "(e.cancel_requested_at + e.cancel_grace)"
@@ -91,23 +96,41 @@ def _timed_out_reason() -> str:
 
 _TTL_FIRST: Final = f"coalesce({_DEADLINE} <= {_CANCEL_DEADLINE}, true)"
 
-EXPIRE: Final = _claim(
-    # $2: whether everything is to be told outside. When both deadlines have passed, the one
-    # that came first decides, however late we look.
-    which=f"e.due_at <= {NOW} AND e.due_at IS NOT NULL",
-    order="e.due_at",
-    assignments={
-        "status": when(_TTL_FIRST, quoted(Status.TIMED_OUT), quoted(Status.CANCELED)),
-        "reason": when(_TTL_FIRST, _timed_out_reason(), reason_text(CANCEL_UNANSWERED)),
-        "ended_at": "j.now",
-        "due_at": "NULL",
-        "retry_at": "NULL",
-        "unhanded_since": "NULL",
-        "tell_at": tell_at("true", "$2::boolean"),
-    },
-    ended="true",
-    sorting="execution_id",
-)
+_EXPIRED: Final = {
+    # When both deadlines have passed, the one that came first decides, however late we look.
+    "status": when(_TTL_FIRST, quoted(Status.TIMED_OUT), quoted(Status.CANCELED)),
+    "reason": when(_TTL_FIRST, _timed_out_reason(), reason_text(CANCEL_UNANSWERED)),
+    "ended_at": "j.now",
+    "due_at": "NULL",
+    "retry_at": "NULL",
+    "unhanded_since": "NULL",
+    "tell_at": tell_at("true", "$2::boolean"),
+}
+
+DUE: Final = """
+SELECT e.execution_id FROM thingctl.executions e
+WHERE e.due_at <= (SELECT thingctl.now()) AND e.due_at IS NOT NULL ORDER BY e.due_at LIMIT $1::bigint
+"""
+"""What to expire. Asked for by itself, so that it is known what was asked when the answer is lost."""
+
+EXPIRE: Final = f"""
+WITH {CLOCK},
+judged AS MATERIALIZED (
+    SELECT e.execution_id, {NOW} AS now FROM unnest($1::uuid[]) AS i (execution_id)
+        JOIN thingctl.executions e ON e.execution_id = i.execution_id
+    WHERE e.due_at <= {NOW} AND e.due_at IS NOT NULL
+    ORDER BY e.execution_id FOR UPDATE OF e SKIP LOCKED
+),
+changed AS (
+    UPDATE thingctl.executions e SET
+    {assigned(_EXPIRED)}
+    FROM judged j WHERE e.execution_id = j.execution_id
+    RETURNING j.now, {columns("e")}
+),
+{told("true")}
+SELECT changed.* FROM changed, told ORDER BY execution_id
+"""
+"""``$1``: which; ``$2``: whether everything is to be told outside."""
 
 CLAIM_UNTOLD: Final = f"""
 WITH {CLOCK},

@@ -1,5 +1,8 @@
 """Connections to PostgreSQL: made when needed, made again when lost, never waited for without end.
 
+A statement has ``statement_timeout`` to itself while the server is alive, which is the server's to
+hold. Whether it is alive the listener finds out (``listening``): one that hangs lets nobody wait.
+
 Plans are made once for each statement and connection (``force_generic_plan``): planning a
 statement over partitions costs more than running it. A generic plan is made blind, perhaps
 when a table was still empty, so the ways that only small tables justify are switched off.
@@ -62,6 +65,8 @@ class Database:
         self.settings = settings
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._reachable = True
+        self._busy: set[Any] = set()
+        self._hangs = False
 
     async def start(self) -> None:
         """Connect for the first time. Raises :class:`StoreDown`."""
@@ -89,6 +94,18 @@ class Database:
             except TimeoutError:
                 pool.terminate()
 
+    def answers(self, answers: bool, /) -> None:
+        """Whether the store answers at all, as somebody has found out who looks all the time.
+
+        While it does not, whoever waits for it is let go, and nobody else begins to.
+        """
+        hung, self._hangs = self._hangs, not answers
+        if self._hangs and not hung:
+            _log.error("the store does not answer: nobody waits for it any more")
+        if self._hangs:
+            for connection in tuple(self._busy):
+                connection.terminate()
+
     async def run(self, work: Callable[[Any], Awaitable[_T]], *, repeatable: bool = False) -> _T:
         """Do ``work`` on a connection. Raises :class:`StoreDown`.
 
@@ -115,7 +132,7 @@ class Database:
                 if give_up_at is None:
                     raise
             # From here on it may have been done already: nobody can be told that it was not.
-            if time.monotonic() >= give_up_at:
+            if self._hangs or time.monotonic() >= give_up_at:
                 raise unknown_fate() from None
             await asyncio.sleep(RETRY_SECONDS)
 
@@ -123,12 +140,15 @@ class Database:
         pool = self._pool
         if pool is None:
             raise StoreDown("the store is closed")
+        if self._hangs:
+            raise StoreDown("the store does not answer")
         try:
             connection = await pool.acquire(timeout=self.settings.connect_timeout)
         except Exception as error:
             self._note(reachable=False, error=error)
             raise unreachable(error) from None
         self._note(reachable=True)
+        self._busy.add(connection)
         try:
             return await work(connection)
         except Exception as error:
@@ -140,6 +160,7 @@ class Database:
                 raise _Lost from error
             raise
         finally:
+            self._busy.discard(connection)
             with contextlib.suppress(Exception):
                 await pool.release(connection, timeout=1.0)
 

@@ -15,11 +15,16 @@ from thingctl_broker.postgres.database import Connection, options
 from thingctl_broker.postgres.faults import unreachable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from thingctl_broker.cluster.store_ports import Heard
     from thingctl_broker.postgres.settings import StoreSettings
 
-HEARTBEAT: Final = 10.0
+HEARTBEAT: Final = 1.0
 """Seconds between two looks whether the connection is there still: silence is no sign of it."""
+
+ANSWER_WITHIN: Final = 2.0
+"""Seconds that the store has to answer one that asks for nothing, and again to let a new connection in."""
 
 BACKOFF_FIRST: Final = 0.2
 BACKOFF_MAX: Final = 10.0
@@ -28,12 +33,23 @@ BACKOFF_MAX: Final = 10.0
 _log = structlog.get_logger("thingctl.store")
 
 
+def _nobody_asks(_: bool, /) -> None:
+    """Nobody wants to know whether the store answers."""
+
+
 class Listener:
     """Tells ``heard``, in the loop, in the order of the commits."""
 
-    def __init__(self, settings: StoreSettings, heard: Heard) -> None:
+    def __init__(
+        self, settings: StoreSettings, heard: Heard, answers: Callable[[bool], None] = _nobody_asks
+    ) -> None:
+        """``answers(whether)``: told after each try to connect whether the store answers at all.
+
+        A store that is slow does; one that is away says so. One that does neither hangs.
+        """
         self._settings = settings
         self._heard = heard
+        self._answers = answers
         self._connection: Any = None
         self._lost = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
@@ -47,7 +63,7 @@ class Listener:
     async def start(self) -> None:
         """Begin to listen; what is committed from now on is told. Raises :class:`StoreDown`."""
         try:
-            await self._connect()
+            await self._connect(self._settings.connect_timeout)
         except Exception as error:
             raise unreachable(error) from None
         self._keeper = asyncio.get_running_loop().create_task(self._keep(), name="store listener")
@@ -61,10 +77,10 @@ class Listener:
                 await keeper
         await self._close()
 
-    async def _connect(self) -> None:
-        connection = await asyncpg.connect(
-            self._settings.url, connection_class=Connection, **options(self._settings)
-        )
+    async def _connect(self, within: float) -> None:
+        arguments = options(self._settings)
+        arguments["timeout"] = min(within, arguments["timeout"])
+        connection = await asyncpg.connect(self._settings.url, connection_class=Connection, **arguments)
         try:
             connection.add_termination_listener(self._terminated)
             await connection.add_listener(rules.CHANNEL, self._notified)
@@ -82,19 +98,31 @@ class Listener:
                 await connection.close(timeout=1.0)
             connection.terminate()
 
+    def _drop(self) -> None:
+        """The connection is lost: nobody is told, because nobody would answer."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.remove_termination_listener(self._terminated)
+            connection.terminate()
+
     async def _keep(self) -> None:
         while True:
             await self._until_lost()
-            await self._close()
+            self._drop()
             _log.warning("changes in the store are not heard: the connection is lost")
-            backoff = BACKOFF_FIRST
+            backoff, within = BACKOFF_FIRST, ANSWER_WITHIN
             while True:
                 try:
-                    await self._connect()
+                    await self._connect(within)
+                    self._answers(True)
                     break
-                except Exception:
+                except Exception as error:
+                    hangs = isinstance(error, TimeoutError)
+                    self._answers(not hangs)
                     await asyncio.sleep(self._jitter(backoff / 2, backoff))
-                    backoff = min(BACKOFF_MAX, 2 * backoff)
+                    within = self._settings.connect_timeout
+                    if not hangs:  # where it does, trying takes long enough: nobody is served before
+                        backoff = min(BACKOFF_MAX, 2 * backoff)
             _log.warning("changes in the store are heard again")
             self._tell(self._heard.missed)
 
@@ -103,11 +131,15 @@ class Listener:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(HEARTBEAT):
                     await self._lost.wait()
-            if not self._lost.is_set():
-                try:
-                    await self._connection.fetchval("SELECT 1", timeout=HEARTBEAT)
-                except Exception:
-                    return
+            if not self._lost.is_set() and not await self._is_heard():
+                return
+
+    async def _is_heard(self) -> bool:
+        # Neither timed out nor canceled by asyncpg, which would go and tell the server so.
+        answer = asyncio.ensure_future(self._connection.fetchval("SELECT 1"))
+        answer.add_done_callback(_look_at)
+        await asyncio.wait({answer}, timeout=ANSWER_WITHIN)
+        return answer.done() and not answer.cancelled() and answer.exception() is None
 
     def _terminated(self, connection: object) -> None:
         if connection is self._connection:
@@ -135,3 +167,9 @@ class Listener:
             call(*arguments)
         except Exception:
             _log.exception("telling of a change in the store failed")
+
+
+def _look_at(answer: asyncio.Future[Any]) -> None:
+    """Whatever it is that came of it has been seen."""
+    if not answer.cancelled():
+        answer.exception()

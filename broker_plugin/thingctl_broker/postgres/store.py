@@ -6,15 +6,17 @@ What the rules are is in ``rules``, how calls gather in ``batches``. Here is wha
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from thingctl_broker.cluster.store_ports import Responded
+from thingctl_broker.cluster.store_ports import Responded, StoreDown
+from thingctl_broker.executions import CANCEL_UNANSWERED, TIMED_OUT
 from thingctl_broker.postgres import claims
-from thingctl_broker.postgres.batches import Answer, Batches, New, Timed, Unclaimed
+from thingctl_broker.postgres.batches import BY_ID, Answer, Batches, New, Timed, Unclaimed
 from thingctl_broker.postgres.columns import is_execution_id, reader, text_or_none
 from thingctl_broker.postgres.hour import Hour
 from thingctl_broker.postgres.listing import select
 from thingctl_broker.postgres.partitions import drop_partitions, make_partitions, month_of
+from thingctl_broker.postgres.tries import Tries
 from thingctl_protocol.statuses import Status
 
 if TYPE_CHECKING:
@@ -35,6 +37,17 @@ _SIZE: Final = (
 _EXACT_BELOW: Final = 10_000
 
 
+_OURS: Final = frozenset({*(TIMED_OUT.values()), CANCEL_UNANSWERED})
+"""Why an execution is closed that has expired."""
+
+
+class _Expiring(NamedTuple):
+    """Executions that have been asked to be closed, and how often."""
+
+    ids: list[Any]
+    tries: Tries
+
+
 class PostgresExecutions:
     """Executions of all workers.
 
@@ -46,6 +59,7 @@ class PostgresExecutions:
         self._database = database
         self._tell_all = tell_all
         self._claims: dict[str, float] = {}
+        self._expiring: _Expiring | None = None
         self._hour = Hour(database)
         self.batches = Batches(database, tell_all=tell_all)
         """The lanes that calls gather in."""
@@ -141,9 +155,36 @@ class PostgresExecutions:
         """Live executions published over ``older_than`` seconds ago, and never taken by the cluster."""
         return self._read(await self._rows(claims.CLAIM_UNHANDED, limit, older_than))
 
+    async def canceling(self, within: float, limit: int) -> list[tuple[str, str]]:
+        """Live executions that their things are to stop: thing and id of each."""
+        rows = await self._rows(claims.CANCELING, limit, within, repeatable=True)
+        return [(thing, str(execution_id)) for thing, execution_id in rows]
+
     async def expire(self, limit: int) -> list[Execution]:
-        """Close executions whose deadline has passed."""
-        return self._read(await self._rows(claims.EXPIRE, limit, self._tell_all))
+        """Close executions whose deadline has passed.
+
+        Should the answer be lost, the next call asks about the same ones, and tells what this one did.
+        """
+        expiring, self._expiring = self._expiring, None
+        if expiring is None:
+            rows = await self._rows(claims.DUE, limit, repeatable=True)
+            if not rows:
+                return []
+            expiring = _Expiring([row[0] for row in rows], Tries())
+        ids, tries = expiring
+
+        async def work(connection: Any) -> list[Execution]:
+            tries.another()
+            closed = self._read(await connection.fetch(claims.EXPIRE, ids, self._tell_all))
+            if tries.count > 1:
+                closed += await _closed_before(connection, ids, closed, tries)
+            return closed
+
+        try:
+            return await self._database.run(work, repeatable=True)
+        except StoreDown:
+            self._expiring = expiring
+            raise
 
     async def seconds_to_next_deadline(self) -> float | None:
         """How long until ``expire`` may have something to do; None: nothing is live."""
@@ -218,3 +259,16 @@ class PostgresExecutions:
     def _read(rows: list[Any]) -> list[Execution]:
         read = reader()
         return [read(row, 0) for row in rows]
+
+
+async def _closed_before(
+    connection: Any, ids: list[Any], closed: list[Execution], tries: Tries
+) -> list[Execution]:
+    """Those that an earlier try closed, and could not tell; ``closed``: what this one did."""
+    known = {execution.execution_id for execution in closed}
+    read = reader()
+    return [
+        execution
+        for row in await connection.fetch(BY_ID, [one for one in ids if str(one) not in known])
+        if (execution := read(row, 0)).reason in _OURS and tries.may_have_ended(execution, row[0])
+    ]

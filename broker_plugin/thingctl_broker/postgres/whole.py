@@ -55,7 +55,7 @@ class PostgresStore:
         await prepare(self.settings)
         await self._database.start()
         if heard is not None:
-            self._listener = Listener(self.settings, heard)
+            self._listener = Listener(self.settings, heard, self._database.answers)
             try:
                 await self._listener.start()
             except BaseException:

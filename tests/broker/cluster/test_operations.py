@@ -294,6 +294,33 @@ async def test_withdrawing_a_thing_leaves_the_others_alone(fleet, one, monkeypat
     assert (await one.read(lock.execution_id)).status is Status.SENT
 
 
+async def test_withdrawing_very_many_goes_by_turns_and_looks_at_each_once(fleet, one, monkeypatch):
+    monkeypatch.setattr(module, "PAGE", 3)
+    lamps = [await one.send() for _ in range(8)]
+    await settled()
+    under_way, most, reads = 0, 0, []
+    cancel, get = fleet.store.cancel, fleet.store.get
+
+    async def counted(*args):
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        try:
+            await asyncio.sleep(0)
+            return await cancel(*args)
+        finally:
+            under_way -= 1
+
+    async def looked(execution_id):
+        reads.append(execution_id)
+        return await get(execution_id)
+
+    fleet.store.cancel, fleet.store.get = counted, looked
+    await one.operations.withdraw("lamp")
+    assert (most, reads) == (3, [])
+    assert {(await one.read(e.execution_id)).status for e in lamps} == {Status.CANCELED}
+
+
 # What is to be told to somebody outside.
 
 

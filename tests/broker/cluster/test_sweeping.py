@@ -11,6 +11,7 @@ from support.fleet import settled
 from support.waits import eventually
 from thingctl_broker.cluster import sweeping as module
 from thingctl_broker.cluster.link_ports import LinkDown
+from thingctl_broker.cluster.store_ports import StoreDown
 from thingctl_broker.cluster.sweeping import (
     ALIVE_EVERY,
     ALIVE_SECONDS,
@@ -57,6 +58,73 @@ async def test_a_cancel_that_is_not_answered_ends(fleet, one):
     fleet.clock.advance(one.operations.settings.cancel_grace)
     await one.sweeper.expire()
     assert (await one.read(execution.execution_id)).status is Status.CANCELED
+
+
+async def asked_to_stop(member):
+    """An execution whose thing could not be asked to stop: the link is away."""
+    execution = await member.send()
+    await settled()
+    member.link.lose()
+    with capture_logs():
+        await member.operations.cancel(execution.execution_id, lambda _: None, lambda _: None)
+    assert member.link.canceled == []
+    return "lamp", execution.execution_id
+
+
+async def test_a_cancel_that_could_not_be_told_is_told_when_the_link_is_back(fleet, one, two):
+    fleet.come("lamp")
+    pending = await asked_to_stop(one)
+    other = await one.send()
+    await settled()
+    await one.retry()
+    assert one.link.canceled == []
+    one.link.restore()
+    await one.retry()
+    await one.retry()
+    assert one.link.canceled == [pending], "once"
+    assert (await one.read(other.execution_id)).cancel_requested_at is None
+    one.link.lose()
+    one.link.restore()
+    two.link.respond(*pending, b'{"status":"CANCELED"}')
+    await settled()
+    await one.retry()
+    assert one.link.canceled == [pending], "it has ended"
+
+
+async def test_another_workers_link_that_comes_back_tells_for_one_that_has_died(fleet, one, two):
+    fleet.come("lamp")
+    pending = await asked_to_stop(one)
+    two.link.lose()
+    await one.die()
+    two.link.restore()
+    await two.retry()
+    assert two.link.canceled == [pending]
+
+
+async def test_a_cancel_that_cannot_be_told_yet_is_tried_again(fleet, one):
+    fleet.come("lamp")
+    pending = await asked_to_stop(one)
+    one.link.restore()
+    fleet.store.down = True
+    with pytest.raises(StoreDown):
+        await one.sweeper.retry()
+    fleet.store.down = False
+    one.link.connected = False
+    one.sweeper._link = AsIfConnected(one.link)
+    with pytest.raises(LinkDown):
+        await one.sweeper.retry()
+    one.sweeper._link, one.link.connected = one.link, True
+    await one.retry()
+    assert one.link.canceled == [pending]
+
+
+class AsIfConnected:
+    """A link that has been lost, which nobody knows yet."""
+
+    connected = True
+
+    def __init__(self, link):
+        self.publish_cancel = link.publish_cancel
 
 
 async def test_without_a_link_nothing_is_tried(fleet, one):

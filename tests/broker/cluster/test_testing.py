@@ -77,6 +77,18 @@ async def test_a_key_stands_for_the_first(store):
         await add(store, idempotency_key="k", fingerprint="g", requested_by="me")
 
 
+async def test_what_a_thing_is_to_stop(store, clock):
+    one, other, _ = [await add(store, published=True) for _ in range(3)]
+    await store.cancel(other.execution_id, 9.0)
+    await store.cancel(one.execution_id, 5.0)
+    assert await store.canceling(5.0, 9) == [("lamp", one.execution_id)]
+    both = [("lamp", one.execution_id), ("lamp", other.execution_id)]
+    assert await store.canceling(9.0, 9) == both
+    clock.advance(9)
+    await store.expire(9)
+    assert await store.canceling(60.0, 9) == []
+
+
 async def test_the_queue_of_a_thing_is_bounded(store):
     for _ in range(3):
         await add(store)

@@ -17,9 +17,11 @@ from typing import NamedTuple
 
 from support.fleet import Fleet
 from thingctl_broker.addresses import Address, bind_tcp
+from thingctl_broker.buckets import Rate
 from thingctl_broker.cluster.link_ports import Presence, Source
 from thingctl_broker.directory import Directory
 from thingctl_broker.embedded import EmbeddedOperations
+from thingctl_broker.failures import OF_NAME, FailureLimit
 from thingctl_broker.http.app import create_app
 from thingctl_broker.http.server import HttpServer
 from thingctl_broker.passwords import Passwords
@@ -157,7 +159,7 @@ class RunningApi(Server):
     def __init__(self, things=("lamp", "lock"), journal=None, rate=None, tls=None):
         self.service, self.link, self.clock = service_with_fakes(things, journal)
         self.tokens = TokenStore.open(None, TOKEN)
-        self.passwords = Passwords()
+        self.passwords = Passwords(FailureLimit(Rate(1e-9, OF_NAME.burst)))  # however slow the machine is
         self.operations = EmbeddedOperations(self.service)
         self.rollouts = Rollouts(self.service)
         self.directory = Directory(self.operations, self.passwords)
@@ -205,7 +207,7 @@ class ClusterApi(Server):
 
     def __init__(self, things=("lamp", "lock")):
         self._start_loop()
-        self.passwords = Passwords()
+        self.passwords = Passwords(FailureLimit(Rate(1e-9, OF_NAME.burst)))  # however slow the machine is
         self.run(self._assemble(things))
         self._serve()
         self.call(self.member.rollouts.start)

@@ -18,6 +18,7 @@ from support.waits import eventually
 from support.wire import RawClient
 from thingctl_broker.mqtt import packets
 from thingctl_broker.mqtt.frames import FrameScanner, MalformedPacket
+from thingctl_broker.mqtt.kept import KeptSessions
 from thingctl_broker.mqtt.packets import Connect, PacketType, Will
 from thingctl_protocol.statuses import Status
 
@@ -171,7 +172,7 @@ async def test_mutated_packets(running):
     for session in [session for session, _ in running.broker.sessions.values() if not session.clean_session]:
         client = await RawClient.connected(running.address, session.client_id, username=session.username)
         await client.close()
-    running.front._kept.clear()
+    running.front._kept = KeptSessions(1, 1)
 
 
 async def test_200_silent_connections(running):

@@ -8,8 +8,10 @@ from support.brokers import plugin_broker
 from support.waits import eventually
 from support.wire import RawClient
 from thingctl_broker.credentials import Token
-from thingctl_broker.mqtt import packets
-from thingctl_broker.mqtt.packets import ConnackCode, PacketType, Will
+from thingctl_broker.failures import OF_ADDRESS, OF_NAME
+from thingctl_broker.mqtt import backends, packets
+from thingctl_broker.mqtt.backends import Backends
+from thingctl_broker.mqtt.packets import ConnackCode, Connect, PacketType, Refused, Will
 
 pytestmark = pytest.mark.usefixtures("nothing_goes_wrong")
 
@@ -169,3 +171,54 @@ async def test_amqtts_other_plugins_are_not_asked_about_tokens(tmp_path):
         client = await enter(running, await make(running, "mqtt:read"))
         assert await client.subscribe(f"{ROOT}/#") == [0]
         assert (await knock(running, "wrong", client_id="d"))[1] == ConnackCode.BAD_USER_NAME_OR_PASSWORD
+
+
+class Guessing:
+    """Sign-ins of backends, by hand: from any address, at any time."""
+
+    def __init__(self, tokens):
+        self.now = 0.0
+        self.backends = Backends(tokens, clock=lambda: self.now)
+
+    def knock(self, secret, name="@backend", address="192.0.2.1"):
+        connect = Connect("c", True, 60, name, secret.encode(), None)
+        try:
+            self.backends.admit(connect, address)
+        except Refused as refused:
+            return refused.fault
+        return "admitted"
+
+
+@pytest.fixture
+async def guessing(running):
+    rights = {name: await make(running, "mqtt:read", name=name) for name in ("backend", "other")}
+    return Guessing(running.application.tokens), rights
+
+
+async def test_who_guesses_at_a_token_learns_nothing_by_guessing_on(guessing):
+    at, rights = guessing
+    assert [at.knock("wrong") for _ in range(OF_NAME.burst)] == ["refused"] * OF_NAME.burst
+    assert at.knock("wrong") == at.knock(rights["backend"]) == "tooManyFailures"
+    assert at.knock(rights["other"], "@other") == "admitted", "the others behind that address"
+    assert at.knock(rights["backend"], address="192.0.2.2") == "admitted"
+    at.now += 1 / OF_NAME.per_second
+    assert at.knock(rights["backend"]) == "admitted"
+
+
+async def test_a_token_that_has_come_from_there_before_gets_in(guessing, monkeypatch):
+    monkeypatch.setattr(backends, "KNOWN_MAX", 1)
+    at, rights = guessing
+    assert at.knock(rights["backend"]) == "admitted"
+    assert [at.knock("wrong") for _ in range(OF_NAME.burst + 1)][-1] == "tooManyFailures"
+    assert at.knock(rights["backend"]) == "admitted"
+    assert at.knock(rights["other"], "@other") == "admitted"
+    assert at.knock(rights["backend"]) == "tooManyFailures", "so many are remembered, and no more"
+
+
+async def test_who_tries_many_names_is_slowed_down_as_a_whole(guessing):
+    at, rights = guessing
+    faults = [at.knock("wrong", f"@n{i}") for i in range(OF_ADDRESS.burst + 5)]
+    assert faults == ["refused"] * OF_ADDRESS.burst + ["tooManyFailures"] * 5
+    assert at.knock(rights["backend"]) == "tooManyFailures"
+    assert at.knock(rights["backend"], address="127.0.0.1") == "admitted"
+    assert {at.knock("wrong", address="127.0.0.1") for _ in range(300)} == {"refused"}

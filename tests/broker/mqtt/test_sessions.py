@@ -10,6 +10,7 @@ from support.brokers import plugin_broker
 from support.waits import eventually
 from support.wire import RawClient
 from thingctl_broker.mqtt import packets
+from thingctl_broker.mqtt.behind import Behind
 from thingctl_broker.mqtt.limits import FrontLimits
 from thingctl_broker.mqtt.packets import PacketType, Will
 
@@ -306,3 +307,73 @@ async def test_what_a_client_published_before_it_left_is_not_lost(running, qos, 
         client._writer.write_eof()
     heard = [int((await listener.expect_publish()).payload) for _ in range(300)]
     assert heard == list(range(300))
+
+
+async def away(running, client_id: str, username: str, *filters: str) -> None:
+    """Sign in with a kept session, subscribe, and go."""
+    client, _ = await come_back(running, client_id, username=username)
+    if filters:
+        await client.subscribe(*filters)
+    client.reset()
+
+
+async def test_a_thing_under_ever_new_client_ids_pushes_out_its_own_sessions_only(tmp_path):
+    async with plugin_broker(tmp_path, limits=FrontLimits(kept_sessions_per_thing=3)) as running:
+        await away(running, "lock", "lock", "news/#", "$emqx/commands/things/lock/executions/+/request")
+        for i in range(10):
+            await away(running, f"c{i}", "lamp", "news/#", *([REQUESTS] if i % 2 else []))
+        await eventually(lambda: not running.front._leaving and not running.front.connections)
+        assert set(running.broker.sessions) == {"lock", "c7", "c8", "c9"}
+        assert len(running.front._kept) == 4
+        assert running.service.counters["front.keptSessions"] == 7
+        assert {session.client_id for session, _ in running.broker.subscriptions["news/#"]} == {
+            "lock",
+            "c7",
+            "c8",
+            "c9",
+        }
+        for client_id, username, was in (("c0", "lamp", 0), ("c9", "lamp", 1), ("lock", "lock", 1)):
+            client, present = await come_back(running, client_id, username=username)
+            assert present == was
+            await leave(running, client)
+
+
+async def test_not_even_sessions_that_amqtt_had_yet_to_make_are_left_over(tmp_path, monkeypatch):
+    let_go = asyncio.Event()
+    begin = Behind._run
+
+    async def late(self, outlet):
+        await let_go.wait()
+        await begin(self, outlet)
+
+    monkeypatch.setattr(Behind, "_run", late)
+    async with plugin_broker(tmp_path, limits=FrontLimits(kept_sessions_per_thing=1)) as running:
+        for i in range(4):
+            client, _ = await come_back(running, f"c{i}", username="lamp")
+            client.send(packets.encode_subscribe(1, [("news/#", 1)]))
+            await eventually(lambda: any_behind(running))
+            client.reset()
+            await eventually(lambda: not running.front.connections)
+        let_go.set()
+        await eventually(lambda: not running.front._leaving)
+        assert set(running.broker.sessions) == {"c3"}
+
+
+def any_behind(running) -> bool:
+    return any(connection.behind is not None for connection in running.front.connections)
+
+
+async def test_who_left_nothing_behind_has_no_session(running):
+    await away(running, "c", "lamp")
+    await eventually(lambda: not running.front.connections)
+    assert len(running.front._kept) == 0
+    assert (await come_back(running, "c", username="lamp"))[1] == 0
+
+
+async def test_a_session_that_is_amqtts_alone_is_one_still_when_it_is_back(running):
+    await away(running, "c", "lamp", "news/#")
+    await eventually(lambda: not running.front._leaving and not running.front.connections)
+    assert len(running.front._kept) == 1
+    client, present = await come_back(running, "c", username="lamp")
+    assert (present, len(running.front._kept)) == (1, 0)
+    await client.ping()

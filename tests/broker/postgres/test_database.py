@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 
 import asyncpg
 import pytest
@@ -16,10 +17,14 @@ from support.waits import eventually
 from thingctl_broker.cluster.store_ports import StoreDown
 from thingctl_broker.executions import Cancel, Outcome
 from thingctl_broker.postgres import database as database_module
+from thingctl_broker.postgres import listening
 from thingctl_broker.postgres.settings import StoreSettings
 from thingctl_broker.postgres.whole import PostgresStore
 from thingctl_broker.table import Query
 from thingctl_protocol.statuses import Status
+
+HUNG_BOUND = 7.0
+"""Seconds: five, and what a machine with other work takes."""
 
 
 @pytest.fixture
@@ -102,15 +107,21 @@ async def until_waiting(connection, count):
 
 
 class Cut:
-    """Loses the connection right after the statement was committed: its answer never arrives."""
+    """Loses the connection right after the statement was committed: its answer never arrives.
 
-    def __init__(self, times):
+    ``undone``: or before it was begun. ``of``: which statements.
+    """
+
+    def __init__(self, times, *, of="thingctl.executions", undone=False):
         self.left = times
+        self.of = of
+        self.undone = undone
 
     def __call__(self, method):
         async def fetch(connection, statement, *arguments, **options):
-            rows = await method(connection, statement, *arguments, **options)
-            if self.left and "thingctl.executions" in statement:
+            cut = self.left and self.of in statement
+            rows = None if cut and self.undone else await method(connection, statement, *arguments, **options)
+            if cut:
                 self.left -= 1
                 connection.terminate()
                 raise ConnectionResetError("cut")
@@ -154,6 +165,52 @@ async def test_a_commit_whose_answer_was_lost_is_told_right(postgres_url, monkey
         assert await executions.size() == (2, 0)
 
 
+UPDATE = "UPDATE thingctl.executions"
+
+
+async def overdue(store, count=2):
+    """Some whose time is over, and one whose is not."""
+    due = [await store.add(new(published_at=1.0, ttl=1), queue_max=9) for _ in range(count)]
+    left = await store.add(new(published_at=1.0), queue_max=9)
+    await eventually(lambda: time.monotonic() > due[-1].deadline + 0.05)
+    return [one.execution_id for one in due], left
+
+
+@pytest.mark.parametrize("patience", [0.05, 5.0])
+async def test_what_has_expired_is_told_once_though_the_answer_was_lost(postgres_url, monkeypatch, patience):
+    monkeypatch.setattr(database_module, "RETRY_SECONDS", 0.01)
+    connection_class = database_module.Connection
+    original = connection_class.fetch
+    async with a_store(postgres_url, patience=patience) as store:
+        executions = store.executions
+        due, left = await overdue(executions)
+        if patience < 1:
+            monkeypatch.setattr(connection_class, "fetch", Cut(10_000, of=UPDATE)(original))
+            with pytest.raises(StoreDown) as down:
+                await executions.expire(9)
+            assert down.value.uncertain
+            monkeypatch.setattr(connection_class, "fetch", original)
+        else:
+            monkeypatch.setattr(connection_class, "fetch", Cut(1, of=UPDATE)(original))
+        told = await executions.expire(9)
+        assert sorted(one.execution_id for one in told) == due
+        assert {one.status for one in told} == {Status.TIMED_OUT}
+        assert await executions.expire(9) == []
+        assert (await executions.get(left.execution_id)).status is Status.SENT
+
+
+async def test_what_its_thing_has_ended_meanwhile_has_not_expired(postgres_url, monkeypatch):
+    connection_class = database_module.Connection
+    original = connection_class.fetch
+    async with a_store(postgres_url, patience=0.0) as store:
+        (answered, silent), left = await overdue(store.executions)
+        monkeypatch.setattr(connection_class, "fetch", Cut(1, of=UPDATE, undone=True)(original))
+        with pytest.raises(StoreDown):
+            await store.executions.expire(9)
+        assert (await store.executions.respond(left.thing, answered, say("SUCCEEDED"))).execution
+        assert [one.execution_id for one in await store.executions.expire(9)] == [silent]
+
+
 async def test_what_cannot_be_found_out_is_said_to_be_uncertain(postgres_url, monkeypatch):
     monkeypatch.setattr(database_module, "RETRY_SECONDS", 0.01)
     async with a_store(postgres_url, patience=0.05) as store:
@@ -164,7 +221,7 @@ async def test_what_cannot_be_found_out_is_said_to_be_uncertain(postgres_url, mo
             await store.executions.add(new(), queue_max=9)
         assert down.value.uncertain
         with pytest.raises(StoreDown) as down:
-            await store.executions.expire(9)  # never done again by itself
+            await store.executions.expire(9)
         assert down.value.uncertain
         monkeypatch.setattr(connection_class, "fetch", original)
 
@@ -232,6 +289,53 @@ async def test_it_goes_away_and_comes_back(own_server):
         answer = await store.executions.respond(one.thing, one.execution_id, say("SUCCEEDED"))
         assert answer.execution.status is Status.SUCCEEDED
         await eventually(lambda: heard.ended == [one.execution_id])
+
+
+async def refused(call):
+    """How long it took until the call was refused, and whether what it did is uncertain."""
+    began = time.monotonic()
+    with pytest.raises(StoreDown) as down:
+        await call
+    return time.monotonic() - began, down.value.uncertain
+
+
+async def test_a_store_that_hangs_makes_nobody_wait_for_long(own_server):
+    heard = Heard()
+    async with a_store(own_server.url(), heard) as store:
+        one = await store.executions.add(new(published_at=1.0), queue_max=9)
+        with own_server.hung():
+            calls = [
+                store.executions.add(new(), queue_max=9),
+                store.executions.respond(one.thing, one.execution_id, say("SUCCEEDED")),
+                store.executions.get(one.execution_id),
+                store.executions.select(Query(), 9, None),
+                store.documents.load(["thing"]),
+                *(store.executions.counts(f"c{i}") for i in range(9)),  # more than there are connections
+            ]
+            told = await asyncio.gather(*map(refused, calls))
+            assert max(seconds for seconds, _ in told) < HUNG_BOUND
+            assert any(uncertain for _, uncertain in told), "one had a connection, and may have been done"
+            assert not store.connected
+            # From now on it is known.
+            seconds, uncertain = await refused(store.executions.add(new(), queue_max=9))
+            assert (seconds < 0.5, uncertain) == (True, False)
+        await eventually(lambda: store.connected, 30.0)
+        answer = await store.executions.respond(one.thing, one.execution_id, say("SUCCEEDED"))
+        assert answer.execution.status is Status.SUCCEEDED
+
+
+async def test_a_store_that_is_slow_is_waited_for(postgres_url, monkeypatch):
+    monkeypatch.setattr(listening, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(listening, "ANSWER_WITHIN", 0.5)
+    async with a_store(postgres_url, Heard()) as store:
+        locker = await asyncpg.connect(postgres_url)
+        async with locker.transaction():
+            await locker.execute("LOCK TABLE thingctl.executions IN ACCESS EXCLUSIVE MODE")
+            adding = asyncio.create_task(store.executions.add(new(), queue_max=9))
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(adding), 2.0)
+        assert (await adding).status is Status.SENT
+        await locker.close()
 
 
 async def test_what_was_answered_outlives_a_power_cut(own_server):

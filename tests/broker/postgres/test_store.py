@@ -249,6 +249,24 @@ async def test_what_nobody_has_taken_is_published_once_more(postgres_url):
         assert await store.claim_waiting(lost.thing, 9) == []
 
 
+async def test_what_things_are_to_stop_can_be_told_again(postgres_url):
+    async with frozen(postgres_url, AT) as db:
+        store = db.store.executions
+        far, near, ended, none = await add_all(store, [published(thing=f"t{i}", ttl=600) for i in range(4)])
+        waiting = await store.add(new(), queue_max=9)
+        await store.cancel(far.execution_id, 60.0)
+        for one in (near, ended, waiting):
+            await store.cancel(one.execution_id, 5.0)
+        await store.respond(ended.thing, ended.execution_id, say("CANCELED"))
+        assert await store.canceling(4.0, 9) == []
+        assert await store.canceling(5.0, 9) == [("t1", near.execution_id)]
+        assert await store.canceling(60.0, 9) == [("t1", near.execution_id), ("t0", far.execution_id)]
+        assert await store.canceling(60.0, 1) == [("t1", near.execution_id)]
+        await store.respond(near.thing, near.execution_id, say("IN_PROGRESS"))
+        assert len(await store.canceling(60.0, 9)) == 2
+        assert (await store.get(none.execution_id)).cancel_requested_at is None
+
+
 async def test_deadlines_come_in_their_order_and_to_one_worker_only(postgres_url):
     async with frozen(postgres_url, AT) as db:
         store = db.store.executions

@@ -10,6 +10,7 @@ import structlog
 from thingctl_broker.cluster.link_ports import LinkDown, Source
 from thingctl_broker.config import ConfigurationError
 from thingctl_broker.mqtt.cluster.dialer import Dialer, wait_after
+from thingctl_broker.mqtt.cluster.probe import is_shared
 from thingctl_broker.mqtt.cluster.reasons import SESSION_TAKEN_OVER, Refused
 from thingctl_broker.mqtt.cluster.session import Session
 from thingctl_protocol.messages import EMPTY_OBJECT, encode_time
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from thingctl_protocol.topics import Topics
 
 CANCEL_EXPIRY: Final = 60.0
-"""Seconds that the cluster keeps a cancel for a thing that is away; it is asked again when it is back."""
+"""Seconds that the cluster keeps a cancel for a thing that is away and has a kept session."""
 
 STEADY_AFTER: Final = 10.0
 """Seconds after which a connection counts as a good one; one lost sooner is a failure, too."""
@@ -52,6 +53,7 @@ class ClusterLink:
         self._on_state: Callable[[bool], None] = lambda _: None
         self._session: Session | None = None
         self._runner: asyncio.Task[None] | None = None
+        self._prober: asyncio.Task[None] | None = None
 
     @property
     def connected(self) -> bool:
@@ -178,6 +180,8 @@ class ClusterLink:
             since = asyncio.get_running_loop().time()
             if not first.done():
                 first.set_result(None)
+                if self._topics.root.startswith("$"):
+                    self._prober = asyncio.get_running_loop().create_task(self._probe())
             _log.info("connected to the cluster", clientId=self._settings.client_id)
             reason = await asyncio.shield(session.connection.lost)
             self._set(None)
@@ -209,11 +213,23 @@ class ClusterLink:
             raise
         return session
 
+    async def _probe(self) -> None:
+        """Warn if this cluster is one that shares no topics which begin with ``$``."""
+        if await is_shared(self._dialer, self._settings.client_id, self._topics) is False:
+            _log.warning(
+                "no response will ever be heard: what is published under the topic root does not reach "
+                "shared subscriptions. mosquitto shares no topic that begins with $: set mqtt.topic_root of "
+                "the workers, and topic_root of the agents, to one that does not",
+                topicRoot=self._topics.root,
+            )
+
     async def _stop_running(self) -> None:
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            runner.cancel()
-            await asyncio.wait([runner])
+        running = [task for task in (self._runner, self._prober) if task is not None]
+        self._runner = self._prober = None
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
 
     def _set(self, session: Session | None) -> None:
         was, self._session = self._session, session

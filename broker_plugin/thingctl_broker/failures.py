@@ -1,0 +1,52 @@
+"""Wrong passwords and tokens of clients: how many may be tried, from where and under which name.
+
+Pure: the caller brings monotonic time.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from thingctl_broker.addresses import source_of
+from thingctl_broker.buckets import Buckets, Rate
+
+OF_NAME: Final = Rate(per_second=0.5, burst=20)
+"""Wrong tries under one user name from one address."""
+
+OF_ADDRESS: Final = Rate(per_second=5.0, burst=100)
+"""Wrong tries from one address, whatever the names."""
+
+_NAME_MAX: Final = 128
+"""Characters of a user name that count: what is longer names nobody."""
+
+
+class FailureLimit:
+    """Wrong tries: of each user name from an address, and of an address in all.
+
+    A whole site may come from one address, and one device of it with a wrong password tries for
+    ever: that uses up what its own name has from there, and a small part of what the address
+    has, so the others still get in. Who tries many names uses up what the address has.
+    """
+
+    def __init__(self, of_name: Rate = OF_NAME, of_address: Rate = OF_ADDRESS) -> None:
+        self._names = Buckets(of_name)
+        self._addresses = Buckets(of_address)
+
+    def allows(self, address: str, name: str, now: float) -> bool:
+        """Whether that name may be tried from there."""
+        source = _source(address)
+        return not (self._names.wait(_key(source, name), now) or self._addresses.wait(source, now))
+
+    def failed(self, address: str, name: str, now: float) -> None:
+        """Count a wrong try."""
+        source = _source(address)
+        self._names.take(_key(source, name), now)
+        self._addresses.take(source, now)
+
+
+def _source(address: str) -> str:
+    return source_of(address) or address
+
+
+def _key(source: str, name: str) -> str:
+    return f"{source} {name[:_NAME_MAX]}"
