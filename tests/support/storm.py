@@ -461,7 +461,9 @@ class Storm:
             self.faults.append(f"{execution_id} ended {found['status']}, and its device never saw it")
         known = self.accepted.get(execution_id)
         waited = known is not None and known.at < since and known.at + known.ttl > since + PATIENCE
-        if waited and not seen and found["status"] != "CANCELED":
+        # What is to be canceled is not sent again after a restart, only its cancel.
+        canceled = found["status"] == "CANCELED" or found.get("cancelRequestedAt")
+        if waited and not seen and not canceled:
             self.faults.append(
                 f"{execution_id} waited, its device was there, and it was not delivered: {found}"
             )
