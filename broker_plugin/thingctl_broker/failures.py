@@ -16,6 +16,9 @@ OF_NAME: Final = Rate(per_second=0.5, burst=20)
 OF_ADDRESS: Final = Rate(per_second=5.0, burst=100)
 """Wrong tries from one address, whatever the names."""
 
+KNOWN_MAX: Final = 10_000
+"""Tokens remembered with the addresses that they came from."""
+
 _NAME_MAX: Final = 128
 """Characters of a user name that count: what is longer names nobody."""
 
@@ -42,6 +45,16 @@ class FailureLimit:
         source = _source(address)
         self._names.take(_key(source, name), now)
         self._addresses.take(source, now)
+
+
+class KnownCallers(dict[tuple[str, str], None]):
+    """Names of tokens with an address that each came from: guessing from there does not lock these out."""
+
+    def meet(self, name: str, address: str) -> None:
+        """Remember one. Of too many, the one that was met first is forgotten."""
+        if len(self) >= KNOWN_MAX:
+            del self[next(iter(self))]
+        self[name, address] = None
 
 
 def _source(address: str) -> str:

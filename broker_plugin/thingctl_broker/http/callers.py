@@ -16,6 +16,7 @@ import structlog
 from thingctl_broker.addresses import source_of
 from thingctl_broker.buckets import Buckets, Rate
 from thingctl_broker.events import RateLimit
+from thingctl_broker.failures import KnownCallers
 from thingctl_broker.http.auth import authenticate
 from thingctl_broker.http.errors import RATE_LIMITED, Problem
 from thingctl_broker.origin import Origin, origin
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 
 FAILURES: Final = Rate(per_second=5.0, burst=100)
 """Requests without a valid token that one address may make, loopback excepted."""
-
-KNOWN_MAX: Final = 10_000
-"""Pairs of a token and an address remembered."""
 
 _log = structlog.get_logger("thingctl.http")
 
@@ -57,7 +55,7 @@ class Callers:
         self._tokens = tokens
         self._requests = None if rate is None else Buckets(rate)
         self._failures = Buckets(FAILURES)
-        self._known: dict[tuple[str, str], None] = {}
+        self._known = KnownCallers()
         self._counters = counters
         self._clock = clock
         self._log_limit = RateLimit(60.0)
@@ -128,9 +126,7 @@ class Callers:
             wait = self._failures.wait(source, now)
             if wait:
                 raise self._without_token(source, wait)
-        if len(self._known) >= KNOWN_MAX:
-            del self._known[next(iter(self._known))]
-        self._known[token.name, host] = None
+        self._known.meet(token.name, host)
 
     def _too_many(self, token: Token, host: str, wait: float) -> Problem:
         self._counters["http.tokenRate"] += 1

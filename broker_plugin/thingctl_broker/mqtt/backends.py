@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from thingctl_broker.acl import Whole
 from thingctl_broker.addresses import source_of
 from thingctl_broker.credentials import Scope
-from thingctl_broker.failures import FailureLimit
+from thingctl_broker.failures import FailureLimit, KnownCallers
 from thingctl_broker.mqtt.gatekeeper import Admission
 from thingctl_broker.mqtt.packets import ConnackCode, Refused, too_many_failures
 
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 MARK: Final = "@"
 """What its user name begins with."""
-
-KNOWN_MAX: Final = 10_000
-"""Pairs of a token and an address remembered."""
 
 
 def is_backend(connect: Connect) -> bool:
@@ -53,7 +50,7 @@ class Backends:
         self._tokens = tokens
         self._limit = FailureLimit() if limit is None else limit
         self._clock = clock
-        self._known: dict[tuple[str, str], None] = {}
+        self._known = KnownCallers()
 
     def admit(self, connect: Connect, address: str) -> Admission:
         """Let the bearer of a token in; raises :class:`Refused`."""
@@ -74,9 +71,7 @@ class Backends:
         if token is None:
             self._limit.failed(source, username, now)
             return
-        if len(self._known) >= KNOWN_MAX:
-            del self._known[next(iter(self._known))]
-        self._known[username, source] = None
+        self._known.meet(username, source)
 
 
 def _admission(tokens: TokenStore, token: Token, connect: Connect) -> Admission:

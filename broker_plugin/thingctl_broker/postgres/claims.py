@@ -27,12 +27,18 @@ from thingctl_protocol.statuses import Delivery, Status
 
 def _claim(*, which: str, order: str, assignments: dict[str, str]) -> str:
     """A statement that takes rows nobody else is at; ``$1``: at most so many."""
+    judged = f"""SELECT e.execution_id, {NOW} AS now FROM thingctl.executions e
+    WHERE {which}
+    ORDER BY {order} LIMIT $1::bigint FOR UPDATE OF e SKIP LOCKED"""
+    return _change(judged, assignments, ended="false")
+
+
+def _change(judged: str, assignments: dict[str, str], *, ended: str) -> str:
+    """A statement that changes the rows that ``judged`` selects, tells of it, and returns them."""
     return f"""
 WITH {CLOCK},
 judged AS MATERIALIZED (
-    SELECT e.execution_id, {NOW} AS now FROM thingctl.executions e
-    WHERE {which}
-    ORDER BY {order} LIMIT $1::bigint FOR UPDATE OF e SKIP LOCKED
+    {judged}
 ),
 changed AS (
     UPDATE thingctl.executions e SET
@@ -40,7 +46,7 @@ changed AS (
     FROM judged j WHERE e.execution_id = j.execution_id
     RETURNING j.now, {columns("e")}
 ),
-{told("false")}
+{told(ended)}
 SELECT changed.* FROM changed, told ORDER BY execution_id
 """
 
@@ -113,23 +119,14 @@ WHERE e.due_at <= (SELECT thingctl.now()) AND e.due_at IS NOT NULL ORDER BY e.du
 """
 """What to expire. Asked for by itself, so that it is known what was asked when the answer is lost."""
 
-EXPIRE: Final = f"""
-WITH {CLOCK},
-judged AS MATERIALIZED (
-    SELECT e.execution_id, {NOW} AS now FROM unnest($1::uuid[]) AS i (execution_id)
+EXPIRE: Final = _change(
+    f"""SELECT e.execution_id, {NOW} AS now FROM unnest($1::uuid[]) AS i (execution_id)
         JOIN thingctl.executions e ON e.execution_id = i.execution_id
     WHERE e.due_at <= {NOW} AND e.due_at IS NOT NULL
-    ORDER BY e.execution_id FOR UPDATE OF e SKIP LOCKED
-),
-changed AS (
-    UPDATE thingctl.executions e SET
-    {assigned(_EXPIRED)}
-    FROM judged j WHERE e.execution_id = j.execution_id
-    RETURNING j.now, {columns("e")}
-),
-{told("true")}
-SELECT changed.* FROM changed, told ORDER BY execution_id
-"""
+    ORDER BY e.execution_id FOR UPDATE OF e SKIP LOCKED""",
+    _EXPIRED,
+    ended="true",
+)
 """``$1``: which; ``$2``: whether everything is to be told outside."""
 
 CLAIM_UNTOLD: Final = f"""

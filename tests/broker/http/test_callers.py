@@ -10,10 +10,10 @@ import structlog
 
 from broker.http.running import AUTHORIZED, TOKEN, RunningApi
 from broker.http.test_errors import check_problem
+from thingctl_broker import failures
 from thingctl_broker.buckets import KEYS_MAX, Rate
 from thingctl_broker.credentials import Token
 from thingctl_broker.events import Counters
-from thingctl_broker.http import callers as module
 from thingctl_broker.http.callers import FAILURES, Callers
 from thingctl_broker.http.errors import RATE_LIMITED, UNAUTHORIZED, Problem
 from thingctl_broker.origin import origin
@@ -148,7 +148,7 @@ def test_this_machine_may_be_wrong_as_often_as_it_likes(host):
 
 
 def test_what_is_remembered_is_bounded(monkeypatch):
-    monkeypatch.setattr(module, "KNOWN_MAX", 10)
+    monkeypatch.setattr(failures, "KNOWN_MAX", 10)
     world = World(Rate(1e6, 1_000_000))
     for i in range(100):
         assert world.admit(RIGHT, f"192.0.2.{i}")[0] == 200

@@ -25,6 +25,7 @@ from thingctl_broker.buckets import Rate
 from thingctl_broker.credentials import Scope, Token
 from thingctl_broker.directory import Directory
 from thingctl_broker.embedded import EmbeddedOperations
+from thingctl_broker.failures import KnownCallers
 from thingctl_broker.http.app import create_app
 from thingctl_broker.http.bodies import BODY_MAX
 from thingctl_broker.http.connection import Connection
@@ -117,7 +118,9 @@ class World:
         self.app = create_app(operations, Rollouts(self.service), tokens(), directory, rate=RATE)
         callers = self.app._callers
         callers._clock = lambda: 0.0
-        callers._known = {(token.name, "127.0.0.1"): None for token in tokens() if token.name != "limited"}
+        callers._known = KnownCallers.fromkeys(
+            (token.name, "127.0.0.1") for token in tokens() if token.name != "limited"
+        )
         config = uvicorn.Config(
             self.app, http=Connection, ws="none", lifespan="off", log_config=None, proxy_headers=False
         )

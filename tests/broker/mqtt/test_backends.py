@@ -7,9 +7,10 @@ import pytest
 from support.brokers import plugin_broker
 from support.waits import eventually
 from support.wire import RawClient
+from thingctl_broker import failures
 from thingctl_broker.credentials import Token
 from thingctl_broker.failures import OF_ADDRESS, OF_NAME
-from thingctl_broker.mqtt import backends, packets
+from thingctl_broker.mqtt import packets
 from thingctl_broker.mqtt.backends import Backends
 from thingctl_broker.mqtt.packets import ConnackCode, Connect, PacketType, Refused, Will
 
@@ -206,7 +207,7 @@ async def test_who_guesses_at_a_token_learns_nothing_by_guessing_on(guessing):
 
 
 async def test_a_token_that_has_come_from_there_before_gets_in(guessing, monkeypatch):
-    monkeypatch.setattr(backends, "KNOWN_MAX", 1)
+    monkeypatch.setattr(failures, "KNOWN_MAX", 1)
     at, rights = guessing
     assert at.knock(rights["backend"]) == "admitted"
     assert [at.knock("wrong") for _ in range(OF_NAME.burst + 1)][-1] == "tooManyFailures"
