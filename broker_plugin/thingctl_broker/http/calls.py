@@ -169,8 +169,23 @@ _TIME: Final[Schema] = {"type": "string", "format": "date-time"}
 _GONE: Final = Nothing("done; there is nothing to tell")
 
 _EXECUTION: Final = COMMANDS + "/{execution_id}"
-_TOP: Final = Parameter("$top", "devices of one page", _LIMIT.schema)
+_TOP: Final = Parameter(
+    "$top",
+    f"devices of one page; {LIMIT_MAX} at most are told",
+    {"type": "integer", "minimum": 1, "maximum": graph.TOP_MAX},
+)
 _SKIP: Final = Parameter("$skiptoken", "of an earlier @odata.nextLink", _text(THING_MAX))
+_FILTER: Final = Parameter(
+    "$filter",
+    "one comparison, such as status eq 'Online'",
+    {"type": "string", "pattern": "^(id|name|status) eq '[^']*'$"},
+)
+_ODATA: Final = tuple(
+    Parameter(
+        name, "of a list: the fields to tell" if name == "$select" else "changes nothing", {"type": "string"}
+    )
+    for name in sorted(graph.OPTIONS)
+)
 
 OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
     ("GET", COMMANDS): Operation(
@@ -254,22 +269,31 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
             (
                 "GET",
                 "",
-                Operation({200: graph.GraphDevices}, parameters=(_TOP, _SKIP), error=graph.GraphError),
+                Operation(
+                    {200: graph.GraphDevices},
+                    parameters=(_TOP, _SKIP, _FILTER, *_ODATA),
+                    error=graph.GraphError,
+                ),
             ),
             (
                 "POST",
                 "/{device_id}/commands",
-                Operation({201: graph.GraphCommand}, body=graph.GraphCommandBody, error=graph.GraphError),
+                Operation(
+                    {201: graph.GraphCommand},
+                    body=graph.GraphCommandBody,
+                    parameters=_ODATA,
+                    error=graph.GraphError,
+                ),
             ),
             (
                 "GET",
                 "/{device_id}/commands/{command_id}",
-                Operation({200: graph.GraphCommand}, error=graph.GraphError),
+                Operation({200: graph.GraphCommand}, parameters=_ODATA, error=graph.GraphError),
             ),
             (
                 "GET",
                 "/{device_id}/commands/{command_id}/responsePayload",
-                Operation({200: None}, error=graph.GraphError),
+                Operation({200: None}, parameters=_ODATA, error=graph.GraphError),
             ),
         )
     },
