@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from thingctl_broker.buckets import Rate
+from thingctl_broker.connection_limits import ConnectionLimiter
 from thingctl_broker.http.answers import WHOLE
 from thingctl_broker.http.bodies import BODY_MAX, DRAIN_MAX
 from thingctl_broker.http.errors import (
@@ -48,6 +50,11 @@ STALL_TIMEOUT_SECONDS: Final = 30.0
 CONNECTIONS_MAX: Final = 2000
 """Open connections: each costs a file descriptor that a thing could have had."""
 
+CONNECTIONS_PER_ADDRESS: Final = 500
+"""Open connections from one address, loopback excepted."""
+
+OPENING: Final = Rate(per_second=200.0, burst=1000)
+"""New connections from one address, loopback excepted."""
 
 _LINE: Final = len("GET  HTTP/1.1\r\n\r\n")
 _HEADER: Final = len(": \r\n")
@@ -86,8 +93,12 @@ class _HeadTooLarge(Exception):
 class Connection(HttpToolsProtocol):
     """One connection, bounded in size and time."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, limiter: ConnectionLimiter | None = None, **kwargs: Any) -> None:
+        """``limiter``: of the connections of each address; None: of this one alone."""
         super().__init__(*args, **kwargs)
+        self._limiter = ConnectionLimiter(CONNECTIONS_PER_ADDRESS, OPENING) if limiter is None else limiter
+        self._admitted_host: str | None = None
+        """What the limiter counts this connection under, while it does."""
         self.access_log = False
         self._received = 0
         """Bytes of the request that is arriving."""
@@ -105,10 +116,54 @@ class Connection(HttpToolsProtocol):
         """Since when nothing has come behind an answer."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the connection in, or refuse it if there are too many."""
+        """Take the connection in, or refuse it if there are too many.
+
+        When all places are taken, a connection that has not asked for anything makes room.
+        """
         super().connection_made(transport)
-        if len(self.connections) > CONNECTIONS_MAX:
+        host = self.client[0] if self.client else ""
+        if self._limiter.admit(host, self.loop.time()) is not None:
+            self.refuse(TOO_MANY_CONNECTIONS, "too many come from this address")
+            return
+        self._admitted_host = host
+        if len(self.connections) > CONNECTIONS_MAX and not self._displace_silent():
             self.refuse(TOO_MANY_CONNECTIONS, f"{CONNECTIONS_MAX} are open already")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        self._release()
+        super().connection_lost(exc)
+
+    def handle_websocket_upgrade(self) -> None:
+        """Another protocol takes the connection over, and counts it."""
+        self._release()
+        super().handle_websocket_upgrade()
+
+    def _release(self) -> None:
+        if self._admitted_host is not None:
+            self._limiter.release(self._admitted_host)
+            self._admitted_host = None
+
+    @property
+    def silent_since(self) -> float | None:
+        """Since when the client has sent nothing at all, in the loop's time; None: it has sent something."""
+        asked: Any = self.cycle  # uvicorn declares it, and sets None until there is one
+        return None if self._begun or self._received or asked is not None else self._arriving_since
+
+    def _displace_silent(self) -> bool:
+        """Close the connection that has been silent the longest; return whether there was one."""
+        silent = [
+            (connection.silent_since, id(connection), connection)
+            for connection in self.connections
+            if isinstance(connection, Connection)
+            and connection is not self
+            and connection.silent_since is not None
+            and not connection.transport.is_closing()
+        ]
+        if not silent:
+            return False
+        min(silent)[-1].transport.abort()
+        return True
 
     def data_received(self, data: bytes) -> None:
         """Take the shortcut, or feed the parser, within bounds."""

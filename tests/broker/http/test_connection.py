@@ -13,6 +13,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from broker.http.running import AUTHORIZED, until
+from thingctl_broker.connection_limits import ConnectionLimiter
 from thingctl_broker.http import connection as limits
 from thingctl_broker.http import server
 
@@ -260,6 +261,31 @@ def test_connections_beyond_the_bound_are_refused(api, monkeypatch):
         assert read(first)[0] == 201
 
 
+def test_silent_connections_do_not_keep_others_out(api, monkeypatch):
+    """Whatever address they come from: who asks for something takes the place of who does not."""
+    monkeypatch.setattr(limits, "CONNECTIONS_MAX", 20)
+    silent = [api.raw() for _ in range(30)]
+    try:
+        for _ in range(30):
+            with api.raw() as sock:
+                sock.sendall(post())
+                assert read(sock)[0] == 201
+    finally:
+        for sock in silent:
+            sock.close()
+
+
+async def test_an_address_has_a_share_of_the_connections():
+    limiter = ConnectionLimiter(2, limits.OPENING)
+    made = [make_connection(limiter) for _ in range(3)]
+    assert [b" 503 Service Unavailable\r\n" in one.transport.written for one in made] == [False, False, True]
+    for one in made:
+        one.connection_lost(None)
+    again = make_connection(limiter)
+    assert again.transport.written == b""
+    assert dict(limiter._open) == {"192.0.2.1": 1}
+
+
 class FakeSocket:
     def setsockopt(self, *_):
         pass
@@ -299,9 +325,8 @@ class FakeTransport:
         pass
 
 
-@pytest.fixture
-async def connection():
-    """A connection whose application never answers; it opened at time 0."""
+def make_connection(limiter=None):
+    """A connection whose application never answers."""
     loop = asyncio.get_running_loop()
 
     async def app(scope, receive, send):
@@ -309,13 +334,19 @@ async def connection():
 
     config = uvicorn.Config(app, http=limits.Connection, ws="none", lifespan="off", log_config=None)
     config.load()
-    state = ServerState()
-    made = limits.Connection(config, state, {}, loop)
+    made = limits.Connection(config, ServerState(), {}, loop, limiter=limiter)
     made.connection_made(FakeTransport())
+    return made
+
+
+@pytest.fixture
+async def connection():
+    """One that opened at time 0."""
+    made = make_connection()
     made._arriving_since = 0.0
     yield made
     made.connection_lost(ConnectionAbortedError())
-    for task in list(state.tasks):
+    for task in list(made.server_state.tasks):
         task.cancel()
         await asyncio.wait([task])
 
