@@ -114,6 +114,8 @@ class Connection(HttpToolsProtocol):
         self._stalled_since: float | None = None
         self._idle_since: float | None = None
         """Since when nothing has come behind an answer."""
+        self._refusal: tuple[Kind, str] | None = None
+        """Why what came behind requests that are not answered yet is refused."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection in, or refuse it if there are too many.
@@ -167,6 +169,8 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take the shortcut, or feed the parser, within bounds."""
+        if self._refusal is not None:
+            return
         if self._shortcut is not None and self._take(data, self._shortcut):
             return
         self._idle_since = None
@@ -184,7 +188,7 @@ class Connection(HttpToolsProtocol):
             if isinstance(error.__context__, _HeadTooLarge):
                 self._refuse_head()
             else:
-                self.refuse(INVALID_REQUEST, "what was received is not an HTTP/1.1 request")
+                self._refuse_in_turn(INVALID_REQUEST, "what was received is not an HTTP/1.1 request")
             return
         if self._received > HEAD_MAX and not self._head_complete:
             self._refuse_head()
@@ -194,7 +198,7 @@ class Connection(HttpToolsProtocol):
     def _take(self, data: bytes, shortcut: Shortcut) -> bool:
         """Whether the shortcut has taken what came: only where the parser awaits a request."""
         before: Any = self.cycle
-        if self._begun or (before is not None and not before.response_complete):
+        if self._begun or self._is_answering:
             return False
         if self.flow.write_paused or self.transport.is_closing():
             return False
@@ -236,7 +240,7 @@ class Connection(HttpToolsProtocol):
         return _LINE + len(self.url) + headers
 
     def _refuse_head(self) -> None:
-        self.refuse(HEAD_TOO_LARGE, f"they are longer than {HEAD_MAX} bytes")
+        self._refuse_in_turn(HEAD_TOO_LARGE, f"they are longer than {HEAD_MAX} bytes")
 
     def on_message_complete(self) -> None:
         """The request is there."""
@@ -283,6 +287,8 @@ class Connection(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
+        elif self._refusal is not None:
+            self.refuse(*self._refusal)
         else:
             self._idle_since = self.loop.time()
 
@@ -311,6 +317,19 @@ class Connection(HttpToolsProtocol):
             self.transport.close()  # it asks for nothing
         else:
             self.refuse(REQUEST_TIMEOUT, f"it took more than {REQUEST_TIMEOUT_SECONDS:g} seconds")
+
+    @property
+    def _is_answering(self) -> bool:
+        asked: Any = self.cycle
+        return asked is not None and not asked.response_complete
+
+    def _refuse_in_turn(self, kind: Kind, detail: str) -> None:
+        """Refuse what has come; requests before it are answered first."""
+        is_own = kind is INVALID_REQUEST and self._head_complete and not self.pipeline
+        if self._is_answering and not is_own:  # its own: the body is wrong, and the application waits for it
+            self._refusal = kind, detail
+        else:
+            self.refuse(kind, detail)
 
     def refuse(self, kind: Kind, detail: str) -> None:
         """Answer before any application could, and close."""

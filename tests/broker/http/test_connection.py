@@ -261,6 +261,26 @@ def test_connections_beyond_the_bound_are_refused(api, monkeypatch):
         assert read(first)[0] == 201
 
 
+@pytest.mark.parametrize("odd", [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + b"y" * 40_000 + b"\r\n\r\n"])
+def test_what_is_refused_waits_for_the_answers_before_it(api, odd):
+    with api.raw() as sock:
+        sock.sendall(post(query=b"?wait=0.3") + odd)
+        reader = sock.makefile("rb")
+        answers = reader.read().split(b"HTTP/1.1 ")[1:]
+        assert [answer[:3] for answer in answers] in ([b"202", b"400"], [b"202", b"431"])
+
+
+def test_a_body_that_is_wrong_is_refused_at_once(api):
+    head = (
+        b"POST /api/v1/commands HTTP/1.1\r\nHost: x\r\n"
+        + AUTHORIZATION
+        + b"Transfer-Encoding: chunked\r\n\r\n"
+    )
+    with api.raw() as sock:
+        sock.sendall(head + b"zz\r\n")
+        assert read(sock)[0] == 400
+
+
 def test_silent_connections_do_not_keep_others_out(api, monkeypatch):
     """Whatever address they come from: who asks for something takes the place of who does not."""
     monkeypatch.setattr(limits, "CONNECTIONS_MAX", 20)
