@@ -1,6 +1,5 @@
 """The chain proves itself: what was changed, removed, moved, inserted or cut off shows."""
 
-
 import pytest
 
 from broker.test_audit import written
