@@ -41,7 +41,7 @@ _log = structlog.get_logger("thingctl.webhooks")
 
 
 class _Failure(NamedTuple):
-    """Why a post has not arrived. ``final``: trying again is in vain; ``wait``: seconds before the next try."""
+    """Why a post has not arrived. ``final``: trying again is in vain. ``wait``: seconds to wait first."""
 
     fault: str
     final: bool = False
@@ -175,7 +175,7 @@ class Webhooks:
             _log.info("a post failed", fault=failure.fault, again_in=round(delay, 1), **about)
 
     async def _attempt(self, key: Key) -> tuple[Execution | None, _Failure | None]:
-        """Send a post; return the execution, None: it is no longer there, and why the post has not arrived."""
+        """Send a post; return the execution (None: it is gone) and why the post has not arrived."""
         execution = None
         try:
             found = await self._operations.read_many([key.execution_id], partial(self._letter, key))
