@@ -56,6 +56,7 @@ CONNECTIONS_PER_ADDRESS: Final = 500
 OPENING: Final = Rate(per_second=200.0, burst=1000)
 """New connections from one address, loopback excepted."""
 
+_TOO_LONG: Final = f"they are longer than {HEAD_MAX} bytes"
 _LINE: Final = len("GET  HTTP/1.1\r\n\r\n")
 _HEADER: Final = len(": \r\n")
 
@@ -86,8 +87,13 @@ class _Taken:
             self._connection.put(self, answer)
 
 
-class _HeadTooLarge(Exception):
-    """The head is there, and longer than it may be."""
+class _Refused(Exception):
+    """The head is there, and the request is refused for it."""
+
+    def __init__(self, kind: Kind, detail: str) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
 
 
 class Connection(HttpToolsProtocol):
@@ -109,6 +115,8 @@ class Connection(HttpToolsProtocol):
         self._begun = False
         """Whether something of that request is there already."""
         self._head_complete = False
+        self._asked = False
+        """Whether the application has been asked for what is arriving."""
         self._arriving_since: float | None = self.loop.time()
         self._shortcut: Shortcut | None = getattr(self.config.app, "shortcut", None)
         self._stalled_since: float | None = None
@@ -185,8 +193,9 @@ class Connection(HttpToolsProtocol):
                 return
             # To anything else the request is answered as if it had not asked.
         except httptools.HttpParserError as error:
-            if isinstance(error.__context__, _HeadTooLarge):
-                self._refuse_head()
+            refused = error.__context__
+            if isinstance(refused, _Refused):
+                self._refuse_in_turn(refused.kind, refused.detail)
             else:
                 self._refuse_in_turn(INVALID_REQUEST, "what was received is not an HTTP/1.1 request")
             return
@@ -230,17 +239,32 @@ class Connection(HttpToolsProtocol):
         self._head_complete = True
         # However it came: all in one piece, it may be longer than what is refused while it comes.
         if self._received + self._shared > HEAD_MAX and self._head_size() > HEAD_MAX:
-            raise _HeadTooLarge
+            raise _Refused(HEAD_TOO_LARGE, _TOO_LONG)
+        self._check_head()
         super().on_headers_complete()
+        self._asked = True
         # The application starts in a turn of its own, so this is in time.
         self.scope[WHOLE] = partial(self._write_whole, self.cycle)  # type: ignore[typeddict-unknown-key]
+
+    def _check_head(self) -> None:
+        """Refuse what might be framed or routed in another way elsewhere; raises :class:`_Refused`."""
+        hosts = codings = 0
+        for name, value in self.headers:
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding":
+                codings += 1
+                if value.strip().lower() != b"chunked":
+                    raise _Refused(INVALID_REQUEST, "the only Transfer-Encoding here is chunked")
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+            raise _Refused(INVALID_REQUEST, "HTTP/1.1 wants one Host header [RFC 9112 3.2]")
 
     def _head_size(self) -> int:
         headers = sum(len(name) + len(value) + _HEADER for name, value in self.headers)
         return _LINE + len(self.url) + headers
 
     def _refuse_head(self) -> None:
-        self._refuse_in_turn(HEAD_TOO_LARGE, f"they are longer than {HEAD_MAX} bytes")
+        self._refuse_in_turn(HEAD_TOO_LARGE, _TOO_LONG)
 
     def on_message_complete(self) -> None:
         """The request is there."""
@@ -248,6 +272,7 @@ class Connection(HttpToolsProtocol):
         self._shared = self._chunk
         self._begun = False
         self._head_complete = False
+        self._asked = False
         self._arriving_since = None
         super().on_message_complete()
 
@@ -325,8 +350,8 @@ class Connection(HttpToolsProtocol):
 
     def _refuse_in_turn(self, kind: Kind, detail: str) -> None:
         """Refuse what has come; requests before it are answered first."""
-        is_own = kind is INVALID_REQUEST and self._head_complete and not self.pipeline
-        if self._is_answering and not is_own:  # its own: the body is wrong, and the application waits for it
+        is_own = self._asked and not self.pipeline  # its body is wrong, and the application waits for it
+        if self._is_answering and not is_own:
             self._refusal = kind, detail
         else:
             self.refuse(kind, detail)

@@ -282,6 +282,33 @@ def test_a_body_that_is_wrong_is_refused_at_once(api):
         assert read(sock)[0] == 400
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (b"", 400),
+        (b"Host: x\r\nhost: y\r\n", 400),
+        (b"Host: x\r\nTransfer-Encoding: gzip, chunked\r\n", 400),
+        (b"Host: x\r\nTransfer-Encoding: Chunked\r\n", 201),
+        (b"Host: x\r\n", 201),
+    ],
+)
+def test_what_could_be_taken_otherwise_elsewhere_is_refused(api, headers, status):
+    body = b'{"thingId":"lamp","action":"turnOn"}'
+    if b"ransfer" in headers:
+        body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    else:
+        headers += b"Content-Length: %d\r\n" % len(body)
+    with api.raw() as sock:
+        sock.sendall(b"POST /api/v1/commands HTTP/1.1\r\n" + AUTHORIZATION + headers + b"\r\n" + body)
+        assert read(sock)[0] == status
+
+
+def test_an_older_client_needs_no_host(api):
+    with api.raw() as sock:
+        sock.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert read(sock)[0] == 200
+
+
 def test_silent_connections_do_not_keep_others_out(api, monkeypatch):
     """Whatever address they come from: who asks for something takes the place of who does not."""
     monkeypatch.setattr(limits, "CONNECTIONS_MAX", 20)
