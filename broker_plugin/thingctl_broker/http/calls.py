@@ -40,6 +40,7 @@ from thingctl_broker.http.thing_schemas import (
 )
 from thingctl_broker.idempotency import KEY_MAX
 from thingctl_broker.things import TAG_MAX
+from thingctl_protocol.identifiers import UUID7_PATTERN
 from thingctl_protocol.limits import ACTION_MAX, ID_MAX, THING_MAX
 from thingctl_protocol.statuses import Status
 
@@ -142,6 +143,7 @@ _LIMIT: Final = Parameter(
     {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT},
 )
 _CURSOR: Final = Parameter("cursor", "the nextCursor of the page before", _text(ID_MAX))
+_EXECUTION_CURSOR: Final = _CURSOR._replace(schema={"type": "string", "pattern": f"^{UUID7_PATTERN}$"})
 _WAIT: Final = Parameter(
     "wait",
     "seconds for which the answer may be held back until the execution has ended",
@@ -200,7 +202,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
             Parameter("createdBefore", "only those created before that", _TIME),
             Parameter("sort", "newest or oldest first", {"type": "string", "enum": list(SORTS)}),
             _LIMIT,
-            _CURSOR,
+            _EXECUTION_CURSOR,
         ),
     ),
     ("POST", COMMANDS): Operation(
