@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from thingctl_agent import unit
 from thingctl_agent.config import load
 from thingctl_agent.errors import ConfigError
+from thingctl_agent.settings import read_bundle
 from thingctl_agent.sources import agents_in
-from thingctl_protocol.bundle import Bundle, decode_bundle
-from thingctl_protocol.errors import ProtocolError
+from thingctl_agent.terminal import TERMINAL
+from thingctl_protocol.bundle import Bundle
 
 if TYPE_CHECKING:
     import argparse
@@ -33,12 +34,6 @@ class Step(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``install``."""
     parser.add_argument("--handlers", action="append", default=[], metavar="FILE.py", help="copied to /etc")
-    parser.add_argument(
-        "--bundle", default="", metavar="FILE", help="what 'thingctl things add NAME --bundle FILE' wrote"
-    )
-    parser.add_argument("--ca", default="", metavar="FILE", help="certificate of the broker's authority, PEM")
-    parser.add_argument("--cert", default="", metavar="FILE", help="this device's certificate, PEM")
-    parser.add_argument("--key", default="", metavar="FILE", help="its private key, PEM")
     parser.add_argument(
         "--device", action="append", default=[], metavar="/dev/…", help="a device file for handlers"
     )
@@ -73,7 +68,7 @@ def _carry_out(steps: list[Step], arguments: Any) -> int:
     if not arguments.dry_run and arguments.root == "/" and os.geteuid() != 0:
         raise ConfigError("this writes to /etc: run it with sudo, or look first with --dry-run")
     for step in steps:
-        print(("would " if arguments.dry_run else "") + step.text)
+        TERMINAL.say(("would " if arguments.dry_run else "") + step.text)
         if not arguments.dry_run:
             try:
                 step.do()
@@ -119,7 +114,8 @@ def _config_steps(arguments: Any, root: Path) -> list[Step]:
     if path.exists() and not arguments.force:
         return [Step(f"keep {path} (--force writes it anew)", lambda: None)]
     names = [f"{unit.CONFIG_DIR}/{Path(file).name}" for file in arguments.handlers]
-    bundle = _read_bundle(arguments.bundle)  # whatever is given besides goes before it
+    # What is given besides goes before the bundle.
+    bundle = read_bundle(arguments.bundle) if arguments.bundle else Bundle("", "", topic_root="")
     settings: dict[str, str | bool] = {
         "thing": arguments.thing or bundle.thing or os.environ.get("THINGCTL_THING") or "",
         "url": arguments.url or bundle.url,
@@ -214,18 +210,6 @@ def _secret(root: Path, path: str, text: str, group: str | None) -> Step:
     return Step(
         f"write {target} from the bundle (mode 0640)", lambda: _put(target, text.encode(), 0o640, group)
     )
-
-
-def _read_bundle(path: str) -> Bundle:
-    """What the bundle says; without one, nothing. Raises :class:`ConfigError`."""
-    if not path:
-        return Bundle("", "", topic_root="")
-    try:
-        return decode_bundle(Path(path).read_bytes())
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except ProtocolError as error:
-        raise ConfigError(f"{path}: {error.text}") from None
 
 
 def _put(target: Path, content: bytes, mode: int, group: str | None) -> None:

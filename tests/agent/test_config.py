@@ -132,6 +132,27 @@ def test_the_password_may_be_in_a_file(tmp_path):
         _ = Config(password_file="/no/such").secret
 
 
+@pytest.mark.parametrize(
+    ("settings", "login"),
+    [
+        ({}, ("", "")),
+        ({"password": "p"}, ("t", "p")),
+        ({"password": "p", "username": "u"}, ("u", "p")),
+        ({"username": "u"}, ("u", "")),
+        ({"url": "mqtt://u:p@h"}, ("u", "p")),
+        ({"url": "mqtts://h", "tls": {"cert": "c"}}, ("", "")),
+    ],
+)
+def test_a_password_without_a_user_name_signs_in_as_the_thing(settings, login):
+    assert load(None, {}, thing="t", **settings).login == login
+
+
+@pytest.mark.parametrize("url", ["mqtt://h", "mqtts://h"])
+def test_an_authority_in_the_environment_is_used_where_there_is_tls(url):
+    tls = load(None, {"THINGCTL_CA": "/ca.pem", "THINGCTL_MQTT_URL": url}, thing="t").tls
+    assert tls.ca == ("/ca.pem" if url == "mqtts://h" else "")
+
+
 def test_the_state_directory(monkeypatch, tmp_path):
     assert str(Config(state_dir="/x").state) == "/x"
     monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/a:/var/lib/b")
