@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thingctl_agent import actions, boot, reasons
+from thingctl_agent import actions, boot, reasons, service, unit
 from thingctl_agent.actions.reboot import file_system
 from thingctl_agent.address import address_of
 from thingctl_agent.agent import Agent
@@ -35,6 +35,9 @@ def check(path: str | None, settings: dict[str, Any], files: list[str]) -> int:
 
     ``path``: of the config; ``settings`` win over it. ``files``: with agents in them.
     """
+    path = path or os.environ.get("THINGCTL_CONFIG")
+    if path == unit.CONFIG and not settings.get("state_dir"):
+        settings = settings | {"state_dir": unit.STATE_DIR}  # where the service keeps its journal
     try:
         config = load(path, os.environ, **settings)
     except ConfigError as error:
@@ -82,6 +85,9 @@ def _handlers(config: Config, files: list[str]) -> Iterator[tuple[str, str]]:
 
 def _state(config: Config) -> Iterator[tuple[str, str]]:
     directory = Path(config.state)
+    if _of_service(directory) and not (directory / "journal").exists():
+        yield NOTE, f"the service has no journal in {directory} yet: it has not been started"
+        return
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         journal = Journal(directory / "journal", boot.boot_id())
@@ -98,6 +104,11 @@ def _state(config: Config) -> Iterator[tuple[str, str]]:
     yield OK, f"state directory {directory}: {known} execution(s) remembered"
     if file_system(str(directory)) in {"tmpfs", "ramfs"}:
         yield WRONG, f"{directory} is in memory: after a reboot a command could be run again"
+
+
+def _of_service(directory: Path) -> bool:
+    """Whether this is the service's directory: what is made in it here would be root's."""
+    return directory == Path(unit.STATE_DIR)
 
 
 def _clock(config: Config) -> Iterator[tuple[str, str]]:
@@ -128,6 +139,8 @@ def _network(config: Config, *, running: bool) -> Iterator[tuple[str, str]]:
         return
     yield OK, f"{address.host}:{address.port} accepts connections"
     if running:
+        if _of_service(Path(config.state)) and (status := service.status_text()):
+            yield (WRONG if status.startswith("not connected") else OK), f"the service says: {status}"
         return
     problem = _connect(config, address)
     yield (WRONG, problem) if problem else (OK, "the broker accepts this thing")

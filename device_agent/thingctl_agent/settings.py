@@ -78,11 +78,20 @@ def read_bundle(path: str) -> Bundle:
     """Read a bundle file; raises :class:`ConfigError`."""
     try:
         with open(path, "rb") as file:
-            return decode_bundle(file.read(BUNDLE_MAX + 1))
+            bundle = decode_bundle(file.read(BUNDLE_MAX + 1))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except ProtocolError as error:
         raise ConfigError(f"{path}: {error.text}") from None
+    for key in TLS:
+        if (text := getattr(bundle, key)) and not is_pem(text):
+            raise ConfigError(f"{path}: its {key} is no PEM text")
+    return bundle
+
+
+def is_pem(setting: str) -> bool:
+    """Whether a setting is a PEM text itself, and not the name of a file."""
+    return "-----BEGIN " in setting
 
 
 def of_bundle(bundle: Bundle) -> dict[str, Any]:

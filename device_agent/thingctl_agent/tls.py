@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from thingctl_agent.errors import ConfigError
+from thingctl_agent.settings import is_pem
 
 if TYPE_CHECKING:
     import ssl
@@ -29,7 +30,7 @@ class Contexts:
     def current(self) -> ssl.SSLContext:
         """The context; raises :class:`ConfigError` when a file cannot be used."""
         given = (self._settings.ca, self._settings.cert, self._settings.key)
-        files = [name for name in given if name and not _is_pem(name)]
+        files = [name for name in given if name and not is_pem(name)]
         try:
             changed = tuple(os.stat(name).st_mtime for name in files)
             if self._context is None or changed != self._changed:
@@ -46,7 +47,7 @@ def _make(settings: Tls) -> ssl.SSLContext:
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks the certificate and the host name
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if _is_pem(settings.ca):
+    if is_pem(settings.ca):
         context.load_verify_locations(cadata=settings.ca)
     elif settings.ca:
         context.load_verify_locations(cafile=settings.ca)
@@ -64,7 +65,7 @@ def _file(setting: str) -> Iterator[str]:
 
     A PEM text is in one of mode 0600, in memory where the system can, until the block ends.
     """
-    if not _is_pem(setting):
+    if not is_pem(setting):
         yield setting
         return
     import tempfile  # noqa: PLC0415 - for bundles with a certificate alone
@@ -74,7 +75,3 @@ def _file(setting: str) -> Iterator[str]:
         file.write(setting)
         file.flush()
         yield file.name
-
-
-def _is_pem(setting: str) -> bool:
-    return "-----BEGIN " in setting

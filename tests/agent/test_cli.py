@@ -147,6 +147,45 @@ def test_check_says_where_the_url_should_be(capsys, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("status", "line"),
+    [
+        ("connected to b:1", "ok    the service says: connected to b:1"),
+        ("not connected: no password was sent", "WRONG the service says: not connected: no password"),
+        ("", "an agent is running"),
+    ],
+)
+def test_check_asks_a_running_service_for_its_connection(capsys, tmp_path, monkeypatch, status, line):
+    programs, state = tmp_path / "bin", tmp_path / "state"
+    for directory in (programs, state):
+        directory.mkdir()
+    (programs / "systemctl").write_text(f"#!/bin/sh\necho '{status}'\n")
+    (programs / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs))
+    monkeypatch.setattr("thingctl_agent.service.SYSTEMD_RUNS", tmp_path)
+    monkeypatch.setattr("thingctl_agent.unit.STATE_DIR", str(state))
+    monkeypatch.setattr("thingctl_agent.unit.CONFIG", str(tmp_path / "agent.toml"))
+    with mosquitto(tmp_path) as broker:
+        (tmp_path / "agent.toml").write_text(f'thing = "t"\nurl = "{broker.url}"\n')
+        journal = Journal(state / "journal", "boot-1")
+        code = cli.main(["check", "--config", str(tmp_path / "agent.toml")])
+        journal.close()
+    out = capsys.readouterr().out
+    assert line in out
+    assert code == (1 if "WRONG" in line else 0), out
+
+
+def test_check_makes_nothing_in_the_directory_of_a_service_that_has_not_started(
+    capsys, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("thingctl_agent.unit.STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setattr("thingctl_agent.unit.CONFIG", str(tmp_path / "agent.toml"))
+    (tmp_path / "agent.toml").write_text('thing = "t"\nurl = "mqtt://127.0.0.1:1"\n')
+    cli.main(["check", "--config", str(tmp_path / "agent.toml")])
+    assert "it has not been started" in capsys.readouterr().out
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize(
     ("words", "usage", "text"),
     [
         (["run", "--thnig", "t"], "thingctl-agent run", "no such option: --thnig; did you mean '--thing'?"),

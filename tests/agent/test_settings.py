@@ -8,11 +8,13 @@ from thingctl_agent.errors import ConfigError
 from thingctl_agent.settings import from_environment, merge, misnamed_url, read_bundle
 from thingctl_protocol.bundle import BUNDLE_MAX, Bundle, encode_bundle
 
+PEM = "-----BEGIN CERTIFICATE-----"
+
 
 @pytest.fixture
 def bundle(tmp_path):
     file = tmp_path / "pump.bundle"
-    file.write_bytes(encode_bundle(Bundle("pump-1", "mqtts://b:8883", "pump-1", "secret", ca="THE CA")))
+    file.write_bytes(encode_bundle(Bundle("pump-1", "mqtts://b:8883", "pump-1", "secret", ca=PEM)))
     return str(file)
 
 
@@ -45,7 +47,7 @@ def test_a_bundle_replaces_the_credentials_before_it_and_gives_way_to_what_is_be
         "username": "pump-1",
         "password": "secret",
         "topic_root": "$emqx/commands",
-        "tls": {"ca": "THE CA"},
+        "tls": {"ca": PEM},
     }
 
 
@@ -78,4 +80,11 @@ def test_what_is_no_bundle_is_refused_and_named(tmp_path, content):
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(ConfigError, match=r"x\.bundle: "):
+        read_bundle(str(file))
+
+
+def test_a_bundle_does_not_name_files_of_the_device(tmp_path):
+    file = tmp_path / "x.bundle"
+    file.write_bytes(encode_bundle(Bundle("pump-1", "mqtts://b", ca="/etc/shadow")))
+    with pytest.raises(ConfigError, match=r"x\.bundle: its ca is no PEM text"):
         read_bundle(str(file))

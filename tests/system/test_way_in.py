@@ -116,6 +116,37 @@ def test_the_password_that_was_printed_is_enough(site, device):
         soon(lambda: site.online("hall"))
 
 
+def test_a_rotation_reaches_an_installed_device(site, device):
+    image = device / "image"
+    etc = image / "etc/thingctl-agent"
+
+    def install(bundle):
+        words = ("install", "--root", str(image), "--bundle", bundle, "--handlers", str(THERMOSTAT))
+        done = subprocess.run(
+            [str(BIN / "thingctl-agent"), *words], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+    install(site.bundle("attic", device))
+    before = (etc / "password").read_text()
+    (etc / "agent.toml").write_text((etc / "agent.toml").read_text() + "\n# of the owner\n")
+    rotated = device / "rotated.bundle"
+    site.thingctl("things", "password", "attic", "--bundle", rotated)
+    install(str(rotated))
+    assert (etc / "password").read_text() != before
+    assert "# of the owner" in (etc / "agent.toml").read_text()
+    here = (
+        "--password-file",
+        etc / "password",
+        "--ca",
+        etc / "ca.pem",
+    )  # the config names paths of the device
+    command = (BIN / "thingctl-agent", "run", etc / "thermostat.py", "--config", etc / "agent.toml", *here)
+    with process(*command) as agent:
+        until_said(agent, "ready for commands")
+        assert "SUCCEEDED" in site.set_temperature("attic")
+
+
 @pytest.mark.parametrize(
     ("options", "environment", "text"),
     [
