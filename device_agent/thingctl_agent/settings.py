@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from thingctl_agent.errors import ConfigError
-from thingctl_protocol.bundle import BUNDLE_MAX, Bundle, decode_bundle
 from thingctl_protocol.errors import ProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from thingctl_protocol.bundle import Bundle
 
 CREDENTIALS: Final = ("username", "password", "password_file")
 TLS: Final = ("ca", "cert", "key")
@@ -76,6 +77,8 @@ def misnamed_url(environ: Mapping[str, str]) -> str:
 
 def read_bundle(path: str) -> Bundle:
     """Read a bundle file; raises :class:`ConfigError`."""
+    from thingctl_protocol.bundle import BUNDLE_MAX, decode_bundle  # noqa: PLC0415 - an idle agent has none
+
     try:
         with open(path, "rb") as file:
             bundle = decode_bundle(file.read(BUNDLE_MAX + 1))
