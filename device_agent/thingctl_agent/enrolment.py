@@ -61,9 +61,8 @@ def _add_password(
         content = password.encode()
     else:
         return
-    path = f"{unit.CONFIG_DIR}/password"
-    files.append(Placement(path, content, 0o640, group, shown=False))
-    changes |= {"password_file": path, "password": None}
+    files.append(Placement(unit.PASSWORD, content, 0o640, group, shown=False))
+    changes |= {"password_file": unit.PASSWORD, "password": None}
 
 
 def _add_tls(

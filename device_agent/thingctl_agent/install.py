@@ -60,8 +60,10 @@ def install(arguments: Any) -> int:
         service.add_user()
         service.compile_packages()
     _guarded(lambda: put_all(place.root, [file for verb, file in done if verb]), "; no file was changed")
-    for path in todo.unwanted:
-        under(place.root, path).unlink(missing_ok=True)
+    for path in [under(place.root, path) for path in todo.unwanted]:
+        if path.exists():
+            _guarded(path.unlink)
+            TERMINAL.say(f"removed {path}")
     _tell(todo, place, done)
     _spend_bundle(arguments)
     return _start(todo) if place.live else _finish_image(todo, place)
@@ -113,6 +115,9 @@ def _show(todo: Plan, place: Place) -> None:
         TERMINAL.say(f"would {verb or 'keep'} {under(place.root, file.path)} (mode {file.mode:04o})")
         if verb and file.shown:
             TERMINAL.say("".join(f"    {line}\n" for line in file.content.decode().splitlines()))
+    for path in todo.unwanted:
+        if under(place.root, path).exists():
+            TERMINAL.say(f"would remove {under(place.root, path)}")
     for note in todo.notes:
         TERMINAL.say(f"would have {note}")
     if place.live:
@@ -182,6 +187,8 @@ def _remove(path: Path) -> None:
 def _guarded(do: Callable[[], object], after: str = "") -> None:
     try:
         do()
+    except LookupError as error:  # of a group
+        raise AgentError(f"{error}{after}") from None
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         raise AgentError(f"{where}{error.strerror}{after}") from None

@@ -50,12 +50,16 @@ def plan(arguments: Any, place: Place) -> Plan:
     for file in arguments.handlers:
         agents_in(file)  # raises, in words, what would otherwise keep the service from starting
     before = _read_existing(place)
-    old = {} if before is None or arguments.force else _parse_existing(before)
-    given = _given(arguments, old)
-    enrolment = enrol(given, old, arguments.handlers, from_bundle=_has_bundle(arguments), group=place.group)
-    text, notes = _config(arguments, before, old, enrolment)
-    files = [*enrolment.files, *_old_config(arguments, before, place)]
-    files.append(Placement(unit.CONFIG, text.encode(), 0o640, place.group))
+    base = _base(arguments, before)
+    have = _parse(base)
+    given = _given(arguments, have)
+    enrolment = enrol(given, have, arguments.handlers, from_bundle=_has_bundle(arguments), group=place.group)
+    text = _changed(base, have, enrolment)
+    new = tomlfile.parse(text)
+    config.of_settings(tomlfile.parse(text), unit.CONFIG)
+    files = [*enrolment.files, *_old_config(before, {base, text}, place)]
+    shown = "password" not in new and "@" not in str(new.get("url", ""))
+    files.append(Placement(unit.CONFIG, text.encode(), 0o640, place.group, shown))
     files.append(Placement(unit.UNIT, _unit(arguments, place, program).encode(), 0o644))
     unwanted = []
     if _reboots(arguments, place):
@@ -63,10 +67,9 @@ def plan(arguments: Any, place: Place) -> Plan:
     else:
         unwanted.append(unit.POLKIT)
     if not place.live:
-        secrets = [file.path for file in files if file.mode == 0o640]
         files.append(Placement(unit.SYSUSERS, unit.sysusers().encode(), 0o644))
-        files.append(Placement(unit.TMPFILES, unit.tmpfiles(secrets).encode(), 0o644))
-    return Plan(program, files, notes, unwanted)
+        files.append(Placement(unit.TMPFILES, unit.tmpfiles().encode(), 0o644))
+    return Plan(program, files, _notes(have, new) if before == base else [], unwanted)
 
 
 def _program(arguments: Any, place: Place) -> str:
@@ -79,7 +82,7 @@ def _program(arguments: Any, place: Place) -> str:
         raise ConfigError(
             f"{own} is where the agent's own user cannot read it; install into /opt:\n"
             "  sudo python3 -m venv /opt/thingctl-agent\n"
-            "  sudo /opt/thingctl-agent/bin/pip install thingctl\n"
+            "  sudo /opt/thingctl-agent/bin/pip install ./thingctl-*.whl\n"
             "  sudo /opt/thingctl-agent/bin/thingctl-agent install --bundle FILE"
         )
     return str(own)
@@ -98,7 +101,16 @@ def _read(path: Path, name: str) -> str:
         raise AgentError(f"{name} cannot be read: {reason}") from None
 
 
-def _parse_existing(text: str) -> dict[str, Any]:
+def _base(arguments: Any, before: str | None) -> str:
+    """The text in which keys are changed: the installed agent.toml, another one, or a first one."""
+    if arguments.config:
+        if before is not None and not arguments.force:
+            raise AgentError(f"{unit.CONFIG} is there: edit it, or replace it by --config FILE --force")
+        return _read(Path(arguments.config), arguments.config)
+    return unit.config_file() if before is None or arguments.force else before
+
+
+def _parse(text: str) -> dict[str, Any]:
     try:
         return tomlfile.parse(text)
     except AgentError as error:
@@ -133,25 +145,16 @@ def _check_same_thing(arguments: Any, given: dict[str, Any], old: dict[str, Any]
         )
 
 
-def _config(
-    arguments: Any, before: str | None, old: dict[str, Any], enrolment: Enrolment
-) -> tuple[str, list[str]]:
-    """The new text of agent.toml, checked, and what changed and stayed in it."""
-    base = unit.config_file() if before is None or arguments.force else before
-    if arguments.config:
-        if before is not None and not arguments.force:
-            raise AgentError(f"{unit.CONFIG} is there: edit it, or replace it by --config FILE --force")
-        base = _read(Path(arguments.config), arguments.config)
-    have = _flat(tomlfile.parse(base))
-    changes = {name: value for name, value in enrolment.changes.items() if have.get(name) != value}
+def _changed(base: str, have: dict[str, Any], enrolment: Enrolment) -> str:
+    """The new text of agent.toml."""
+    known = _flat(have)
+    changes = {name: value for name, value in enrolment.changes.items() if known.get(name) != value}
     try:
-        text = tomlfile.change(base, changes)
+        return tomlfile.change(base, changes)
     except AgentError as error:
         raise AgentError(
             f"{unit.CONFIG} is kept as it is: {error}, or give --force to write it anew"
         ) from None
-    config.of_settings(tomlfile.parse(text), unit.CONFIG)
-    return text, _notes(old, tomlfile.parse(text)) if old else []
 
 
 def _notes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -174,8 +177,9 @@ def _flat(table: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _old_config(arguments: Any, before: str | None, place: Place) -> list[Placement]:
-    if before is None or not arguments.force:
+def _old_config(before: str | None, kept: set[str], place: Place) -> list[Placement]:
+    """A copy of an agent.toml that is written anew, beside it."""
+    if before is None or before in kept:
         return []
     return [Placement(f"{unit.CONFIG}.old", before.encode(), 0o640, place.group, shown=False)]
 

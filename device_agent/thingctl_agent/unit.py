@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 USER: Final = "thingctl-agent"
 CONFIG_DIR: Final = "/etc/thingctl-agent"
 CONFIG: Final = f"{CONFIG_DIR}/agent.toml"
+PASSWORD: Final = f"{CONFIG_DIR}/password"
+SECRETS: Final = (
+    CONFIG,
+    f"{CONFIG}.old",
+    PASSWORD,
+    *(f"{CONFIG_DIR}/{name}.pem" for name in ("ca", "cert", "key")),
+)
+"""Files that the service's user reads and other users do not."""
+
 UNIT: Final = "/etc/systemd/system/thingctl-agent.service"
 POLKIT: Final = "/etc/polkit-1/rules.d/50-thingctl-agent.rules"
 STATE_DIR: Final = "/var/lib/thingctl-agent"
@@ -139,6 +148,6 @@ def sysusers(user: str = USER) -> str:
     return f'u {user} - "thingctl agent" {STATE_DIR} /usr/sbin/nologin\n'
 
 
-def tmpfiles(paths: Iterable[str], user: str = USER) -> str:
+def tmpfiles(user: str = USER) -> str:
     """The group of files that hold secrets, for an image: systemd-tmpfiles sets it at each boot."""
-    return "".join(f"z {path} 0640 root {user}\n" for path in paths)
+    return "".join(f"z {path} 0640 root {user}\n" for path in SECRETS)

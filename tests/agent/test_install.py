@@ -210,7 +210,28 @@ def test_force_writes_the_config_anew_and_keeps_the_old_one(tmp_path, capsys):
     (root / unit.CONFIG[1:]).write_text('thing = "mine"\n')
     assert run_install(root, "--force") == 0
     assert config_of(root)["thing"] == "t1"
+    assert run_install(root, "--force") == 0, "a second time keeps the copy"
     assert (root / f"{unit.CONFIG[1:]}.old").read_text() == 'thing = "mine"\n'
+
+
+@pytest.mark.parametrize("line", ['password = "s3cret"', 'url = "mqtt://u:s3cret@broker"'])
+def test_a_dry_run_shows_no_password_that_the_owner_wrote(tmp_path, capsys, line):
+    root = tmp_path / "image"
+    (root / "etc/thingctl-agent").mkdir(parents=True)
+    (root / unit.CONFIG[1:]).write_text(f'thing = "t1"\n{line}\n')
+    assert main(["install", "--root", str(root), "--handlers", HANDLERS, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "would have changed in agent.toml: handlers" in out
+    assert "s3cret" not in out
+
+
+def test_a_bundle_replaces_the_credentials_of_a_config_that_is_given(tmp_path, capsys):
+    (tmp_path / "mine.toml").write_text('password = "old"\nusername = "old"\nkeepalive = 30\n')
+    words = ("--config", str(tmp_path / "mine.toml"))
+    assert install_bundle(tmp_path / "image", bundle_file(tmp_path), *words) == 0
+    config = config_of(tmp_path / "image")
+    assert "password" not in config
+    assert (config["username"], config["keepalive"]) == ("t1", 30)
 
 
 def test_devices_and_a_missing_polkit_rule_outlive_the_next_install(tmp_path, capsys):
@@ -242,7 +263,7 @@ def test_an_image_makes_its_user_and_starts_the_service_when_it_boots(tmp_path, 
     assert "ExecStart=/opt/thingctl-agent/bin/thingctl-agent run" in (root / unit.UNIT[1:]).read_text()
     assert "u thingctl-agent -" in (root / unit.SYSUSERS[1:]).read_text()
     read_by_the_agent = {line.split()[1] for line in (root / unit.TMPFILES[1:]).read_text().splitlines()}
-    names = ("agent.toml", "password", "cert.pem", "key.pem")
+    names = ("agent.toml", "agent.toml.old", "password", "ca.pem", "cert.pem", "key.pem")
     assert read_by_the_agent == {f"/etc/thingctl-agent/{name}" for name in names}
     assert f"not done: {root / unit.PROGRAM[1:]} is not there" in said
     assert said.splitlines()[-1].endswith("nothing was started here")
@@ -326,6 +347,15 @@ def test_without_systemd_the_files_are_in_place_and_the_rest_is_named(live, tmp_
     assert "thingctl-agent run --config /etc/thingctl-agent/agent.toml" in said
     assert config_of(root)["thing"] == "t1"
     assert noted.read_text() == ""
+
+
+def test_a_group_that_is_missing_is_named(live, tmp_path, capsys, monkeypatch):
+    root, _ = live
+    monkeypatch.setattr(service, "has_user", lambda: True)
+    monkeypatch.setattr(unit, "USER", "no-such-group-here")
+    assert main(["install", "--bundle", bundle_file(tmp_path)]) == 1
+    assert "no such group: 'no-such-group-here'; no file was changed" in capsys.readouterr().err
+    assert [path for path in root.rglob("*") if path.is_file()] == []
 
 
 def test_a_disk_that_is_full_leaves_the_old_password(live, tmp_path, capsys, monkeypatch):

@@ -193,6 +193,38 @@ def plain(tmp_path_factory):
         yield serve
 
 
+@pytest.mark.parametrize("sink", ["closed", "/dev/full"])
+def test_an_agent_outlives_the_reader_and_the_disk_of_its_log(plain, device, sink):
+    if sink == "closed":
+        read, write = os.pipe()
+        os.close(read)
+    else:
+        write = os.open(sink, os.O_WRONLY)
+    name = "deaf" if sink == "closed" else "full"
+    argv = [str(BIN / "thingctl-agent"), "run", str(THERMOSTAT), "--thing", name, "--url", plain.mqtt]
+    with subprocess.Popen(argv, stdout=write, stderr=write) as agent:
+        os.close(write)
+        try:
+            soon(lambda: agent.poll() is not None or online(plain, name))
+            assert agent.poll() is None
+            agent.terminate()
+            assert agent.wait(10) == 0
+        finally:
+            agent.kill()
+
+
+def online(serve, name):
+    shown = subprocess.run(
+        [str(BIN / "thingctl"), "things", "show", name, "--json"],
+        env=serve.client_environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return shown.returncode == 0 and json.loads(shown.stdout)["online"]
+
+
 def test_the_url_of_the_other_command_is_taken_and_named(plain, device):
     with process(
         *(BIN / "thingctl-agent", "run", THERMOSTAT), THINGCTL_URL=plain.mqtt, THINGCTL_THING="misnamed"
