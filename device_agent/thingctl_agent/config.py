@@ -77,7 +77,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return self.password
         try:
             with open(self.password_file, encoding="utf-8") as file:
-                return file.read().rstrip("\n")
+                return file.read().rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"password_file cannot be read: {error}") from None
 

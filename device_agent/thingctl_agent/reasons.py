@@ -89,7 +89,7 @@ def unanswered(first: bytes, address: Address) -> str:
     if not address.cert:
         return (
             f"{where} closed the connection before it answered: "
-            "does the broker want a certificate of this device (--cert, --key)?"
+            "is this the MQTT port, and does the broker want a certificate of this device (--cert, --key)?"
         )
     return (
         f"{where} closed the connection before it answered: "

@@ -127,6 +127,8 @@ def test_any_text_is_a_url_or_a_config_error(text):
 def test_the_password_may_be_in_a_file(tmp_path):
     (tmp_path / "p").write_text("s3cret\n")
     assert Config(password_file=str(tmp_path / "p")).secret == "s3cret"
+    (tmp_path / "p").write_bytes(b"s3cret\r\n")  # written on Windows
+    assert Config(password_file=str(tmp_path / "p")).secret == "s3cret"
     assert Config(password="direct").secret == "direct"
     with pytest.raises(ConfigError, match="password_file cannot be read"):
         _ = Config(password_file="/no/such").secret

@@ -108,7 +108,11 @@ def test_other_refusals(reason, text):
         (b"\x15\x03\x01\x00\x02\x02\x46", PLAIN, "b.example:1883 speaks TLS: use mqtts://"),
         (b"HTTP/1.1", PLAIN, "an HTTP server answers at b.example:1883"),
         (b"SSH-2.0", PLAIN, "is no MQTT broker"),
-        (b"", TLS, "does the broker want a certificate of this device (--cert, --key)?"),
+        (
+            b"",
+            TLS,
+            "is this the MQTT port, and does the broker want a certificate of this device (--cert, --key)?",
+        ),
         (b"", WITH_CERT, "does the broker accept this device's certificate"),
     ],
 )

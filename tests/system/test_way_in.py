@@ -161,6 +161,7 @@ def test_a_rotation_reaches_an_installed_device(site, device):
         ({"--url": "mqtt://127.0.0.1:{port}", "--ca": None}, {}, "use mqtts://"),
         ({"--url": "mqtts://127.0.0.1:{plain}"}, {}, "does not speak TLS"),
         ({"--url": "mqtt://127.0.0.1:{http}", "--ca": None}, {}, "an HTTP server answers at 127.0.0.1:"),
+        ({"--url": "mqtts://127.0.0.1:{https}"}, {}, "is this the MQTT port"),
         ({"--url": "mqtts://127.0.0.1:1"}, {}, "127.0.0.1:1 refuses the connection"),
         ({"--url": "mqtts://no-such-host.invalid"}, {}, "the name 'no-such-host.invalid' cannot be resolved"),
     ],
@@ -171,6 +172,7 @@ def test_a_refusal_says_what_was_missing_in_the_log_and_in_check(site, plain, op
         "port": site.serve.mqtt_address[1],
         "plain": plain.mqtt_address[1],
         "http": plain.http_address[1],
+        "https": site.serve.http_address[1],
     }
     given = {"--thing": "gate", "--url": site.serve.mqtt, "--ca": str(site.directory / "tls" / "ca.crt")}
     words = [
