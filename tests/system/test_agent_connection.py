@@ -383,6 +383,31 @@ def test_tls_that_is_not_as_it_should_be_is_refused_in_words(
             agent.kill()
 
 
+@pytest.mark.parametrize(
+    ("scheme", "port_of", "text"),
+    [
+        ("mqtt", "tls", "use mqtts://"),
+        ("mqtts", "plain", "use mqtt://"),
+        ("mqtt", "closed", "Not authorized; no password was sent: set THINGCTL_PASSWORD or give --bundle"),
+    ],
+)
+def test_a_port_of_the_other_kind_is_named_with_mosquitto(
+    tmp_path: Path, certificates: Path, scheme: str, port_of: str, text: str
+) -> None:
+    port = free_port()
+    extra = tls_broker(certificates, port) if port_of != "closed" else "allow_anonymous false\n"
+    with mosquitto(tmp_path, extra) as broker:
+        config = tls_config(tmp_path / "agent.toml", certificates) if scheme == "mqtts" else None
+        options = ("--config", config) if config else ()
+        url = f"{scheme}://localhost:{port if port_of == 'tls' else broker.port}"
+        agent = AgentProcess(ACTIONS, url, tmp_path / "s", *options).start(ready=False)
+        try:
+            until(lambda: "not connected" in agent.log, 20)
+            assert text in agent.log
+        finally:
+            agent.kill()
+
+
 def test_tls_files_that_are_missing_are_named(tmp_path: Path) -> None:
     (tmp_path / "agent.toml").write_text('[tls]\nca = "/no/such/ca.pem"\n')
     options = ("--config", str(tmp_path / "agent.toml"))
