@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 import signal
 import sys
 import time
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -16,7 +19,13 @@ pytestmark = pytest.mark.system
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_make_run_shows_the_main_job_and_ends_cleanly(number):
     with process(sys.executable, ROOT / "examples" / "main_job.py") as demonstration:
-        until_said(demonstration, "curl -H")
+        said = until_said(demonstration, "curl -H")
+        base, code = re.search(r"(http://\S+/)#sign-in=(\S+)", said).groups()
+        body = json.dumps({"code": code}).encode()
+        with urlopen(
+            Request(f"{base}api/v1/sign-in", body, {"Content-Type": "application/json"})
+        ) as signed_in:
+            assert json.load(signed_in)["scopes"] == ["admin"]
         began = time.monotonic()
         demonstration.send_signal(number)
         assert demonstration.wait(10) == 0

@@ -7,6 +7,7 @@ import sys
 import typer
 
 from thingctl_broker.cli import audit, commands, thing_types, things, tls, tokens
+from thingctl_broker.cli.console import console
 from thingctl_broker.cli.exits import Exit, Failure
 from thingctl_broker.cli.migrate import migrate
 from thingctl_broker.cli.output import clean
@@ -28,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(serve)
+app.command()(console)
 app.command()(migrate)
 app.command()(commands.send)
 app.command("list")(commands.list_)

@@ -139,6 +139,7 @@ def _tell(application: Application | Worker) -> None:
     else:
         lines.append("closed devices need credentials: thingctl things add NAME")
     lines.append(f"data   {application.data_dir}")
+    lines.append(f"console {application.http_url}/   (thingctl console makes a link that signs in)")
     token = application.tokens.new_admin_token
     if token is not None:
         lines.append(f"token  {token}   (the admin token: shown this once)")
