@@ -8,6 +8,7 @@ import typer
 
 from thingctl_broker.cli import output
 from thingctl_broker.cli.exits import Exit, Failure
+from thingctl_broker.cli.installed import installed
 from thingctl_broker.cli.settings import DEFAULT_URL, AsJson, Token, Url, connect
 
 
@@ -25,7 +26,7 @@ def console(
     """
     with connect(url, token) as client:
         made = client.request("POST", "/sign-in-codes")
-        link = sign_in_link(client.url, str(made.get("code", "")))
+        link = sign_in_link(_outward(client.url), str(made.get("code", "")))
     if as_json:
         output.print_json(made | {"url": link})
     else:
@@ -43,6 +44,12 @@ def sign_in_link(url: str, code: str) -> str:
     'https://broker.example:8443/#sign-in=c0de'
     """
     return f"{url.rstrip('/')}/#sign-in={code}"
+
+
+def _outward(url: str) -> str:
+    """The address that other machines know a service of this machine by; any other stays as it is."""
+    service = installed()
+    return service.public_url if service is not None and service.url == url else url
 
 
 def _show(link: str) -> None:
