@@ -41,5 +41,7 @@ def test_make_run_shows_the_main_job_and_ends_cleanly(number):
 def test_make_run_is_the_demonstration():
     """The Makefile's target runs the script that the test above has seen."""
     recipe = (ROOT / "Makefile").read_text()
-    assert "run: $(STAMP)" in recipe
+    assert "run: $(RUN_STAMP)" in recipe
     assert "examples/main_job.py" in recipe
+    light = recipe.partition("$(RUN_STAMP): pyproject.toml")[2].partition("\n\n")[0]
+    assert "-e '.[broker]'" in light, "the demonstration needs no more"
