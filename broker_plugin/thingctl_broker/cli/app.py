@@ -7,6 +7,7 @@ import sys
 import typer
 
 from thingctl_broker.cli import audit, commands, thing_types, things, tls, tokens
+from thingctl_broker.cli.backup import backup
 from thingctl_broker.cli.console import console
 from thingctl_broker.cli.exits import Exit, Failure
 from thingctl_broker.cli.install import install, uninstall
@@ -33,6 +34,7 @@ app.command()(serve)
 app.command()(install)
 app.command()(uninstall)
 app.command()(console)
+app.command()(backup)
 app.command()(migrate)
 app.command()(commands.send)
 app.command("list")(commands.list_)
