@@ -37,7 +37,7 @@ def set_values(text: str, values: Mapping[Key, str]) -> str:
     '[http]  # operators\nbind = "[::1]:80"\nburst = 9\n'
     """
     wanted = deepcopy(tomllib.loads(text))
-    lines = text.splitlines()
+    lines = text.removesuffix("\n").split("\n") if text else []  # a value may hold other separators
     for key, value in values.items():
         lines = _with_value(lines, key, f"{key.name} = {_quoted(value)}")
         _put(wanted, key, value)

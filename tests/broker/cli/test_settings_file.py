@@ -25,6 +25,8 @@ DIR = Key("", "data_dir")
         ("[http]\n# bind = 'x'\n", BIND, "[http]\nbind = \"v\"\n# bind = 'x'\n"),
         ("[mqtt]\nbind = 'x'\n", BIND, "[mqtt]\nbind = 'x'\n\n[http]\nbind = \"v\"\n"),
         ("[http]\n[mqtt]\nbind = 'x'\n", BIND, "[http]\nbind = \"v\"\n[mqtt]\nbind = 'x'\n"),
+        ('[http]\r\nbind = "x"\r\n', BIND, '[http]\r\nbind = "v"\r\n'),
+        ('[http]\nbind = "x\u2028y"\n', BIND, '[http]\nbind = "v"\n'),
         ("[[a.b]]\nbind = 1\n[http] # h\n", BIND, '[[a.b]]\nbind = 1\n[http] # h\nbind = "v"\n'),
     ],
 )
