@@ -16,7 +16,18 @@ from thingctl_broker.addresses import is_loopback, parse_address
 from thingctl_broker.cli import unit
 from thingctl_broker.cli.exits import Exit, Failure
 from thingctl_broker.cli.settings_file import CannotChange, Key, set_values, value_of
-from thingctl_broker.cli.steps import Step, Target, carry_out, command, link, removal, run, told, write
+from thingctl_broker.cli.steps import (
+    Step,
+    Target,
+    carry_out,
+    command,
+    copy,
+    link,
+    removal,
+    run,
+    told,
+    write,
+)
 from thingctl_broker.paths import ADMIN_TOKEN_FILE
 
 if TYPE_CHECKING:
@@ -114,6 +125,9 @@ def planned(asked: Asked, program: str, root: Path) -> tuple[Plan, list[Step]]:
     steps = [_user_step(), command(sys.executable, "-m", "compileall", "-q", _library())] if is_live else []
     steps += map(told, plan.notes)
     steps += _tls_steps(asked, plan, target)
+    before = target.path(unit.CONFIG)
+    if asked.config is not None and before.exists():
+        steps.append(copy(target, before, f"{unit.CONFIG}.before", 0o640))
     steps.append(write(target, unit.CONFIG, plan.text, 0o640, is_secret="secret" in plan.text))
     steps.append(write(target, unit.UNIT, unit.unit(program, low_ports=_has_low_ports(plan)), 0o644))
     steps += _live_steps(program) if is_live else _image_steps(target, plan)

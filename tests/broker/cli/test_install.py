@@ -167,6 +167,10 @@ def test_settings_of_ones_own_are_taken(thingctl, image, tls, tmp_path):
     assert (settings.mqtt.bind, settings.commands.ttl_default) == ("0.0.0.0:1883", 7)
     assert settings.mqtt.tls_cert
     assert (image / unit.CONFIG[1:]).read_text().startswith("# mine\n")
+    own.write_text(own.read_text().replace("# mine", "# other"))
+    assert thingctl("install", "--root", image, "--config", own, "--tls-dir", tls)[0] == 0
+    before = image / f"{unit.CONFIG[1:]}.before"
+    assert (before.read_text().splitlines()[0], mode(before)) == ("# mine", 0o640)
 
 
 @pytest.mark.parametrize(
