@@ -14,24 +14,40 @@ from thingctl_protocol.statuses import Status
 
 
 class FakeStore:
-    """A store that keeps nothing and says so when asked."""
+    """A store that keeps records in a dict, or says that it cannot."""
 
     def __init__(self):
         self.full = False
-        self.asked = 0
+        self.records = {}
+        self.held = asyncio.Event()
+        self.held.set()
+        self._lock = asyncio.Lock()
 
-    async def kept(self, new=""):
-        self.asked += 1
-        if self.full:
-            raise NotKept("the disk is full")
+    async def keep(self, decide, made):
+        async with self._lock:
+            change = decide()
+            await self.held.wait()
+            if self.full:
+                raise NotKept("the disk is full")
+            self.records[change.kept, change.name] = change.record
+            made(change)
 
 
 @pytest.fixture
-def made():
+def noted():
+    return []
+
+
+@pytest.fixture
+def made(noted):
     service, _, _ = service_with_fakes()
     passwords, store, expelled = Passwords(), FakeStore(), []
     directory = Directory(
-        EmbeddedOperations(service), passwords, store, lambda thing, reason, **_: expelled.append(thing)
+        EmbeddedOperations(service),
+        passwords,
+        store,
+        lambda thing, reason, **_: expelled.append(thing),
+        lambda event, **_: noted.append(event),
     )
     yield directory, store, expelled
     passwords.close()
@@ -48,20 +64,19 @@ async def test_of_two_who_add_the_same_one_succeeds(made):
 async def test_that_a_thing_is_gone_is_kept_before_its_executions_are_withdrawn(made):
     directory, store, _ = made
     await directory.add("lamp", Definition())
-    operations, live = directory._operations, []
-    execution = await operations.send("lamp", "x", b"{}", None, lambda one: one)
-    kept = store.kept
-
-    async def keeping():
-        live.append(not execution.is_terminal)
-        await kept()
-
-    store.kept = keeping
+    execution = await directory._operations.send("lamp", "x", b"{}", None, lambda one: one)
     store.full = True
     with pytest.raises(NotKept):
         await directory.remove("lamp")
-    assert live == [True]
-    assert execution.status is Status.CANCELED, "kept or not, nobody is to run it"
+    assert not execution.is_terminal, "the thing is still there, and runs it"
+    store.full = False
+    store.held.clear()
+    removing = asyncio.ensure_future(directory.remove("lamp"))
+    await asyncio.sleep(0)
+    assert not execution.is_terminal
+    store.held.set()
+    await removing
+    assert execution.status is Status.CANCELED
 
 
 async def test_nothing_is_answered_before_it_is_kept(made):
@@ -84,7 +99,7 @@ async def test_a_thing_that_may_not_any_more_is_shown_the_door(made):
     await directory.put("lamp", Definition(tags=("a",)))
     assert expelled == []
     await directory.put("lamp", Definition(enabled=False))
-    await directory.new_password("lamp")
+    await directory.new_password("lamp", keep_old=0)
     await directory.remove_password("lamp")
     await directory.remove("lamp")
     assert expelled == ["lamp"] * 4

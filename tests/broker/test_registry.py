@@ -3,7 +3,8 @@
 import pytest
 
 from thingctl_broker.errors import InvalidThing, TypeInUse, UnknownThing, UnknownThingType
-from thingctl_broker.registry import Kept, ThingRegistry
+from thingctl_broker.registry import ThingRegistry
+from thingctl_broker.thing_records import Kept
 from thingctl_broker.things import Definition, ThingQuery, ThingType
 from thingctl_protocol.messages import ActionDescription, Announcement
 
