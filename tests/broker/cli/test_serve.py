@@ -43,3 +43,9 @@ def test_a_fault_that_no_option_mends_names_the_file(serve):
     ran = serve("link.keep_alive = 15")
     assert ran.code == 2
     assert "worker.toml: link" in ran.err
+
+
+@pytest.mark.parametrize("url", ["mqtt://0.0.0.0:1883", "mqtts://[::]:1", "http://hub:1", "hub", "mqtt://"])
+def test_a_public_url_is_an_address_of_a_broker(serve, url):
+    ran = serve("", "--public-url", url)
+    assert (ran.code, "public_url" in ran.err) == (2, True)
