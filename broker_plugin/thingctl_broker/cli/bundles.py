@@ -12,7 +12,6 @@ from tempfile import mkstemp
 from typing import TYPE_CHECKING, Final
 
 from thingctl_broker.cli.exits import Exit, Failure
-from thingctl_protocol.bundle import BUNDLE_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,6 +99,8 @@ def print_bundle(thing: Json) -> None:
 
 
 def _make(path: Path, *, force: bool) -> BundleFile:
+    from thingctl_protocol.bundle import BUNDLE_MAX  # noqa: PLC0415 the other commands must start fast
+
     if force:
         if path.is_dir():
             raise IsADirectoryError(0, "it is a directory")
