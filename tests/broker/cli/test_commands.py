@@ -358,6 +358,44 @@ def test_params_that_are_not_utf_8_are_a_usage_error(cli):
 
 
 @pytest.mark.parametrize(
+    "args",
+    [
+        ["send", "lamp", "x", b"u=\xff"],
+        ["send", "lamp", "x", b"-f", b"u=\xff"],
+        ["send", b"\xff", "x"],
+        ["things", "show", b"\xff"],
+        ["things", "list", "--tag", b"\xff"],
+        ["tokens", "remove", b"\xff"],
+        ["list", "--thing", b"\xff"],
+    ],
+    ids=str,
+)
+def test_an_argument_that_is_no_text_names_the_locale(cli, args):
+    with cli.start(*args, env={"LC_ALL": "C.UTF-8"}) as process:
+        out, err = process.communicate(timeout=10)
+    assert (process.returncode, out, err.decode()) == (
+        Exit.USAGE,
+        b"",
+        "thingctl: an argument is not text in this locale (LC_ALL=C.UTF-8; set LC_ALL=C.UTF-8)\n",
+    )
+
+
+def test_list_since_until_and_by_tag(api, quick):
+    api.send("lamp", "turnOn")
+    quick("things", "set", "lamp", "--tag", "hall")
+    for args, count in (
+        (["--since", "2025-05-28T00:00:00Z"], 1),
+        (["--until", "2025-05-28T00:00:00Z"], 0),
+        (["--since", "1h"], 0),
+        (["--until", "1h"], 1),
+        (["--tag", "hall"], 1),
+        (["--tag", "attic"], 0),
+    ):
+        assert len(quick("list", "--json", *args).json) == count, args
+    assert quick("list", "--since", "soon").code == Exit.USAGE
+
+
+@pytest.mark.parametrize(
     "command", [["list"], ["send", "lamp", "x"], ["show", "x"], ["cancel", "x"], ["things"]]
 )
 def test_a_broker_that_is_not_there(quick, command):

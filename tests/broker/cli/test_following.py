@@ -93,13 +93,15 @@ class Gateway:
 def test_a_proxy_that_gives_up_is_asked_again(api, tmp_path):
     api.connect("lamp")
     execution = api.send("lamp", "x")
-    with closing(Gateway(api, 200, 504, 502)) as gateway:
-        with Cli(gateway.url, tmp_path).start("watch", execution["executionId"]) as process:
-            lines = iter(process.stderr.readline, b"")
-            assert next(lines).endswith(b"  published\n")
-            said = next(lines).decode()
-            api.respond(execution, status="SUCCEEDED")
-            out, err = process.communicate(timeout=20)
+    with (
+        closing(Gateway(api, 200, 504, 502)) as gateway,
+        Cli(gateway.url, tmp_path).start("watch", execution["executionId"]) as process,
+    ):
+        lines = iter(process.stderr.readline, b"")
+        assert next(lines).endswith(b"  published\n")
+        said = next(lines).decode()
+        api.respond(execution, status="SUCCEEDED")
+        out, err = process.communicate(timeout=20)
     assert re.match(r"a proxy at \S+ answered 504: .*; asking again\n", said)
     assert (process.returncode, err) == (0, b"")
     assert out.startswith(b"lamp x: SUCCEEDED")
@@ -108,9 +110,12 @@ def test_a_proxy_that_gives_up_is_asked_again(api, tmp_path):
 def test_a_proxy_that_never_hands_on_is_given_up(api, monkeypatch):
     monkeypatch.setattr(following, "PROXY_PATIENCE", 0.0)
     execution = api.send("lamp", "x")
-    with closing(Gateway(api, *[503] * 9)) as gateway, ApiClient(gateway.url, TOKEN) as client:
-        with pytest.raises(Failure) as raised:
-            following.follow(client, execution)
+    with (
+        closing(Gateway(api, *[503] * 9)) as gateway,
+        ApiClient(gateway.url, TOKEN) as client,
+        pytest.raises(Failure) as raised,
+    ):
+        following.follow(client, execution)
     assert not isinstance(raised.value, ProxyFailure)
     assert raised.value.text.endswith(f"; still SENT: thingctl watch {execution['executionId']}")
 
