@@ -83,7 +83,7 @@ def _run() -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else Exit.OK
     except UnicodeEncodeError:
-        return _told(Failure(Exit.USAGE, f"an argument is not text in this locale ({_locale()})"))
+        return _told(Failure(Exit.USAGE, f"an argument is not {_text()}"))
     return Exit.OK
 
 
@@ -93,6 +93,9 @@ def _told(failure: Failure) -> int:
     return failure.code
 
 
-def _locale() -> str:
+def _text() -> str:
+    """What the arguments should be, and how to make them so."""
+    if sys.getfilesystemencoding() == "utf-8":
+        return "UTF-8 text"
     name = next((name for name in ("LC_ALL", "LC_CTYPE", "LANG") if os.environ.get(name)), "LC_ALL")
-    return f"{name}={os.environ.get(name, '')}; set LC_ALL=C.UTF-8"
+    return f"text in this locale ({name}={os.environ.get(name, '')}): set LC_ALL=C.UTF-8"

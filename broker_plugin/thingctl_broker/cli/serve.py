@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from thingctl_broker.cli.streams import OutputFailure, discard_output
+
 if TYPE_CHECKING:
     from thingctl_broker.application import Application
     from thingctl_broker.cluster.worker import Worker
@@ -142,4 +144,7 @@ def _tell(application: Application | Worker) -> None:
     token = application.tokens.new_admin_token
     if token is not None:
         lines.append(f"token  {token}   (the admin token: shown this once)")
-    typer.echo("\n".join(lines))
+    try:
+        print("\n".join(lines), flush=True)
+    except OutputFailure:
+        discard_output()  # the broker serves all the same; the token is in its file, too

@@ -371,13 +371,18 @@ def test_params_that_are_not_utf_8_are_a_usage_error(cli):
     ids=str,
 )
 def test_an_argument_that_is_no_text_names_the_locale(cli, args):
-    with cli.start(*args, env={"LC_ALL": "C.UTF-8"}) as process:
-        out, err = process.communicate(timeout=10)
-    assert (process.returncode, out, err.decode()) == (
-        Exit.USAGE,
-        b"",
-        "thingctl: an argument is not text in this locale (LC_ALL=C.UTF-8; set LC_ALL=C.UTF-8)\n",
-    )
+    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    for env, text in (
+        ({"LC_ALL": "C.UTF-8"}, "UTF-8 text"),
+        (ascii_only, "text in this locale (LC_ALL=C): set LC_ALL=C.UTF-8"),
+    ):
+        with cli.start(*args, env=env) as process:
+            out, err = process.communicate(timeout=10)
+        assert (process.returncode, out, err.decode()) == (
+            Exit.USAGE,
+            b"",
+            f"thingctl: an argument is not {text}\n",
+        )
 
 
 def test_list_since_until_and_by_tag(api, quick):

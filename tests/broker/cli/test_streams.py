@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import subprocess
 import sys
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -38,6 +42,31 @@ def test_a_full_disk_is_a_sentence(api, cli, command):
         Exit.REFUSED,
         "thingctl: stdout: No space left on device\n",
     )
+
+
+@pytest.mark.parametrize("command", [["tls", "init", "--dir", "tls"], ["tls", "--help"]], ids=" ".join)
+def test_so_it_is_of_commands_that_need_no_broker(cli, tmp_path, command):
+    with FULL.open("wb") as full, cli.start(*command, stdout=full, cwd=tmp_path) as process:
+        _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (Exit.REFUSED, b"thingctl: stdout: No space left on device\n")
+
+
+def test_a_broker_serves_although_it_cannot_say_where(cli, tmp_path):
+    ports = ["--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0"]
+    no_warnings = {"PYTHONWARNINGS": "ignore"}  # amqtt's own
+    with (
+        FULL.open("wb") as full,
+        cli.start(
+            "serve", "--data-dir", str(tmp_path / "d"), *ports, stdout=full, env=no_warnings
+        ) as process,
+    ):
+        served = next(line for line in iter(process.stderr.readline, b"") if b'"serving"' in line)
+        with closing(HTTPConnection(json.loads(served)["http"], timeout=10)) as client:
+            client.request("GET", "/readyz")
+            assert client.getresponse().status == 200
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=20)
+    assert (process.returncode, b"Traceback" in err) == (0, False)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
