@@ -68,7 +68,7 @@ def run() -> int:
         flush()
     except OutputFailure as failure:
         discard_output()
-        code = _told(failure)
+        code = _report(failure)
     settle_errors()
     return code
 
@@ -79,15 +79,16 @@ def _run() -> int:
     except OutputFailure:
         raise
     except Failure as failure:
-        return _told(failure)
+        return _report(failure)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else Exit.OK
     except UnicodeEncodeError:
-        return _told(Failure(Exit.USAGE, f"an argument is not {_text()}"))
+        return _report(Failure(Exit.USAGE, f"an argument is not {_text()}"))
     return Exit.OK
 
 
-def _told(failure: Failure) -> int:
+def _report(failure: Failure) -> int:
+    """Print the failure's sentence; return its exit code."""
     if failure.text:
         print(f"thingctl: {clean(failure.text)}", file=sys.stderr)
     return failure.code

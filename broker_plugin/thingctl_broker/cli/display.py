@@ -69,7 +69,7 @@ class Display:
         for event in execution.get("events") or ():
             name = event.get("event")
             if name in _STAGES and not (name == "started" and at_once):
-                yield name, f"{output.local_time(event.get('at'))}  {_STAGES[name]}"
+                yield name, f"{output.precise_time(event.get('at'))}  {_STAGES[name]}"
 
     def _show_progress(self, execution: Json) -> None:
         progress = execution.get("progress")

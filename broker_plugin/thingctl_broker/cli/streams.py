@@ -32,12 +32,12 @@ class GuardedOutput:
 
     def write(self, text: str) -> int:
         """Write ``text``; return its length."""
-        with _faults_told():
+        with _output_failures():
             return self._stream.write(text)
 
     def flush(self) -> None:
         """Hand on what is buffered."""
-        with _faults_told():
+        with _output_failures():
             self._stream.flush()
 
 
@@ -108,7 +108,7 @@ def _opened(stream: TextIO | None) -> TextIO:
 
 
 @contextmanager
-def _faults_told() -> Iterator[None]:
+def _output_failures() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:

@@ -67,7 +67,7 @@ def test_send_and_wait_until_it_has_succeeded(api, cli):
     thread = answer(api, status="SUCCEEDED", result={"currentTemperature": 24.50})
     ran = cli("send", "lamp", "setTemperature", "value=24", "--wait")
     thread.join()
-    assert (ran.code, ran.err) == (0, "2025-05-28 02:00:00  published\n")
+    assert (ran.code, ran.err) == (0, "2025-05-28 02:00:00.000+02:00  published\n")
     assert ran.out.startswith("lamp setTemperature: SUCCEEDED after 0 ms\n")
     assert '  result    {"currentTemperature": 24.5}\n' in ran.out
 
