@@ -117,6 +117,16 @@ class Execution(msgspec.Struct, gc=False):
         return self.status in TERMINAL
 
     @property
+    def at_work_at(self) -> float | None:
+        """When the device said that its handler was at work; None: its first answer was the verdict."""
+        at, late = self.started_at, self.late
+        if at is None or self.progress is not None:
+            return at
+        if self.is_terminal and at == self.ended_at:
+            return None
+        return None if late is not None and late.status in TERMINAL and at == late.at else at
+
+    @property
     def delivery(self) -> Delivery:
         """How far the request is known to have got."""
         if self.started_at is not None:

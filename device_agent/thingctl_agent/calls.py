@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from thingctl_agent.outcome import Outcome
     from thingctl_agent.registry import Action
 
+AT_WORK_AFTER: Final = 1.0
+"""Seconds that a handler runs before the agent says that it is at work, if the handler has not."""
+
 HOLD: Final = 2.0
 """Seconds after the first subscription that a request of unknown age waits for the broker's time."""
 
@@ -38,6 +41,8 @@ class Call(msgspec.Struct):
     attempt: int = 0
     kept: bytes | None = None
     timeout_at: float | None = None
+    at_work_at: float | None = None
+    """Time since boot at which to say that it is at work; ``None``: said, or not begun."""
     answered: bool = False
     asked_to_stop: str = ""
     ageless: bool = False

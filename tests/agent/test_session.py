@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.core import Core, interrupted, notes, registry, responses, restarted, saved, started, verdicts
-from thingctl_agent.calls import HOLD, Limits
+from thingctl_agent.calls import AT_WORK_AFTER, HOLD, Limits
 from thingctl_agent.effects import Publish, Save, Start
 from thingctl_agent.history import Answered
 from thingctl_agent.outcome import canceled, succeeded
@@ -202,7 +202,7 @@ def test_a_time_out_is_answered_and_the_place_stays_taken_until_the_handler_ends
 def test_without_a_time_out_the_ttl_is_the_limit():
     core = Core()
     core.request("e1", ttl=30, age=10)
-    assert core.wait(19) == []
+    assert verdicts(core.wait(19)) == []
     assert verdicts(core.wait(2)) == ["FAILED TIMEOUT"]
 
 
@@ -284,6 +284,55 @@ def test_progress_is_limited_and_the_latest_is_said():
     assert [r["progress"]["percent"] for r in responses(core.wait(1))] == [9]
     core.finish("e1")
     assert core.session.progress("e1", 50, None, core.now) == []
+
+
+def test_a_handler_that_runs_for_a_second_is_said_to_be_at_work_once():
+    core = Core()
+    core.request("e1")
+    assert responses(core.wait(AT_WORK_AFTER - 0.01)) == []
+    assert responses(core.wait(30)) == [{"status": "IN_PROGRESS"}]
+    assert responses(core.finish("e1")) == [{"status": "SUCCEEDED"}]
+    assert responses(core.wait(30)) == []
+
+
+def test_a_handler_that_ends_or_reports_within_a_second_is_not_said_to_be_at_work():
+    core = Core(registry(a={"concurrency": 2}))
+    core.request("e1")
+    core.request("e2")
+    core.finish("e1")
+    core.take(core.session.progress("e2", 5, None, core.now))
+    assert responses(core.wait(30)) == []
+
+
+def test_progress_that_was_not_acknowledged_is_said_again_on_the_next_connection():
+    core = Core()
+    core.request("e1")
+    core.wait(2)
+    core.disconnect()
+    core.now += 1
+    assert responses(core.connect()) == [{"status": "IN_PROGRESS"}]
+    core.acknowledge("progress/e1")
+    core.disconnect()
+    core.now += 1
+    assert responses(core.connect()) == []
+
+
+def test_what_is_said_while_there_is_no_connection_gives_way_to_the_verdict():
+    core = Core(connected=False)
+    core.request("e1")
+    core.wait(2)
+    core.finish("e1")
+    assert responses(core.connect()) == [{"status": "SUCCEEDED"}]
+
+
+def test_an_acknowledgement_of_progress_is_not_one_of_the_response():
+    core = Core()
+    core.request("e1")
+    core.wait(2)
+    core.finish("e1")
+    assert saved(core.acknowledge("progress/e1")) == []
+    core.disconnect()
+    assert responses(core.connect()) == [{"status": "SUCCEEDED"}]
 
 
 # -- the connection

@@ -126,7 +126,7 @@ def watch(execution_id: ExecutionId, *, url: Url = DEFAULT_URL, token: Token = "
             for event in events[told:]:
                 print(output.precise_time(event.get("at")), output.clean(event.get("event")), flush=True)
             told = len(events)
-            if execution.get("progress") != last_progress:
+            if execution.get("progress") not in (None, last_progress):
                 last_progress = execution["progress"]
                 print("progress:", output.progress(last_progress), flush=True)
             if execution["status"] in TERMINAL:
