@@ -92,6 +92,7 @@ class Session:
 
     def connected(self, now: float) -> list[Effect]:
         """The broker has accepted the connection."""
+        self._clock.connected()
         self._out.send(self._out.outbox.connected())
         self._out.progress(self._out.reporter.connected(now))
         return self._out.take()
