@@ -20,12 +20,20 @@ HOLD: Final = 2.0
 """Seconds after the first subscription that a request of unknown age waits for the broker's time."""
 
 
+WAITING_OVERHEAD: Final = 1024
+"""Bytes that a waiting command takes besides its params, rounded up."""
+
+
 class Limits(msgspec.Struct, frozen=True):
-    """Bounds of one agent. Beyond them a command is REJECTED ``BUSY``."""
+    """Bounds of one agent. Beyond them a command is REJECTED ``BUSY``.
+
+    ``waiting``: commands; ``None``: as many as fit into ``waiting_bytes``, which is enough for all that
+    a broker holds for one thing.
+    """
 
     running: int = 8
-    waiting: int = 100
-    waiting_bytes: int = 1024 * 1024
+    waiting: int | None = None
+    waiting_bytes: int = 2 * 1024 * 1024
 
 
 class Call(msgspec.Struct):

@@ -43,6 +43,9 @@ STOP_WITHIN: Final = 0.8
 
 _NEVER: Final = float("inf")
 _SYNC_CHECKED_EVERY: Final = 10.0
+_SAME_NAME: Final = (
+    "connections are lost again and again within seconds: is another device using this thing's name?"
+)
 
 
 class Loop:
@@ -209,6 +212,7 @@ class Loop:
             from thingctl_agent.workers import Workers  # noqa: PLC0415
 
             self._workers = Workers(self, self._on_finished, self._on_failed)
+        self._backoff.worked()
         self._workers.start(start, action)
 
     def _interrupt(self, execution_id: str) -> None:
@@ -246,14 +250,14 @@ class Loop:
         now = boot.since_boot()
         wait = self._backoff.failed(now)
         self._dial_at = now + wait
-        self._log.warning("not connected", reason=reason, retryIn=round(wait, 1))
+        hint = {"hint": _SAME_NAME} if self._backoff.flaps else {}
+        self._log.warning("not connected", reason=reason, retryIn=round(wait, 1), **hint)
         self._notifier.status(f"not connected: {reason}")
 
     def on_connected(self) -> None:
         """CONNACK."""
         assert self._connection is not None
         now = boot.since_boot()
-        self._backoff.connected(now)
         topics, thing = self._session.topics, self._session.thing
         filters = [(topics.request_filter(thing), 1)]
         if self._extras.wanted(TOPICS):
@@ -264,10 +268,12 @@ class Loop:
 
     def on_subscribed(self, *, extras: bool) -> None:
         """SUBACK."""
+        now = boot.since_boot()
         self._extras.answered()
+        self._backoff.ready(now)
         self._log.info("ready for commands", extras=extras)
         self._notifier.status("connected and ready for commands")
-        self._do(self._session.subscribed(boot.since_boot()))
+        self._do(self._session.subscribed(now))
         if self._extras.wanted(ANNOUNCEMENT):
             self._extras.asking(ANNOUNCEMENT)
             self._announced = True

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from thingctl_agent import outcome
 from thingctl_agent.answers import Answers
-from thingctl_agent.calls import AT_WORK_AFTER, HOLD, Call, Limits
+from thingctl_agent.calls import AT_WORK_AFTER, HOLD, WAITING_OVERHEAD, Call, Limits
 from thingctl_agent.clock import Clock, Wall
 from thingctl_agent.effects import Effect, Interrupt, Publish, Start
 from thingctl_agent.history import Accepted, Cleared, History, Kept, Rebooting, Record, Started
@@ -319,13 +319,17 @@ class Session:
             )
         if self._slots.stuck(action.name, action.policy):
             return outcome.rejected(outcome.BUSY, "an earlier call of it has timed out and still runs")
-        waiting_bytes = sum(len(call.params) for call in self._waiting.values())
-        if (
-            len(self._waiting) >= self._limits.waiting
-            or waiting_bytes + len(params) > self._limits.waiting_bytes
-        ):
+        if not self._has_room(len(params)):
             return outcome.rejected(outcome.BUSY, f"{len(self._waiting)} commands wait already")
         return None
+
+    def _has_room(self, size: int) -> bool:
+        """Whether one more command with ``size`` bytes of params may wait."""
+        limits, count = self._limits, len(self._waiting)
+        if limits.waiting is not None and count >= limits.waiting:
+            return False
+        taken = sum(len(call.params) for call in self._waiting.values()) + count * WAITING_OVERHEAD
+        return taken + size + WAITING_OVERHEAD <= limits.waiting_bytes
 
     def _cancel(self, execution_id: str) -> None:
         waiting = self._waiting.pop(execution_id, None)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from agent.core import Core, interrupted, notes, registry, responses, restarted, saved, started, verdicts
-from thingctl_agent.calls import AT_WORK_AFTER, HOLD, Limits
+from thingctl_agent.calls import AT_WORK_AFTER, HOLD, WAITING_OVERHEAD, Limits
 from thingctl_agent.effects import Publish, Save, Start
 from thingctl_agent.history import Answered
 from thingctl_agent.outcome import canceled, succeeded
+from thingctl_broker.delivery import QUEUE_MAX, WINDOW
 from thingctl_protocol.messages import decode_announcement
 
 
@@ -139,8 +140,19 @@ def test_more_than_can_wait_is_rejected_busy_and_nothing_is_lost():
     assert started(core.effects) == ["e0", "e1", "e2"]
 
 
+def test_a_backlog_of_all_that_a_broker_holds_is_taken_in():
+    core = Core(limits=Limits(running=1))
+    for i in range(QUEUE_MAX + WINDOW):
+        core.request(f"e{i}")
+    assert verdicts(core.effects) == []
+    for i in range(QUEUE_MAX + WINDOW):
+        core.finish(f"e{i}")
+        core.acknowledge(f"e{i}")
+    assert verdicts(core.effects) == ["SUCCEEDED"] * (QUEUE_MAX + WINDOW)
+
+
 def test_waiting_params_are_bounded_in_bytes():
-    core = Core(limits=Limits(running=1, waiting=100, waiting_bytes=10))
+    core = Core(limits=Limits(running=1, waiting_bytes=WAITING_OVERHEAD + 10))
     core.session._registry.add(_typed, "typed")
     core.request("e0")
     core.request("e1", "typed", {"values": [1] * 10})

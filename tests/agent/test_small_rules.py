@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thingctl_agent.backoff import LONGEST, STABLE_AFTER, Backoff
+from thingctl_agent.backoff import AT_WORK_LONGEST, LONGEST, SHORT_MANY, STABLE_AFTER, Backoff
 from thingctl_agent.clock import DRIFT_MAX, Clock
 from thingctl_agent.errors import RegistrationError
 from thingctl_agent.extras import ANNOUNCEMENT, TOPICS, Extras
@@ -16,6 +16,7 @@ from thingctl_agent.policy import Policy, Rate, make_policy
 from thingctl_agent.progress import INTERVAL, Reporter
 from thingctl_agent.recovery import settle
 from thingctl_agent.slots import Slots
+from thingctl_protocol.limits import TTL_DEFAULT
 from thingctl_protocol.messages import BrokerTime
 
 # -- clock
@@ -66,7 +67,7 @@ def test_a_new_connection_may_lead_to_another_brokers_steady_clock():
 # -- back-off
 
 
-def test_the_ceiling_doubles_up_to_a_minute_and_the_wait_is_drawn_below_it():
+def test_the_ceiling_doubles_up_to_half_a_ttl_and_the_wait_is_drawn_below_it():
     ceilings = []
     backoff = Backoff(lambda low, high: ceilings.append((low, high)) or high)
     waits = [backoff.failed(float(i)) for i in range(12)]
@@ -79,10 +80,40 @@ def test_only_a_connection_that_lasted_starts_the_count_again():
     backoff = Backoff(lambda _, high: high)
     for i in range(5):
         backoff.failed(float(i))
-    backoff.connected(10)
+    backoff.ready(10)
     assert backoff.failed(10 + STABLE_AFTER - 1) == 16, "two agents of one name must not fight at full speed"
-    backoff.connected(100)
+    backoff.ready(100)
     assert backoff.failed(100 + STABLE_AFTER) == 0.5
+
+
+def test_a_pause_does_not_outlast_a_command():
+    assert LONGEST <= TTL_DEFAULT / 2
+
+
+def test_a_link_that_flaps_and_brings_commands_is_not_waited_for_long():
+    backoff = Backoff(lambda _, high: high)
+    waits = []
+    for i in range(20):
+        backoff.ready(i * 100.0)
+        backoff.worked()
+        waits.append(backoff.failed(i * 100.0 + 5))
+    assert max(waits) == AT_WORK_LONGEST
+
+
+def test_connections_that_are_lost_again_and_again_within_seconds_are_told_of():
+    backoff = Backoff(lambda _, high: high)
+    flaps = []
+    for i in range(SHORT_MANY):
+        flaps.append(backoff.flaps)
+        backoff.failed(i * 100.0)  # refused: that is another fault
+        backoff.ready(i * 100.0 + 20)
+        backoff.failed(i * 100.0 + 22)
+    assert flaps == [False] * SHORT_MANY
+    assert backoff.flaps
+    for i in range(2 * SHORT_MANY):
+        backoff.ready(1000.0 * i)
+        backoff.failed(1000.0 * i + STABLE_AFTER)
+    assert not backoff.flaps
 
 
 # -- slots

@@ -61,7 +61,7 @@ class FrontSide(Protocol):
         """A connection is gone, or as good as gone."""
         ...
 
-    def predecessor(self, client_id: str) -> asyncio.Task[None] | None:
+    def predecessor(self, client_id: str, host: str) -> asyncio.Task[None] | None:
         """Close whoever has this client id [MQTT-3.1.4-2]; return what must end before it is free."""
         ...
 
