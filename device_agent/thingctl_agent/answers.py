@@ -30,6 +30,10 @@ class Answers:
         self.reporter = Reporter()
         self._effects: list[Effect] = []
 
+    def adopt(self, history: History) -> None:
+        """Go on with another history."""
+        self._history = history
+
     def take(self) -> list[Effect]:
         """The effects since the last call, in order."""
         effects, self._effects = self._effects, []

@@ -17,7 +17,7 @@ _MAGIC: Final = "thingctl-bookmark-1"
 
 
 class Bookmark(NamedTuple):
-    """``generation``: of the segment in use. ``end``: bytes of it written; ``flushed``: of these, on the disk."""
+    """``generation``: of the segment in use. ``end``: its bytes written; ``flushed``: those on the disk."""
 
     boot_id: str
     generation: int

@@ -9,6 +9,8 @@ import msgspec
 from thingctl_agent import outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from thingctl_agent.clock import Clock, Wall
     from thingctl_agent.outcome import Outcome
     from thingctl_agent.registry import Action
@@ -34,6 +36,13 @@ class Limits(msgspec.Struct, frozen=True):
     running: int = 8
     waiting: int | None = None
     waiting_bytes: int = 2 * 1024 * 1024
+
+    def has_room(self, waiting: Collection[Call], size: int) -> bool:
+        """Whether one more command, with ``size`` bytes of params, may wait beside those that do."""
+        if self.waiting is not None and len(waiting) >= self.waiting:
+            return False
+        taken = sum(len(call.params) for call in waiting) + len(waiting) * WAITING_OVERHEAD
+        return taken + size + WAITING_OVERHEAD <= self.waiting_bytes
 
 
 class Call(msgspec.Struct):

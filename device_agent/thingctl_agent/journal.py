@@ -164,7 +164,7 @@ class Journal:
             self.damage = f"the last record is torn; {len(result.records)} whole records kept"
 
     def _set_aside(self) -> None:
-        """Keep what was found for people to look at. It stays in place, too, until the new one replaces it."""
+        """Keep what was found for people to look at; it also stays in place until the new one replaces it."""
         damaged = f"{self.path}.damaged"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(damaged)

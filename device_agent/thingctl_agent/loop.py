@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from thingctl_agent.config import Config
     from thingctl_agent.effects import Effect
     from thingctl_agent.journal import Journal
+    from thingctl_agent.journal_opener import JournalOpener
     from thingctl_agent.mqtt import Connection
     from thingctl_agent.outcome import Outcome
     from thingctl_agent.registry import Registry
@@ -59,8 +60,11 @@ class Loop:
         journal: Journal | None,
         *,
         notifier: Notifier | None = None,
+        opener: JournalOpener | None = None,
     ) -> None:
-        """``journal``: ``None`` when it cannot be used; then durable commands are refused."""
+        """``journal``: ``None`` when it cannot be used; durable commands are refused until it can."""
+        self._opener = opener
+        self._boot_id = ""
         self._config = config
         self._registry = registry
         self._session = session
@@ -120,13 +124,12 @@ class Loop:
                 signal.SIGHUP: self._reconnect,
             }
         )
+        self._boot_id = boot_id
         try:
             now = boot.since_boot()
             trusted = self._journal is not None and self._journal.trusted
             self._do(self._session.recover(boot_id, now, self._wall, trusted=trusted))
-            if self._journal is not None:
-                with contextlib.suppress(OSError):
-                    self._journal.opened(boot_id)
+            self._note_opened()
             self._notifier.ready()
             self._log.info(
                 "started", thing=self._config.thing, url=_plain_url(self._config), actions=len(self._registry)
@@ -155,6 +158,8 @@ class Loop:
         due = self._session.next_due()
         if due is not None and due <= now:
             self._do(self._session.tick(now, self._wall))
+        if now >= self._journal_at and self._opener is not None:
+            self._take_journal(self._opener.open_again())
         if now >= self._watchdog_at:
             assert self._notifier.watchdog_interval is not None
             self._notifier.alive()
@@ -162,6 +167,11 @@ class Loop:
         if self._connection is not None and self._connection.wants_write:
             self._connection.serve(now, readable=False)  # what this turn has published
         return False
+
+    @property
+    def _journal_at(self) -> float:
+        """When to try again to open the journal."""
+        return _NEVER if self._journal is not None or self._opener is None else self._opener.retry_at
 
     @property
     def _idle(self) -> bool:
@@ -176,7 +186,7 @@ class Loop:
 
     def _next_due(self) -> float:
         due = self._session.next_due()
-        times = [self._watchdog_at, _NEVER if due is None else due]
+        times = [self._watchdog_at, self._journal_at, _NEVER if due is None else due]
         if self._connection is not None:
             times.append(self._connection.next_due)
         elif self._idle:
@@ -220,6 +230,8 @@ class Loop:
             self._workers.interrupt(execution_id)
 
     def _save(self, save: Save, *, flush: bool) -> bool:
+        if self._journal is None and self._opener is not None:
+            self._take_journal(self._opener.open_for_a_command())
         try:
             if self._journal is not None:
                 self._journal.append(save.record, flush=flush)
@@ -231,6 +243,20 @@ class Loop:
         now = boot.since_boot()
         self._do(self._session.unsaved(save.record, now, self._wall))
         return False
+
+    def _take_journal(self, journal: Journal | None) -> None:
+        """Go on with a journal that could be opened at last."""
+        if journal is None:
+            return
+        self._journal = journal
+        now, trusted = boot.since_boot(), journal.trusted
+        self._do(self._session.adopt(journal.history, self._boot_id, now, self._wall, trusted=trusted))
+        self._note_opened()
+
+    def _note_opened(self) -> None:
+        if self._journal is not None:
+            with contextlib.suppress(OSError):
+                self._journal.opened(self._boot_id)
 
     # -- the connection
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from thingctl_agent import outcome
 from thingctl_agent.answers import Answers
-from thingctl_agent.calls import AT_WORK_AFTER, HOLD, WAITING_OVERHEAD, Call, Limits
+from thingctl_agent.calls import AT_WORK_AFTER, HOLD, Call, Limits
 from thingctl_agent.clock import Clock, Wall
 from thingctl_agent.effects import Effect, Interrupt, Publish, Start
 from thingctl_agent.history import Accepted, Cleared, History, Kept, Rebooting, Record, Started
@@ -86,6 +86,25 @@ class Session:
         for execution_id, payload in self._history.unacknowledged():
             self._out.outbox.put(execution_id, payload)
         for execution_id, entry in self._history.unanswered():
+            self._recover_one(execution_id, entry, rebooted=rebooted, trusted=trusted)
+        self._start_ready(now, wall)
+        return self._out.take()
+
+    def adopt(self, history: History, boot_id: str, now: float, wall: Wall, *, trusted: bool) -> list[Effect]:
+        """Go on with the history of a journal that could not be opened before.
+
+        What this run knows is added to it; what an earlier run left open is taken up as by :meth:`recover`.
+        """
+        ours, self._history = self._history, history
+        rebooted = history.boot_id not in {"", boot_id}
+        history.boot_id = boot_id
+        unacknowledged = [one for one in history.unacknowledged() if ours.get(one[0]) is None]
+        unanswered = [one for one in history.unanswered() if ours.get(one[0]) is None]
+        history.merge(ours)
+        self._out.adopt(history)
+        for execution_id, payload in unacknowledged:
+            self._out.send(self._out.outbox.put(execution_id, payload))
+        for execution_id, entry in unanswered:
             self._recover_one(execution_id, entry, rebooted=rebooted, trusted=trusted)
         self._start_ready(now, wall)
         return self._out.take()
@@ -319,17 +338,9 @@ class Session:
             )
         if self._slots.stuck(action.name, action.policy):
             return outcome.rejected(outcome.BUSY, "an earlier call of it has timed out and still runs")
-        if not self._has_room(len(params)):
+        if not self._limits.has_room(self._waiting.values(), len(params)):
             return outcome.rejected(outcome.BUSY, f"{len(self._waiting)} commands wait already")
         return None
-
-    def _has_room(self, size: int) -> bool:
-        """Whether one more command with ``size`` bytes of params may wait."""
-        limits, count = self._limits, len(self._waiting)
-        if limits.waiting is not None and count >= limits.waiting:
-            return False
-        taken = sum(len(call.params) for call in self._waiting.values()) + count * WAITING_OVERHEAD
-        return taken + size + WAITING_OVERHEAD <= limits.waiting_bytes
 
     def _cancel(self, execution_id: str) -> None:
         waiting = self._waiting.pop(execution_id, None)

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from agent.core import Core, interrupted, notes, registry, responses, restarted, saved, started, verdicts
+from agent.core import (
+    UNIX,
+    Core,
+    interrupted,
+    notes,
+    registry,
+    responses,
+    restarted,
+    saved,
+    started,
+    verdicts,
+)
 from thingctl_agent.calls import AT_WORK_AFTER, HOLD, WAITING_OVERHEAD, Limits
 from thingctl_agent.effects import Publish, Save, Start
-from thingctl_agent.history import Answered
+from thingctl_agent.history import Accepted, Answered, History, Started
 from thingctl_agent.outcome import canceled, succeeded
 from thingctl_broker.delivery import QUEUE_MAX, WINDOW
 from thingctl_protocol.messages import decode_announcement
@@ -345,6 +356,45 @@ def test_an_acknowledgement_of_progress_is_not_one_of_the_response():
     assert saved(core.acknowledge("progress/e1")) == []
     core.disconnect()
     assert responses(core.connect()) == [{"status": "SUCCEEDED"}]
+
+
+# -- a journal that could be opened at last
+
+
+def test_what_an_earlier_run_left_is_taken_up_when_its_journal_can_be_opened():
+    core = Core(registry(b={"on_restart": "rerun"}))
+    core.request("ours")
+    core.finish("ours")
+    core.acknowledge("ours")
+    found = History()
+    found.boot_id = "boot-1"
+    for record in (
+        Accepted("cut short", "a", b"{}", UNIX, 600.0, core.now + 500),
+        Started("cut short", 1),
+        Accepted("again", "b", b"{}", UNIX, 600.0, core.now + 500),
+        Answered("unheard", UNIX, b'{"status":"SUCCEEDED"}'),
+    ):
+        found.apply(record)
+    effects = core.take(core.session.adopt(found, "boot-1", core.now, core.wall, trusted=True))
+    assert verdicts(effects, "cut short") == ["FAILED INTERRUPTED"]
+    assert verdicts(effects, "unheard") == ["SUCCEEDED"]
+    assert started(effects) == ["again"]
+    assert started(core.request("ours")) == [], "what this run has done is known still"
+    assert found.get("ours") is not None
+    assert saved(core.request("new")) == [("Accepted", True), ("Started", False)]
+    assert found.get("new") is not None
+
+
+def test_what_was_refused_for_want_of_a_journal_keeps_the_verdict_that_was_given():
+    core = Core()
+    core.request("e1")
+    core.take(core.session.unsaved(Accepted("e1", "a", b"{}", UNIX, 60.0, None), core.now, core.wall))
+    found = History()
+    found.apply(Accepted("e1", "a", b"{}", UNIX, 60.0, core.now + 50))
+    effects = core.take(core.session.adopt(found, "boot-1", core.now, core.wall, trusted=True))
+    assert started(effects) == []
+    core.acknowledge("e1")
+    assert verdicts(core.request("e1"), "e1") == ["REJECTED JOURNAL_UNAVAILABLE"]
 
 
 # -- the connection
