@@ -69,7 +69,7 @@ class JournalOpener:
         journal = Journal(os.path.join(self._directory, "journal"), self._boot_id)
         if journal.damage:
             self._log.warning(
-                "journal was damaged; set aside and written anew", file=journal.path, damage=journal.damage
+                "journal was damaged and has been written anew", file=journal.path, damage=journal.damage
             )
         return journal
 
