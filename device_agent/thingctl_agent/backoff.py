@@ -22,6 +22,10 @@ does not, or two agents with one name would take the session from each other at 
 SHORT_MANY: Final = 3
 """Connections that were lost too soon, net of those that lasted, after which to ask for the cause."""
 
+SAME_NAME: Final = (
+    "connections are lost again and again within seconds: is another device using this thing's name?"
+)
+
 
 class Backoff:
     """Full jitter: a random wait below a ceiling that doubles.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from thingctl_agent import boot
-from thingctl_agent.backoff import Backoff
+from thingctl_agent.backoff import SAME_NAME, Backoff
 from thingctl_agent.dialer import Dialer
 from thingctl_agent.effects import Interrupt, Note, Publish, Save, Start
 from thingctl_agent.extras import ANNOUNCEMENT, TOPICS, Extras
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from thingctl_agent.config import Config
     from thingctl_agent.effects import Effect
+    from thingctl_agent.history import History
     from thingctl_agent.journal import Journal
     from thingctl_agent.journal_opener import JournalOpener
     from thingctl_agent.mqtt import Connection
@@ -44,9 +45,6 @@ STOP_WITHIN: Final = 0.8
 
 _NEVER: Final = float("inf")
 _SYNC_CHECKED_EVERY: Final = 10.0
-_SAME_NAME: Final = (
-    "connections are lost again and again within seconds: is another device using this thing's name?"
-)
 
 
 class Loop:
@@ -126,10 +124,7 @@ class Loop:
         )
         self._boot_id = boot_id
         try:
-            now = boot.since_boot()
-            trusted = self._journal is not None and self._journal.trusted
-            self._do(self._session.recover(boot_id, now, self._wall, trusted=trusted))
-            self._note_opened()
+            self._recover()
             self._notifier.ready()
             self._log.info(
                 "started", thing=self._config.thing, url=_plain_url(self._config), actions=len(self._registry)
@@ -249,14 +244,16 @@ class Loop:
         if journal is None:
             return
         self._journal = journal
-        now, trusted = boot.since_boot(), journal.trusted
-        self._do(self._session.adopt(journal.history, self._boot_id, now, self._wall, trusted=trusted))
-        self._note_opened()
+        self._recover(journal.history)
 
-    def _note_opened(self) -> None:
-        if self._journal is not None:
+    def _recover(self, found: History | None = None) -> None:
+        """Take up what an earlier run left, ``found`` in a journal that was opened late."""
+        journal, now, boot_id = self._journal, boot.since_boot(), self._boot_id
+        trusted = journal is not None and journal.trusted
+        self._do(self._session.recover(boot_id, now, self._wall, trusted=trusted, found=found))
+        if journal is not None:
             with contextlib.suppress(OSError):
-                self._journal.opened(self._boot_id)
+                journal.opened(boot_id)
 
     # -- the connection
 
@@ -276,7 +273,7 @@ class Loop:
         now = boot.since_boot()
         wait = self._backoff.failed(now)
         self._dial_at = now + wait
-        hint = {"hint": _SAME_NAME} if self._backoff.flaps else {}
+        hint = {"hint": SAME_NAME} if self._backoff.flaps else {}
         self._log.warning("not connected", reason=reason, retryIn=round(wait, 1), **hint)
         self._notifier.status(f"not connected: {reason}")
 

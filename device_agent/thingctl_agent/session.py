@@ -75,27 +75,19 @@ class Session:
 
     # -- what happens
 
-    def recover(self, boot_id: str, now: float, wall: Wall, *, trusted: bool) -> list[Effect]:
+    def recover(
+        self, boot_id: str, now: float, wall: Wall, *, trusted: bool, found: History | None = None
+    ) -> list[Effect]:
         """Take up what an earlier run left. Call once, first.
 
-        ``trusted``: the journal is whole and lost nothing, so that a request without a
-        Started record was certainly not begun.
+        Call it again with the history ``found`` in a journal that could not be opened then; what this
+        run knows is added to it. ``trusted``: the journal is whole and lost nothing, so that a
+        request without a Started record was certainly not begun.
         """
-        rebooted = self._history.boot_id not in {"", boot_id}
-        self._history.boot_id = boot_id
-        for execution_id, payload in self._history.unacknowledged():
-            self._out.outbox.put(execution_id, payload)
-        for execution_id, entry in self._history.unanswered():
-            self._recover_one(execution_id, entry, rebooted=rebooted, trusted=trusted)
-        self._start_ready(now, wall)
-        return self._out.take()
-
-    def adopt(self, history: History, boot_id: str, now: float, wall: Wall, *, trusted: bool) -> list[Effect]:
-        """Go on with the history of a journal that could not be opened before.
-
-        What this run knows is added to it; what an earlier run left open is taken up as by :meth:`recover`.
-        """
-        ours, self._history = self._history, history
+        ours = History()
+        if found is not None:
+            ours, self._history = self._history, found
+        history = self._history
         rebooted = history.boot_id not in {"", boot_id}
         history.boot_id = boot_id
         unacknowledged = [one for one in history.unacknowledged() if ours.get(one[0]) is None]

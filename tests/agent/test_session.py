@@ -375,7 +375,7 @@ def test_what_an_earlier_run_left_is_taken_up_when_its_journal_can_be_opened():
         Answered("unheard", UNIX, b'{"status":"SUCCEEDED"}'),
     ):
         found.apply(record)
-    effects = core.take(core.session.adopt(found, "boot-1", core.now, core.wall, trusted=True))
+    effects = core.take(core.session.recover("boot-1", core.now, core.wall, trusted=True, found=found))
     assert verdicts(effects, "cut short") == ["FAILED INTERRUPTED"]
     assert verdicts(effects, "unheard") == ["SUCCEEDED"]
     assert started(effects) == ["again"]
@@ -391,7 +391,7 @@ def test_what_was_refused_for_want_of_a_journal_keeps_the_verdict_that_was_given
     core.take(core.session.unsaved(Accepted("e1", "a", b"{}", UNIX, 60.0, None), core.now, core.wall))
     found = History()
     found.apply(Accepted("e1", "a", b"{}", UNIX, 60.0, core.now + 50))
-    effects = core.take(core.session.adopt(found, "boot-1", core.now, core.wall, trusted=True))
+    effects = core.take(core.session.recover("boot-1", core.now, core.wall, trusted=True, found=found))
     assert started(effects) == []
     core.acknowledge("e1")
     assert verdicts(core.request("e1"), "e1") == ["REJECTED JOURNAL_UNAVAILABLE"]
