@@ -155,9 +155,9 @@ class Session:
                 "warning", "handler ended after its answer", executionId=execution_id, status=result.status
             )
         elif call.action.policy.reboots and result.status is Status.SUCCEEDED:
-            self._out.note("info", "restart asked for", executionId=execution_id)
             self._rebooting[execution_id] = (call, now + REBOOT_WITHIN)
             self._out.record(Rebooting(execution_id, result.encode()), flush=True)
+            self._out.note("info", "restart asked for", executionId=execution_id)
         elif call.asked_to_stop == "stop" and result.status is Status.CANCELED:
             if not call.action.policy.reruns:
                 self._out.answer(call, interrupted())
@@ -375,10 +375,10 @@ class Session:
         settled = settle(entry, action.policy if action else None, rebooted=rebooted, trusted=trusted)
         if isinstance(settled, bytes) or accepted is None or action is None:
             assert isinstance(settled, bytes)
-            self._out.note("warning", "interrupted by a restart", executionId=execution_id)
             self._out.put(
                 execution_id, settled, accepted.timestamp + accepted.ttl if accepted else 0.0, durable=True
             )
+            self._out.note("warning", "interrupted by a restart", executionId=execution_id)
             return
         self._out.note("info", "taken up again", executionId=execution_id, attempt=settled + 1)
         self._waiting[execution_id] = Call(

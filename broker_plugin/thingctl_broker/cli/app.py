@@ -59,8 +59,9 @@ def options(
 def run() -> int:
     """Run the command line and return the exit code."""
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a character shows its code instead.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        # A terminal that cannot show a character shows its code instead. None: closed at start.
+        if stream is not None:
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         app(prog_name="thingctl")
     except Failure as failure:

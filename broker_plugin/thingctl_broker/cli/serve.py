@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from thingctl_protocol.log_stream import print_safely
+
 if TYPE_CHECKING:
     from thingctl_broker.application import Application
     from thingctl_broker.cluster.worker import Worker
@@ -142,4 +144,4 @@ def _tell(application: Application | Worker) -> None:
     token = application.tokens.new_admin_token
     if token is not None:
         lines.append(f"token  {token}   (the admin token: shown this once)")
-    typer.echo("\n".join(lines))
+    print_safely("\n".join(lines))
