@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from thingctl_agent.errors import ConfigError
 from thingctl_agent.mqtt import Address, Connection
 from thingctl_agent.tls import Contexts
+from thingctl_protocol.log_stream import keep_standard_descriptors
 from thingctl_protocol.messages import Presence, encode_presence
 from thingctl_protocol.topics import Topics
 
@@ -43,12 +44,12 @@ class Dialer:
     def dial(self) -> None:
         """Begin; the settings are looked at anew, as a file may be there again."""
         self.dialing = True
+        keep_standard_descriptors()
         try:
             connection = Connection(self._address(), self._events, self._tls())
-        except ConfigError as error:
-            self._end(None, str(error))
-            return
-        threading.Thread(target=self._open, args=(connection,), name="dial", daemon=True).start()
+            threading.Thread(target=self._open, args=(connection,), name="dial", daemon=True).start()
+        except (ConfigError, OSError, RuntimeError, MemoryError) as error:  # RuntimeError: no thread
+            self._end(None, str(error) or type(error).__name__)
 
     def _address(self) -> Address:
         broker, config = self._config.broker, self._config

@@ -22,6 +22,7 @@ from thingctl_agent.extras import ANNOUNCEMENT, TOPICS, Extras
 from thingctl_agent.inbox import Inbox
 from thingctl_agent.session import ANNOUNCEMENT as ANNOUNCEMENT_RECEIPT
 from thingctl_agent.systemd import Notifier
+from thingctl_protocol.errors import ProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -103,7 +104,10 @@ class Loop:
         self._inbox.post(finish)
 
     def _on_failed(self, execution_id: str, error: BaseException) -> None:
-        self._log.error("handler failed", executionId=execution_id, exc_info=error)
+        if execution_id:
+            self._log.error("handler failed", executionId=execution_id, exc_info=error)
+        else:
+            self._log.error("a task or callback of the handlers' event loop failed", exc_info=error)
 
     # -- the loop
 
@@ -148,7 +152,7 @@ class Loop:
             self._survive(what)
         connection = self._connection
         if connection is not None and (readable or connection.wants_write or now >= connection.next_due):
-            connection.serve(now, readable=readable)
+            self._serve(connection, now, readable=readable)
         due = self._session.next_due()
         if due is not None and due <= now:
             self._do(self._session.tick(now, self._wall))
@@ -157,8 +161,19 @@ class Loop:
             self._notifier.alive()
             self._watchdog_at = now + self._notifier.watchdog_interval
         if self._connection is not None and self._connection.wants_write:
-            self._connection.serve(now, readable=False)  # what this turn has published
+            self._serve(self._connection, now, readable=False)  # what this turn has published
         return False
+
+    def _serve(self, connection: Connection, now: float, *, readable: bool) -> None:
+        """Read and write. A descriptor that a handler has closed under it is a lost connection."""
+        try:
+            connection.serve(now, readable=readable)
+        except Exception as error:
+            self._log.exception("connection given up")
+            if connection is self._connection:
+                with contextlib.suppress(OSError):
+                    connection.drop()
+                self.on_lost(f"the connection failed: {error}")
 
     @property
     def _idle(self) -> bool:
@@ -240,7 +255,7 @@ class Loop:
         now = boot.since_boot()
         connection.begin(now)
         self._connection = connection
-        connection.serve(now, readable=False)
+        self._serve(connection, now, readable=False)
 
     def _failed(self, reason: str) -> None:
         now = boot.since_boot()
@@ -270,11 +285,20 @@ class Loop:
         self._do(self._session.subscribed(boot.since_boot()))
         if self._extras.wanted(ANNOUNCEMENT):
             self._extras.asking(ANNOUNCEMENT)
-            self._announced = True
-            self._do([self._session.announcement()])
+            self._announce()
         if self._config.presence:
             self._present = True
             self._do([self._session.presence(online=True)])
+
+    def _announce(self) -> None:
+        try:
+            announcement = self._session.announcement()
+        except ProtocolError as error:
+            self._extras.answered()
+            self._log.warning("the actions are not announced", reason=str(error))
+            return
+        self._announced = True
+        self._do([announcement])
 
     def on_message(self, topic: str, payload: bytes, *, retain: bool) -> None:
         """A message; it is acknowledged when this returns, so what must be on the disk is."""
