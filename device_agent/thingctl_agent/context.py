@@ -12,7 +12,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
+from thingctl_agent import json_values
 from thingctl_agent.errors import Canceled, CommandFailed
+from thingctl_protocol.limits import PROGRESS_MESSAGE_MAX
 
 if TYPE_CHECKING:
     import subprocess
@@ -21,18 +23,27 @@ if TYPE_CHECKING:
 OUTPUT_MAX: Final = 64 * 1024
 """Bytes of a program's output that ``ctx.run`` keeps; the rest is read and dropped."""
 
+SAVED_MAX: Final = 64 * 1024
+"""Bytes of JSON that ``ctx.save`` keeps of one execution."""
+
 KILL_AFTER: Final = 2.0
 """Seconds between SIGTERM and SIGKILL to a program that is to stop."""
 
 
 class Reports(Protocol):
-    """Where a context says what happens. Both may be called from any thread."""
+    """Where a context says what happens. Its methods may be called from any thread."""
 
     def progress(self, execution_id: str, percent: float | None, message: str | None) -> None:
         """The handler has come this far."""
 
     def save(self, execution_id: str, value: bytes) -> None:
         """The handler wants to find this encoded value again after a restart."""
+
+    def rebooting(self, execution_id: str, result: Any) -> None:
+        """Record that the handler is about to restart the device; return when it is on the disk.
+
+        Raises :class:`CommandFailed` when it cannot be recorded.
+        """
 
 
 class Completed(NamedTuple):
@@ -64,6 +75,7 @@ class Context:
         deadline: float | None = None,
         attempt: int = 1,
         saved: Any = None,
+        reboots: bool = False,
     ) -> None:
         self.execution_id = execution_id
         self.action = action
@@ -71,6 +83,7 @@ class Context:
         self.attempt = attempt
         self.saved = saved
         self._reports = reports
+        self._reboots = reboots
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._programs: set[subprocess.Popen[bytes]] = set()
@@ -98,21 +111,44 @@ class Context:
     def progress(self, percent: float | None = None, message: str | None = None) -> None:
         """Tell the operator how far it has come. ``percent``: 0 to 100.
 
-        Call it as often as you like: what goes out is limited, the latest wins.
-        Raises :class:`ValueError` for a percentage out of bounds.
+        Call it as often as you like: the latest is published, at most twice a second.
+        ``message`` is cut to ``PROGRESS_MESSAGE_MAX`` characters. Raises :class:`TypeError` for
+        another type than number and text, :class:`ValueError` for a percentage out of bounds.
         """
-        if percent is not None and not 0 <= percent <= 100:
-            raise ValueError(f"percent is 0 to 100, not {percent}")
+        if percent is not None:
+            percent = _percentage(percent)
+        if message is not None:
+            if not isinstance(message, str):
+                raise TypeError(f"the message of progress is a str, not {type(message).__name__}")
+            message = str(message)[:PROGRESS_MESSAGE_MAX]
         self._reports.progress(self.execution_id, percent, message)
 
     def save(self, value: Any) -> None:
         """Keep a JSON value for the next attempt, should a restart interrupt this one.
 
-        Raises :class:`TypeError` for what cannot be said in JSON.
+        The latest value is kept; each takes the place of the one before. Raises
+        :class:`TypeError` for what JSON cannot express, naming its type and path, and
+        :class:`ValueError` for a value of more than ``SAVED_MAX`` bytes of JSON.
         """
-        import msgspec  # noqa: PLC0415 - beside its only use
+        encoded = json_values.encode(value)
+        if len(encoded) > SAVED_MAX:
+            raise ValueError(f"ctx.save takes {SAVED_MAX} bytes of JSON, not {len(encoded)}")
+        self._reports.save(self.execution_id, encoded)
 
-        self._reports.save(self.execution_id, msgspec.json.encode(value))
+    def rebooting(self, result: Any = None) -> None:
+        """Record that the device is about to restart. Call it right before what restarts it.
+
+        Returns when the record is on the disk. From then on the execution is judged by the
+        reboot alone: SUCCEEDED with ``result`` if the boot id has changed, else FAILED
+        ``NOT_REBOOTED``; neither a cancel nor the agent's end interrupts the handler.
+        Raises :class:`RuntimeError` in an action without ``reboots=True``,
+        :class:`Canceled` when the execution is to stop, and :class:`CommandFailed`
+        (``JOURNAL_UNAVAILABLE``) when it cannot be recorded: then do not restart.
+        """
+        if not self._reboots:
+            raise RuntimeError("ctx.rebooting() is for actions with reboots=True")
+        self.check()
+        self._reports.rebooting(self.execution_id, result)
 
     @property
     def log(self) -> Any:
@@ -190,6 +226,15 @@ class Context:
         with self._lock:
             if program in self._programs:  # else its process group may be another's by now
                 _signal(program, signal.SIGKILL)
+
+
+def _percentage(value: Any) -> float:
+    """A number from 0 to 100 as JSON takes it; subclasses of float and int become plain."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"percent is a number, not {type(value).__name__}")
+    if not 0 <= value <= 100:
+        raise ValueError(f"percent is 0 to 100, not {value}")
+    return int(value) if isinstance(value, int) else float(value)
 
 
 def _talk(program: subprocess.Popen[bytes], stdin: bytes) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import errno
 import os
 import select
 import signal
 import threading
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,6 +26,37 @@ class Socket(Protocol):
     def fileno(self) -> int:
         """Its descriptor; -1: it has none any more."""
         ...
+
+
+BATCH: Final = 100
+"""Calls that the loop makes before it looks at its connection again."""
+
+
+class Latest:
+    """The latest report of each execution. However many there are, the loop gets one call.
+
+    ``deliver(execution_id, *report)`` is called by the loop, through ``post``.
+    """
+
+    def __init__(self, post: Callable[[Callable[[], None]], None], deliver: Callable[..., None]) -> None:
+        self._post = post
+        self._deliver = deliver
+        self._lock = threading.Lock()
+        self._reports: dict[str, tuple[Any, ...]] = {}
+
+    def put(self, execution_id: str, *report: Any) -> None:
+        """Replace the report of an execution; from any thread."""
+        with self._lock:
+            first = not self._reports
+            self._reports[execution_id] = report
+        if first:
+            self._post(self._deliver_all)
+
+    def _deliver_all(self) -> None:
+        with self._lock:
+            reports, self._reports = self._reports, {}
+        for execution_id, report in reports.items():
+            self._deliver(execution_id, *report)
 
 
 class Inbox:
@@ -54,9 +86,13 @@ class Inbox:
         """
         self._register(connection)
         timeout = None if seconds == float("inf") else max(0, int(seconds * 1000) + 1)
+        if self._calls:
+            timeout = 0
         readable = False
-        for descriptor, _ in self._poll.poll(timeout):
+        for descriptor, what in self._poll.poll(timeout):
             if descriptor == self._wake_read:
+                if what & select.POLLNVAL:
+                    raise OSError(errno.EBADF, "a handler has closed the agent's descriptors")
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake_read, 4096)
             else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import signal
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -18,8 +19,10 @@ from thingctl_agent import boot
 from thingctl_agent.backoff import Backoff
 from thingctl_agent.dialer import Dialer
 from thingctl_agent.effects import Interrupt, Note, Publish, Save, Start
+from thingctl_agent.errors import CommandFailed
 from thingctl_agent.extras import ANNOUNCEMENT, TOPICS, Extras
-from thingctl_agent.inbox import Inbox
+from thingctl_agent.inbox import BATCH, Inbox, Latest
+from thingctl_agent.outcome import JOURNAL_UNAVAILABLE
 from thingctl_agent.session import ANNOUNCEMENT as ANNOUNCEMENT_RECEIPT
 from thingctl_agent.systemd import Notifier
 from thingctl_protocol.errors import ProtocolError
@@ -38,6 +41,9 @@ if TYPE_CHECKING:
 
 HANDLERS_GRACE: Final = 0.4
 """Seconds that handlers have to end by themselves when the agent stops."""
+
+WRITTEN_WITHIN: Final = 30.0
+"""Seconds that a handler waits for its record; a flash card may take some of them."""
 
 STOP_WITHIN: Final = 0.8
 """Seconds after which the agent stops waiting for the broker's acknowledgements."""
@@ -69,6 +75,8 @@ class Loop:
         self._extras = Extras(announce=config.announce)
         self._backoff = Backoff(_draw)
         self._inbox = Inbox()
+        self._progress = Latest(self._inbox.post, self._on_progress)
+        self._saved = Latest(self._inbox.post, self._on_saved)
         self._dialer = Dialer(config, self, self._inbox.post, self._dialed)
         self._connection: Connection | None = None
         self._dial_at = 0.0
@@ -88,13 +96,38 @@ class Loop:
 
     def progress(self, execution_id: str, percent: float | None, message: str | None) -> None:
         """A handler says how far it has come."""
-        self._inbox.post(
-            lambda: self._do(self._session.progress(execution_id, percent, message, boot.since_boot()))
-        )
+        self._progress.put(execution_id, percent, message)
 
     def save(self, execution_id: str, value: bytes) -> None:
         """A handler wants a value kept."""
-        self._inbox.post(lambda: self._do(self._session.keep(execution_id, value)))
+        self._saved.put(execution_id, value)
+
+    def rebooting(self, execution_id: str, result: Any) -> None:
+        """A handler is about to restart the device; returns when that is on the disk.
+
+        Raises :class:`CommandFailed` when it cannot be written.
+        """
+        answer: queue.SimpleQueue[bool] = queue.SimpleQueue()
+
+        def write() -> None:
+            written = False
+            try:
+                effects = self._session.rebooting(execution_id, result, boot.since_boot())
+                written = bool(effects) and not self._do(effects)
+            finally:
+                answer.put(written)
+
+        self._inbox.post(write)
+        with contextlib.suppress(queue.Empty):
+            if answer.get(timeout=WRITTEN_WITHIN):
+                return
+        raise CommandFailed("the device cannot write its journal", code=JOURNAL_UNAVAILABLE)
+
+    def _on_progress(self, execution_id: str, percent: float | None, message: str | None) -> None:
+        self._do(self._session.progress(execution_id, percent, message, boot.since_boot()))
+
+    def _on_saved(self, execution_id: str, value: bytes) -> None:
+        self._do(self._session.keep(execution_id, value))
 
     def _on_finished(self, execution_id: str, outcome: Outcome) -> None:
         def finish() -> None:
@@ -148,7 +181,9 @@ class Loop:
             self._dialer.dial()
         readable = self._inbox.wait(self._next_due() - now, self._connection)
         now = boot.since_boot()
-        while (what := self._inbox.take()) is not None:
+        for _ in range(BATCH):
+            if (what := self._inbox.take()) is None:
+                break
             self._survive(what)
         connection = self._connection
         if connection is not None and (readable or connection.wants_write or now >= connection.next_due):
@@ -180,7 +215,7 @@ class Loop:
         """Whether the next thing to do about the connection is to dial."""
         return self._connection is None and not self._dialer.dialing and self._stop_at is None
 
-    def _survive(self, what: Callable[[], None]) -> None:
+    def _survive(self, what: Callable[[], object]) -> None:
         try:
             what()
         except Exception:
@@ -199,7 +234,8 @@ class Loop:
 
     # -- effects
 
-    def _do(self, effects: Iterable[Effect]) -> None:
+    def _do(self, effects: Iterable[Effect]) -> set[str]:
+        """Do the effects in order; returns the executions of which a record could not be written."""
         unsaved: set[str] = set()
         for effect in effects:
             match effect:
@@ -216,6 +252,7 @@ class Loop:
                     self._interrupt(execution_id)
                 case Note(level, event, fields):
                     getattr(self._log, level)(event, **fields)
+        return unsaved
 
     def _start(self, start: Start) -> None:
         action = self._registry.get(start.action)

@@ -92,7 +92,7 @@ class Workers:
     def start(self, start: Start, action: Action) -> None:
         """Call the handler. When the device cannot (threads, memory, descriptors), it is REJECTED."""
         try:
-            context = self._contexts[start.execution_id] = self._context(start)
+            context = self._contexts[start.execution_id] = self._context(start, action)
             if action.is_async:
                 self._hand_over(lambda: runner.call(action, start.params, context), context)
             else:
@@ -101,7 +101,7 @@ class Workers:
             self._failed(start.execution_id, error)
             self._end(start.execution_id, runner.not_started(start.attempt, error))
 
-    def _context(self, start: Start) -> Context:
+    def _context(self, start: Start, action: Action) -> Context:
         return Context(
             start.execution_id,
             start.action,
@@ -109,6 +109,7 @@ class Workers:
             deadline=None if start.timeout is None else time.monotonic() + start.timeout,
             attempt=start.attempt,
             saved=None if start.saved is None else msgspec.json.decode(start.saved),
+            reboots=action.policy.reboots,
         )
 
     def interrupt(self, execution_id: str) -> None:
@@ -119,6 +120,11 @@ class Workers:
         if self._loop is not None and execution_id in self._tasks:
             with contextlib.suppress(RuntimeError):  # a handler has closed the loop
                 self._loop.call_soon_threadsafe(self._cancel, execution_id)
+
+    def interrupt_all(self) -> None:
+        """Ask all of them to stop."""
+        for execution_id in list(self._contexts):
+            self.interrupt(execution_id)
 
     def _call(self, action: Action, params: bytes, context: Context) -> None:
         ended = outcome.handler_error()

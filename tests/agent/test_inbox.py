@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from thingctl_agent.inbox import Inbox
+from thingctl_agent.inbox import Inbox, Latest
 
 FOREVER = float("inf")
 
@@ -44,6 +44,31 @@ def pair():
 
 def taken(inbox):
     return [call() for call in iter(inbox.take, None)]
+
+
+def test_many_reports_are_one_call_with_the_latest():
+    inbox, heard = Inbox(), []
+    latest = Latest(inbox.post, lambda *report: heard.append(report))
+    for number in range(1000):
+        latest.put("e1", number)
+        latest.put("e2", -number)
+    calls = []
+    while (what := inbox.take()) is not None:
+        calls.append(what)
+        what()
+    assert len(calls) == 1
+    assert heard == [("e1", 999), ("e2", -999)]
+    latest.put("e1", 1000)
+    assert inbox.take() is not None
+
+
+def test_the_loop_does_not_sleep_while_a_call_waits():
+    inbox = Inbox()
+    inbox.post(print)
+    inbox.wait(0, None)
+    begun = time.monotonic()
+    inbox.wait(10, None)
+    assert time.monotonic() - begun < 5
 
 
 def test_calls_are_taken_in_the_order_in_which_they_were_posted(inbox):

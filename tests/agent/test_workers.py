@@ -274,11 +274,11 @@ def test_a_generator_is_refused_at_registration(function):
 def test_a_star_parameter_is_refused_by_the_functions_name():
     def many(*values: int) -> None: ...
 
-    with pytest.raises(RegistrationError, match="^many: params have names"):
+    with pytest.raises(RegistrationError, match=r"^many: params have names"):
         Agent().action(many)
 
 
-def test_an_integer_may_be_written_as_1_point_0(device):
+def test_an_integer_may_be_written_as_1_point_0():
     one = Agent()
 
     @one.action
