@@ -108,7 +108,7 @@ class Agent:
 
 def serve(agent: Agent, config: Config) -> int:
     """Run an agent; returns how many handlers were left running. Raises :class:`AgentError`."""
-    from thingctl_agent import actions, boot, logs  # noqa: PLC0415 - after the stand-ins
+    from thingctl_agent import actions, boot, environment, logs  # noqa: PLC0415 - after the stand-ins
     from thingctl_agent.calls import Limits  # noqa: PLC0415
     from thingctl_agent.history import History  # noqa: PLC0415
     from thingctl_agent.loop import Loop  # noqa: PLC0415
@@ -127,7 +127,9 @@ def serve(agent: Agent, config: Config) -> int:
         limits=Limits(config.running, config.waiting),
         version=VERSION,
     )
-    return Loop(config, agent.registry, session, journal).run(boot_id)
+    loop = Loop(config, agent.registry, session, journal)
+    environment.take_out(os.environ)
+    return loop.run(boot_id)
 
 
 def _with_state(config: Config) -> dict[str, dict[str, Any]]:

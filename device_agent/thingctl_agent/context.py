@@ -5,9 +5,6 @@ Its methods may be called from any thread.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -17,17 +14,12 @@ from thingctl_agent.errors import Canceled, CommandFailed
 from thingctl_protocol.limits import PROGRESS_MESSAGE_MAX
 
 if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-OUTPUT_MAX: Final = 64 * 1024
-"""Bytes of a program's output that ``ctx.run`` keeps; the rest is read and dropped."""
+    from thingctl_agent.programs import Program
 
 SAVED_MAX: Final = 64 * 1024
 """Bytes of JSON that ``ctx.save`` keeps of one execution."""
-
-KILL_AFTER: Final = 2.0
-"""Seconds between SIGTERM and SIGKILL to a program that is to stop."""
 
 
 class Reports(Protocol):
@@ -86,7 +78,7 @@ class Context:
         self._reboots = reboots
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        self._programs: set[subprocess.Popen[bytes]] = set()
+        self._programs: set[Program] = set()
 
     @property
     def canceled(self) -> bool:
@@ -165,67 +157,57 @@ class Context:
         stdin: bytes = b"",
         env: dict[str, str] | None = None,
         cwd: str | None = None,
+        on_line: Callable[[str], object] | None = None,
     ) -> Completed:
-        """Run a program and wait for it; it and its children are killed when it is to stop.
+        """Run a program and wait for its end; it and its process group are killed when it is to stop.
 
         ``command``: the program and its arguments, no shell in between. ``check``: raise
-        :class:`CommandFailed` unless it exits with 0. The first ``OUTPUT_MAX`` bytes of its
-        output are kept. Raises :class:`Canceled` when the execution was stopped meanwhile.
+        :class:`CommandFailed` unless it exits with 0. ``on_line``: called with each line of its
+        output as it comes; what it raises stops the program. The first 16 and the last 48 KiB of
+        the output are kept. A process that it leaves in the background is not waited for, even if
+        that holds the output open. Raises :class:`Canceled` when the execution was stopped.
         """
-        import subprocess  # noqa: PLC0415 - 1 MB that many agents never need
-
-        if isinstance(command, str):
+        if isinstance(command, str) or not command:
             raise TypeError("the command is a list: the program and its arguments")
+        from thingctl_agent.programs import Program  # noqa: PLC0415 - 1 MB that many agents never need
+
         self.check()
         try:
-            program = subprocess.Popen(  # noqa: S603 - a list and no shell
-                list(command),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # a process group of its own, so that all of it can be killed
-                env=env,
-                cwd=cwd,
-            )
+            program = Program(command, stdin, env, cwd)
         except OSError as error:
             raise CommandFailed(f"{command[0]} cannot be run: {error.strerror}", code="CANNOT_RUN") from error
         with self._lock:
             self._programs.add(program)
         try:
             if self._stop.is_set():
-                self._kill(program)
-            with program:
-                output = _talk(program, stdin)
+                program.stop()
+            returncode, output = program.talk(on_line)
         finally:
             with self._lock:
                 self._programs.discard(program)
+            program.close()
         self.check()
-        if check and program.returncode != 0:
+        if check and returncode != 0:
             raise CommandFailed(
-                f"{command[0]} ended with {program.returncode}",
+                f"{command[0]} ended with {returncode}",
                 code="EXIT_STATUS",
-                returncode=program.returncode,
+                returncode=returncode,
                 output=output[-2000:],
             )
-        return Completed(program.returncode, output)
+        return Completed(returncode, output)
 
     def stop(self) -> None:
         """Set ``canceled`` and end every program that :meth:`run` waits for."""
         self._stop.set()
         with self._lock:
             for program in self._programs:
-                self._kill(program)
+                program.stop()
 
-    def _kill(self, program: subprocess.Popen[bytes]) -> None:
-        _signal(program, signal.SIGTERM)
-        timer = threading.Timer(KILL_AFTER, self._insist, (program,))
-        timer.daemon = True
-        timer.start()
-
-    def _insist(self, program: subprocess.Popen[bytes]) -> None:
+    def kill_programs(self) -> None:
+        """Kill every program that :meth:`run` waits for, without waiting: the agent ends."""
         with self._lock:
-            if program in self._programs:  # else its process group may be another's by now
-                _signal(program, signal.SIGKILL)
+            for program in self._programs:
+                program.kill()
 
 
 def _percentage(value: Any) -> float:
@@ -235,20 +217,3 @@ def _percentage(value: Any) -> float:
     if not 0 <= value <= 100:
         raise ValueError(f"percent is 0 to 100, not {value}")
     return int(value) if isinstance(value, int) else float(value)
-
-
-def _talk(program: subprocess.Popen[bytes], stdin: bytes) -> str:
-    assert program.stdin is not None
-    assert program.stdout is not None
-    with contextlib.suppress(BrokenPipeError), program.stdin as pipe:  # it may not want to read
-        pipe.write(stdin)
-    kept = bytearray()
-    descriptor = program.stdout.fileno()
-    while piece := os.read(descriptor, 65536):
-        kept += piece[: OUTPUT_MAX - len(kept)]
-    return kept.decode("utf-8", "replace")
-
-
-def _signal(program: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # gone already
-        os.killpg(program.pid, number)

@@ -116,6 +116,16 @@ class Inbox:
 
         return restore
 
+    def release(self) -> None:
+        """In a forked child: close the wake-up pipe, and give the signals their default effects."""
+        with contextlib.suppress(ValueError):
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
     def _on_signal(self, what: Callable[[], None]) -> Callable[[int, object], None]:
         return lambda *_: self._calls.append(what)  # the interpreter writes to the wake-up descriptor
 

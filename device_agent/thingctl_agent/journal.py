@@ -94,6 +94,11 @@ class Journal:
         os.close(self._file)
         os.close(self._lock)
 
+    def release(self) -> None:
+        """In a forked child: close the descriptors and write nothing. The parent's lock stays."""
+        os.close(self._lock)
+        os.close(self._file)
+
     # -- reading
 
     def _read(self) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from thingctl_agent import boot
+from thingctl_agent import boot, forks
 from thingctl_agent.backoff import Backoff
 from thingctl_agent.dialer import Dialer
 from thingctl_agent.effects import Interrupt, Note, Publish, Save, Start
@@ -154,6 +154,11 @@ class Loop:
                 signal.SIGHUP: self._reconnect,
             }
         )
+        with forks.given_up(self._give_up_journal, self._give_up_connection, self._inbox.release):
+            self._run_to_end(boot_id, restore)
+        return self._handlers_left
+
+    def _run_to_end(self, boot_id: str, restore: Callable[[], None]) -> None:
         try:
             now = boot.since_boot()
             trusted = self._journal is not None and self._journal.trusted
@@ -170,7 +175,14 @@ class Loop:
         finally:
             self._end()
             restore()
-        return self._handlers_left
+
+    def _give_up_journal(self) -> None:
+        if self._journal is not None:
+            self._journal.release()
+
+    def _give_up_connection(self) -> None:
+        if self._connection is not None:
+            self._connection.drop()
 
     def _turn(self) -> bool:
         """Wait once and do what is to be done; returns whether all is done."""
@@ -412,6 +424,8 @@ class Loop:
         return nobody_listens or now >= self._stop_at + STOP_WITHIN
 
     def _end(self) -> None:
+        if self._workers is not None:
+            self._workers.kill_programs()
         if self._connection is not None:
             self._part()
         if self._journal is not None:

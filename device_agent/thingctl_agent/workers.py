@@ -126,6 +126,11 @@ class Workers:
         for execution_id in list(self._contexts):
             self.interrupt(execution_id)
 
+    def kill_programs(self) -> None:
+        """Kill the programs that handlers wait for, without waiting: the agent ends."""
+        for context in list(self._contexts.values()):
+            context.kill_programs()
+
     def _call(self, action: Action, params: bytes, context: Context) -> None:
         ended = outcome.handler_error()
         try:

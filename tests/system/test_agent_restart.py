@@ -239,7 +239,7 @@ def test_a_signal_while_it_starts_ends_it_with_0_and_no_traceback(tmp_path: Path
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize(("intend", "verdict"), [(True, "SUCCEEDED"), (False, "FAILED")])
-def test_a_restart_in_the_middle_is_success_only_if_the_handler_had_recorded_it(
+def test_a_restart_in_the_middle_is_success_only_if_the_handler_had_recorded_it(  # noqa: PLR0917 - fixtures
     broker: Mosquitto, tracker: Tracker, tmp_path: Path, end: int, intend: bool, verdict: str
 ) -> None:
     thing = f"upgrade-{end}-{intend}"
