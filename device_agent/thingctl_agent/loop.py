@@ -205,11 +205,21 @@ class Loop:
             self._do(self._session.tick(now, self._wall))
         if now >= self._watchdog_at:
             assert self._notifier.watchdog_interval is not None
-            self._notifier.alive()
-            self._watchdog_at = now + self._notifier.watchdog_interval
+            self._feed_watchdog(now, self._notifier.watchdog_interval)
         if self._connection is not None and self._connection.wants_write:
             self._serve(self._connection, now, readable=False)  # what this turn has published
         return False
+
+    def _feed_watchdog(self, now: float, interval: float) -> None:
+        """Show that the agent works, unless every place is held by a call that timed out.
+
+        Such an agent answers no durable command any more; the service manager restarts it.
+        """
+        if self._session.hung:
+            self._watchdog_at = now + interval / 4
+            return
+        self._notifier.alive()
+        self._watchdog_at = now + interval
 
     def _serve(self, connection: Connection, now: float, *, readable: bool) -> None:
         """Read and write. A descriptor that a handler has closed under it is a lost connection."""

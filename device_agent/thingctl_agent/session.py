@@ -330,8 +330,8 @@ class Session:
             return outcome.rejected(
                 outcome.INVALID_PARAMS, f"{error.text} at {error.pointer or 'the params'}"
             )
-        if self._slots.stuck(action.name, action.policy):
-            return outcome.rejected(outcome.BUSY, "an earlier call of it has timed out and still runs")
+        if stuck := self._slots.stuck(action.name, action.policy):
+            return outcome.rejected(outcome.BUSY, stuck)
         waiting_bytes = sum(len(call.params) for call in self._waiting.values())
         if (
             len(self._waiting) >= self._limits.waiting
@@ -361,10 +361,22 @@ class Session:
                 continue  # held
             if call.deadline <= now:
                 del self._waiting[call.execution_id]
-                self._out.answer(call, call.expired() if not call.attempt else interrupted())
+                self._out.answer(call, self._missed(call))
             elif self._may_start and self._slots.free(call.action.name, call.action.policy):
                 del self._waiting[call.execution_id]
                 self._start(call, now)
+
+    def _missed(self, call: Call) -> Outcome:
+        """The verdict on a call whose deadline has passed while it waited."""
+        if call.attempt:
+            return interrupted()
+        stuck = self._slots.stuck(call.action.name, call.action.policy)
+        return outcome.rejected(outcome.BUSY, stuck) if stuck else call.expired()
+
+    @property
+    def hung(self) -> bool:
+        """Whether every place is held by a call that timed out."""
+        return self._slots.hung
 
     @property
     def _may_start(self) -> bool:
@@ -391,8 +403,11 @@ class Session:
         self._out.answer(call, not_rebooted("the device did not go down") if call.rebooting else late)
         call.rebooting = False
         call.answered = True
+        was_hung = self._slots.hung
         self._slots.overdue(call.execution_id)
         self._out.add(Interrupt(call.execution_id))
+        if self._slots.hung and not was_hung:
+            self._out.note("warning", "every place is held by a call that timed out; only reads are answered")
 
     # -- after a restart
 

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from agent.harness import until
 from thingctl_agent.config import Config
 from thingctl_agent.effects import Note, Publish, Save, Start
 from thingctl_agent.history import Accepted, History
@@ -84,6 +85,25 @@ def test_the_watchdog_is_fed_from_the_loop(make):
     loop.stop()
     thread.join(5)
     assert 3 <= [state for state, _ in notifier.said].count("WATCHDOG=1") <= 12
+
+
+def test_the_watchdog_is_not_fed_while_every_place_hangs(make, monkeypatch):
+    notifier = Quiet(interval=0.05)
+    loop = make(notifier=notifier)
+    hung = threading.Event()
+    monkeypatch.setattr(type(loop._session), "hung", property(lambda _: hung.is_set()))
+    thread, _ = run(loop)
+    said = lambda: [state for state, _ in notifier.said].count("WATCHDOG=1")  # noqa: E731
+    until(said)
+    hung.set()
+    time.sleep(0.1)
+    before = said()
+    time.sleep(0.3)
+    assert said() <= before + 1
+    hung.clear()
+    until(lambda: said() > before + 1)
+    loop.stop()
+    thread.join(5)
 
 
 def test_what_raises_in_the_loop_does_not_end_it(make):
