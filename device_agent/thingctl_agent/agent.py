@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from thingctl_agent import app_services, lean
 from thingctl_agent.errors import AgentError, ConfigError, RegistrationError
+from thingctl_agent.leaving import leave, threads_left
 from thingctl_agent.registry import Registry
 from thingctl_protocol import __version__
 
@@ -80,6 +82,24 @@ class Agent:
 
         return register
 
+    def on_start(self, function: F, /) -> F:
+        """Register a function that is called before the first handler, ``def`` or ``async def``.
+
+        It has no parameters and ``START_WITHIN`` seconds. What it raises is logged, and the agent goes on.
+        Raises :class:`~thingctl_agent.errors.RegistrationError`.
+        """
+        self.registry.add_hook("start", function)
+        return function
+
+    def on_stop(self, function: F, /) -> F:
+        """Register a function that is called when the agent ends, after the last handler.
+
+        As :meth:`on_start`; the last one registered is called first. It has a second, or
+        ``stop_grace`` if that is longer. It is not called when the process is killed.
+        """
+        self.registry.add_hook("stop", function)
+        return function
+
     def test(self, action: str, /, **params: Any) -> Reply:
         """Call an action as a broker would, with no broker; see :mod:`thingctl_agent.testing`."""
         from thingctl_agent.testing import Device  # noqa: PLC0415 - no part of an agent at work
@@ -95,6 +115,7 @@ class Agent:
         Ends the process with a message and exit code 2 when a setting is wrong.
         """
         lean.install()
+        before = threading.enumerate()
         from thingctl_agent.config import load  # noqa: PLC0415 - after the stand-ins
 
         try:
@@ -102,7 +123,7 @@ class Agent:
             left = serve(self, ready)
         except AgentError as error:
             sys.exit(f"thingctl-agent: {error}" if not isinstance(error, ConfigError) else _told(error))
-        if left:
+        if left or threads_left(before):
             leave()
 
 
@@ -162,17 +183,6 @@ def _journal(config: Config, boot_id: str) -> Journal | None:
             "journal was damaged; set aside and written anew", file=journal.path, damage=journal.damage
         )
     return journal
-
-
-def leave() -> None:
-    """End the process although handlers still run.
-
-    A daemon thread that holds a stream's lock would make the interpreter abort at its end.
-    """
-    try:
-        sys.stderr.flush()
-    finally:
-        os._exit(0)
 
 
 def _told(error: Exception) -> int:

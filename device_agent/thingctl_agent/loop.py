@@ -39,14 +39,20 @@ if TYPE_CHECKING:
     from thingctl_agent.session import Session
     from thingctl_agent.workers import Workers
 
-HANDLERS_GRACE: Final = 0.4
-"""Seconds that handlers have to end by themselves when the agent stops."""
-
 WRITTEN_WITHIN: Final = 30.0
 """Seconds that a handler waits for its record; a flash card may take some of them."""
 
-STOP_WITHIN: Final = 0.8
-"""Seconds after which the agent stops waiting for the broker's acknowledgements."""
+ACKNOWLEDGED_WITHIN: Final = 0.4
+"""Seconds after the handlers' grace in which the broker may acknowledge what they led to."""
+
+START_WITHIN: Final = 10.0
+"""Seconds for each function that is called at the agent's start."""
+
+STOP_WITHIN: Final = 1.0
+"""Seconds for each function that is called at the agent's end, if ``stop_grace`` is not longer."""
+
+_LONG_GRACE: Final = 5.0
+"""Seconds; with a longer grace, the unit's TimeoutStopSec may be too short."""
 
 _NEVER: Final = float("inf")
 _SYNC_CHECKED_EVERY: Final = 10.0
@@ -160,6 +166,7 @@ class Loop:
 
     def _run_to_end(self, boot_id: str, restore: Callable[[], None]) -> None:
         try:
+            self._run_hooks("start", START_WITHIN)
             now = boot.since_boot()
             trusted = self._journal is not None and self._journal.trusted
             self._do(self._session.recover(boot_id, now, self._wall, trusted=trusted))
@@ -251,7 +258,7 @@ class Loop:
         elif self._idle:
             times.append(self._dial_at)
         if self._stop_at is not None:
-            times.append(self._stop_at + (STOP_WITHIN if self._abandoned else HANDLERS_GRACE))
+            times.append(self._gone_at if self._abandoned else self._stop_at + self._config.stop_grace)
         return min(times)
 
     # -- effects
@@ -279,11 +286,19 @@ class Loop:
     def _start(self, start: Start) -> None:
         action = self._registry.get(start.action)
         assert action is not None, "the session starts what is registered"
+        self._the_workers().start(start, action)
+
+    def _the_workers(self) -> Workers:
         if self._workers is None:
             from thingctl_agent.workers import Workers  # noqa: PLC0415
 
             self._workers = Workers(self, self._on_finished, self._on_failed)
-        self._workers.start(start, action)
+        return self._workers
+
+    def _run_hooks(self, when: str, seconds: float) -> None:
+        hooks = self._registry.hooks(when)
+        if hooks:
+            self._the_workers().run_hooks(hooks if when == "start" else reversed(hooks), seconds)
 
     def _interrupt(self, execution_id: str) -> None:
         if self._workers is not None:
@@ -418,6 +433,10 @@ class Loop:
         self._stop_at = boot.since_boot()
         self._log.info("stopping")
         self._notifier.stopping()
+        grace = self._config.stop_grace
+        if grace > _LONG_GRACE:
+            hooks = len(self._registry.hooks("stop"))
+            self._notifier.stopping_takes((1 + hooks) * grace + _LONG_GRACE)
         self._do(self._session.stop())
         if self._announced:
             self._do([self._session.withdrawal()])
@@ -425,13 +444,18 @@ class Loop:
     def _finished_stopping(self, now: float) -> bool:
         if self._stop_at is None:
             return False
-        if not self._abandoned and (not self._session.busy or now >= self._stop_at + HANDLERS_GRACE):
+        if not self._abandoned and (not self._session.busy or now >= self._stop_at + self._config.stop_grace):
             self._abandoned = True
             self._do(self._session.abandon())
         if not self._abandoned:
             return False
         nobody_listens = self._connection is None or not self._session.unacknowledged
-        return nobody_listens or now >= self._stop_at + STOP_WITHIN
+        return nobody_listens or now >= self._gone_at
+
+    @property
+    def _gone_at(self) -> float:
+        assert self._stop_at is not None
+        return self._stop_at + self._config.stop_grace + ACKNOWLEDGED_WITHIN
 
     def _end(self) -> None:
         if self._workers is not None:
@@ -440,6 +464,7 @@ class Loop:
             self._part()
         if self._journal is not None:
             self._journal.close()
+        self._run_hooks("stop", max(STOP_WITHIN, self._config.stop_grace))
         self._log.info("stopped", handlersLeft=self._handlers_left)
 
     @property

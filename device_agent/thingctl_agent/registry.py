@@ -73,6 +73,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._actions: dict[str, Action] = {}
+        self._hooks: dict[str, list[Callable[[], Any]]] = {"start": [], "stop": []}
 
     def add(self, function: Callable[..., Any], name: str | None = None, **options: Any) -> Action:
         """Register ``function``; raises :class:`RegistrationError`.
@@ -94,9 +95,26 @@ class Registry:
     def extend(self, other: Registry) -> None:
         """Take over the actions of another registry; raises :class:`RegistrationError`."""
         for action in other:
-            if action.name in self._actions:
+            known = self._actions.get(action.name)
+            if known is not None and known is not action:
                 raise RegistrationError(f"there is an action named {action.name!r} already")
             self._actions[action.name] = action
+        for when, hooks in self._hooks.items():
+            hooks += [hook for hook in other.hooks(when) if hook not in hooks]
+
+    def add_hook(self, when: str, function: Callable[[], Any]) -> None:
+        """Register a function for the agent's ``start`` or ``stop``; raises :class:`RegistrationError`."""
+        name = getattr(function, "__name__", type(function).__name__)
+        with contextlib.suppress(TypeError):  # no Python function: the call will show
+            if signature.REQUIRED in signature.parameters(function).values():
+                raise RegistrationError(f"{name}: what is called at the agent's {when} has no parameters")
+        if signature.is_generator(function):
+            raise RegistrationError(f"{name}: a generator cannot be called at the agent's {when}")
+        self._hooks[when].append(function)
+
+    def hooks(self, when: str) -> list[Callable[[], Any]]:
+        """The functions for the agent's ``"start"`` or ``"stop"``, in the order of their registration."""
+        return list(self._hooks[when])
 
     def get(self, name: str) -> Action | None:
         """The action of that name, if there is one."""

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from thingctl_agent.registry import Registry
 
 
+HOOK_WITHIN: Final = 10.0
+"""Seconds for each function that is called at the agent's start or end."""
+
 WRITTEN_WITHIN: Final = 10.0
 """Seconds in which a test has to look at the device after a handler called ``ctx.rebooting()``."""
 
@@ -210,8 +213,12 @@ class Device:
         self.restart()
 
     def close(self) -> None:
-        """Ask handlers that still run to stop. A function that does not look is left alone."""
+        """Ask handlers that still run to stop, and call what ``on_stop`` has registered.
+
+        A function that does not look is left alone.
+        """
         self._run.do(self._run.session.stop())
+        self._run.workers.run_hooks(reversed(self._registry.hooks("stop")), HOOK_WITHIN)
 
     def _begin(self, history: History) -> _Run:
         session = Session(self._thing, self._registry, history, limits=self._limits)
@@ -241,6 +248,7 @@ class _Run:
 
     def begin(self) -> None:
         """Take up what the journal has, and connect."""
+        self.workers.run_hooks(self._registry.hooks("start"), HOOK_WITHIN)
         now = time.monotonic()
         self.do(self.session.recover(self.boot_id, now, time.time, trusted=True))
         self.do(self.session.connected(now))

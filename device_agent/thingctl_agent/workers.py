@@ -19,7 +19,7 @@ from thingctl_agent.context import Context
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from thingctl_agent.context import Reports
     from thingctl_agent.effects import Start
@@ -125,6 +125,43 @@ class Workers:
         """Ask all of them to stop."""
         for execution_id in list(self._contexts):
             self.interrupt(execution_id)
+
+    def run_hooks(self, hooks: Iterable[Callable[[], Any]], seconds: float) -> None:
+        """Call functions one after the other; each has ``seconds``. What they raise is ``failed``."""
+        for hook in hooks:
+            error = self._run_hook(hook, seconds)
+            if error is not None:
+                error.add_note(f"in {getattr(hook, '__name__', hook)}, called at the agent's start or stop")
+                self._failed("", error)
+
+    def _run_hook(self, hook: Callable[[], Any], seconds: float) -> BaseException | None:
+        ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+        async def wait(value: Any) -> None:
+            try:
+                await value
+                ended.put(None)
+            except BaseException as error:
+                ended.put(error)
+
+        def call() -> None:
+            try:
+                value = hook()
+                if runner.is_awaitable(value):
+                    loop = self._loop = self._loop or self._start_loop()
+                    loop.call_soon_threadsafe(lambda: loop.create_task(wait(value)))
+                else:
+                    ended.put(None)
+            except BaseException as error:
+                ended.put(error)
+
+        try:
+            self._pool.run(call)
+            return ended.get(timeout=seconds)
+        except queue.Empty:
+            return TimeoutError(f"it did not end within {seconds:g} s")
+        except Exception as error:  # no thread
+            return error
 
     def kill_programs(self) -> None:
         """Kill the programs that handlers wait for, without waiting: the agent ends."""

@@ -82,3 +82,16 @@ def test_an_idle_agent_has_not_loaded_them():
     )
     for name in ("asyncio", "ssl", "urllib.request", "hashlib"):
         assert f"'{name}'" in out
+
+
+def test_a_module_that_is_not_loaded_is_found():
+    find = "importlib.util.find_spec(name).origin == importlib.import_module(name).__spec__.origin"
+    code = f"""
+import importlib, importlib.util
+from thingctl_agent import lean
+lean.install()
+import structlog
+print(all({find} for name in lean.LATE))
+print(any(type(importlib.import_module(name)).__name__ == "_Late" for name in lean.LATE))
+"""
+    assert run(code) == "True\nTrue\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -151,3 +152,17 @@ def test_draws_are_within_their_bounds():
     drawn = [_draw(0.0, 8.0) for _ in range(1000)]
     assert 0 <= min(drawn) < 1
     assert 7 < max(drawn) <= 8
+
+
+def test_an_announcement_that_is_too_long_is_logged_and_not_published(make, monkeypatch):
+    registry, logged = Registry(), []
+
+    def wordy() -> None: ...
+
+    wordy.__doc__ = "x" * 300_000
+    registry.add(wordy)
+    loop = make(registry=registry)
+    monkeypatch.setattr(loop, "_log", SimpleNamespace(warning=lambda event, **_: logged.append(event)))
+    loop._announce()
+    assert logged == ["the actions are not announced"]
+    assert not loop._announced

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agent.harness import until
-from thingctl_agent import Agent, Canceled, CommandFailed, Context, Reject
+from thingctl_agent import Agent, Canceled, CommandFailed, Context, RegistrationError, Reject
 from thingctl_agent.programs import HEAD_MAX, TAIL_MAX
 from thingctl_agent.testing import Device
 
@@ -372,3 +372,46 @@ def test_a_value_to_keep_is_bounded_and_json():
         assert "65536 bytes" in str(device.errors[-1])
     with pytest.raises(TypeError, match=r"object at \$\.a"):
         Context("e1", "a", None).save({"a": object()})
+
+
+# -- start and stop
+
+
+def test_hooks_run_at_start_and_in_reverse_at_the_end():
+    hooked, heard = Agent(), []
+
+    @hooked.on_start
+    async def up() -> None:
+        await asyncio.sleep(0)
+        heard.append("up")
+
+    @hooked.on_start
+    def broken() -> None:
+        raise SystemExit(3)
+
+    hooked.on_stop(lambda: heard.append("first"))
+    hooked.on_stop(lambda: heard.append("last"))
+
+    @hooked.action
+    def nop() -> None:
+        heard.append("nop")
+
+    with Device(hooked) as device:
+        device.send("nop")
+        assert isinstance(device.errors[0], SystemExit)
+    assert heard == ["up", "nop", "last", "first"]
+
+
+def test_a_hook_without_an_end_does_not_hold_the_agent(monkeypatch):
+    monkeypatch.setattr("thingctl_agent.testing.HOOK_WITHIN", 0.05)
+    hooked, ended = Agent(), threading.Event()
+    hooked.on_start(ended.wait)
+    with Device(hooked) as device:
+        assert isinstance(device.errors[0], TimeoutError)
+    ended.set()
+
+
+@pytest.mark.parametrize("function", [lambda a: a, lambda: (yield)])
+def test_a_hook_that_cannot_be_called_is_refused(function):
+    with pytest.raises(RegistrationError, match="agent's stop"):
+        Agent().on_stop(function)
