@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from thingctl_agent import app_services, lean
 from thingctl_agent.errors import AgentError, ConfigError, RegistrationError
-from thingctl_agent.leaving import leave, threads_left
 from thingctl_agent.registry import Registry
 from thingctl_protocol import __version__
 
@@ -123,8 +122,10 @@ class Agent:
             left = serve(self, ready)
         except AgentError as error:
             sys.exit(f"thingctl-agent: {error}" if not isinstance(error, ConfigError) else _told(error))
-        if left or threads_left(before):
-            leave()
+        from thingctl_agent import leaving  # noqa: PLC0415 - needed at the end only
+
+        if left or leaving.threads_left(before):
+            leaving.leave()
 
 
 def serve(agent: Agent, config: Config) -> int:

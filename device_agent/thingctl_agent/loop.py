@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import signal
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -113,6 +112,8 @@ class Loop:
 
         Raises :class:`CommandFailed` when it cannot be written.
         """
+        import queue  # noqa: PLC0415 - few agents restart their device
+
         answer: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
         def write() -> None:
