@@ -138,6 +138,7 @@ def serve(agent: Agent, config: Config) -> int:
     from thingctl_protocol.topics import Topics  # noqa: PLC0415
 
     logs.configure(config.log.level, config.log.format)
+    logs.take_exceptions()
     actions.enable(agent.registry, _with_state(config))
     boot_id = boot.boot_id()
     journal = _journal(config, boot_id)

@@ -76,6 +76,7 @@ class Context:
         self.saved = saved
         self._reports = reports
         self._reboots = reboots
+        self._spared = False
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._programs: set[Program] = set()
@@ -141,6 +142,7 @@ class Context:
             raise RuntimeError("ctx.rebooting() is for actions with reboots=True")
         self.check()
         self._reports.rebooting(self.execution_id, result)
+        self._spared = True
 
     @property
     def log(self) -> Any:
@@ -204,7 +206,12 @@ class Context:
                 program.stop()
 
     def kill_programs(self) -> None:
-        """Kill every program that :meth:`run` waits for, without waiting: the agent ends."""
+        """Kill every program that :meth:`run` waits for, without waiting: the agent ends.
+
+        What restarts the device after :meth:`rebooting` is spared.
+        """
+        if self._spared:
+            return
         with self._lock:
             for program in self._programs:
                 program.kill()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from thingctl_agent.errors import ConfigError
 from thingctl_agent.mqtt import Address, Connection
 from thingctl_agent.tls import Contexts
 from thingctl_protocol.log_stream import keep_standard_descriptors
@@ -48,7 +47,7 @@ class Dialer:
         try:
             connection = Connection(self._address(), self._events, self._tls())
             threading.Thread(target=self._open, args=(connection,), name="dial", daemon=True).start()
-        except (ConfigError, OSError, RuntimeError, MemoryError) as error:  # RuntimeError: no thread
+        except Exception as error:  # ConfigError; no thread, memory or descriptor
             self._end(None, str(error) or type(error).__name__)
 
     def _address(self) -> Address:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 import traceback
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -37,6 +38,24 @@ def configure(
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=LogStream(sys.stderr),
         cache_logger_on_first_use=True,
+    )
+
+
+def take_exceptions() -> None:
+    """Log what Python itself would print to stderr, where a pipe without a reader blocks the printer.
+
+    These are exceptions that end a handler's own thread, or are raised in ``__del__``.
+    """
+    log = structlog.get_logger()
+
+    def in_thread(what: threading.ExceptHookArgs) -> None:
+        if what.exc_type is not SystemExit:
+            name = what.thread.name if what.thread else ""
+            log.error("a thread failed", name=name, exc_info=what.exc_value)
+
+    threading.excepthook = in_thread
+    sys.unraisablehook = lambda what: log.error(
+        "an exception was ignored", where=what.err_msg or "", exc_info=what.exc_value
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import sys
+import threading
 
 import pytest
 import structlog
@@ -95,3 +97,24 @@ def test_a_log_without_a_stream_is_silent(monkeypatch):
     logs.configure()
     structlog.get_logger().bind().info("x")
     structlog.reset_defaults()
+
+
+def test_what_python_would_print_is_logged(log, monkeypatch):
+    _, out = log("json")
+    for module, hook in ((sys, "unraisablehook"), (threading, "excepthook")):
+        monkeypatch.setattr(module, hook, getattr(module, hook))
+    logs.take_exceptions()
+
+    class Broken:
+        def __del__(self):
+            raise ValueError("in del")
+
+    Broken()
+    for function in (int, sys.exit):
+        thread = threading.Thread(target=function, args=("x",), name="poll")
+        thread.start()
+        thread.join()
+    first, second = (json.loads(line) for line in out.getvalue().splitlines())
+    assert first["event"] == "an exception was ignored"
+    assert "in del" in first["traceback"]
+    assert (second["event"], second["name"]) == ("a thread failed", "poll")

@@ -119,6 +119,24 @@ def test_the_agents_end_kills_without_waiting(ctx, tmp_path):
     assert not is_alive(pid)
 
 
+class Recording:
+    def rebooting(self, execution_id, result):
+        pass
+
+
+def test_what_restarts_the_device_is_spared_at_the_agents_end(tmp_path):
+    ctx = Context("e1", "a", Recording(), reboots=True)
+    ctx.rebooting()
+    thread = threading.Thread(
+        target=lambda: ctx.run(shell(f"touch {tmp_path}/here; sleep 0.3; touch {tmp_path}/done"))
+    )
+    thread.start()
+    until((tmp_path / "here").exists)
+    ctx.kill_programs()
+    thread.join(5)
+    assert (tmp_path / "done").exists()
+
+
 def test_the_beginning_and_the_end_of_the_output_are_kept(ctx):
     with pytest.raises(CommandFailed) as caught:
         ctx.run(shell("seq 20000; echo THE ERROR; exit 1"))
