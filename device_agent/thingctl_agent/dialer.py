@@ -39,13 +39,19 @@ class Dialer:
         self._done = done
         self._contexts = Contexts(config.tls)
         self.dialing = False
+        self._opening: Connection | None = None
+
+    def drop(self) -> None:
+        """In a forked child: close the connection that is being opened."""
+        if self._opening is not None:
+            self._opening.drop()
 
     def dial(self) -> None:
         """Begin; the settings are looked at anew, as a file may be there again."""
         self.dialing = True
         keep_standard_descriptors()
         try:
-            connection = Connection(self._address(), self._events, self._tls())
+            connection = self._opening = Connection(self._address(), self._events, self._tls())
             threading.Thread(target=self._open, args=(connection,), name="dial", daemon=True).start()
         except Exception as error:  # ConfigError; no thread, memory or descriptor
             self._end(None, str(error) or type(error).__name__)
@@ -81,4 +87,5 @@ class Dialer:
 
     def _end(self, connection: Connection | None, problem: str) -> None:
         self.dialing = False
+        self._opening = None
         self._done(connection, problem)

@@ -9,7 +9,7 @@ import os
 import select
 import signal
 import threading
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,33 +30,6 @@ class Socket(Protocol):
 
 BATCH: Final = 100
 """Calls that the loop makes before it looks at its connection again."""
-
-
-class Latest:
-    """The latest report of each execution. However many there are, the loop gets one call.
-
-    ``deliver(execution_id, *report)`` is called by the loop, through ``post``.
-    """
-
-    def __init__(self, post: Callable[[Callable[[], None]], None], deliver: Callable[..., None]) -> None:
-        self._post = post
-        self._deliver = deliver
-        self._lock = threading.Lock()
-        self._reports: dict[str, tuple[Any, ...]] = {}
-
-    def put(self, execution_id: str, *report: Any) -> None:
-        """Replace the report of an execution; from any thread."""
-        with self._lock:
-            first = not self._reports
-            self._reports[execution_id] = report
-        if first:
-            self._post(self._deliver_all)
-
-    def _deliver_all(self) -> None:
-        with self._lock:
-            reports, self._reports = self._reports, {}
-        for execution_id, report in reports.items():
-            self._deliver(execution_id, *report)
 
 
 class Inbox:

@@ -18,10 +18,9 @@ from thingctl_agent import boot, forks
 from thingctl_agent.backoff import Backoff
 from thingctl_agent.dialer import Dialer
 from thingctl_agent.effects import Interrupt, Note, Publish, Save, Start
-from thingctl_agent.errors import CommandFailed
 from thingctl_agent.extras import ANNOUNCEMENT, TOPICS, Extras
-from thingctl_agent.inbox import BATCH, Inbox, Latest
-from thingctl_agent.outcome import JOURNAL_UNAVAILABLE
+from thingctl_agent.inbox import BATCH, Inbox
+from thingctl_agent.reports import HandlerReports
 from thingctl_agent.session import ANNOUNCEMENT as ANNOUNCEMENT_RECEIPT
 from thingctl_agent.systemd import Notifier
 from thingctl_protocol.errors import ProtocolError
@@ -33,13 +32,9 @@ if TYPE_CHECKING:
     from thingctl_agent.effects import Effect
     from thingctl_agent.journal import Journal
     from thingctl_agent.mqtt import Connection
-    from thingctl_agent.outcome import Outcome
     from thingctl_agent.registry import Registry
     from thingctl_agent.session import Session
     from thingctl_agent.workers import Workers
-
-WRITTEN_WITHIN: Final = 30.0
-"""Seconds that a handler waits for its record; a flash card may take some of them."""
 
 ACKNOWLEDGED_WITHIN: Final = 0.4
 """Seconds after the handlers' grace in which the broker may acknowledge what they led to."""
@@ -80,8 +75,7 @@ class Loop:
         self._extras = Extras(announce=config.announce)
         self._backoff = Backoff(_draw)
         self._inbox = Inbox()
-        self._progress = Latest(self._inbox.post, self._on_progress)
-        self._saved = Latest(self._inbox.post, self._on_saved)
+        self._reports = HandlerReports(self._inbox.post, session, self._do, boot.since_boot, self._wall)
         self._dialer = Dialer(config, self, self._inbox.post, self._dialed)
         self._connection: Connection | None = None
         self._dial_at = 0.0
@@ -98,50 +92,6 @@ class Loop:
     def stop(self) -> None:
         """Have the loop end: handlers get a moment, responses are sent, the announcement withdrawn."""
         self._inbox.post(self._begin_to_stop)
-
-    def progress(self, execution_id: str, percent: float | None, message: str | None) -> None:
-        """A handler says how far it has come."""
-        self._progress.put(execution_id, percent, message)
-
-    def save(self, execution_id: str, value: bytes) -> None:
-        """A handler wants a value kept."""
-        self._saved.put(execution_id, value)
-
-    def rebooting(self, execution_id: str, result: Any) -> None:
-        """A handler is about to restart the device; returns when that is on the disk.
-
-        Raises :class:`CommandFailed` when it cannot be written.
-        """
-        import queue  # noqa: PLC0415 - few agents restart their device
-
-        answer: queue.SimpleQueue[bool] = queue.SimpleQueue()
-
-        def write() -> None:
-            written = False
-            try:
-                effects = self._session.rebooting(execution_id, result, boot.since_boot())
-                written = bool(effects) and not self._do(effects)
-            finally:
-                answer.put(written)
-
-        self._inbox.post(write)
-        with contextlib.suppress(queue.Empty):
-            if answer.get(timeout=WRITTEN_WITHIN):
-                return
-        raise CommandFailed("the device cannot write its journal", code=JOURNAL_UNAVAILABLE)
-
-    def _on_progress(self, execution_id: str, percent: float | None, message: str | None) -> None:
-        self._do(self._session.progress(execution_id, percent, message, boot.since_boot()))
-
-    def _on_saved(self, execution_id: str, value: bytes) -> None:
-        self._do(self._session.keep(execution_id, value))
-
-    def _on_finished(self, execution_id: str, outcome: Outcome) -> None:
-        def finish() -> None:
-            now = boot.since_boot()
-            self._do(self._session.finished(execution_id, outcome, now, self._wall))
-
-        self._inbox.post(finish)
 
     def _on_failed(self, execution_id: str, error: BaseException) -> None:
         if execution_id:
@@ -161,7 +111,9 @@ class Loop:
                 signal.SIGHUP: self._reconnect,
             }
         )
-        with forks.given_up(self._give_up_journal, self._give_up_connection, self._inbox.release):
+        with forks.given_up(
+            self._give_up_journal, self._give_up_connection, self._dialer.drop, self._inbox.release
+        ):
             self._run_to_end(boot_id, restore)
         return self._handlers_left
 
@@ -293,7 +245,7 @@ class Loop:
         if self._workers is None:
             from thingctl_agent.workers import Workers  # noqa: PLC0415
 
-            self._workers = Workers(self, self._on_finished, self._on_failed)
+            self._workers = Workers(self._reports, self._reports.finished, self._on_failed)
         return self._workers
 
     def _run_hooks(self, when: str, seconds: float) -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from thingctl_agent.effects import Effect, Interrupt, Note, Publish, Save, Start
 from thingctl_agent.history import History
-from thingctl_agent.inbox import Latest
+from thingctl_agent.reports import HandlerReports
 from thingctl_agent.session import Session
 from thingctl_agent.workers import Workers
 from thingctl_protocol.identifiers import IdSource
@@ -36,15 +36,11 @@ if TYPE_CHECKING:
 
     from thingctl_agent.calls import Limits
     from thingctl_agent.history import Record
-    from thingctl_agent.outcome import Outcome
     from thingctl_agent.registry import Registry
 
 
 HOOK_WITHIN: Final = 10.0
 """Seconds for each function that is called at the agent's start or end."""
-
-WRITTEN_WITHIN: Final = 10.0
-"""Seconds in which a test has to look at the device after a handler called ``ctx.rebooting()``."""
 
 
 class Reply:
@@ -241,10 +237,9 @@ class _Run:
         self.boot_id = boot_id
         self._registry = registry
         self._device = device
-        self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._progress = Latest(self._events.put, self._on_progress)
-        self._saved = Latest(self._events.put, self._on_saved)
-        self.workers = Workers(self, self._on_finished, lambda _, error: device.errors.append(error))
+        self._events: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        reports = HandlerReports(self._events.put, session, self.do, time.monotonic, time.time)
+        self.workers = Workers(reports, reports.finished, lambda _, error: device.errors.append(error))
 
     def begin(self) -> None:
         """Take up what the journal has, and connect."""
@@ -258,38 +253,6 @@ class _Run:
         """A message arrives."""
         name = topic(self.session.topics, self.session.thing, execution_id)
         self.do(self.session.message(name, payload, time.monotonic(), time.time, retain=False))
-
-    # -- for the workers
-
-    def progress(self, execution_id: str, percent: float | None, message: str | None) -> None:
-        """A handler says how far it has come."""
-        self._progress.put(execution_id, percent, message)
-
-    def save(self, execution_id: str, value: bytes) -> None:
-        """A handler wants a value kept."""
-        self._saved.put(execution_id, value)
-
-    def rebooting(self, execution_id: str, result: Any) -> None:
-        """A handler is about to restart the device."""
-        done: queue.SimpleQueue[None] = queue.SimpleQueue()
-
-        def write() -> None:
-            self.do(self.session.rebooting(execution_id, result, time.monotonic()))
-            done.put(None)
-
-        self._events.put(write)
-        done.get(timeout=WRITTEN_WITHIN)
-
-    def _on_progress(self, execution_id: str, percent: float | None, message: str | None) -> None:
-        self.do(self.session.progress(execution_id, percent, message, time.monotonic()))
-
-    def _on_saved(self, execution_id: str, value: bytes) -> None:
-        self.do(self.session.keep(execution_id, value))
-
-    def _on_finished(self, execution_id: str, outcome: Outcome) -> None:
-        self._events.put(
-            lambda: self.do(self.session.finished(execution_id, outcome, time.monotonic(), time.time))
-        )
 
     # -- the loop
 
@@ -307,12 +270,11 @@ class _Run:
 
     def drain(self) -> None:
         """Do what has happened so far."""
-        self.turn(0.0)
-        while not self._events.empty():
+        for _ in range(1 + self._events.qsize()):
             self.turn(0.0)
 
-    def do(self, effects: Iterable[Effect]) -> None:
-        """Do the effects in order."""
+    def do(self, effects: Iterable[Effect]) -> set[str]:
+        """Do the effects in order; returns the executions of which a record could not be written."""
         for effect in effects:
             match effect:
                 case Save(record):
@@ -329,3 +291,4 @@ class _Run:
                     self.workers.interrupt(execution_id)
                 case Note():
                     pass
+        return set()

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from thingctl_agent.inbox import Inbox, Latest
+from thingctl_agent.inbox import Inbox
 
 FOREVER = float("inf")
 
@@ -44,22 +44,6 @@ def pair():
 
 def taken(inbox):
     return [call() for call in iter(inbox.take, None)]
-
-
-def test_many_reports_are_one_call_with_the_latest():
-    inbox, heard = Inbox(), []
-    latest = Latest(inbox.post, lambda *report: heard.append(report))
-    for number in range(1000):
-        latest.put("e1", number)
-        latest.put("e2", -number)
-    calls = []
-    while (what := inbox.take()) is not None:
-        calls.append(what)
-        what()
-    assert len(calls) == 1
-    assert heard == [("e1", 999), ("e2", -999)]
-    latest.put("e1", 1000)
-    assert inbox.take() is not None
 
 
 def test_the_loop_does_not_sleep_while_a_call_waits():
