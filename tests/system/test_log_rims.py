@@ -123,3 +123,9 @@ def test_a_broker_serves_without_a_log(tmp_path: Path, kind: str) -> None:
         process.wait()
         if read is not None:
             os.close(read)
+
+
+def test_a_wrong_setting_ends_with_2_though_it_cannot_be_told() -> None:
+    with Path("/dev/full").open("wb") as full:
+        argv = [str(BIN / "thingctl"), "serve", "--mqtt", "nowhere"]
+        assert subprocess.run(argv, stderr=full, check=False).returncode == 2

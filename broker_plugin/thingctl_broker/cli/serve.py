@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path  # noqa: TC003 typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,7 +73,8 @@ def serve(  # noqa: PLR0917 typer's options
 
         run(read_settings(config, adjust) if config is not None else check(adjust(Settings())), _tell)
     except ConfigurationError as error:
-        typer.echo(f"thingctl: {error}", err=True)
+        with contextlib.suppress(OSError):
+            typer.echo(f"thingctl: {error}", err=True)
         raise typer.Exit(2) from None
 
 
