@@ -84,7 +84,7 @@ class Agent:
     def on_start(self, function: F, /) -> F:
         """Register a function that is called before the first handler, ``def`` or ``async def``.
 
-        It has no parameters and ``START_WITHIN`` seconds. What it raises is logged, and the agent goes on.
+        It has no parameters and ten seconds. What it raises is logged, and the agent goes on.
         Raises :class:`~thingctl_agent.errors.RegistrationError`.
         """
         self.registry.add_hook("start", function)
@@ -124,8 +124,10 @@ class Agent:
             sys.exit(f"thingctl-agent: {error}" if not isinstance(error, ConfigError) else _told(error))
         from thingctl_agent import leaving  # noqa: PLC0415 - needed at the end only
 
-        if left or leaving.threads_left(before):
+        if left:
             leaving.leave()
+        elif threading.current_thread() is threading.main_thread() and leaving.threads_left(before):
+            leaving.leave_at_exit()
 
 
 def serve(agent: Agent, config: Config) -> int:

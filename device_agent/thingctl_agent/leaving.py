@@ -46,6 +46,11 @@ def leave() -> None:
     os._exit(0)
 
 
+def leave_at_exit() -> None:
+    """Call :func:`leave` when the main thread has ended, before the interpreter waits for others."""
+    threading._register_atexit(leave)  # type: ignore[attr-defined]  # noqa: SLF001 - atexit comes after the wait
+
+
 def _end_later() -> None:
     time.sleep(EXIT_WITHIN)
     os._exit(0)
