@@ -136,17 +136,22 @@ class EmbeddedOperations:
     async def cancel(
         self, execution_id: str, admit: Callable[[Execution], None], tell: Callable[[Execution], T]
     ) -> T:
-        """Withdraw an execution or ask its thing to stop, unless ``admit`` raises."""
-        admit(self._service.get(execution_id))
+        """Withdraw an execution or ask its thing to stop, unless ``admit`` raises.
+
+        Raises :class:`NotAccepting` when that cannot be kept: then nothing is canceled.
+        """
+        execution = self._service.get(execution_id)
+        admit(execution)
+        await self._keep_wish(execution)
         try:
-            execution = self._service.cancel(execution_id)
+            self._service.cancel(execution_id)
         except AlreadyEnded:
             await until_kept(self._journal)  # the refusal tells how it ended
             raise
         return await self._told(execution, tell)
 
     async def withdraw(self, thing: str) -> None:
-        """Cancel everything that is live of a thing."""
+        """Cancel everything that is live of a thing. Raises :class:`NotAccepting` if that is not kept."""
         cursor = None
         while True:
             page = self._service.list(Query(thing=thing), WITHDRAW_TURN, cursor)
@@ -155,8 +160,10 @@ class EmbeddedOperations:
                     self._service.cancel(execution.execution_id)
             cursor = page.cursor
             if cursor is None:
-                return
+                break
             await asyncio.sleep(0)
+        if not await until_kept(self._journal):
+            raise NotAccepting("the commands are canceled, but that cannot be kept at present", retry_after=5)
 
     async def wait(self, execution_id: str, seconds: float) -> None:
         """Return when the execution has ended, after ``seconds``, or when the broker is ending."""
@@ -200,6 +207,17 @@ class EmbeddedOperations:
             self._journal.record(execution)
 
     # How it is done.
+
+    async def _keep_wish(self, execution: Execution) -> None:
+        """Keep that it is to be canceled, before that is done: a restart in between does it then."""
+        if execution.is_terminal or execution.cancel_requested_at is not None:
+            return
+        self._service.wants_cancel(execution)
+        if not await until_kept(self._journal):
+            execution.cancel_wanted_at = None
+            if not self._is_known(execution):
+                raise UnknownExecution("the execution could not be kept, so it never was")
+            raise NotAccepting("the cancel could not be kept, so it was not made", retry_after=5)
 
     async def _told(self, execution: Execution, tell: Callable[[Execution], T]) -> T:
         told = tell(execution)

@@ -104,6 +104,8 @@ class Execution(msgspec.Struct, gc=False):
     delivered_at: float | None = None
     started_at: float | None = None
     """When the device first answered anything."""
+    cancel_wanted_at: float | None = None
+    """When an operator asked for a cancel that is kept first and made then."""
     cancel_requested_at: float | None = None
     cancel_grace: float | None = None
     cancel_deadline: float | None = None

@@ -79,6 +79,7 @@ class _State(msgspec.Struct, omit_defaults=True, gc=False):
     progress: Progress | None = None
     late: _Late | None = None
     untold: bool = False
+    cancel_wanted_at: float | None = None
 
 
 class _Late(msgspec.Struct, omit_defaults=True, gc=False):
@@ -165,6 +166,7 @@ def to_row(execution: Execution, *, new: bool) -> Row:
             if late is None
             else _Late(late.status, late.at, late.delay_seconds, _text(late.result), late.reason),
             execution.untold,
+            execution.cancel_wanted_at,
         )
     )
     state_check = crc32(state, crc32(f"{execution_id} {status}".encode()))
@@ -232,6 +234,7 @@ class RowReader:
             published_at=state.published_at,
             delivered_at=state.delivered_at,
             started_at=state.started_at,
+            cancel_wanted_at=state.cancel_wanted_at,
             cancel_requested_at=state.cancel_requested_at,
             cancel_grace=state.cancel_grace,
             cancel_deadline=cancel_deadline,

@@ -38,6 +38,9 @@ SCHEMA_VERSION: Final = 1
 LAG: Final = 1.0
 """Seconds that presence may gather before it is written, and between tries that fail."""
 
+LAG_OF_THINGS: Final = 0.1
+"""The same for a thing that enrolled itself: its commands are kept without delay."""
+
 BATCH_MAX: Final = 2000
 """Records of one commit: encoding them takes the loop's time."""
 
@@ -99,8 +102,8 @@ class RegistryStore:
     def changed(self, kept: Kept, name: str) -> None:
         """The record is another one now, or gone."""
         self._dirty[kept, name] = None
-        if self._timer is None and self._started:
-            self._arm(LAG)
+        if self._started:
+            self._arm(LAG_OF_THINGS if kept is Kept.THING else LAG)
 
     def start(self) -> None:
         """Begin to keep what changes, from within the loop."""
@@ -144,7 +147,15 @@ class RegistryStore:
         os.close(self._lock)
 
     def _arm(self, seconds: float) -> None:
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._due)
+        """Write behind in so many seconds, or earlier if that is due already."""
+        loop = asyncio.get_running_loop()
+        if self._failing:
+            seconds = LAG
+        if self._timer is not None:
+            if self._timer.when() <= loop.time() + seconds:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_later(seconds, self._due)
 
     def _due(self) -> None:
         self._timer = None

@@ -122,7 +122,9 @@ class Rollouts:
             try:
                 await self._store.save(record)
             except OSError as error:
-                _log.exception("a command to many things cannot be kept", commandId=record.command_id)
+                _log.error(
+                    "a command to many things cannot be kept", commandId=record.command_id, fault=str(error)
+                )
                 raise NotAccepting("the command could not be kept", retry_after=5) from error
         self._rollouts[record.command_id] = rollout
         self._told[record.command_id] = record.state
@@ -151,7 +153,11 @@ class Rollouts:
             try:
                 await self._store.save(replace(rollout.record, state=to))
             except OSError as error:
-                _log.exception("a move of a command to many things cannot be kept", commandId=command_id)
+                _log.error(
+                    "a move of a command to many things cannot be kept",
+                    commandId=command_id,
+                    fault=str(error),
+                )
                 raise NotAccepting(
                     "the change could not be kept, so it was not made", retry_after=5
                 ) from error
@@ -226,8 +232,10 @@ class Rollouts:
         if told is not record.state or (record.state is State.RUNNING and since >= SAVE_SECONDS):
             try:
                 await self._save(rollout)
-            except OSError:
-                _log.exception("how far a command has come cannot be kept", commandId=record.command_id)
+            except OSError as error:
+                _log.error(
+                    "how far a command has come cannot be kept", commandId=record.command_id, fault=str(error)
+                )
                 return RETRY_SECONDS if wait is None else wait
         return wait
 

@@ -222,6 +222,11 @@ class CommandService:
         """Executions, newest first, from behind ``cursor``."""
         return self.table.select(query, limit, cursor)
 
+    def wants_cancel(self, execution: Execution) -> None:
+        """Record that an execution is to be canceled; :meth:`cancel` does it when that is kept."""
+        execution.cancel_wanted_at = self._when(execution)
+        self.journal.record(execution)
+
     def cancel(self, execution_id: str) -> Execution:
         """Withdraw an execution, or ask its device to stop.
 
@@ -230,6 +235,7 @@ class CommandService:
         """
         execution = self.get(execution_id)
         now = self._clock.monotonic()
+        execution.cancel_wanted_at = None
         outcome = execution.cancel(now, execution.when(now), self.settings.cancel_grace)
         if outcome is Cancel.ENDED:
             raise AlreadyEnded(f"the execution has ended: {execution.status}")
@@ -359,10 +365,12 @@ class CommandService:
         """Take in what the journal has kept, oldest first; return how many that were.
 
         Only before anything else. A live execution waits again, or is published again if it
-        was published and not acknowledged.
+        was published and not acknowledged. A live one that was to be canceled is, and so is
+        one of a thing that was removed; where things enrol themselves, its thing is known.
         """
         count = 0
         last = ""
+        withdrawn: list[str] = []
         for execution in executions:
             count += 1
             last = execution.execution_id
@@ -372,18 +380,27 @@ class CommandService:
                 # Known by what it was sent; when it was last there, nobody has written down.
                 self.things.know(execution.thing, execution.created_at)
             if not execution.is_terminal:
-                if execution.cancel_requested_at is not None:
-                    self._deliveries.cancel(execution.thing, execution.execution_id)
-                elif execution.delivered_at is None and execution.started_at is None:
-                    published = execution.published_at is not None
-                    self._deliveries.restore(execution.thing, execution.execution_id, published=published)
+                self._restore_live(execution)
+                if execution.cancel_wanted_at is not None or self.things.get(execution.thing) is None:
+                    withdrawn.append(execution.execution_id)
         for left in self.table.restored():
             self._forget(left)
         if last:
             self._ids.continue_after(last)
+        for execution_id in withdrawn:
+            self.cancel(execution_id)
         return count
 
     # How it is done.
+
+    def _restore_live(self, execution: Execution) -> None:
+        if self.things.enrols:
+            self.things.know(execution.thing, execution.created_at)
+        if execution.cancel_requested_at is not None:
+            self._deliveries.cancel(execution.thing, execution.execution_id)
+        elif execution.delivered_at is None and execution.started_at is None:
+            published = execution.published_at is not None
+            self._deliveries.restore(execution.thing, execution.execution_id, published=published)
 
     def _forget(self, execution: Execution) -> None:
         self.journal.forget(execution.execution_id)

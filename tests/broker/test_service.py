@@ -25,6 +25,7 @@ from thingctl_broker.errors import (
 from thingctl_broker.events import Change
 from thingctl_broker.idempotency import fingerprint
 from thingctl_broker.journal import SqliteJournal
+from thingctl_broker.registry import ThingRegistry
 from thingctl_broker.service import CommandService
 from thingctl_broker.table import ExecutionTable, Query
 from thingctl_broker.testing import InMemoryLink, ManualClock, service_with_fakes
@@ -842,3 +843,31 @@ def test_each_log_line_about_an_execution_names_it_and_its_thing():
     for line in logs:
         assert line["thing"], line
         assert line["execution_id"], line
+
+
+# What a restart finds.
+
+
+def restored(execution, **parts):
+    bench = Bench(**parts)
+    bench.service.restore([execution])
+    return bench
+
+
+def test_a_cancel_that_was_kept_and_not_made_is_made_by_the_restart():
+    execution = make_execution(thing=LAMP)
+    execution.cancel_wanted_at = AT
+    restored(execution)
+    assert execution.status is Status.CANCELED
+
+
+def test_a_command_of_a_thing_that_was_removed_is_canceled_by_the_restart():
+    execution = make_execution(thing="gone")
+    restored(execution, things=ThingRegistry(enrols=False, changed=lambda *_: None))
+    assert execution.status is Status.CANCELED
+
+
+def test_a_thing_that_enrolled_itself_is_known_by_its_live_command():
+    registry = ThingRegistry(enrols=True, changed=lambda *_: None)
+    restored(make_execution(thing="new"), things=registry)
+    assert registry.get("new") is not None

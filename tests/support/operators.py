@@ -24,6 +24,8 @@ class Operator:
     def __init__(
         self, address: tuple[str, int], tls: ssl.SSLContext | None = None, token: str = TOKEN
     ) -> None:
+        self._address = address
+        self._tls = tls
         self._token = token
         self._connection: http.client.HTTPConnection
         if tls is None:
@@ -34,8 +36,13 @@ class Operator:
     def close(self) -> None:
         self._connection.close()
 
-    def call(self, method: str, path: str, body: object = None) -> Answer:
-        headers = {"Authorization": f"Bearer {self._token}"}
+    def another(self, token: str) -> Operator:
+        """A connection to the same broker with another token."""
+        return Operator(self._address, self._tls, token)
+
+    def call(self, method: str, path: str, body: object = None, **extra: str) -> Answer:
+        """``extra``: headers besides."""
+        headers = {"Authorization": f"Bearer {self._token}"} | extra
         encoded = None
         if body is not None:
             headers["Content-Type"] = "application/json"

@@ -162,12 +162,11 @@ def test_while_the_disk_is_full_nothing_hangs(slow, journal, caller):
     assert slow.get(path).json["status"] == "IN_PROGRESS"
     assert slow.get(f"{path}?wait=0.05").status == 202
     assert [one["status"] for one in slow.get(COMMANDS).json["executions"]] == ["IN_PROGRESS"]
-    assert slow.post(f"{path}/cancel").status == 200
+    assert slow.post(f"{path}/cancel").status == 503
     assert post(slow, key="k").json["executionId"] == execution["executionId"]
     not_accepted(post(slow, key="l"))
-    assert slow.link.canceled == []  # what devices are told waits for the disk
     slow.call(journal.commit)
-    assert slow.link.canceled == [("lamp", execution["executionId"])]
+    assert slow.link.canceled == []  # what was refused is not made later
 
 
 @pytest.mark.parametrize(("method", "tail"), [("GET", ""), ("GET", "?wait=30"), ("POST", "/cancel")])
