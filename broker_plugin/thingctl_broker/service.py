@@ -449,7 +449,8 @@ class CommandService:
         self._warn(thing, "message dropped", reason=reason, fault=text, **ids)
 
     def _warn(self, thing: str, event: str, **details: object) -> None:
-        if self._log_limit.allows(thing, self._clock.monotonic()):
+        key = f"{thing} {details.get('reason', event)}"  # one reason does not hide another
+        if self._log_limit.allows(key, self._clock.monotonic()):
             self._log.warning(event, thing=thing, **details)
 
 

@@ -163,5 +163,6 @@ class Incoming:
         return False
 
     def _warn(self, thing: str, event: str, **details: object) -> None:
-        if self._log_limit.allows(thing, self._operations.monotonic()):
+        key = f"{thing} {details.get('reason', event)}"  # one reason does not hide another
+        if self._log_limit.allows(key, self._operations.monotonic()):
             _log.warning(event, thing=thing, **details)

@@ -154,7 +154,8 @@ class Callers:
         return _refusal("too many requests without a valid API token came from this address", wait)
 
     def _say(self, event: str, **who: str) -> None:
-        if self._log_limit.allows(who.get("token") or f"@{who['address']}", self._clock()):
+        key = f"{who.get('token') or '@' + who['address']} {event}"  # one reason does not hide another
+        if self._log_limit.allows(key, self._clock()):
             _log.warning(event, **who)
 
 

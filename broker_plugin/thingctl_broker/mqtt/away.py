@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class AwayQueue(asyncio.Queue[Any]):
     """Amqtt's queue of kept messages, with at most so many messages and bytes in it."""
 
-    def __init__(self, messages: int, octets: int, lost: Callable[[], None]) -> None:
-        """``octets``: of topics and payloads. ``lost`` is called for each message that goes."""
+    def __init__(self, messages: int, octets: int, lost: Callable[[str], None]) -> None:
+        """``octets``: of topics and payloads. ``lost`` is called with the topic of each message that goes."""
         self._messages = messages
         self._octets = octets
         self._lost = lost
@@ -34,8 +34,7 @@ class AwayQueue(asyncio.Queue[Any]):
         self._queue.append(item)
         self._held += _size(item)
         while len(self._queue) > self._messages or self._held > self._octets:
-            self._get()
-            self._lost()
+            self._lost(self._get().topic)
 
     def _get(self) -> Any:
         item = self._queue.popleft()
@@ -43,7 +42,7 @@ class AwayQueue(asyncio.Queue[Any]):
         return item
 
 
-def bound(session: Any, messages: int, octets: int, lost: Callable[[], None]) -> None:
+def bound(session: Any, messages: int, octets: int, lost: Callable[[str], None]) -> None:
     """Bound what amqtt keeps for a session, with all that it has kept so far."""
     kept = session.retained_messages
     if not isinstance(kept, AwayQueue):

@@ -138,9 +138,9 @@ class Client(Wire):
         """The names in the client's certificate; none without TLS, or without a certificate."""
         return names_of(self._transport.get_extra_info("peercert"))
 
-    def offended(self, limit: str, text: str) -> None:
+    def offended(self, limit: str, text: str, **details: object) -> None:
         """Tell of a limit that the client has reached."""
-        self.front.note(limit, text, who=self.client_id)
+        self.front.note(limit, text, who=self.client_id, **details)
 
     # Called by the front.
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -306,17 +305,23 @@ class Front:
     def bound_kept(self, client_id: str, session: Any) -> None:
         """Bound what amqtt keeps for a client while it is away."""
         text = "too much is kept for it while it is away: the oldest goes"
-        lost = partial(self.note, "awayLost", text, who=client_id)
+
+        def lost(topic: str) -> None:
+            self.note("awayLost", text, who=client_id, topic=topic[:200])
+
         bound(session, self.limits.away_messages, self.limits.away_bytes, lost)
 
     def note(self, fault: str, text: str, *, who: str = "", **details: object) -> None:
         """Count a fault, and log it at most once a minute for whoever caused it."""
         self.service.counters[f"front.{fault}"] += 1
-        if self.log_limit.allows(f"{fault} {who}", self.time()):
+        # One reason does not hide another. What a client chooses is quoted in it, and makes no new one.
+        reason = str(details.get("reason", "")).replace('"', "'").partition("'")[0]
+        if self.log_limit.allows(f"{fault} {who} {reason}", self.time()):
             _log.warning(text, fault=fault, client=who, **details)
 
-    def _missed(self, observer: Wire) -> None:
-        observer.offended("observerBehind", "reads too slowly: it misses what it wanted to watch")
+    def _missed(self, observer: Wire, topic: str) -> None:
+        text = "reads too slowly: it misses what it wanted to watch"
+        observer.offended("observerBehind", text, topic=topic[:200])
 
     # What time does.
 

@@ -32,8 +32,8 @@ class _Observer:
 class Observers:
     """The connections that watch, at most ``most``."""
 
-    def __init__(self, most: int, missed: Callable[[Wire], None]) -> None:
-        """``missed`` is told of an observer that a message did not reach."""
+    def __init__(self, most: int, missed: Callable[[Wire, str], None]) -> None:
+        """``missed`` is called with an observer and the topic of a message that it does not get."""
         self._most = most
         self._missed = missed
         self._is_due = False
@@ -64,7 +64,7 @@ class Observers:
             if not any(matches(topic_filter, levels) for topic_filter in observer.filters):
                 continue
             if connection.is_behind:
-                self._missed(connection)
+                self._missed(connection, topic)
                 continue
             packet = packet or encode_publish(topic.encode(), payload)
             observer.unwritten.append(packet)

@@ -45,7 +45,7 @@ class Wire(asyncio.Protocol):
         """The connection has ended; called once."""
         raise NotImplementedError
 
-    def offended(self, limit: str, text: str) -> None:
+    def offended(self, limit: str, text: str, **details: object) -> None:
         """The client has reached a limit, and is dropped for it."""
         raise NotImplementedError
 

@@ -110,6 +110,9 @@ async def test_what_means_nothing_is_dropped_and_told_once_a_minute(  # noqa: PL
         await one.incoming.responded(thing, execution or sent, payload)
     assert len(logs) == 1
     assert (await one.read(sent)).status is Status.SENT
+    with capture_logs() as logs:
+        one.incoming.dropped(thing, "another", "another fault")  # one reason does not hide another
+    assert len(logs) == 1
 
 
 async def test_a_response_that_cannot_be_kept_comes_again(fleet, one, sent):

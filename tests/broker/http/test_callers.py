@@ -42,6 +42,14 @@ class World:
         return 200, None
 
 
+def test_one_reason_for_a_refusal_does_not_hide_another():
+    world = World(Rate(1.0, 1))
+    with structlog.testing.capture_logs() as logs:
+        for event in ("too many", "too many", "something else"):
+            world.callers._say(event, token="admin", address=ELSEWHERE)
+    assert [log["event"] for log in logs] == ["too many", "something else"]
+
+
 def test_a_token_has_a_burst_and_a_rate():
     world = World(Rate(0.5, 3))
     assert [world.admit() for _ in range(4)] == [(200, None)] * 3 + [(429, b"2")]

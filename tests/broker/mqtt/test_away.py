@@ -27,7 +27,8 @@ class Lost:
     def __init__(self) -> None:
         self.count = 0
 
-    def __call__(self) -> None:
+    def __call__(self, topic: str) -> None:
+        assert topic == "t"
         self.count += 1
 
 
@@ -89,7 +90,8 @@ async def test_a_client_that_comes_back_finds_the_newest_and_another_finds_all(t
             sessions = [running.broker.sessions[name][0] for name in ("long away", "other")]
             await eventually(lambda: all(s.retained_messages.qsize() == 10 for s in sessions))
             await eventually(lambda: running.service.counters["front.awayLost"] == 15)
-        assert [entry["client"] for entry in logs if entry.get("fault") == "awayLost"] == ["long away"]
+        lost = [(entry["client"], entry["topic"]) for entry in logs if entry.get("fault") == "awayLost"]
+        assert lost == [("long away", "news/long away")]
         for name, first in (("long away", 15), ("other", 0)):
             client = await RawClient.connected(running.address, name, clean=False, username=name)
             heard = []

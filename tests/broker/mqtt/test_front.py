@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from structlog.testing import capture_logs
 
 from support.brokers import front_broker
 from support.things import answer, thing
@@ -165,3 +166,11 @@ async def test_requests_and_acknowledgements_wait_for_the_journal():
         await client.ping()  # and no PUBACK before the answer
         journal.commit()
         await client.expect(PacketType.PUBACK)
+
+
+async def test_one_reason_for_a_refusal_does_not_hide_another_and_a_client_makes_none():
+    async with front_broker() as running:
+        with capture_logs() as logs:
+            for reason in ("wrong password", "a will on topic 'a'", "wrong password", "a will on topic 'b'"):
+                running.front.note("refused", "connection refused", who="192.0.2.7", reason=reason)
+    assert [log["reason"] for log in logs if "reason" in log] == ["wrong password", "a will on topic 'a'"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from support.brokers import front_broker
 from support.waits import eventually
@@ -179,13 +180,15 @@ async def test_an_observer_that_does_not_read_misses_messages_is_dropped_and_del
         me._writer.transport.pause_reading()
         counters = running.service.counters
         params = b'{"filler":"%b"}' % (b"x" * 60_000)
-        async with asyncio.timeout(20):
-            while not counters["front.writeTimeout"]:
-                execution = running.service.send("lamp", "turnOn", params)
-                answer(lamp, await lamp.expect_publish())
-                await lamp.expect(PacketType.PUBACK)
-                assert execution.status is Status.SUCCEEDED
+        with capture_logs() as logs:
+            async with asyncio.timeout(20):
+                while not counters["front.writeTimeout"]:
+                    execution = running.service.send("lamp", "turnOn", params)
+                    answer(lamp, await lamp.expect_publish())
+                    await lamp.expect(PacketType.PUBACK)
+                    assert execution.status is Status.SUCCEEDED
         assert counters["front.observerBehind"]
+        assert all("lamp" in log["topic"] for log in logs if log.get("fault") == "observerBehind")
         assert not counters["front.writeBuffer"]
         assert not running.front.observers.watching
 
@@ -234,7 +237,7 @@ class Reader:
 
 
 async def test_another_filter_costs_nothing_that_has_gone_by():
-    observers, reader = Observers(1, lambda _: None), Reader()
+    observers, reader = Observers(1, lambda *_: None), Reader()
     observers.watch(reader, ["a/b"])
     observers.tell("a/b", b"one")
     observers.watch(reader, ["a/b", "a/c"])
