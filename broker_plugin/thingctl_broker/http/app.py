@@ -43,7 +43,7 @@ from thingctl_broker.operations import SendsAtOnce
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from thingctl_broker.audit import Note
     from thingctl_broker.buckets import Rate
@@ -168,8 +168,9 @@ class Api:
         scope["app"] = self  # with it, the router raises what it cannot route
         try:
             path = scope["path"]
-            if self._console.owns(path):
-                await self._console.answer(scope)(scope, receive, send)
+            for_all = self._for_all(scope)
+            if for_all is not None:
+                await for_all(scope, receive, send)
                 return
             dialect = self._dialect(path)
             if dialect is not None:
@@ -193,6 +194,13 @@ class Api:
         except Exception as error:
             answer = self._told(scope, self._problem(scope, error))
         await answer(scope, receive, send)
+
+    def _for_all(self, scope: Scope) -> ASGIApp | None:
+        """What answers a request that needs no token and no router; None: it needs both."""
+        path = scope["path"]
+        if path == "*" and scope["method"] == "OPTIONS":  # about the server as a whole: RFC 9110, 9.3.7
+            return Answer(204, b"")
+        return self._console.answer(scope) if self._console.owns(path) else None
 
     def _dialect(self, path: str) -> Dialect | None:
         """Whose path it is; None: this broker's own API."""

@@ -62,3 +62,9 @@ def test_the_scheme_of_a_token_is_not_case_sensitive(api):
     token = AUTHORIZED["Authorization"].removeprefix("Bearer ")
     for scheme in ("bearer", "BEARER", "Bearer  "):
         assert api.get("/api/v1/things", headers={"Authorization": f"{scheme} {token}"}).status == 200
+
+
+def test_options_for_the_server_as_a_whole_needs_no_token(api):
+    with api.raw() as sock:
+        sock.sendall(b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert sock.recv(100).startswith(b"HTTP/1.1 204 ")
