@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-import tomllib
+from pathlib import Path
 
 from playwright.sync_api import expect
 
@@ -18,7 +19,8 @@ def test_the_list_shows_presence_and_follows_it(look, thermostat, device, api):
     row = row_of(page, thermostat)
     expect(row).to_contain_text("Online")
     expect(row).to_contain_text("setTemperature")
-    expect(row.locator(".c-agent")).to_have_text(api.thing(thermostat)["announcement"]["agentVersion"])
+    version = api.thing(thermostat)["announcement"]["agentVersion"]
+    expect(row.locator(".c-agent")).to_have_text(re.split("[ /]", version)[-1])
     expect(row).to_contain_text("connected")
     expect(row_of(page, lamp.name)).to_contain_text("Online")
     lamp.close()
@@ -42,7 +44,7 @@ def test_search_and_presence_narrow_the_list_and_live_in_the_url(look, thermosta
     expect(row_of(page, lamp.name)).to_have_count(0)
 
 
-def test_a_thing_is_added_and_its_bundle_copied(look, api):
+def test_a_thing_is_added_and_its_bundle_downloaded(look, api, broker):
     types = {"description": "Heats", "actions": [{"name": "heat", "paramsSchema": {"type": "object"}}]}
     assert api.call("PUT", "thing-types/boiler", types)[0] == 201
     page = look("#/things")
@@ -59,12 +61,17 @@ def test_a_thing_is_added_and_its_bundle_copied(look, api):
     form.get_by_label("Description").fill("<b>The</b> old one")
     page.keyboard.press("Enter")
     dialog = page.get_by_role("dialog", name="boiler-7 is added")
-    told = tomllib.loads(dialog.get_by_label("Settings of its agent").inner_text())
-    assert (told["thing"], told["username"]) == ("boiler-7", "boiler-7")
+    expect(dialog).to_contain_text(broker.mqtt)
+    with page.expect_download() as download:
+        dialog.get_by_role("button", name="Download boiler-7.bundle").click()
+    told = json.loads(Path(download.value.path()).read_text("utf-8"))
+    assert download.value.suggested_filename == "boiler-7.bundle"
+    assert (told["thing"], told["username"], told["url"]) == ("boiler-7", "boiler-7", broker.mqtt)
     assert len(told["password"]) >= 16
-    dialog.get_by_role("button", name="Copy the settings").click()
+    dialog.get_by_role("button", name="Copy the command").click()
     expect(page.locator("#announcer")).to_have_text("Copied")
-    assert tomllib.loads(page.evaluate("navigator.clipboard.readText()")) == told
+    line = "sudo thingctl-agent install --bundle boiler-7.bundle --handlers my_actions.py"
+    assert page.evaluate("navigator.clipboard.readText()") == line
     dialog.get_by_role("button", name="Done").click()
     expect(page.get_by_role("dialog")).to_have_count(0)
     assert told["password"] not in page.content()

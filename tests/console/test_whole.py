@@ -29,6 +29,7 @@ def places(api, thermostat):
     ended = api.rejected(thermostat)
     many = {"targets": {"things": [thermostat]}, "action": "getTemperature"}
     group = api.call("POST", "commands", many)[1]["commandId"]
+    assert api.call("PUT", "thing-types/heater", {"description": "Heats"})[0] in {200, 201}
     return {
         "sign in": None,
         "overview": "#/",
@@ -41,7 +42,12 @@ def places(api, thermostat):
         "group": f"#/groups/{group}",
         "one command": f"#/commands?command={group}",
         "things": "#/things",
+        "some things": "#/things?type=thermostat&sort=seen",
         "thing": f"#/things/{thermostat}",
+        "settings": "#/settings",
+        "types": "#/settings/types",
+        "type": "#/settings/types/heater",
+        "tokens": "#/settings/tokens",
         "nowhere": "#/nowhere",
     }
 
@@ -62,11 +68,14 @@ def settled(page, place):
         expect(page.locator(".actions-list")).to_be_visible()
     if place.startswith("#/groups"):
         expect(page.locator(".group-view .legend")).to_be_visible()
+    if place.startswith("#/settings"):
+        expect(page.locator("main .card").first).not_to_contain_text("loading…")
     if place.startswith("#/send?thing"):
         expect(page.locator(".choice").first).to_be_visible()
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1360), ("dark", 390)])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
 def test_every_page_is_clean_by_axe(look, places, scheme, width):
     source = axe_source()
     context = look.context(signed_in=False, color_scheme=scheme, viewport={"width": width, "height": 850})
@@ -227,8 +236,9 @@ def test_nothing_there_yet_says_what_to_do(look, browser):
         expect(page.get_by_role("heading", name="No command has been sent yet")).to_be_visible()
         expect(page.get_by_role("link", name="Send the first command")).to_be_visible()
         page.evaluate("location.hash = '#/things'")
-        expect(page.get_by_role("heading", name="No thing has connected yet")).to_be_visible()
-        expect(page.get_by_text("thingctl-agent run")).to_be_visible()
+        expect(page.get_by_role("heading", name="There is no thing yet")).to_be_visible()
+        expect(page.get_by_role("button", name="Add the first thing")).to_be_visible()
+        assert "thingctl-agent run" not in page.locator("main").inner_text(), "a closed broker refuses that"
         page.evaluate("location.hash = '#/'")
         expect(page.get_by_role("heading", name="Nothing has gone wrong")).to_be_visible()
         empty.close()
