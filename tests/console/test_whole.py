@@ -112,6 +112,35 @@ def test_every_page_fits_a_phone(look, places):
         assert page.evaluate("document.querySelector('main').clientWidth") == 360, name
 
 
+OVERLAPS = """() => {
+  const shown = [...document.querySelectorAll("main h1, main button, main .button, main input, main select")]
+    .filter((one) => one.checkVisibility() && !one.closest(".rows, .details-pane, .send-foot, .chip"))
+    .map((one) => [one.textContent || one.name || one.id, one.getBoundingClientRect()])
+    .filter(([, box]) => box.width > 1 && box.height > 1);
+  const found = [];
+  shown.forEach(([name, a], index) => shown.slice(index + 1).forEach(([other, b]) => {
+    if (a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1) found.push(`${name} / ${other}`);
+  }));
+  return found;
+}"""
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_lies_over_anything_else(look, places, width):
+    page = look("", viewport={"width": width, "height": 800})
+    filtered = {
+        "filtered commands": "#/commands?status=FAILED&since=1h&tag=a",
+        "filtered things": "#/things?q=a&online=yes",
+    }
+    for name, place in (places | filtered).items():
+        if place is None:
+            continue
+        page.evaluate("place => { location.hash = place }", place)
+        settled(page, place)
+        assert page.evaluate(OVERLAPS) == [], name
+        assert page.evaluate("document.querySelector('main').scrollWidth") <= width, name
+
+
 def test_a_phone_shows_the_list_then_the_details_then_the_list_again(look, api, thermostat):
     execution = api.ended(api.send(thermostat, "getTemperature")["executionId"])
     page = look("#/commands", viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
@@ -241,6 +270,14 @@ def test_nothing_there_yet_says_what_to_do(look, browser):
         assert "thingctl-agent run" not in page.locator("main").inner_text(), "a closed broker refuses that"
         page.evaluate("location.hash = '#/'")
         expect(page.get_by_role("heading", name="Nothing has gone wrong")).to_be_visible()
+        steps = page.get_by_role("region", name="First steps")
+        expect(steps).to_contain_text("sudo thingctl-agent install --bundle NAME.bundle")
+        expect(steps.get_by_role("link", name="Send the first command")).to_have_attribute("href", "#/send")
+        steps.get_by_role("button", name="Add thing").click()
+        page.get_by_label("Name").fill("first-1")
+        page.keyboard.press("Enter")
+        page.get_by_role("button", name="Done").click()
+        expect(steps).to_contain_text("A thing is there.")
         empty.close()
 
 

@@ -269,7 +269,7 @@ export class SendPage {
   }
 
   async #send(dryRun) {
-    if (this.submit.disabled) return;
+    if (this.busy) return;
     put(this.fault);
     for (const input of this.form.querySelectorAll("[aria-invalid]")) input.removeAttribute("aria-invalid");
     try {
@@ -282,7 +282,7 @@ export class SendPage {
       const entered = this.#read();
       const params = write(entered);
       const ttl = this.#readTtl();
-      this.submit.disabled = true;
+      this.#setBusy(true);
       if (many) {
         const answer = await api.sendToMany(many, action, params, ttl, { rollout, dryRun: true });
         const hopeless = answer.refused > 0 && answer.refused === answer.targeted;
@@ -293,7 +293,7 @@ export class SendPage {
           announce("Command sent");
           go(["groups", commandId]);
         }
-        this.submit.disabled = false;
+        this.#setBusy(false);
         return;
       }
       const execution = await api.send(thing, action, params, ttl);
@@ -303,7 +303,13 @@ export class SendPage {
     } catch (error) {
       this.#complain(error);
     }
-    this.submit.disabled = false;
+    this.#setBusy(false);
+  }
+
+  /** A button that is busy keeps the focus, for when a dialog gives it back. */
+  #setBusy(busy) {
+    this.busy = busy;
+    for (const button of [this.submit, this.dry]) button.setAttribute("aria-disabled", String(busy));
   }
 
   #complain(error) {

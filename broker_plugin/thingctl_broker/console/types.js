@@ -30,7 +30,7 @@ export class TypesPart {
       if (this.gone) return;
       put(this.element, types.length ? h("ul", { class: "entries" }, types.map((type) => h("li", {},
         h("div", {}, h("a", { href: hashOf(["settings", "types", type.name]) }, foreign(type.name, 128)), type.description ? h("p", { class: "hint" }, foreign(type.description, 300)) : null),
-        h("p", {}, count(type.actions.length, "action"), ", ", h("a", { href: hashOf(["things"], { type: type.name }) }, count(type.things, "thing")))))) : notice("There is no thing type yet", "A type holds the actions that many things share. Params are checked against its schemas."));
+        h("span", { class: "hint" }, count(type.actions.length, "action")), h("a", { href: hashOf(["things"], { type: type.name }) }, count(type.things, "thing"))))) : notice("There is no thing type yet", "A type holds the actions that many things share. Params are checked against its schemas."));
     } catch (error) {
       if (!this.gone) put(this.element, failure(error, () => this.read()));
     }
