@@ -26,6 +26,7 @@ from thingctl_broker.http.console import Console
 from thingctl_broker.http.errors import INTERNAL_ERROR, METHOD_NOT_ALLOWED, Problem, problem_of
 from thingctl_broker.http.openapi import describe
 from thingctl_broker.http.queries import Parameters
+from thingctl_broker.http.routes_actions import Actions
 from thingctl_broker.http.routes_authentication import Authentications
 from thingctl_broker.http.routes_commands import COMMANDS, Commands
 from thingctl_broker.http.routes_enrolment import Enrolments
@@ -77,6 +78,7 @@ def create_app(
     streams = Streams(operations)
     routes = [
         *groups.routes(),
+        *Actions(directory.registry).routes(),
         *Things(directory).routes(),
         *ThingTypes(directory).routes(),
         *Tokens(tokens, note).routes(),

@@ -91,7 +91,7 @@ class Commands:
         if token.is_limited:
             require_command(token, body.thing_id, body.action)
         try:
-            if asked is not None and asked.text("validate", _is_only, "only"):
+            if _is_dry(asked):
                 checked = await self._operations.validate(
                     body.thing_id, body.action, body.params_json(), body.ttl
                 )
@@ -116,13 +116,13 @@ class Commands:
             return Answer(202, answer, (_location(execution_id),))
 
     async def _send_to_many(self, encoded: bytes, token: Token, asked: Parameters | None, key: str) -> Answer:
-        if asked is not None:
-            raise Problem(INVALID_PARAMETER, "a command to many things takes no parameter", parameter="wait")
+        if asked is not None and asked.wait() is not None:
+            raise Problem(INVALID_PARAMETER, "a command to many things does not wait", parameter="wait")
         if key:
             raise Problem(
                 INVALID_HEADER, "an Idempotency-Key is for a command to one thing", header="Idempotency-Key"
             )
-        return await self._groups.send(encoded, token)
+        return await self._groups.send(encoded, token, validate=_is_dry(asked))
 
     @needs(Scope.COMMANDS_SEND)
     async def send_routed(self, request: Request) -> Answer:
@@ -210,6 +210,10 @@ def _asked_id(request: Request) -> str:
     if not is_id(execution_id):
         raise UnknownExecution("what the path names is no execution id")
     return execution_id
+
+
+def _is_dry(asked: Parameters | None) -> bool:
+    return asked is not None and asked.text("validate", _is_only, "only") is not None
 
 
 def _is_only(text: str) -> bool:

@@ -66,7 +66,14 @@ def test_a_dry_run_sends_nothing(api):
     reply = api.post(COMMANDS, group({"all": True}, dryRun=True))
     assert (reply.status, reply.json) == (
         200,
-        {"dryRun": True, "targeted": 2, "things": ["lamp", "lock"]},
+        {
+            "dryRun": True,
+            "targeted": 2,
+            "things": ["lamp", "lock"],
+            "refused": 0,
+            "refusals": [],
+            "unannounced": 0,
+        },
     )
     assert len(api.executions()) == 0
 
