@@ -11,6 +11,7 @@ from thingctl_broker.errors import UnknownThing
 from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.auth import needs, require_thing
 from thingctl_broker.http.bodies import decode_body, read_json_body
+from thingctl_broker.http.links import location
 from thingctl_broker.http.queries import Parameters
 from thingctl_broker.http.schemas import encode_page
 from thingctl_broker.http.thing_schemas import (
@@ -78,7 +79,7 @@ class Things:
         require_thing(request.scope["token"], body.name)
         thing, password = await self._directory.add(body.name, body.definition(), body.password)
         bundle = self._directory.bundle(thing.name, password)
-        return Answer(201, whole_thing(thing, self._registry, bundle), (_location(thing.name),))
+        return Answer(201, whole_thing(thing, self._registry, bundle), (_location(request, thing.name),))
 
     @needs(Scope.THINGS_READ)
     async def show(self, request: Request) -> Answer:
@@ -97,7 +98,7 @@ class Things:
         return Answer(
             201 if is_new else 200,
             whole_thing(thing, self._registry),
-            (_location(name),) if is_new else (),
+            (_location(request, name),) if is_new else (),
         )
 
     @needs(Scope.THINGS_WRITE)
@@ -152,5 +153,5 @@ def _is_boolean(text: str) -> bool:
     return text in {"true", "false"}
 
 
-def _location(name: str) -> tuple[bytes, bytes]:
-    return b"location", f"{THINGS}/{name}".encode()
+def _location(request: Request, name: str) -> tuple[bytes, bytes]:
+    return location(request.scope["raw_path"], f"{THINGS}/{name}")

@@ -14,6 +14,7 @@ import threading
 from contextlib import closing
 from http.client import HTTPConnection, HTTPSConnection
 from typing import NamedTuple
+from urllib.parse import urljoin
 
 from support.fleet import Fleet
 from thingctl_broker.addresses import Address, bind_tcp
@@ -46,6 +47,8 @@ class Reply(NamedTuple):
     status: int
     headers: dict[str, str]
     content: bytes
+    link: str = ""
+    """Where ``Location`` leads, for a client that asked for this."""
 
     @property
     def json(self):
@@ -109,7 +112,8 @@ class Server:
             connection.request(method, target, body, headers)
             response = connection.getresponse()
             found = {name.lower(): value for name, value in response.getheaders()}
-            return Reply(response.status, found, response.read())
+            link = urljoin(target, found.get("location", ""))
+            return Reply(response.status, found, response.read(), link)
 
     def client(self, timeout=10):
         """A client's connection, not opened yet."""

@@ -26,6 +26,7 @@ from thingctl_broker.http.auth import needs, require_command
 from thingctl_broker.http.bodies import checked_post_back, decode_body, escaped, read_json_body
 from thingctl_broker.http.compat.dialect import printed
 from thingctl_broker.http.errors import INVALID_BODY, Kind, Problem
+from thingctl_broker.http.links import location
 from thingctl_broker.http.queries import LIMIT_DEFAULT, LIMIT_MAX, Parameters
 from thingctl_protocol.identifiers import is_action_name, is_id, is_thing_name
 from thingctl_protocol.messages import EMPTY_OBJECT
@@ -248,8 +249,9 @@ class Graph:
             requested_by=request.scope["token"].name,
             post_back_uri=post_back_uri,
         )
-        location = f"{request.url.path}/{execution_id}".encode()
-        return Answer(201, answer, ((b"location", location),))
+        # Where clients write "command" or a slash at the end, the path has become another on its way here.
+        link = location(request.scope["raw_path"], f"{request.scope['path']}/{execution_id}")
+        return Answer(201, answer, (link,))
 
     @needs(Scope.COMMANDS_READ)
     async def show(self, request: Request) -> Answer:
