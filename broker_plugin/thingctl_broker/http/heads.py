@@ -77,3 +77,19 @@ def read_head(head: bytes, url: bytes) -> Head | None:
     if not digits.isdigit() or not 0 < int(digits) <= BODY_MAX:
         return None
     return Head(told.headers, int(digits))
+
+
+def fault_of(headers: list[tuple[bytes, bytes]], version: str) -> str | None:
+    """Why others might frame or route a request in another way; None: they will not.
+
+    ``version``: of HTTP, such as ``1.1``. Names are in lower case.
+    """
+    hosts = 0
+    for name, value in headers:
+        if name == b"host":
+            hosts += 1
+        elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            return "the only Transfer-Encoding here is chunked"
+    if hosts > 1 or (hosts == 0 and version == "1.1"):
+        return "HTTP/1.1 wants one Host header [RFC 9112 3.2]"
+    return None

@@ -21,6 +21,7 @@ from uvicorn.server import ServerState
 
 from broker.http.running import AUTHORIZED, RunningApi
 from broker_support import HeldJournal
+from thingctl_broker.addresses import NO_NETWORKS, Networks
 from thingctl_broker.buckets import Rate
 from thingctl_broker.credentials import Scope, Token
 from thingctl_broker.directory import Directory
@@ -104,7 +105,7 @@ class NoSocket:
 class World:
     """An API with one connection to it, from an address that every good token has called from."""
 
-    def __init__(self, *, shortcut: bool, held: bool) -> None:
+    def __init__(self, *, shortcut: bool, held: bool, trusted: Networks = NO_NETWORKS) -> None:
         self.journal = HeldJournal() if held else NoJournal()
         self.service, self.link, _ = service_with_fakes(("lamp", "lock"), self.journal)
         entropy = count(1)
@@ -119,7 +120,10 @@ class World:
         callers = self.app._callers
         callers._clock = lambda: 0.0
         callers._known = KnownCallers.fromkeys(
-            (token.name, "127.0.0.1") for token in tokens() if token.name != "limited"
+            (token.name, address)
+            for token in tokens()
+            if token.name != "limited"
+            for address in ("127.0.0.1", "192.0.2.7")
         )
         config = uvicorn.Config(
             self.app, http=Connection, ws="none", lifespan="off", log_config=None, proxy_headers=False
@@ -127,7 +131,7 @@ class World:
         config.load()
         self.server = ServerState()
         self.server.default_headers = [(b"date", b"Thu, 01 Jan 1970 00:00:00 GMT")]
-        self.connection, self.transport = Connection(config, self.server, {}), Transport()
+        self.connection, self.transport = Connection(config, self.server, {}, trusted=trusted), Transport()
         self.connection.connection_made(self.transport)
         self.taken = 0
         if shortcut:
@@ -190,7 +194,7 @@ class World:
 class Fate(NamedTuple):
     """``held``: commits wait for ``commits`` (behind each piece) or the end; ``fails``: they do.
 
-    ``at``: behind that piece the client goes, the server stops, or the client stops reading.
+    ``trusted``: the client is a proxy whose headers count. ``at``: behind that piece the client goes, the server stops, or the client stops reading.
     """
 
     held: bool = False
@@ -198,11 +202,13 @@ class Fate(NamedTuple):
     fails: bool = False
     at: int = -1
     what: str = ""
+    trusted: bool = False
 
 
 async def play(pieces: list[bytes], fate: Fate, *, shortcut: bool) -> tuple[list[object], int]:
     """What is written after each piece that comes, and what the world is like at the end; how many were taken."""
-    world = World(shortcut=shortcut, held=fate.held)
+    trusted = Networks(["127.0.0.1"]) if fate.trusted else NO_NETWORKS
+    world = World(shortcut=shortcut, held=fate.held, trusted=trusted)
     seen: list[object] = []
     lost = False
     for number, piece in enumerate(pieces):
@@ -290,6 +296,8 @@ HEADERS = (
     b"Authorization: Bearer x",
     b"Idempotency-Key: k",
     b"X-Anything: y",
+    b"X-Forwarded-For: 192.0.2.7",
+    b"X-Forwarded-For: 192.0.2.8, 127.0.0.1",
     b"X-Long: " + b"y" * 3000,
     b"X-Longer: " + b"y" * 33_000,
     b"X-Folded: a\r\n b",
@@ -365,6 +373,7 @@ fates = st.builds(
     fails=st.sampled_from([False, False, True]),
     at=st.integers(0, 3),
     what=st.sampled_from(["", "", "goes", "stops", "pauses"]),
+    trusted=st.booleans(),
 )
 
 
