@@ -120,9 +120,8 @@ class Connection(HttpToolsProtocol):
         """
         super().__init__(*args, **kwargs)
         self._trusted = trusted
+        """Trusted proxies; once there is a client that is none of them: none."""
         self._peer = peer
-        self._is_trusted = False
-        """Whether the connection is a trusted proxy's."""
         self._limiter = ConnectionLimiter(CONNECTIONS_PER_ADDRESS, OPENING) if limiter is None else limiter
         self._admitted_host: str | None = None
         """What the limiter counts this connection under, while it does."""
@@ -155,7 +154,8 @@ class Connection(HttpToolsProtocol):
         if self._peer is not None:
             self.client = self._peer
         host = self.client[0] if self.client else ""
-        self._is_trusted = host in self._trusted
+        if host not in self._trusted:
+            self._trusted = NO_NETWORKS
         if self._limiter.admit(host, self.loop.time()) is not None:
             self.refuse(TOO_MANY_CONNECTIONS, "too many come from this address")
             return
@@ -239,7 +239,7 @@ class Connection(HttpToolsProtocol):
             return False
         taken: Any = _Taken(self)
         self.cycle = taken
-        if not shortcut.take(data, self.client, taken.answered):
+        if not shortcut.take(data, self.client, taken.answered, self._trusted):
             self.cycle = before
             return False
         self._received = self._shared = 0
@@ -269,7 +269,7 @@ class Connection(HttpToolsProtocol):
         fault = fault_of(self.headers, self.parser.get_http_version())
         if fault is not None:
             raise _Refused(INVALID_REQUEST, fault)
-        if self._is_trusted:
+        if self._trusted:
             self._look_behind_proxy()
         super().on_headers_complete()
         self._asked = True

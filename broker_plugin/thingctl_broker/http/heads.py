@@ -11,8 +11,20 @@ from thingctl_broker.http.bodies import BODY_MAX
 HEAD_MAX: Final = 2048
 """Bytes of a head that is looked at here, its empty line and all."""
 
-MEANINGLESS: Final = frozenset({b"host", b"user-agent", b"accept", b"accept-encoding", b"accept-language"})
-"""Headers that no answer to a command depends on."""
+MEANINGLESS: Final = frozenset(
+    {
+        b"host",
+        b"user-agent",
+        b"accept",
+        b"accept-encoding",
+        b"accept-language",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-prefix",
+        b"x-forwarded-proto",
+    }
+)
+"""Headers that no answer to a command depends on. What trusted proxies forward tells only who has sent it."""
 
 _NEEDED: Final = frozenset({b"host", b"authorization", b"content-length"})
 _ONE_VALUE: Final = {b"content-type": b"application/json", b"connection": b"keep-alive"}

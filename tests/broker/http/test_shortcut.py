@@ -296,12 +296,17 @@ HEADERS = (
     b"Authorization: Bearer x",
     b"Idempotency-Key: k",
     b"X-Anything: y",
-    b"X-Forwarded-For: 192.0.2.7",
-    b"X-Forwarded-For: 192.0.2.8, 127.0.0.1",
     b"X-Long: " + b"y" * 3000,
     b"X-Longer: " + b"y" * 33_000,
     b"X-Folded: a\r\n b",
     b"no header",
+)
+FORWARDED = (
+    b"X-Forwarded-For: 192.0.2.7",
+    b"x-forwarded-for: 192.0.2.8, 127.0.0.1",
+    b"X-Forwarded-For: 127.0.0.2, unknown",
+    b"X-Forwarded-Proto: https",
+    b"X-Forwarded-Prefix: /thingctl",
 )
 LINES = (
     b"POST /api/v1/commands HTTP/1.1",
@@ -316,13 +321,13 @@ LINES = (
 PLAIN = st.builds(
     lambda body, headers, token: request(body, *headers, token=token),
     st.sampled_from(BODIES[:4]),
-    st.lists(st.sampled_from(HEADERS[:4]), unique=True, max_size=4),
+    st.lists(st.sampled_from(HEADERS[:4] + FORWARDED), unique=True, max_size=4),
     st.sampled_from(["sender", "sender", "admin"]),
 )
 ODD = st.builds(
     lambda body, headers, **others: request(body, *headers, **others),
     st.sampled_from(BODIES),
-    st.lists(st.sampled_from(HEADERS), max_size=2),
+    st.lists(st.sampled_from(HEADERS + FORWARDED), max_size=2),
     token=st.sampled_from(list(TOKENS)),
     line=st.sampled_from([LINES[0], LINES[0], LINES[0], *LINES]),
     length=st.sampled_from([None, None, None, None, 0, 5, 36, 37, 2_000_000]),
@@ -402,6 +407,8 @@ def statuses(written: bytes) -> list[int]:
         (request(token="admin"), True),
         *((request(body), True) for body in BODIES[1:5]),
         (request(TURN_ON, *HEADERS[:4], b"Connection: Keep-Alive"), True),
+        *((request(TURN_ON, header), True) for header in FORWARDED),
+        (request(TURN_ON, *FORWARDED[:2]), False),
         (request(TURN_ON + b" " * (BODY_MAX - len(TURN_ON))), True),
         (request(TURN_ON + b" " * (BODY_MAX + 1 - len(TURN_ON))), False),
         *((request(TURN_ON, header), False) for header in HEADERS[5:] if header != HEADERS[8]),
