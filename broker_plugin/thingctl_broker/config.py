@@ -14,6 +14,7 @@ from thingctl_broker.admission import ServiceSettings
 from thingctl_broker.audit import FILE_MAX
 from thingctl_broker.buckets import Rate
 from thingctl_broker.delivery import QUEUE_MAX, WINDOW
+from thingctl_broker.enrolment import host_of, is_unspecified
 from thingctl_broker.mqtt.cluster.settings import LinkSettings, check_link
 from thingctl_broker.mqtt.limits import FrontLimits
 from thingctl_broker.postgres.settings import StoreSettings, check_url
@@ -51,7 +52,7 @@ class MqttSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whom devices are to trust; goes into their bundles. Empty: the system's authorities."""
     public_url: str = ""
     """Where devices reach the broker, such as ``mqtts://broker.example:8883``; goes into their
-    bundles. Empty: where it listens."""
+    bundles. Empty: a name of the certificate, or the address it listens on (``enrolment``)."""
     proxy_protocol_from: tuple[str, ...] = ()
     """Addresses and networks of proxies: their connections begin with a PROXY header, and the client's
     address is the one in it."""
@@ -221,6 +222,7 @@ def _check_addresses(settings: Settings) -> None:
         http = parse_address(settings.http.bind)
     except (ProtocolError, ValueError) as error:
         raise ConfigurationError(str(error)) from None
+    _check_public_url(settings.mqtt.public_url)
     if settings.link is not None or settings.store is not None:
         _check_cluster(settings.link, settings.store)
     elif settings.open and not is_loopback(mqtt):
@@ -260,6 +262,14 @@ def _is_web_address(text: str) -> bool:
     except ValueError:
         return False
     return bool(url.hostname) and not (url.username or url.password or url.query or url.fragment)
+
+
+def _check_public_url(url: str) -> None:
+    host = host_of(url)
+    if url and (not host or is_unspecified(host) or not url.isprintable()):
+        raise ConfigurationError(
+            f"mqtt: public_url {url!r} is no address of a broker: give mqtt://HOST:PORT or mqtts://HOST:PORT"
+        )
 
 
 def _check_commands(settings: Settings) -> None:

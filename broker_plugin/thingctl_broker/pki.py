@@ -120,6 +120,23 @@ class Authority:
         return Pair(cert.public_bytes(serialization.Encoding.PEM), _pem(key))
 
 
+def names_in(cert: bytes) -> tuple[str, ...]:
+    """For which names a certificate in PEM stands: host names, then addresses; of a chain, its first one.
+
+    Raises ValueError for what is no certificate.
+    """
+    try:
+        names = (
+            x509.load_pem_x509_certificate(cert)
+            .extensions.get_extension_for_class(x509.SubjectAlternativeName)
+            .value
+        )
+    except x509.ExtensionNotFound:
+        return ()
+    hosts = names.get_values_for_type(x509.DNSName)
+    return (*hosts, *map(str, names.get_values_for_type(x509.IPAddress)))
+
+
 def write_new(path: Path, content: bytes) -> None:
     """Write a file that must not be there yet, mode 0600; raises :class:`PkiError`."""
     try:

@@ -53,11 +53,17 @@ class Thing(msgspec.Struct):
     """Since when it is online, or offline; None: it has never been online."""
     client_id: str = ""
     """The MQTT client id it last connected with."""
+    takeovers: int = 0
+    """How often, since the broker started, a client took the session from another connection."""
     announcement: Announcement | None = None
     """What its agent can do, if it said so."""
     definition: Definition = Definition()
     password_hash: str = ""
     """What its password is verified against (argon2); empty: it has none."""
+    previous_hash: str = ""
+    """The same of the password before it, as long as that stays valid; empty: there is none."""
+    previous_until: float | None = None
+    """Until when (Unix seconds) at the latest; None: until the device signs in with the new one."""
     checks: dict[str, tuple[Any, ...]] = {}
     """For each action asked for so far, what its params must meet. Made anew when a schema changes."""
 
@@ -65,6 +71,12 @@ class Thing(msgspec.Struct):
     def enabled(self) -> bool:
         """Whether it may connect, and be sent commands."""
         return self.definition.enabled
+
+    def hashes(self, at: float) -> tuple[str, ...]:
+        """What a password is verified against at that time (Unix seconds): the new one, then the old one."""
+        found = (self.password_hash,) if self.password_hash else ()
+        is_over = self.previous_until is not None and at >= self.previous_until
+        return found if is_over or not self.previous_hash else (*found, self.previous_hash)
 
 
 class ThingType(msgspec.Struct, frozen=True):

@@ -127,9 +127,32 @@ def test_any_text_is_a_url_or_a_config_error(text):
 def test_the_password_may_be_in_a_file(tmp_path):
     (tmp_path / "p").write_text("s3cret\n")
     assert Config(password_file=str(tmp_path / "p")).secret == "s3cret"
+    (tmp_path / "p").write_bytes(b"s3cret\r\n")  # written on Windows
+    assert Config(password_file=str(tmp_path / "p")).secret == "s3cret"
     assert Config(password="direct").secret == "direct"
     with pytest.raises(ConfigError, match="password_file cannot be read"):
         _ = Config(password_file="/no/such").secret
+
+
+@pytest.mark.parametrize(
+    ("settings", "login"),
+    [
+        ({}, ("", "")),
+        ({"password": "p"}, ("t", "p")),
+        ({"password": "p", "username": "u"}, ("u", "p")),
+        ({"username": "u"}, ("u", "")),
+        ({"url": "mqtt://u:p@h"}, ("u", "p")),
+        ({"url": "mqtts://h", "tls": {"cert": "c"}}, ("", "")),
+    ],
+)
+def test_a_password_without_a_user_name_signs_in_as_the_thing(settings, login):
+    assert load(None, {}, thing="t", **settings).login == login
+
+
+@pytest.mark.parametrize("url", ["mqtt://h", "mqtts://h"])
+def test_an_authority_in_the_environment_is_used_where_there_is_tls(url):
+    tls = load(None, {"THINGCTL_CA": "/ca.pem", "THINGCTL_MQTT_URL": url}, thing="t").tls
+    assert tls.ca == ("/ca.pem" if url == "mqtts://h" else "")
 
 
 def test_the_state_directory(monkeypatch, tmp_path):
@@ -143,3 +166,19 @@ def test_the_state_directory(monkeypatch, tmp_path):
 
 def test_settings_are_what_toml_can_say():
     assert msgspec.convert(msgspec.to_builtins(Config()), Config) == Config()
+
+
+def test_relative_paths_become_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "agent.toml").write_text('handlers = ["a.py"]\ntls = {ca = "ca.pem"}\nurl = "mqtts://b"')
+    config = load("agent.toml", {}, thing="t", password_file="pw", state_dir="s")
+    monkeypatch.chdir("/")
+    found = (*config.handlers, config.tls.ca, config.password_file, config.state_dir)
+    assert found == tuple(str(tmp_path / name) for name in ("a.py", "ca.pem", "pw", "s"))
+    assert config.tls.cert == ""
+
+
+@pytest.mark.parametrize("grace", [-1, 601])
+def test_a_stop_grace_out_of_bounds_is_refused(grace):
+    with pytest.raises(ConfigError, match="stop_grace is 0 to 600"):
+        load(None, {}, thing="t", stop_grace=grace)

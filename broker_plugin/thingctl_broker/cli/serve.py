@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path  # noqa: TC003 typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from thingctl_broker.paths import ADMIN_TOKEN_FILE
+from thingctl_protocol.log_stream import print_safely
 
 if TYPE_CHECKING:
     from thingctl_broker.application import Application
@@ -21,6 +26,14 @@ def serve(  # noqa: PLR0917 typer's options
     ] = None,
     http: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Where operators connect (127.0.0.1:8080).")
+    ] = None,
+    public_url: Annotated[
+        str | None,
+        typer.Option(
+            "--public-url",
+            metavar="URL",
+            help="Where devices reach the broker, such as mqtts://broker.example:8883; goes into bundles.",
+        ),
     ] = None,
     open_: Annotated[
         bool | None,
@@ -54,6 +67,8 @@ def serve(  # noqa: PLR0917 typer's options
     debug: Annotated[bool, typer.Option(help="Log everything.")] = False,
 ) -> None:
     """Run the broker: MQTT for devices, HTTP for operators. With --link, be a worker of an MQTT cluster."""
+    from msgspec.structs import replace  # noqa: PLC0415 the client commands must start fast
+
     from thingctl_broker.config import ConfigurationError, Settings, check, read_settings  # noqa: PLC0415
     from thingctl_broker.logs import configure_logs  # noqa: PLC0415
     from thingctl_broker.serving import run  # noqa: PLC0415
@@ -65,12 +80,15 @@ def serve(  # noqa: PLR0917 typer's options
             settings = _with_options(
                 settings, data_dir=data_dir, mqtt=mqtt, http=http, open_=open_, in_memory=in_memory
             )
+            if public_url is not None:
+                settings = replace(settings, mqtt=replace(settings.mqtt, public_url=public_url))
             settings = _with_cluster(settings, link, store, worker)
             return _with_tls(settings, tls_dir, insecure_bind)
 
         run(read_settings(config, adjust) if config is not None else check(adjust(Settings())), _tell)
     except ConfigurationError as error:
-        typer.echo(f"thingctl: {error}", err=True)
+        with contextlib.suppress(OSError):
+            typer.echo(f"thingctl: {error}", err=True)
         raise typer.Exit(2) from None
 
 
@@ -138,8 +156,17 @@ def _tell(application: Application | Worker) -> None:
         lines.append("open   devices need no credentials; a thing's name is its user name or client id")
     else:
         lines.append("closed devices need credentials: thingctl things add NAME")
+    fault = application.enrolment.fault
+    lines.append(f"bundle none: {fault}" if fault else f"bundle {application.enrolment.url}")
     lines.append(f"data   {application.data_dir}")
+    lines.append(f"console {application.http_url}/   (thingctl console makes a link that signs in)")
     token = application.tokens.new_admin_token
     if token is not None:
-        lines.append(f"token  {token}   (the admin token: shown this once)")
-    typer.echo("\n".join(lines))
+        lines.append(_token_line(token, application.data_dir))
+    print_safely("\n".join(lines))  # the broker serves all the same; the token is in its file, too
+
+
+def _token_line(token: str, data_dir: object) -> str:
+    if "JOURNAL_STREAM" in os.environ and data_dir is not None:
+        return f"token  {data_dir}/{ADMIN_TOKEN_FILE}   (a file: the journal has other readers)"
+    return f"token  {token}   (the admin token: shown this once)"

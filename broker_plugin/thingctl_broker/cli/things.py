@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from thingctl_broker.cli import output
+from thingctl_broker.cli import completion, output
+from thingctl_broker.cli.bundles import STDOUT, bundle_file, print_bundle
+from thingctl_broker.cli.collection import (
+    Collection,
+    Name,
+    add_list,
+    add_remove,
+    add_show,
+    names_a_command,
+)
 from thingctl_broker.cli.exits import Exit, Failure
 from thingctl_broker.cli.settings import DEFAULT_URL, AsJson, Token, Url, connect
 from thingctl_broker.cli.tls import thing_pair
@@ -19,27 +27,39 @@ from thingctl_broker.cli.tls import thing_pair
 if TYPE_CHECKING:
     from thingctl_broker.cli.client import Json
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The thing's name.")]
-Type = Annotated[str | None, typer.Option("--type", metavar="TYPE", help="Its thing type.")]
+Type = Annotated[
+    str | None,
+    typer.Option("--type", metavar="TYPE", help="Its thing type.", autocompletion=completion.thing_types),
+]
 Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="TAG", help="A tag of it; may be repeated.")]
 Description = Annotated[str | None, typer.Option("--description", metavar="TEXT", help="What it is.")]
 
-BundleFile = Annotated[
+Bundle = Annotated[
     Path | None,
-    typer.Option("--bundle", metavar="FILE", help="Write what its device needs into this new file."),
+    typer.Option(
+        "--bundle", metavar="FILE", help="Write what its device needs into this new file; - prints it."
+    ),
 ]
+Force = Annotated[bool, typer.Option("--force", help="With --bundle: replace a file that exists.")]
+
+OLD_VALID: Final = re.compile(r"(\d{1,9})([smhd]?)")
+UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 app = typer.Typer(help="List, add, change and remove things.", no_args_is_help=False)
 
 
-@app.callback(invoke_without_command=True)
 def list_(
     context: typer.Context,
     *,
     tag: Annotated[
         list[str] | None, typer.Option("--tag", metavar="TAG", help="Only with this tag; may be repeated.")
     ] = None,
-    type_: Annotated[str, typer.Option("--type", metavar="TYPE", help="Only of this thing type.")] = "",
+    type_: Annotated[
+        str,
+        typer.Option(
+            "--type", metavar="TYPE", help="Only of this thing type.", autocompletion=completion.thing_types
+        ),
+    ] = "",
     online: Annotated[
         bool | None, typer.Option("--online/--offline", help="Only those that are, or are not, connected.")
     ] = None,
@@ -47,8 +67,8 @@ def list_(
     url: Url = DEFAULT_URL,
     token: Token = "",
 ) -> None:
-    """List the things that the broker knows; or what the command says."""
-    if context.invoked_subcommand is not None:
+    """List the things that the broker knows."""
+    if names_a_command(context):
         return
     filters: dict[str, str | list[str]] = {}
     if tag:
@@ -57,16 +77,10 @@ def list_(
         filters["type"] = type_
     if online is not None:
         filters["online"] = "true" if online else "false"
-    with connect(url, token) as client:
-        found = list(client.things(filters))
-    if as_json:
-        output.print_json(found)
-    elif not found:
-        print("no such things" if filters else "no things: thingctl things add NAME", file=sys.stderr)
-    else:
-        output.print_table(
-            ("THING", "ONLINE", "LAST SEEN", "TYPE", "TAGS", "ACTIONS"), [_row(thing) for thing in found]
-        )
+    _THINGS.print_all(url, token, filters, as_json=as_json)
+
+
+add_list(app, list_)
 
 
 @app.command()
@@ -76,7 +90,8 @@ def add(
     type_: Type = None,
     tag: Tags = None,
     description: Description = None,
-    bundle: BundleFile = None,
+    bundle: Bundle = None,
+    force: Force = False,
     certificate: Annotated[
         Path | None,
         typer.Option(
@@ -93,28 +108,16 @@ def add(
     if certificate is not None and bundle is None:
         raise Failure(Exit.USAGE, "--certificate goes into a bundle: give --bundle FILE, too")
     pair = None if certificate is None else thing_pair(certificate, name)
-    body = {"name": name} | _definition(type_, tag, description)
-    with connect(url, token) as client:
-        thing = client.request("POST", "/things", body=json.dumps(body))
+    body = {"name": name, "withPassword": pair is None, "requireBundle": bundle is not None}
+    with bundle_file(bundle, force=force) as file, connect(url, token) as client:
+        thing = client.request(
+            "POST", "/things", body=json.dumps(body | _definition(type_, tag, description))
+        )
         if pair is not None:
-            client.request("DELETE", f"{_path(name)}/password")
-            for field in ("username", "password"):
-                thing["bundle"].pop(field, None)
             thing["bundle"] |= {"cert": pair.cert.decode(), "key": pair.key.decode()}
-    if bundle is not None:
-        _write_bundle(bundle, thing)
+        if file is not None:
+            file.write(thing)
     _print_credentials(thing, as_json=as_json, bundle=bundle)
-
-
-@app.command()
-def show(name: Name, *, as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = "") -> None:
-    """Show one thing with all that is known about it."""
-    with connect(url, token) as client:
-        thing = client.request("GET", _path(name))
-    if as_json:
-        output.print_json(thing)
-    else:
-        _print_thing(thing)
 
 
 @app.command("set")
@@ -140,34 +143,45 @@ def set_(
         patch["enabled"] = enabled
     with connect(url, token) as client:
         thing = client.request("PATCH", _path(name), body=json.dumps(patch))
-    if as_json:
-        output.print_json(thing)
-    else:
-        _print_thing(thing)
-
-
-@app.command()
-def remove(name: Name, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
-    """Forget a thing: its connection ends, what waits for it is withdrawn."""
-    with connect(url, token) as client:
-        client.request("DELETE", _path(name))
+    _THINGS.print_one(thing, as_json=as_json)
 
 
 @app.command()
 def password(
     name: Name,
     *,
-    bundle: BundleFile = None,
+    bundle: Bundle = None,
+    force: Force = False,
+    old_valid_for: Annotated[
+        str | None,
+        typer.Option(
+            "--old-valid-for",
+            metavar="TIME",
+            help="How long the old password stays valid at most, such as 7d, 12h or 90s; 0: it ends now, "
+            "for a password that leaked.",
+        ),
+    ] = None,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     token: Token = "",
 ) -> None:
-    """Give a thing a new password and show it, this once; the old one ends at once."""
-    with connect(url, token) as client:
-        thing = client.request("POST", f"{_path(name)}/password", body="{}")
-    if bundle is not None:
-        _write_bundle(bundle, thing)
+    """Give a thing a new password and show it, this once.
+
+    The old password stays valid until the thing has signed in with the new one.
+    """
+    body = {"oldValidFor": _seconds(old_valid_for), "requireBundle": bundle is not None}
+    with bundle_file(bundle, force=force) as file, connect(url, token) as client:
+        thing = client.request("POST", f"{_path(name)}/password", body=json.dumps(body))
+        if file is not None:
+            file.write(thing)
     _print_credentials(thing, as_json=as_json, bundle=bundle)
+
+
+def _seconds(text: str | None) -> int | None:
+    found = None if text is None else OLD_VALID.fullmatch(text)
+    if text is not None and found is None:
+        raise Failure(Exit.USAGE, f"--old-valid-for takes a time such as 7d, 12h, 90s or 0, not {text!r}")
+    return None if found is None else int(found[1]) * UNITS[found[2]]
 
 
 def _definition(type_: str | None, tags: list[str] | None, description: str | None) -> dict[str, Any]:
@@ -176,7 +190,7 @@ def _definition(type_: str | None, tags: list[str] | None, description: str | No
 
 
 def _path(name: str) -> str:
-    return f"/things/{quote(name, safe='')}"
+    return _THINGS.location(name)
 
 
 def _row(thing: Json) -> tuple[str, ...]:
@@ -191,30 +205,26 @@ def _row(thing: Json) -> tuple[str, ...]:
     )
 
 
-def _write_bundle(path: Path, thing: Json) -> None:
-    """Write the bundle, for its owner's eyes alone; nothing that is there is overwritten."""
-    try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(thing.get("bundle"), file, indent=2)
-            file.write("\n")
-    except OSError as error:
-        raise Failure(
-            Exit.USAGE,
-            f"{path} cannot be written: {error.strerror}; thingctl things password {thing.get('name')} "
-            "--bundle FILE makes another one",
-        ) from None
-
-
 def _print_credentials(thing: Json, *, as_json: bool, bundle: Path | None) -> None:
     credentials = thing.get("credentials") or {}
-    if bundle is not None and not as_json:
-        print(f"{output.clean(thing.get('name'))}: on its device: thingctl-agent install --bundle {bundle}")
-        return
-    if as_json:
+    name = output.clean(thing.get("name"))
+    if bundle == STDOUT:
+        print_bundle(thing)
+    elif as_json:
         output.print_json({"name": thing.get("name")} | credentials)
-        return
-    print(f"{output.clean(thing.get('name'))}: shown this once")
-    output.print_fields((field, output.clean(value)) for field, value in credentials.items())
+    elif bundle is not None:
+        print(f"{name}: on its device: thingctl-agent install --bundle {bundle}")
+    else:
+        print(f"{name}: shown this once")
+        output.print_fields((field, output.clean(value)) for field, value in credentials.items())
+    if "oldPassword" in thing and not as_json:
+        print(f"the old password is valid {_old_password(thing)}", file=sys.stderr)
+
+
+def _old_password(thing: Json) -> str:
+    until = thing["oldPassword"].get("validUntil")
+    latest = f", and until {output.precise_time(until)} at the latest" if until else ""
+    return f"until the thing signs in with the new one{latest}"
 
 
 def _print_thing(thing: Json) -> None:
@@ -227,9 +237,11 @@ def _print_thing(thing: Json) -> None:
         ("tags", output.clean(" ".join(map(str, thing.get("tags") or ())))),
         ("about", output.clean(thing.get("description") or "")),
         ("client", output.clean(thing.get("clientId") or "")),
+        ("takeovers", _takeovers(thing.get("takeovers") or 0)),
         ("agent", output.clean(thing.get("agentVersion") or "")),
         ("last seen", output.precise_time(thing["lastSeen"]) if "lastSeen" in thing else "never"),
         ("password", "yes" if thing.get("hasPassword") else "no"),
+        ("old one", f"valid {_old_password(thing)}" if "oldPassword" in thing else ""),
         ("actions", output.clean(", ".join(map(str, thing.get("actions") or ())))),
     ]
     fields += [
@@ -241,3 +253,21 @@ def _print_thing(thing: Json) -> None:
         for fault in thing.get("schemaFaults") or ()
     ]
     output.print_fields((field, value) for field, value in fields if value)
+
+
+def _takeovers(count: int) -> str:
+    """How often another client took the session; empty: never."""
+    return f"{count} since the broker started: is another device using this name?" if count else ""
+
+
+_THINGS = Collection(
+    "thing",
+    "/things",
+    "things",
+    ("THING", "ONLINE", "LAST SEEN", "TYPE", "TAGS", "ACTIONS"),
+    _row,
+    _print_thing,
+    "no things: thingctl things add NAME",
+)
+add_show(app, _THINGS)
+add_remove(app, _THINGS, "remove", "Forget a thing: its connection ends, what waits for it is withdrawn.")

@@ -20,9 +20,11 @@ from thingctl_broker.http.routes_authentication import (
     AuthenticationResult,
 )
 from thingctl_broker.http.routes_commands import COMMANDS
+from thingctl_broker.http.routes_enrolment import ENROLMENT, EnrolmentResource
 from thingctl_broker.http.routes_groups import GROUPS, DryRun, GroupBody, GroupResource
 from thingctl_broker.http.routes_overview import OVERVIEW, OverviewResource
 from thingctl_broker.http.routes_probes import HEALTH, METRICS, READY
+from thingctl_broker.http.routes_sign_in import SIGN_IN, SIGN_IN_CODES, CodeResource, SignInBody
 from thingctl_broker.http.routes_thing_types import THING_TYPES
 from thingctl_broker.http.routes_things import THINGS
 from thingctl_broker.http.routes_tokens import ME, TOKENS, TokenBody, TokenResource
@@ -232,6 +234,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         ),
     ),
     ("POST", AUTHENTICATION): Operation({200: AuthenticationResult}, AuthenticationBody),
+    ("GET", ENROLMENT): Operation({200: EnrolmentResource}),
     ("GET", OVERVIEW): Operation({200: OverviewResource}),
     ("GET", THINGS): Operation({200: ThingPage}, parameters=(_ONLINE, _TAG, _TYPE, _LIMIT, _CURSOR)),
     ("POST", THINGS): Operation({201: ThingResource}, body=NewThingBody),
@@ -251,6 +254,8 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
     ("GET", TOKENS + "/{name}"): Operation({200: TokenResource}),
     ("DELETE", TOKENS + "/{name}"): Operation({204: _GONE}),
     ("POST", TOKENS + "/{name}/renew"): Operation({200: TokenResource}),
+    ("POST", SIGN_IN_CODES): Operation({201: CodeResource}),
+    ("POST", SIGN_IN): Operation({201: TokenResource}, body=SignInBody, authorization="none"),
     ("GET", ME): Operation({200: TokenResource}),
     ("GET", OPENAPI): Operation({200: None}, authorization="none"),
     ("GET", HEALTH): Operation({200: Health}, authorization="none"),
