@@ -66,11 +66,13 @@ def create_app(
     *,
     connections: Callable[[], int] | None = None,
     rate: Rate | None = None,
+    public_url: str = "",
 ) -> Api:
     """Make the API over ``operations``. It runs in the loop that they live in.
 
     ``note`` writes down what is done to tokens. ``connections``: how many MQTT connections
     are open, for ``/metrics``. ``rate``: how often each token may call; None: as often as it likes.
+    ``public_url``: where the API is for its clients; empty: where they say.
     """
     callers = Callers(tokens, rate, operations.counters)
     groups = Groups(operations, rollouts)
@@ -97,7 +99,7 @@ def create_app(
         callers=callers,
         streams=streams,
         probes=probes,
-        dialects=(Navixy(operations, callers), Graph(operations, callers)),
+        dialects=(Navixy(operations, callers), Graph(operations, callers, public_url)),
     )
 
 

@@ -14,7 +14,7 @@ import msgspec
 from thingctl_broker.http.compat import graph, navixy
 from thingctl_broker.http.dry_runs import DryRun
 from thingctl_broker.http.errors import ProblemDetails
-from thingctl_broker.http.queries import LIMIT_DEFAULT, LIMIT_MAX, SORTS, WAIT_MAX
+from thingctl_broker.http.queries import HELD_MAX, LIMIT_DEFAULT, LIMIT_MAX, SORTS, WAIT_MAX
 from thingctl_broker.http.routes_actions import ACTIONS, ActionsResource
 from thingctl_broker.http.routes_authentication import (
     AUTHENTICATION,
@@ -150,7 +150,7 @@ _CURSOR: Final = Parameter("cursor", "the nextCursor of the page before", _text(
 _EXECUTION_CURSOR: Final = _CURSOR._replace(schema={"type": "string", "pattern": f"^{UUID7_PATTERN}$"})
 _WAIT: Final = Parameter(
     "wait",
-    "seconds for which the answer may be held back until the execution has ended",
+    f"seconds for which the answer may be held back until the execution has ended; {HELD_MAX:g} at most are",
     {"type": "number", "exclusiveMinimum": 0, "maximum": WAIT_MAX},
 )
 _KEY: Final = Parameter(

@@ -14,6 +14,7 @@ from thingctl_broker.http.auth import needs, require_command
 from thingctl_broker.http.bodies import checked_post_back, decode_body
 from thingctl_broker.http.dry_runs import dry_run
 from thingctl_broker.http.errors import INVALID_BODY, Problem
+from thingctl_broker.http.links import location
 from thingctl_broker.http.queries import Parameters
 from thingctl_broker.rollouts import RolloutRules, State
 from thingctl_broker.table import Query
@@ -110,11 +111,11 @@ class Groups:
             Route(GROUPS + "/{command_id}/cancel", self.cancel, methods=["POST"]),
         ]
 
-    async def send(self, body: bytes, token: Token, *, validate: bool = False) -> Answer:
+    async def send(self, body: bytes, token: Token, base: bytes, *, validate: bool = False) -> Answer:
         """Accept a command for many things (202), or tell who would get it (200).
 
-        ``validate``: a dry run, as ``dryRun`` in the body. Of things that are not named, those
-        are meant that the token is for.
+        ``base``: the request's path. ``validate``: a dry run, as ``dryRun`` in the body. Of things
+        that are not named, those are meant that the token is for.
         """
         asked = decode_body(group_body_decoder, body)
         things = resolve(asked.targets, self._operations.things)
@@ -141,8 +142,8 @@ class Groups:
             requested_by=token.name,
             post_back_uri=post_back_uri,
         )
-        location = f"{GROUPS}/{rollout.record.command_id}".encode()
-        return Answer(202, await self._told(rollout), ((b"location", location),))
+        link = location(base, f"{GROUPS}/{rollout.record.command_id}")
+        return Answer(202, await self._told(rollout), (link,))
 
     @needs(Scope.COMMANDS_READ)
     async def show(self, request: Request) -> Answer:
