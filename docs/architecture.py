@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape
 
 PICTURE: Final = Path(__file__).with_suffix(".svg")
 WIDTH: Final = 1040
-HEIGHT: Final = 640
+HEIGHT: Final = 620
 LINE: Final = 15
 """Pixels from one line of text to the next."""
 
