@@ -60,7 +60,7 @@ class Box(NamedTuple):
 COLUMNS: Final = (20, 225, 430, 635, 840)
 
 REQUEST: Final = (
-    Box("caller", ("POST /api/v1/commands", "(curl, thingctl, console)"), COLUMNS[0], 64),
+    Box("caller", ("POST /api/v1/commands", "(curl, cli, console)"), COLUMNS[0], 64),
     Box("http", ("reads the request;", "security checks token", "and rate"), COLUMNS[1], 64),
     Box(
         "commands",

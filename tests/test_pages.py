@@ -1,0 +1,142 @@
+"""The documentation holds together: links, anchors, blocks, pictures."""
+
+import importlib.util
+import re
+
+import pytest
+
+from support.pages import (
+    COMMANDS,
+    ROOT,
+    Block,
+    Directive,
+    PageError,
+    anchors_of,
+    blocks_of,
+    directive_of,
+    filled_in,
+    indented_blocks,
+    links_of,
+    pages,
+)
+
+TYPED = ("README.md", "docs/getting-started.md", "docs/agent.md", "docs/operations.md", "docs/console.md")
+"""Pages whose blocks tests/system/test_documentation.py types."""
+
+ALL = [str(path.relative_to(ROOT)) for path in pages()]
+
+
+def typed_pages():
+    return [ROOT / name for name in TYPED]
+
+
+# Links.
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_link_of_a_page_leads_somewhere(name):
+    page = ROOT / name
+    lost = []
+    for line, target in links_of(page):
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        there = (page.parent / file).resolve() if file else page
+        if not there.exists() or (anchor and anchor not in anchors_of(there)):
+            lost.append(f"{name}:{line}: {target}")
+    assert lost == []
+
+
+def test_the_readme_leads_to_every_page():
+    linked = {target.partition("#")[0] for _, target in links_of(ROOT / "README.md")}
+    there = {name for name in ALL if re.fullmatch(r"docs/[^/]+\.md", name)}
+    assert there - linked == set()
+
+
+def test_anchors_are_made_as_github_makes_them(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# What *is* `kept`, and when?\n## [A](b.md) link\n## Same\n## Same\n```\n# no\n```\n")
+    assert anchors_of(page) == {"what-is-kept-and-when", "a-link", "same", "same-1"}
+
+
+# Blocks.
+
+
+@pytest.mark.parametrize("name", TYPED)
+def test_every_block_of_commands_is_run_or_says_why_not(name):
+    for block in blocks_of(ROOT / name):
+        assert block.language, f"{block.place}: which language?"
+        if block.language in COMMANDS:
+            filled_in(block, directive_of(block))
+
+
+@pytest.mark.parametrize("name", TYPED)
+def test_code_is_fenced_so_that_a_comment_can_say_what_to_do_with_it(name):
+    assert indented_blocks(ROOT / name) == []
+
+
+def test_a_block_without_a_directive_is_a_fault(tmp_path):
+    with pytest.raises(PageError, match=r"page:3: say before the block"):
+        directive_of(Block("page", 3, "sh", "true\n", ""))
+    with pytest.raises(PageError, match=r"page:3: say before the block"):
+        directive_of(Block("page", 3, "sh", "true\n", "not run:"))
+    with pytest.raises(PageError, match="'sleeps: 3' is none of"):
+        directive_of(Block("page", 3, "sh", "true\n", "run: op; sleeps: 3"))
+
+
+def test_a_directive_says_who_types_what_and_what_comes_of_it():
+    comment = 'run: pi; until: "connected"; prints: "a b"; prints: "c"; in place of: "tctl_…" : "$T"; file: a.py'
+    block = Block("page", 3, "sh", "x tctl_… y\n", comment)
+    directive = directive_of(block)
+    assert directive == Directive(
+        "pi", "", "connected", prints=("a b", "c"), placeholders=(("tctl_…", "$T"),), file="a.py"
+    )
+    assert filled_in(block, directive) == "x $T y\n"
+    with pytest.raises(PageError, match="there is no"):
+        filled_in(block._replace(text="x\n"), directive)
+
+
+def test_blocks_are_found_where_they_stand(tmp_path, monkeypatch):
+    monkeypatch.setattr("support.pages.ROOT", tmp_path)
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- run: op -->\n```sh\nls\n```\n- b\n\n  ```text\n  c\n  ```\n\n    d\n    e\n")
+    assert blocks_of(page) == [
+        Block("page.md", 4, "sh", "ls\n", "run: op"),
+        Block("page.md", 9, "text", "c\n", ""),
+    ]
+    assert indented_blocks(page) == [12]
+    page.write_text("```sh\nls\n")
+    with pytest.raises(PageError, match=r"page\.md:1: this block does not end"):
+        blocks_of(page)
+
+
+# Pictures.
+
+
+def architecture():
+    spec = importlib.util.spec_from_file_location("architecture", ROOT / "docs" / "architecture.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_picture_of_the_architecture_is_what_its_source_draws():
+    source = architecture()
+    assert source.PICTURE.read_text(encoding="utf-8") == source.draw(), "run: python docs/architecture.py"
+
+
+def test_the_texts_of_the_picture_fit_into_its_boxes():
+    source = architecture()
+    for box in source.BOXES:
+        assert all(len(line) * source.CHARACTER <= box.width - 20 for line in box.lines), box
+        assert 20 + source.LINE * len(box.lines) < box.height, box
+        assert box.left + box.width <= source.WIDTH, box
+        assert box.top + box.height <= source.HEIGHT, box
+
+
+def test_the_picture_names_rooms_that_the_page_explains():
+    source = architecture()
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rooms = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    drawn = {box.title for box in source.BOXES} - source.OUTSIDE
+    assert drawn - rooms == set()
