@@ -1,9 +1,14 @@
 """The documentation holds together: links, anchors, blocks, pictures."""
 
+import _ssl
+import ast
+import functools
 import importlib.util
 import re
+from pathlib import Path
 
 import pytest
+from paho.mqtt import reasoncodes
 
 from support.pages import (
     COMMANDS,
@@ -22,6 +27,10 @@ from support.pages import (
 
 TYPED = ("README.md", "docs/getting-started.md", "docs/agent.md", "docs/operations.md", "docs/console.md")
 """Pages whose blocks tests/system/test_documentation.py types."""
+
+SOURCES = ("shared", "broker_plugin", "device_agent")
+OBVIOUS = {"CANCELED", "INVALID_REQUEST", "EXIT_STATUS", "CANNOT_RUN", "REJECTED", "FAILED"}
+"""Words beside reason codes in docs/agent.md, and codes that say all there is to say."""
 
 ALL = [str(path.relative_to(ROOT)) for path in pages()]
 
@@ -85,7 +94,9 @@ def test_a_block_without_a_directive_is_a_fault(tmp_path):
 
 
 def test_a_directive_says_who_types_what_and_what_comes_of_it():
-    comment = 'run: pi; until: "connected"; prints: "a b"; prints: "c"; in place of: "tctl_…" : "$T"; file: a.py'
+    comment = (
+        'run: pi; until: "connected"; prints: "a b"; prints: "c"; in place of: "tctl_…" : "$T"; file: a.py'
+    )
     block = Block("page", 3, "sh", "x tctl_… y\n", comment)
     directive = directive_of(block)
     assert directive == Directive(
@@ -140,3 +151,54 @@ def test_the_picture_names_rooms_that_the_page_explains():
     rooms = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
     drawn = {box.title for box in source.BOXES} - source.OUTSIDE
     assert drawn - rooms == set()
+
+
+# Troubleshooting.
+
+TROUBLESHOOTING = ROOT / "docs" / "troubleshooting.md"
+
+
+def templates(tree):
+    """Every text in a Python source, with … for what is filled in."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+@functools.cache
+def texts_of_the_programs():
+    sources = [path for name in SOURCES for path in (ROOT / name).rglob("*.py")]
+    said = [text for path in sources for text in templates(ast.parse(path.read_text(encoding="utf-8")))]
+    said += [path.read_text(encoding="utf-8") for path in (ROOT / "broker_plugin").rglob("*.js")]
+    said += [Path(reasoncodes.__file__).read_text(encoding="utf-8"), " ".join(_ssl.err_names_to_codes)]
+    return said
+
+
+def quoted():
+    """The texts of the tables' first columns, each with its line."""
+    for number, line in enumerate(TROUBLESHOOTING.read_text(encoding="utf-8").splitlines(), 1):
+        first = line.split(" | ")[0] if line.startswith("| ") else ""
+        yield from ((number, text) for text in re.findall(r"`([^`]+)`", first))
+
+
+@pytest.mark.parametrize(("line", "text"), list(quoted()))
+def test_each_text_that_the_page_explains_is_one_that_a_program_says(line, text):
+    if text.startswith(("thingctl", "journalctl")):
+        return  # a command
+    wanted = re.compile(".*".join(re.escape(part) for part in text.split("…")), re.DOTALL)
+    assert any(wanted.search(said) for said in texts_of_the_programs()), f"troubleshooting.md:{line}"
+
+
+def test_the_page_explains_every_reason_code_of_the_agent_and_the_broker():
+    page = TROUBLESHOOTING.read_text(encoding="utf-8")
+    agent = ROOT / "docs" / "agent.md"
+    codes = set(
+        re.findall(
+            r"`([A-Z][A-Z_]+)`",
+            agent.read_text(encoding="utf-8").split("| reason code |")[1].split("\n\n")[0],
+        )
+    )
+    codes |= {"NOT_DELIVERED", "NOT_ACKNOWLEDGED", "NO_RESPONSE", "NO_VERDICT"}
+    assert {code for code in codes if f"`{code}`" not in page} - OBVIOUS == set()

@@ -60,7 +60,9 @@ def start(unit: str) -> None:
     for kind, base in DIRECTORIES.items():
         for name in found.get(f"{kind}Directory", []):
             path = Path(base, name)
-            path.mkdir(mode=int(found.get(f"{kind}DirectoryMode", ["0755"])[-1], 8), parents=True, exist_ok=True)
+            path.mkdir(
+                mode=int(found.get(f"{kind}DirectoryMode", ["0755"])[-1], 8), parents=True, exist_ok=True
+            )
             os.chown(path, user.pw_uid, user.pw_gid)
             environment[f"{kind.upper()}_DIRECTORY"] = str(path)
     for line in found.get("Environment", []):
