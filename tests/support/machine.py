@@ -1,6 +1,6 @@
 """A machine of a test's own, made of Linux namespaces: what is installed in it is gone with it.
 
-It has this machine's /usr, and /etc as a copy; /opt, /home, /var/lib, /usr/local, /run and /tmp are empty and
+It has this machine's /usr, and /etc as a copy; /opt, /home, /root, /var/lib, /usr/local, /run and /tmp are empty and
 its own. So are its network (two addresses of a LAN, on one interface), its processes, its users, and its
 package index: a folder of wheels. ``systemctl`` is support/systemctl.py. Everything ends with :meth:`close`.
 """
@@ -23,8 +23,8 @@ from support.waits import soon
 PYTHON = "/usr/bin/python3"
 NEEDED = {"unshare": "util-linux", "nsenter": "util-linux", "setpriv": "util-linux", "useradd": "passwd"}
 NEEDED |= {"sudo": "sudo", "ip": "iproute2", "curl": "curl"}
-OWN = ("etc", "opt", "home", "srv", "usr/local", "var/lib", "run", "tmp")
-HOSTS = {"broker.lan broker": "192.168.77.10", "pi.lan": "192.168.77.11"}
+OWN = ("etc", "opt", "home", "root", "srv", "usr/local", "var/lib", "run", "tmp")
+HOSTS = {"broker": "192.168.77.10", "pi": "192.168.77.11"}
 
 _FIRST_PROCESS = """
 import os, time
@@ -87,6 +87,8 @@ class Machine:
 
     def _write_settings(self) -> None:
         etc, local = self.files / "etc", self.files / "usr" / "local" / "bin"
+        shutil.rmtree(etc / "xdg" / "pip", ignore_errors=True)
+        (etc / "environment").write_text("")
         (etc / "pip.conf").write_text("[global]\nno-index = true\nfind-links = /srv/wheels\n")
         (etc / "hosts").write_text(
             "127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for name, address in HOSTS.items())

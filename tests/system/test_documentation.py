@@ -115,7 +115,7 @@ MOST_COMMANDS = 8
 
 def commands_of(block: Block) -> list[str]:
     """The commands of a block: one a line or a part of a line that && or ; ends."""
-    lines = re.sub(r"\\\n\s*", " ", block.text).splitlines()
+    lines = re.sub(r" *\\\n *", " ", block.text).splitlines()
     parts = [part for line in lines for part in re.split(r"&&|;", re.sub(r"(^|\s)#.*", "", line))]
     return [part.strip() for part in parts if part.strip()]
 
