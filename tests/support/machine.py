@@ -22,7 +22,7 @@ from support.waits import soon
 
 PYTHON = "/usr/bin/python3"
 NEEDED = {"unshare": "util-linux", "nsenter": "util-linux", "setpriv": "util-linux", "useradd": "passwd"}
-NEEDED |= {"sudo": "sudo", "ip": "iproute2", "curl": "curl"}
+NEEDED |= {"sudo": "sudo", "ip": "iproute2", "curl": "curl", "mosquitto_sub": "mosquitto-clients"}
 OWN = ("etc", "opt", "home", "root", "srv", "usr/local", "var/lib", "run", "tmp")
 HOSTS = {"broker": "192.168.77.10", "pi": "192.168.77.11"}
 
