@@ -39,7 +39,7 @@ _SETUP = """
 set -eu
 mount -t proc proc /proc
 for folder in $OWN; do mount --bind "$FILES/$folder" "/$folder"; done
-mkdir -p /usr/local/bin /run/lock
+mkdir -p /usr/local/bin /run/lock /run/systemd/system
 chmod 1777 /tmp
 ip link set lo up
 for address in $ADDRESSES; do ip address add "$address/24" dev lo; done
@@ -62,7 +62,8 @@ class Machine:
 
     def __init__(self, files: Path, wheels: Path) -> None:
         self.files = files
-        self._background: list[subprocess.Popen[bytes]] = []
+        self._background: list[tuple[str, subprocess.Popen[bytes]]] = []
+        self._begun = 0
         for folder in OWN:
             (files / folder).mkdir(parents=True, mode=0o755)
         shutil.copytree("/etc", files / "etc", symlinks=True, dirs_exist_ok=True)
@@ -129,26 +130,28 @@ class Machine:
 
     def begin(self, user: str, text: str, until: str, seconds: float = 60.0) -> Said:
         """Type a block that does not end; it goes on when it has said ``until``. The code is 0 if it did."""
-        log = self.files / f"background-{len(self._background)}"
+        self._begun += 1
+        log = self.files / f"background-{self._begun}"
         with log.open("wb") as output:
             shell = self._shell(user, text, output)
-        self._background.append(shell)
+        self._background.append((user, shell))
         with contextlib.suppress(AssertionError):
             soon(lambda: until in log.read_text(errors="replace") or shell.poll() is not None, seconds)
         said = log.read_text(errors="replace")
         return Said(0 if until in said else shell.poll() or -1, said)
 
-    def end_background(self) -> None:
-        """End what was begun, as Ctrl-C does."""
-        for shell in self._background:
+    def interrupt(self, user: str = "") -> None:
+        """End what a user (or all of them) has begun, as Ctrl-C does."""
+        ending = [(who, shell) for who, shell in self._background if user in {"", who}]
+        self._background = [begun for begun in self._background if begun not in ending]
+        for _, shell in ending:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(shell.pid, signal.SIGINT)
-        for shell in self._background:
+        for _, shell in ending:
             try:
                 shell.wait(15)
             except subprocess.TimeoutExpired:
                 os.killpg(shell.pid, signal.SIGKILL)
-        self._background.clear()
 
     def forget(self) -> None:
         """Let the next block of each user begin in a new shell."""
@@ -157,14 +160,14 @@ class Machine:
 
     def close(self) -> None:
         """End all of it."""
-        self.end_background()
+        self.interrupt()
         self._first.kill()
         self._first.wait()
 
     def _shell(self, user: str, text: str, output: object = subprocess.PIPE) -> subprocess.Popen[bytes]:
         memory = f"/home/{user}/.typed"
         script = f"cd; [ ! -e {memory} ] || . {memory}\n{text}\n"
-        script += f"{{ export -p; printf 'cd %q\\n' \"$PWD\"; }} > {memory}\n"
+        script += f"{{ export -p; declare -f; printf 'cd %q\\n' \"$PWD\"; }} > {memory}\n"
         environment = {"HOME": f"/home/{user}", "USER": user, "PATH": "/usr/local/bin:/usr/bin:/bin"}
         environment |= {"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
         return subprocess.Popen(

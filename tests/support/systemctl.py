@@ -1,16 +1,18 @@
 #!/usr/bin/python3
 """Stands for systemctl where no systemd has booted: it starts what a unit's ExecStart says, as the unit's user.
 
-The unit's directories are made as systemd makes them. Not done: the sandbox, the watchdog, restarts,
-and READY=1 (a unit of Type=notify counts as started when its process lives).
+The unit's directories are made as systemd makes them, and a unit of Type=notify has started when it says
+READY=1. Not done: the sandbox, the watchdog, restarts after a crash.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,19 +24,21 @@ DIRECTORIES = {"State": "/var/lib", "Runtime": "/run", "Logs": "/var/log", "Cach
 
 
 def main(words: list[str]) -> int:
-    STATE.mkdir(exist_ok=True)
-    with (STATE / "calls").open("a") as calls:
-        print(*words, file=calls)
     verb, *units = [word for word in words if not word.startswith("-")]
     units = [unit if "." in unit else f"{unit}.service" for unit in units]
+    if verb not in {"is-active", "status"}:
+        STATE.mkdir(exist_ok=True)
+        with (STATE / "calls").open("a") as calls:
+            print(*words, file=calls)
     for unit in units:
         if not (UNITS / unit).exists() and verb != "is-active":
             print(f"Failed to {verb} {unit}: Unit {unit} not found.", file=sys.stderr)
             return 5
         if verb in {"stop", "restart"} or (verb == "disable" and "--now" in words):
             stop(unit)
-        if verb in {"start", "restart"} or (verb == "enable" and "--now" in words):
-            start(unit)
+        if (verb in {"start", "restart"} or (verb == "enable" and "--now" in words)) and not start(unit):
+            print(f"Job for {unit} failed.", file=sys.stderr)
+            return 1
         if verb in {"is-active", "status"}:
             active = runs(unit)
             print("active" if active else "inactive")
@@ -51,9 +55,9 @@ def settings(unit: str) -> dict[str, list[str]]:
     return found
 
 
-def start(unit: str) -> None:
+def start(unit: str) -> bool:
     if runs(unit):
-        return
+        return True
     found = settings(unit)
     user = pwd.getpwnam(found.get("User", ["root"])[-1])
     environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "INVOCATION_ID": "0" * 32}
@@ -67,6 +71,12 @@ def start(unit: str) -> None:
             environment[f"{kind.upper()}_DIRECTORY"] = str(path)
     for line in found.get("Environment", []):
         environment |= dict(word.split("=", 1) for word in shlex.split(line))
+    ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    if found.get("Type") == ["notify"]:
+        environment["NOTIFY_SOCKET"] = str(STATE / f"{unit}.notify")
+        Path(environment["NOTIFY_SOCKET"]).unlink(missing_ok=True)
+        ready.bind(environment["NOTIFY_SOCKET"])
+        Path(environment["NOTIFY_SOCKET"]).chmod(0o666)
     groups = os.getgrouplist(user.pw_name, user.pw_gid)
     with (STATE / f"{unit}.log").open("ab") as log:
         process = subprocess.Popen(
@@ -83,6 +93,18 @@ def start(unit: str) -> None:
             start_new_session=True,
         )
     (STATE / f"{unit}.pid").write_text(str(process.pid))
+    return "NOTIFY_SOCKET" not in environment or has_said(b"READY=1", ready, unit)
+
+
+def has_said(word: bytes, from_: socket.socket, unit: str) -> bool:
+    """Whether the unit says the word before it ends, within a minute."""
+    from_.settimeout(0.1)
+    end = time.monotonic() + 60
+    while runs(unit) and time.monotonic() < end:
+        with contextlib.suppress(TimeoutError):
+            if word in from_.recv(4096).split(b"\n"):
+                return True
+    return False
 
 
 def process_of(unit: str) -> int:

@@ -74,6 +74,7 @@ def check_out(machine: Machine) -> None:
 
 def typed(machine: Machine, block: Block, directive: Directive) -> Said:
     text = filled_in(block, directive)
+    machine.interrupt(directive.user)  # who types again has ended what ran in the foreground
     if directive.file:
         return machine.type(directive.user, f"cat > {directive.file} <<'END OF FILE'\n{text}END OF FILE")
     if directive.until:
@@ -93,7 +94,7 @@ def faults_of(machine: Machine, page: str) -> list[str]:
         missing = [text for text in directive.prints if not re.search(pattern(text), said.text)]
         if said.code or missing:
             faults.append(f"{block.place}: exit code {said.code}, without {missing}\n{block.text}{said.text}")
-    machine.end_background()
+    machine.interrupt()
     machine.forget()
     return faults
 
