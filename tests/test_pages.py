@@ -24,6 +24,8 @@ from support.pages import (
     links_of,
     pages,
 )
+from thingctl_agent.config import load
+from thingctl_broker.config import read_settings
 
 TYPED = ("README.md", "docs/getting-started.md", "docs/agent.md", "docs/operations.md", "docs/console.md")
 """Pages whose blocks tests/system/test_documentation.py types."""
@@ -119,6 +121,23 @@ def test_blocks_are_found_where_they_stand(tmp_path, monkeypatch):
     page.write_text("```sh\nls\n")
     with pytest.raises(PageError, match=r"page\.md:1: this block does not end"):
         blocks_of(page)
+
+
+SETTINGS = {"broker": ("", read_settings), "agent": ('thing = "any"\n', lambda path: load(str(path), {}))}
+
+
+@pytest.mark.parametrize("name", [*TYPED, "docs/http-api.md"])
+def test_every_block_of_settings_is_taken_by_whose_settings_they_are(name, tmp_path):
+    for block in blocks_of(ROOT / name):
+        if block.language == "toml":
+            whose = block.comment.removeprefix("settings: ")
+            assert whose in SETTINGS, (
+                f"{block.place}: say before the block <!-- settings: broker --> or agent"
+            )
+            before, read = SETTINGS[whose]
+            file = tmp_path / "settings.toml"
+            file.write_text(before + block.text, encoding="utf-8")
+            read(file)
 
 
 # Pictures.
