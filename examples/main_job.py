@@ -39,7 +39,7 @@ def main() -> int:
                 sys.executable,
                 EXAMPLES / "thermostat.py",
                 THINGCTL_THING=THING,
-                THINGCTL_URL=told["mqtt"],
+                THINGCTL_MQTT_URL=told["mqtt"],
                 THINGCTL_STATE_DIR=f"{directory}/device",
             )
             wait_until_online(told, [broker, device])

@@ -31,7 +31,7 @@ from thingctl_broker.mqtt.front import Front
 from thingctl_broker.mqtt.gatekeeper import OpenGatekeeper
 from thingctl_broker.mqtt.identities import IdentityGatekeeper
 from thingctl_broker.mqtt.websocket import WebSocket
-from thingctl_broker.openings import data_dir_of, open_audit, open_http_tls, open_socket
+from thingctl_broker.openings import data_dir_of, open_audit, open_http_tls, open_socket, report_refusals
 from thingctl_broker.passwords import Passwords
 from thingctl_broker.registry import ThingRegistry
 from thingctl_broker.registry_store import RegistryError, RegistryStore
@@ -158,6 +158,8 @@ class Application:
             self._audit.note(Event.STARTED, detail="open enrolment" if self.settings.open else "")
         mqtt_tls = None if self._mqtt_tls is None else self._mqtt_tls.context
         await self.front.start(self.service, broker, [self._mqtt_socket], mqtt_tls)
+        report_refusals(self._mqtt_tls, "mqtt", self.service.counters)
+        report_refusals(self._http_tls, "http", self.service.counters)
         listeners = [tls for tls in (self._mqtt_tls, self._http_tls) if tls is not None]
         if listeners:
             self._tls_watch = asyncio.get_running_loop().create_task(keep_looking(listeners))

@@ -6,7 +6,9 @@ Whoever changes, removes, inserts or reorders anything before the last seal brea
 and ``thingctl audit verify`` says where. What is cut off at the end is missed only if the
 last seal is noted elsewhere: ``verify`` prints it.
 
-A full file is renamed to ``audit-000001.log`` and so on, and the chain goes on in the next.
+A full file is renamed to ``audit-000001.log`` and so on, and the chain goes on in the next. It
+must not be rotated by anything else: a file that was removed or moved while the broker runs is
+noticed, and a new chain begins, whose first line says so.
 Passwords, tokens and params are never written; of params, their SHA-256.
 """
 
@@ -16,33 +18,29 @@ import contextlib
 import hashlib
 import os
 import queue
-import re
 import threading
 import time
 from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 import structlog
 
+from thingctl_broker.audit_chain import AUDIT_FILE, NEW_CHAIN, OLD_FILE, START, end_of_chain, files
 from thingctl_broker.events import Change
 from thingctl_broker.origin import origin
 from thingctl_broker.times import rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from pathlib import Path
 
     from thingctl_broker.executions import Execution
     from thingctl_broker.origin import Origin
     from thingctl_protocol.statuses import Status
 
-AUDIT_FILE: Final = "audit.log"
 FILE_MAX: Final = 256 * 1024 * 1024
 """Bytes of one file."""
-
-START: Final = "0" * 64
-"""What the first seal follows."""
 
 BATCH_MAX: Final = 5000
 """Records of one batch."""
@@ -56,8 +54,8 @@ SYNC: Final = 1.0
 QUEUED_MAX: Final = 500_000
 """Records that wait for the writer. Beyond, they are counted, and the count is recorded."""
 
-_OLD: Final = re.compile(r"audit-(\d{6})\.log")
-_SEAL: Final = re.compile(rb'\{"seal":"([0-9a-f]{64})"\}')
+
+_APPEND: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -83,6 +81,7 @@ class Event(StrEnum):
     TOKEN_RENEWED = "token.renewed"  # noqa: S105
     TOKEN_REVOKED = "token.revoked"  # noqa: S105
     LOST = "audit.lost"
+    NEW_CHAIN = NEW_CHAIN
 
 
 TOLD: Final = {
@@ -126,26 +125,6 @@ class Record(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_default
 
 class AuditError(Exception):
     """The file cannot be used; the text says why."""
-
-
-class Broken(NamedTuple):
-    """Where a chain does not hold."""
-
-    path: Path
-    line: int
-    fault: str
-
-
-class Verified(NamedTuple):
-    """A chain that holds. ``last_seal``: note it elsewhere, and a cut at the end shows, too.
-
-    ``unsealed``: records behind the last seal, which nothing protects yet.
-    """
-
-    records: int
-    files: int
-    last_seal: str
-    unsealed: int
 
 
 class Audit:
@@ -202,7 +181,7 @@ class Audit:
     # The writer's side.
 
     def _open(self) -> int:
-        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        return os.open(self._path, _APPEND, 0o600)
 
     def _write(self) -> None:
         is_last = False
@@ -238,92 +217,67 @@ class Audit:
         self._synced = time.monotonic()
 
     def _append(self, lines: bytes) -> None:
-        seal = hashlib.sha256(self._seal.encode() + self._since + lines).hexdigest()
-        data = lines + b'{"seal":"%b"}\n' % seal.encode()
         try:
-            _write_all(self._file, data)
+            if not self._is_in_place():
+                lines = self._begin_again() + lines
+            seal = hashlib.sha256(self._seal.encode() + self._since + lines).hexdigest()
+            _write_all(self._file, lines + b'{"seal":"%b"}\n' % seal.encode())
             self._seal, self._since, self._unsynced = seal, b"", True
             if time.monotonic() - self._synced >= SYNC:
                 self._sync()
             if os.fstat(self._file).st_size > self._file_max:
                 self._turn_page()
         except OSError as error:
-            # What it holds now, nobody knows: the next seal covers whatever is there.
+            # What it holds now is unknown: the next seal covers whatever is there.
+            self._lost += lines.count(b"\n")
             _log.error("the audit file cannot be written", fault=error.strerror, path=str(self._path))
             with contextlib.suppress(OSError):
                 self._take_up()
 
+    def _is_in_place(self) -> bool:
+        """Whether the open file is still the one that the path names."""
+        opened = os.fstat(self._file)
+        try:
+            found = os.stat(self._path)  # noqa: PTH116 for each batch
+        except FileNotFoundError:
+            return False
+        return (opened.st_dev, opened.st_ino) == (found.st_dev, found.st_ino)
+
+    def _begin_again(self) -> bytes:
+        """Begin a new file and a new chain, and return its first line, which says why. Raises OSError."""
+        fault = f"{AUDIT_FILE} was removed or moved while it was written; its last seal is {self._seal}"
+        new = os.open(self._path.with_name(f"{AUDIT_FILE}.new"), _APPEND, 0o600)
+        try:
+            line = _line((self._unix(), Event.NEW_CHAIN, *[""] * 7, fault))
+            self._put_aside()
+            self._path.with_name(f"{AUDIT_FILE}.new").rename(self._path)
+        except OSError:
+            os.close(new)
+            raise
+        _log.error("the audit file was removed or moved; a new chain begins", path=str(self._path))
+        os.close(self._file)
+        self._file, self._seal, self._since = new, START, b""
+        return line
+
     def _take_up(self) -> None:
         """Go on where the files end; a line that broke off is ended, and stays."""
-        self._seal, self._since = _end_of_chain(files(self._path.parent)[-2:])
+        self._seal, self._since = end_of_chain(files(self._path.parent)[-2:])
         if self._since and not self._since.endswith(b"\n"):
             self._since += b"\n"
             _write_all(self._file, b"\n")
 
     def _turn_page(self) -> None:
-        done = [int(found[1]) for path in self._path.parent.iterdir() if (found := _OLD.fullmatch(path.name))]
         os.close(self._file)
-        self._path.rename(self._path.with_name(f"audit-{max(done, default=0) + 1:06d}.log"))
+        self._put_aside()
         self._file = self._open()
 
-
-def files(directory: Path) -> list[Path]:
-    """The files of the chain, in its order."""
-    old = sorted(path for path in directory.iterdir() if _OLD.fullmatch(path.name))
-    newest = directory / AUDIT_FILE
-    return [*old, newest] if newest.exists() else old
-
-
-def verify(paths: list[Path], noted: str = "") -> Verified | Broken:
-    """Whether the chain over these files holds, and the seal ``noted`` (if any) is in it.
-
-    Raises OSError when one cannot be read.
-    """
-    is_there = not noted
-    number = 0
-    seal = START
-    records = unsealed = 0
-    digest = hashlib.sha256(seal.encode())
-    for path in paths:
-        number = 0
-        for number, line in enumerate(_lines(path), 1):
-            found = _SEAL.fullmatch(line.rstrip(b"\n"))
-            if found is None or not line.endswith(b"\n"):
-                # Whatever it says: the next seal covers it, or nothing does yet. A line that
-                # is no record broke off when a process or a disk failed.
-                digest.update(line)
-                unsealed += 1
-                continue
-            if digest.hexdigest().encode() != found[1]:
-                return Broken(path, number, "something before this seal was changed, removed or inserted")
-            seal = found[1].decode()
-            is_there = is_there or seal == noted
-            records += unsealed
-            unsealed = 0
-            digest = hashlib.sha256(seal.encode())
-    if not is_there:
-        return Broken(
-            paths[-1] if paths else Path(AUDIT_FILE), number, "the end was cut off: the seal is not there"
-        )
-    return Verified(records + unsealed, len(paths), seal, unsealed)
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        yield from file
-
-
-def _end_of_chain(paths: list[Path]) -> tuple[str, bytes]:
-    """The last seal, and what has been written since."""
-    seal, since = START, b""
-    for path in paths:
-        for line in _lines(path):
-            found = _SEAL.fullmatch(line.rstrip(b"\n")) if line.endswith(b"\n") else None
-            if found is None:
-                since += line
-            else:
-                seal, since = found[1].decode(), b""
-    return seal, since
+    def _put_aside(self) -> None:
+        """Give the file that the path names, if there is one, the next number."""
+        done = [
+            int(found[1]) for path in self._path.parent.iterdir() if (found := OLD_FILE.fullmatch(path.name))
+        ]
+        with contextlib.suppress(FileNotFoundError):
+            self._path.rename(self._path.with_name(f"audit-{max(done, default=0) + 1:06d}.log"))
 
 
 def _line(fields: tuple[Any, ...]) -> bytes:

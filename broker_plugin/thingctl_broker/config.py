@@ -15,7 +15,7 @@ from thingctl_broker.delivery import QUEUE_MAX, WINDOW
 from thingctl_broker.mqtt.cluster.settings import LinkSettings, check_link
 from thingctl_broker.mqtt.limits import FrontLimits
 from thingctl_broker.postgres.settings import StoreSettings, check_url
-from thingctl_broker.webhooks import check_uri
+from thingctl_broker.webhooks import check_uri, printable_target, sign_standard
 from thingctl_protocol.errors import ProtocolError
 from thingctl_protocol.limits import TTL_DEFAULT, TTL_MAX, TTL_MIN
 from thingctl_protocol.topics import DEFAULT_ROOT, Topics
@@ -252,5 +252,6 @@ def _check_webhooks(settings: WebhookSettings) -> None:
     for endpoint in settings.endpoints:
         try:
             check_uri(endpoint.url)
+            sign_standard(endpoint.secret.encode(), "", 0, b"")
         except ValueError as error:
-            raise ConfigurationError(f"webhooks: {endpoint.url!r}: {error}") from None
+            raise ConfigurationError(f"webhooks: {printable_target(endpoint.url)!r}: {error}") from None

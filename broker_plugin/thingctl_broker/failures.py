@@ -28,7 +28,9 @@ class FailureLimit:
 
     A whole site may come from one address, and one device of it with a wrong password tries for
     ever: that uses up what its own name has from there, and a small part of what the address
-    has, so the others still get in. Who tries many names uses up what the address has.
+    has, so the others still get in. Guessing many names uses up what the address has.
+
+    Loopback has no limit of its own: a proxy there stands for a whole fleet. Each name keeps its own.
     """
 
     def __init__(self, of_name: Rate = OF_NAME, of_address: Rate = OF_ADDRESS) -> None:
@@ -37,14 +39,17 @@ class FailureLimit:
 
     def allows(self, address: str, name: str, now: float) -> bool:
         """Whether that name may be tried from there."""
-        source = _source(address)
-        return not (self._names.wait(_key(source, name), now) or self._addresses.wait(source, now))
+        source = source_of(address)
+        if self._names.wait(_key(source, name), now):
+            return False
+        return source is None or not self._addresses.wait(source, now)
 
     def failed(self, address: str, name: str, now: float) -> None:
         """Count a wrong try."""
-        source = _source(address)
+        source = source_of(address)
         self._names.take(_key(source, name), now)
-        self._addresses.take(source, now)
+        if source is not None:
+            self._addresses.take(source, now)
 
 
 class KnownCallers(dict[tuple[str, str], None]):
@@ -57,9 +62,5 @@ class KnownCallers(dict[tuple[str, str], None]):
         self[name, address] = None
 
 
-def _source(address: str) -> str:
-    return source_of(address) or address
-
-
-def _key(source: str, name: str) -> str:
+def _key(source: str | None, name: str) -> str:
     return f"{source} {name[:_NAME_MAX]}"

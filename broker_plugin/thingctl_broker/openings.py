@@ -6,9 +6,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import structlog
+
 from thingctl_broker.addresses import bind_tcp, parse_address
 from thingctl_broker.audit import Audit, AuditError
 from thingctl_broker.config import ConfigurationError
+from thingctl_broker.events import RateLimit
 from thingctl_broker.paths import default_data_dir
 from thingctl_broker.tls import ServerTls, TlsError
 
@@ -16,6 +19,10 @@ if TYPE_CHECKING:
     import socket
 
     from thingctl_broker.config import HttpSettings, Settings
+    from thingctl_broker.events import Counters
+
+
+_log = structlog.get_logger("thingctl.tls")
 
 
 def data_dir_of(settings: Settings) -> Path:
@@ -53,3 +60,19 @@ def open_audit(settings: Settings, directory: Path) -> Audit | None:
         return Audit(directory, time.time, file_max=settings.audit.file_bytes)
     except AuditError as error:
         raise ConfigurationError(str(error)) from error
+
+
+def report_refusals(tls: ServerTls | None, listener: str, counters: Counters) -> None:
+    """Count the TLS handshakes that fail, and log each reason at most once a minute.
+
+    ``listener``: ``mqtt`` or ``http``, for the log.
+    """
+    limit = RateLimit(60.0)
+
+    def refused(reason: str) -> None:
+        counters[f"tls.{reason}"] += 1
+        if limit.allows(reason, time.monotonic()):
+            _log.warning("TLS handshake refused", listener=listener, reason=reason)
+
+    if tls is not None:
+        tls.on_refused = refused

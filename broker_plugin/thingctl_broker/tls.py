@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import ssl
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CHECK_INTERVAL: Final = 10.0
 """Seconds between two looks at whether a certificate was renewed."""
@@ -27,7 +30,10 @@ class ServerTls:
         self._cert = Path(cert)
         self._key = Path(key or cert)
         self._client_ca = client_ca
+        self.on_refused: Callable[[str], None] | None = None
+        """What is told of each handshake that fails, with OpenSSL's reason."""
         self.context = self._make()
+        self.context.sslobject_class = _observed(self)
         self._seen = self._stamp()
 
     def look(self) -> bool:
@@ -65,6 +71,23 @@ class ServerTls:
             return tuple(path.stat().st_mtime_ns for path in (self._cert, self._key))
         except OSError:
             return ()  # while it is being replaced
+
+
+def _observed(listener: ServerTls) -> type[ssl.SSLObject]:
+    """The class of the listener's connections: asyncio ends one whose handshake fails without a word."""
+
+    class Connection(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            try:
+                super().do_handshake()
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                raise
+            except ssl.SSLError as error:
+                if listener.on_refused is not None:
+                    listener.on_refused(error.reason or "UNKNOWN")
+                raise
+
+    return Connection
 
 
 async def keep_looking(listeners: list[ServerTls]) -> None:

@@ -7,6 +7,7 @@ order, and there is never more than one post for each execution and target.
 
 from __future__ import annotations
 
+import base64
 import heapq
 import hmac
 from hashlib import sha256
@@ -30,7 +31,11 @@ BACKOFF_MAX: Final = 3600.0
 PER_TARGET: Final = 4
 """Posts under way to one target."""
 
+WAIT_MAX: Final = 24 * 3600.0
+"""Seconds that a target may ask for before the next try (Retry-After)."""
+
 _SOON: Final = 0.05
+_ENCODED: Final = b"whsec_"
 
 
 class Key(NamedTuple):
@@ -57,6 +62,8 @@ class Outbox:
         self._posts: dict[Key, _Post] = {}
         self._due: list[tuple[float, int, Key]] = []
         self._under_way: dict[str, int] = {}
+        self._paused: dict[str, float] = {}
+        """Until when a target has asked to be left alone."""
         self._count = 0
 
     def __len__(self) -> int:
@@ -80,17 +87,19 @@ class Outbox:
     def take(self, now: float, limit: int) -> list[Key]:
         """The posts to send now, oldest first. They are then under way."""
         taken: list[Key] = []
-        busy: list[Key] = []
+        later: list[tuple[float, Key]] = []
+        self._paused = {target: until for target, until in self._paused.items() if until > now}
         while len(taken) < limit and self._due and self._due[0][0] <= now:
             _, _, key = heapq.heappop(self._due)
-            if self._under_way.get(key.target, 0) >= PER_TARGET:
-                busy.append(key)
+            paused = self._paused.get(key.target)
+            if paused is not None or self._under_way.get(key.target, 0) >= PER_TARGET:
+                later.append((paused or now + _SOON, key))
                 continue
             self._under_way[key.target] = self._under_way.get(key.target, 0) + 1
             self._posts[key].under_way = True
             taken.append(key)
-        for key in busy:
-            self._push(now + _SOON, key)
+        for at, key in later:
+            self._push(at, key)
         return taken
 
     def next_at(self) -> float | None:
@@ -108,10 +117,13 @@ class Outbox:
         self._push(now, key)
         return False
 
-    def failed(self, key: Key, now: float, chance: float, *, final: bool = False) -> float | None:
+    def failed(
+        self, key: Key, now: float, chance: float, *, final: bool = False, wait: float = 0.0
+    ) -> float | None:
         """A post has not arrived; return in how many seconds it is tried again, None: never.
 
-        ``chance``: from 0 to 1. ``final``: trying again is in vain.
+        ``chance``: from 0 to 1. ``final``: trying again is in vain. ``wait``: seconds for which
+        the target wants no post at all, at most ``WAIT_MAX`` of them.
         """
         post = self._back(key)
         post.changed = False  # the next try tells the latest anyway
@@ -119,7 +131,10 @@ class Outbox:
         if final or post.attempts >= ATTEMPTS_MAX:
             del self._posts[key]
             return None
-        delay = chance * min(BACKOFF_MAX, BACKOFF_FIRST * 2.0**post.attempts)
+        wait = min(wait, WAIT_MAX)
+        if wait:
+            self._paused[key.target] = max(now + wait, self._paused.get(key.target, 0.0))
+        delay = wait + chance * min(BACKOFF_MAX, BACKOFF_FIRST * 2.0**post.attempts)
         self._push(now + delay, key)
         return delay
 
@@ -145,6 +160,43 @@ def sign(secret: bytes, timestamp: int, body: bytes) -> str:
     '1d7bae1ddb89fb66'
     """
     return hmac.new(secret, b"%d.%b" % (timestamp, body), sha256).hexdigest()
+
+
+def delivery_id(execution_id: str, body: bytes) -> str:
+    """What a post and its repeats have in common, and no other post: the execution and what is told of it.
+
+    >>> delivery_id("01a", b"{}")
+    '01a-44136fa355b3678a'
+    """
+    return f"{execution_id}-{sha256(body).hexdigest()[:16]}"
+
+
+def sign_standard(secret: bytes, message_id: str, timestamp: int, body: bytes) -> str:
+    """The signature that the Standard Webhooks specification describes: ``v1,`` and base64.
+
+    A secret that begins with ``whsec_`` is base64 behind that; any other counts as it is.
+    Raises ValueError for one that is no base64.
+
+    >>> sign_standard(b"secret", "01a", 1748390400, b"{}")[:12]
+    'v1,bbo0qgBEz'
+    """
+    key = (
+        base64.b64decode(secret.removeprefix(_ENCODED), validate=True)
+        if secret.startswith(_ENCODED)
+        else secret
+    )
+    signed = b"%b.%d.%b" % (message_id.encode(), timestamp, body)
+    return f"v1,{base64.b64encode(hmac.digest(key, signed, sha256)).decode()}"
+
+
+def printable_target(uri: str) -> str:
+    """A URI as it may stand in a log: what its query holds is often a secret.
+
+    >>> printable_target("https://hooks.example/a?token=x"), printable_target("https://hooks.example/a")
+    ('https://hooks.example/a?…', 'https://hooks.example/a')
+    """
+    path, mark, _ = uri.partition("?")
+    return f"{path}?…" if mark else path
 
 
 def check_uri(uri: str) -> str:

@@ -6,13 +6,13 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
-from thingctl_agent import app_services, lean
+from thingctl_agent import app_services, lean, options
 from thingctl_agent.errors import AgentError, ConfigError, RegistrationError
 from thingctl_agent.registry import Registry
 from thingctl_protocol import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from thingctl_agent.config import Config
     from thingctl_agent.journal import Journal
@@ -87,35 +87,59 @@ class Agent:
         with Device(self) as device:
             return device.send(action, **params)
 
-    def run(self, config: str | Config | None = None, **settings: Any) -> None:
+    def run(
+        self,
+        config: str | Config | None = None,
+        *,
+        argv: Sequence[str] | None = None,
+        **settings: Any,
+    ) -> None:
         """Serve until SIGTERM or Ctrl-C.
 
-        ``config``: a file, or a ready :class:`~thingctl_agent.config.Config`; ``settings``
-        win over it, and the environment stands between (:mod:`~thingctl_agent.config`).
+        ``config``: a file, or a ready :class:`~thingctl_agent.config.Config`, which nothing changes.
+        Else each later source wins: file, environment, ``settings``, command line.
+        ``argv``: the options of ``thingctl-agent run`` to read. By default those of the command
+        line if the caller is the file that Python was started with, and none elsewhere (in a test
+        runner, a notebook, a program that imports the file). A program with options of its own
+        passes ``argv=[]``.
         Ends the process with a message and exit code 2 when a setting is wrong.
         """
         lean.install()
-        from thingctl_agent.config import load  # noqa: PLC0415 - after the stand-ins
-
+        if argv is None:
+            own = options.is_program(sys._getframe(1).f_globals)  # noqa: SLF001 - documented, and the only way
+            argv = sys.argv[1:] if own else ()
         try:
-            ready = load(config, **settings) if config is None or isinstance(config, str) else config
-            left = serve(self, ready)
+            left = serve(self, _ready(config, settings, argv))
         except AgentError as error:
             sys.exit(f"thingctl-agent: {error}" if not isinstance(error, ConfigError) else _told(error))
         if left:
             leave()
 
 
+def _ready(config: str | Config | None, settings: dict[str, Any], argv: Sequence[str]) -> Config:
+    from thingctl_agent.config import load  # noqa: PLC0415 - after the stand-ins
+
+    if config is not None and not isinstance(config, str):
+        return config
+    given = options.read_script(argv)
+    return load(given.config or config, os.environ, settings, options.overrides(given))
+
+
 def serve(agent: Agent, config: Config) -> int:
     """Run an agent; returns how many handlers were left running. Raises :class:`AgentError`."""
+    import structlog  # noqa: PLC0415 - after the stand-ins
+
     from thingctl_agent import actions, boot, logs  # noqa: PLC0415 - after the stand-ins
     from thingctl_agent.calls import Limits  # noqa: PLC0415
     from thingctl_agent.history import History  # noqa: PLC0415
     from thingctl_agent.loop import Loop  # noqa: PLC0415
     from thingctl_agent.session import Session  # noqa: PLC0415
+    from thingctl_agent.settings import MISNAMED_URL, misnamed_url  # noqa: PLC0415
     from thingctl_protocol.topics import Topics  # noqa: PLC0415
 
     logs.configure(config.log.level, config.log.format)
+    if config.url == misnamed_url(os.environ):
+        structlog.get_logger().warning(MISNAMED_URL)
     actions.enable(agent.registry, _with_state(config))
     boot_id = boot.boot_id()
     journal = _journal(config, boot_id)

@@ -1,7 +1,7 @@
 """The command ``thingctl-agent``.
 
 argparse, because a device should install nothing more; and not even that for a plain
-``run``, because an agent that runs for years need not carry its 0.7 MB.
+``run`` (:mod:`~thingctl_agent.options`).
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from thingctl_agent import lean
 from thingctl_agent.errors import AgentError, ConfigError
+from thingctl_agent.options import add_settings, overrides, read_plain, refuse
+from thingctl_agent.terminal import TERMINAL
 
 if TYPE_CHECKING:
     import argparse
@@ -21,59 +22,47 @@ if TYPE_CHECKING:
 
     from thingctl_agent.agent import Agent
 
-SETTINGS: Final = {
-    "config": ("FILE", "settings in TOML (or THINGCTL_CONFIG)"),
-    "thing": ("NAME", "the name of this thing (or THINGCTL_THING)"),
-    "url": ("URL", "the broker, mqtt://host:port or mqtts://host:port (or THINGCTL_MQTT_URL)"),
-    "username": ("NAME", "MQTT username, if the broker wants one (or THINGCTL_USERNAME)"),
-    "password-file": ("FILE", "file that holds the password"),
-    "state-dir": ("DIR", "where the journal is kept (or THINGCTL_STATE_DIR)"),
-    "topic-root": ("TOPIC", "root of the command topics"),
-    "presence": ("on|off", "tell brokers behind an MQTT cluster when this thing comes and goes"),
-    "wall-clock": (
-        "auto|trust|distrust",
-        "whether the device's clock may judge a command's age when the broker does not say its time",
-    ),
-}
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 0 done, 1 failed, 2 wrong settings."""
     lean.install()
-    argv = sys.argv[1:] if argv is None else argv
-    arguments: Any = _plain_run(argv) or _parser().parse_args(argv)
+    try:
+        return TERMINAL.end(_carry_out(sys.argv[1:] if argv is None else argv))
+    except SystemExit as ended:  # argparse's, after --help or a fault
+        raise SystemExit(TERMINAL.end(ended.code if isinstance(ended.code, int) else 1)) from None
+
+
+def _carry_out(argv: Sequence[str]) -> int:
+    arguments = _plain_run(argv) or _parse(argv)
     try:
         code: int = arguments.function(arguments)
     except ConfigError as error:
-        print(f"thingctl-agent: {error}", file=sys.stderr)
+        TERMINAL.complain(str(error))
         return 2
     except AgentError as error:
-        print(f"thingctl-agent: {error}", file=sys.stderr)
+        TERMINAL.complain(str(error))
         return 1
     return code
 
 
-def _plain_run(argv: Sequence[str]) -> SimpleNamespace | None:
+def _plain_run(argv: Sequence[str]) -> Any:
     """``run`` with nothing but files and settings in full; argparse explains all the rest."""
-    if not argv or argv[0] != "run":
-        return None
-    found = SimpleNamespace(function=_run, files=[], **{_attribute(name): None for name in SETTINGS})
-    words = iter(argv[1:])
-    for word in words:
-        name, is_there, value = word[2:].partition("=")
-        if not word.startswith("-"):
-            found.files.append(word)
-        elif not word.startswith("--") or name not in SETTINGS:
-            return None
-        else:
-            value = value if is_there else next(words, "-")
-            if value.startswith("-"):
-                return None
-            setattr(found, _attribute(name), value)
+    found = read_plain(argv[1:]) if argv and argv[0] == "run" else None
+    if found is not None:
+        found.function = _run
     return found
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parse(argv: Sequence[str]) -> Any:
+    parser, commands = _parser()
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:
+        refuse(commands[arguments.command], unknown)
+    return arguments
+
+
+def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """Return the parser, and those of the commands by name."""
     import argparse  # noqa: PLC0415 - see above
 
     from thingctl_agent import install as installing  # noqa: PLC0415 - after the stand-ins
@@ -81,44 +70,31 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(prog="thingctl-agent", description="Answer commands sent over MQTT.")
     parser.add_argument("--version", action="version", version=VERSION)
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", dest="command")
 
-    run = commands.add_parser("run", help="serve the actions of one or more Python files")
+    run = commands.add_parser("run", help="serve the actions of one or more Python files", allow_abbrev=False)
     run.add_argument(
         "files", nargs="*", metavar="FILE.py", help="files with an Agent in them; or handlers in the config"
     )
     add_settings(run)
     run.set_defaults(function=_run)
 
-    check = commands.add_parser("check", help="say in words what is wrong")
+    check = commands.add_parser(
+        "check", aliases=["doctor"], help="say what is wrong and how to mend it", allow_abbrev=False
+    )
     check.add_argument("files", nargs="*", metavar="FILE.py", help="files with an Agent in them")
     add_settings(check)
     check.set_defaults(function=_check)
 
-    install = commands.add_parser("install", help="make the agent a systemd service")
+    install = commands.add_parser("install", help="make the agent a systemd service", allow_abbrev=False)
     add_settings(install)
     installing.add_arguments(install)
     install.set_defaults(function=installing.install)
 
-    uninstall = commands.add_parser("uninstall", help="undo install")
+    uninstall = commands.add_parser("uninstall", help="undo install", allow_abbrev=False)
     installing.add_uninstall_arguments(uninstall)
     uninstall.set_defaults(function=installing.uninstall)
-    return parser
-
-
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Add the options that every command with a connection has."""
-    for name, (metavar, text) in SETTINGS.items():
-        parser.add_argument(f"--{name}", metavar=metavar, help=text)
-
-
-def overrides(arguments: Any) -> dict[str, Any]:
-    """The settings among the arguments."""
-    return {(name := _attribute(flag)): getattr(arguments, name) for flag in SETTINGS if flag != "config"}
-
-
-def _attribute(flag: str) -> str:
-    return flag.replace("-", "_")
+    return parser, dict(commands.choices)
 
 
 def _check(arguments: Any) -> int:

@@ -1,4 +1,4 @@
-"""The agent's settings: a TOML file, then the environment, then the command line.
+"""The agent's settings: a TOML file, the environment, what a program passes, the command line.
 
 Each later source wins. Every key of the file is an attribute of :class:`Config`.
 """
@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from thingctl_agent import settings
 from thingctl_agent.errors import ConfigError
 from thingctl_protocol.errors import ProtocolError
 from thingctl_protocol.identifiers import is_thing_name
@@ -26,7 +27,10 @@ _ON_OFF: Final = {"on": True, "off": False}
 
 
 class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Files in PEM. ``ca``: the system's authorities when not given. ``key``: in ``cert`` when not given."""
+    """Files in PEM, or the PEM text itself.
+
+    ``ca``: the system's authorities when not given. ``key``: in ``cert`` when not given.
+    """
 
     ca: str = ""
     cert: str = ""
@@ -73,9 +77,19 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return self.password
         try:
             with open(self.password_file, encoding="utf-8") as file:
-                return file.read().rstrip("\n")
+                return file.read().rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"password_file cannot be read: {error}") from None
+
+    @property
+    def login(self) -> tuple[str, str]:
+        """The MQTT user name and password; a password without a user name signs in as the thing.
+
+        Raises :class:`ConfigError`.
+        """
+        broker = self.broker
+        password = self.secret or broker.password
+        return self.username or broker.username or (self.thing if password else ""), password
 
     @property
     def state(self) -> str:
@@ -116,24 +130,37 @@ def parse_url(url: str) -> Broker:
     )
 
 
-def load(path: str | None = None, environ: Mapping[str, str] = os.environ, **overrides: Any) -> Config:
+def load(
+    path: str | None = None,
+    environ: Mapping[str, str] = os.environ,
+    *later: Mapping[str, Any],
+    **overrides: Any,
+) -> Config:
     """Gather the settings; raises :class:`ConfigError`.
 
-    ``path``: the file, or ``THINGCTL_CONFIG``, or none. ``overrides`` that are ``None``
-    count as not given.
+    ``path``: the file, or ``THINGCTL_CONFIG``, or none. ``overrides`` win over the environment,
+    and each of ``later`` over what is before it. A value of ``None`` counts as not given.
     """
     path = path or environ.get("THINGCTL_CONFIG") or None
-    settings = _read(path) if path else {}
-    settings.update(_from_environment(environ))
-    settings.update({key: value for key, value in overrides.items() if value is not None})
-    if settings.get("presence") in _ON_OFF:
-        settings["presence"] = _ON_OFF[settings["presence"]]
+    environment = settings.from_environment(environ)
+    sources = [_read(path) if path else {}, environment, overrides, *later]
+    merged = settings.merge(*sources)
+    if "tls" in environment and not str(merged.get("url", "")).startswith("mqtts:"):
+        del environment["tls"]  # THINGCTL_CA is the thingctl command's, too; without TLS it has no meaning
+        merged = settings.merge(*sources)
+    return of_settings(merged, path or "settings")
+
+
+def of_settings(table: dict[str, Any], source: str = "settings") -> Config:
+    """Check merged settings; raises :class:`ConfigError`, which names ``source``."""
+    if table.get("presence") in _ON_OFF:
+        table["presence"] = _ON_OFF[table["presence"]]
     try:
-        config = msgspec.convert(settings, Config)
+        config = msgspec.convert(table, Config)
     except msgspec.ValidationError as error:
         text, _, place = str(error).partition(" - at `$.")
         where = place.rstrip("`") or "the settings"
-        raise ConfigError(f"{path or 'settings'}: {where}: {text}") from None
+        raise ConfigError(f"{source}: {where}: {text}") from None
     _check(config)
     return config
 
@@ -150,21 +177,9 @@ def _read(path: str) -> dict[str, Any]:
         raise ConfigError(f"{path} is not TOML: {error}") from None
 
 
-def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    """THINGCTL_THING and so on; THINGCTL_URL too, when it is a broker's and not an API's."""
-    settings: dict[str, Any] = {}
-    for key in ("thing", "username", "password", "password_file", "topic_root", "state_dir", "presence"):
-        if value := environ.get(f"THINGCTL_{key.upper()}"):
-            settings[key] = value
-    url = environ.get("THINGCTL_URL", "")
-    if url := environ.get("THINGCTL_MQTT_URL") or (url if url.startswith("mqtt") else ""):
-        settings["url"] = url
-    return settings
-
-
 def _check(config: Config) -> None:
     if not config.thing:
-        raise ConfigError("which thing is this? Give --thing, THINGCTL_THING or thing in the file")
+        raise ConfigError("which thing is this? Give --bundle, --thing, THINGCTL_THING or thing in the file")
     if not is_thing_name(config.thing):
         raise ConfigError(
             f"{config.thing!r} can't name a thing: use A-Z a-z 0-9 : _ . -, at most 128 of them"

@@ -5,16 +5,17 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from thingctl_agent import reasons
+from thingctl_agent.address import address_of
 from thingctl_agent.errors import ConfigError
-from thingctl_agent.mqtt import Address, Connection
+from thingctl_agent.mqtt import Connection
 from thingctl_agent.tls import Contexts
-from thingctl_protocol.messages import Presence, encode_presence
-from thingctl_protocol.topics import Topics
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
+    from thingctl_agent.address import Address
     from thingctl_agent.config import Config
     from thingctl_agent.mqtt import Events
 
@@ -44,37 +45,21 @@ class Dialer:
         """Begin; the settings are looked at anew, as a file may be there again."""
         self.dialing = True
         try:
-            connection = Connection(self._address(), self._events, self._tls())
+            address = address_of(self._config, will=True)
+            connection = Connection(address, self._events, self._tls())
         except ConfigError as error:
             self._end(None, str(error))
             return
-        threading.Thread(target=self._open, args=(connection,), name="dial", daemon=True).start()
-
-    def _address(self) -> Address:
-        broker, config = self._config.broker, self._config
-        return Address(
-            broker.host,
-            broker.port,
-            config.thing,
-            config.username or broker.username,
-            config.secret or broker.password,
-            config.keepalive,
-            self._will() if config.presence else None,
-        )
-
-    def _will(self) -> tuple[str, bytes]:
-        """What the broker is to say when this thing is gone without a word."""
-        topic = Topics(self._config.topic_root).presence(self._config.thing)
-        return topic, encode_presence(Presence(online=False))
+        threading.Thread(target=self._open, args=(connection, address), name="dial", daemon=True).start()
 
     def _tls(self) -> ssl.SSLContext | None:
         return self._contexts.current() if self._config.broker.tls else None
 
-    def _open(self, connection: Connection) -> None:
+    def _open(self, connection: Connection, address: Address) -> None:
         try:
             connection.open()
         except Exception as error:  # UnicodeError, ValueError: a name or certificate may raise anything
-            problem = str(error) or type(error).__name__
+            problem = reasons.not_opened(error, address)
             self._post(lambda: self._end(None, problem))
         else:
             self._post(lambda: self._end(connection, ""))

@@ -8,19 +8,23 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thingctl_agent import actions, boot
+from thingctl_agent import actions, boot, reasons, service, unit
 from thingctl_agent.actions.reboot import file_system
+from thingctl_agent.address import address_of
 from thingctl_agent.agent import Agent
 from thingctl_agent.config import load
 from thingctl_agent.errors import AgentError, ConfigError, JournalError
 from thingctl_agent.journal import Journal
-from thingctl_agent.mqtt import CONNECT_TIMEOUT, Address, Connection
+from thingctl_agent.mqtt import CONNECT_TIMEOUT, Connection
+from thingctl_agent.settings import MISNAMED_URL, misnamed_url
 from thingctl_agent.sources import agents_in
+from thingctl_agent.terminal import TERMINAL
 from thingctl_agent.tls import Contexts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from thingctl_agent.address import Address
     from thingctl_agent.config import Config
 
 OK, NOTE, WRONG = "ok   ", "note ", "WRONG"
@@ -31,22 +35,27 @@ def check(path: str | None, settings: dict[str, Any], files: list[str]) -> int:
 
     ``path``: of the config; ``settings`` win over it. ``files``: with agents in them.
     """
+    path = path or os.environ.get("THINGCTL_CONFIG")
+    if path == unit.CONFIG and not settings.get("state_dir"):
+        settings = settings | {"state_dir": unit.STATE_DIR}  # where the service keeps its journal
     try:
         config = load(path, os.environ, **settings)
     except ConfigError as error:
-        print(f"{WRONG} {error}")
+        TERMINAL.say(f"{WRONG} {error}")
         return 1
     wrong = 0
     for verdict, text in findings(config, files):
-        print(f"{verdict} {text}", flush=True)
+        TERMINAL.say(f"{verdict} {text}")
         wrong += verdict == WRONG
-    print("\nall is well" if not wrong else f"\n{wrong} thing(s) to mend")
+    TERMINAL.say("\nall is well" if not wrong else f"\n{wrong} thing(s) to mend")
     return 1 if wrong else 0
 
 
 def findings(config: Config, files: list[str]) -> Iterator[tuple[str, str]]:
     """Each check's verdict and sentence."""
     yield OK, f"settings: thing {config.thing!r}, broker {config.url.rsplit('@', 1)[-1]}"
+    if config.url == misnamed_url(os.environ):
+        yield NOTE, MISNAMED_URL
     yield from _handlers(config, files or list(config.handlers))
     running = False
     for verdict, text in _state(config):
@@ -76,6 +85,9 @@ def _handlers(config: Config, files: list[str]) -> Iterator[tuple[str, str]]:
 
 def _state(config: Config) -> Iterator[tuple[str, str]]:
     directory = Path(config.state)
+    if _of_service(directory) and not (directory / "journal").exists():
+        yield NOTE, f"the service has no journal in {directory} yet: it has not been started"
+        return
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         journal = Journal(directory / "journal", boot.boot_id())
@@ -94,6 +106,11 @@ def _state(config: Config) -> Iterator[tuple[str, str]]:
         yield WRONG, f"{directory} is in memory: after a reboot a command could be run again"
 
 
+def _of_service(directory: Path) -> bool:
+    """Whether this is the service's directory: what is made in it here would be root's."""
+    return directory == Path(unit.STATE_DIR)
+
+
 def _clock(config: Config) -> Iterator[tuple[str, str]]:
     if config.wall_clock == "trust" or boot.clock_is_synchronised():
         yield OK, "clock: the age of a command can be told even if the broker does not say its time"
@@ -107,23 +124,25 @@ def _clock(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def _network(config: Config, *, running: bool) -> Iterator[tuple[str, str]]:
-    broker = config.broker
     try:
-        found = socket.getaddrinfo(broker.host, broker.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        yield WRONG, f"the name {broker.host!r} cannot be resolved: {error}"
+        address = address_of(config)
+    except ConfigError as error:
+        yield WRONG, str(error)
         return
-    yield OK, f"{broker.host} is {found[0][4][0]}"
     try:
-        with socket.create_connection((broker.host, broker.port), CONNECT_TIMEOUT):
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        yield OK, f"{address.host} is {found[0][4][0]}"
+        with socket.create_connection((address.host, address.port), CONNECT_TIMEOUT):
             pass
-    except OSError as error:
-        yield WRONG, f"no TCP connection to {broker.host}:{broker.port}: {error}"
+    except (OSError, UnicodeError) as error:
+        yield WRONG, reasons.not_opened(error, address)
         return
-    yield OK, f"{broker.host}:{broker.port} accepts connections"
+    yield OK, f"{address.host}:{address.port} accepts connections"
     if running:
+        if _of_service(Path(config.state)) and (status := service.status_text()):
+            yield (WRONG if status.startswith("not connected") else OK), f"the service says: {status}"
         return
-    problem = _connect(config)
+    problem = _connect(config, address)
     yield (WRONG, problem) if problem else (OK, "the broker accepts this thing")
 
 
@@ -150,20 +169,20 @@ class _Listener:
         self.problem = reason
 
 
-def _connect(config: Config) -> str:
+def _connect(config: Config, address: Address) -> str:
     """CONNECT as the agent would; returns what is wrong.
 
     The session may hold requests. One that arrived here would be acknowledged and lost, so
     the socket is closed on CONNACK, before anything else is read.
     """
-    broker, listener = config.broker, _Listener()
+    listener = _Listener()
     try:
-        username, password = config.username or broker.username, config.secret or broker.password
-        address = Address(broker.host, broker.port, config.thing, username, password, config.keepalive)
-        connection = Connection(address, listener, Contexts(config.tls).current() if broker.tls else None)
+        connection = Connection(address, listener, Contexts(config.tls).current() if address.tls else None)
         connection.open()
+    except ConfigError as error:
+        return str(error)
     except Exception as error:  # a certificate or name may raise anything
-        return f"no {'TLS ' if broker.tls else ''}connection: {error}"
+        return reasons.not_opened(error, address)
     deadline = boot.since_boot() + CONNECT_TIMEOUT
     connection.begin(boot.since_boot())
     while not listener.connected and not listener.problem:

@@ -2,48 +2,38 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from thingctl_agent import unit
-from thingctl_agent.config import load
-from thingctl_agent.errors import ConfigError
-from thingctl_agent.sources import agents_in
-from thingctl_protocol.bundle import Bundle, decode_bundle
-from thingctl_protocol.errors import ProtocolError
+from thingctl_agent import service, unit
+from thingctl_agent.errors import AgentError, ConfigError
+from thingctl_agent.files import Placement, difference, put_all, under
+from thingctl_agent.planning import Place, Plan, plan
+from thingctl_agent.terminal import TERMINAL
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-_UNREACHABLE: Final = ("/home/", "/root/", "/tmp/")  # noqa: S108 - the unit's user cannot read below these
-
-
-class Step(NamedTuple):
-    """One thing to do: what to say about it, and how to do it."""
-
-    text: str
-    do: Callable[[], None]
+_LIVE: Final = Path("/")
+_PAST: Final = {"write": "wrote", "replace": "replaced"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``install``."""
     parser.add_argument("--handlers", action="append", default=[], metavar="FILE.py", help="copied to /etc")
     parser.add_argument(
-        "--bundle", default="", metavar="FILE", help="what 'thingctl things add NAME --bundle FILE' wrote"
-    )
-    parser.add_argument("--ca", default="", metavar="FILE", help="certificate of the broker's authority, PEM")
-    parser.add_argument("--cert", default="", metavar="FILE", help="this device's certificate, PEM")
-    parser.add_argument("--key", default="", metavar="FILE", help="its private key, PEM")
-    parser.add_argument(
         "--device", action="append", default=[], metavar="/dev/…", help="a device file for handlers"
     )
-    parser.add_argument("--no-reboot", action="store_true", help="write no polkit rule for rebooting")
-    parser.add_argument("--force", action="store_true", help="write the config anew even if there is one")
+    parser.add_argument("--delete-bundle", action="store_true", help="delete the bundle file when it is used")
+    parser.add_argument("--no-reboot", action="store_true", help="have no polkit rule for rebooting")
+    parser.add_argument(
+        "--force", action="store_true", help="write agent.toml anew; the old one is kept as agent.toml.old"
+    )
+    parser.add_argument("--program", metavar="PATH", help="thingctl-agent in the image (with --root)")
     _add_common(parser)
 
 
@@ -59,206 +49,146 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def install(arguments: Any) -> int:
-    """Run ``install``; raises :class:`ConfigError`."""
-    steps = _install_steps(arguments)
-    return _carry_out(steps, arguments)
+    """Run ``install``; returns 0, or 2 when the service is not started. Raises :class:`AgentError`."""
+    place = _place(arguments)
+    todo = plan(arguments, place)
+    if arguments.dry_run:
+        _show(todo, place)
+        return 0
+    done = [(difference(place.root, file), file) for file in todo.files]
+    if place.live:
+        service.add_user()
+        service.compile_packages()
+    _guarded(lambda: put_all(place.root, [file for verb, file in done if verb]), "; no file was changed")
+    for path in [under(place.root, path) for path in todo.unwanted]:
+        if path.exists():
+            _guarded(path.unlink)
+            TERMINAL.say(f"removed {path}")
+    _tell(todo, place, done)
+    _spend_bundle(arguments)
+    return _start(todo) if place.live else _finish_image(todo, place)
 
 
 def uninstall(arguments: Any) -> int:
-    """Run ``uninstall``."""
-    return _carry_out(_uninstall_steps(arguments), arguments)
-
-
-def _carry_out(steps: list[Step], arguments: Any) -> int:
-    if not arguments.dry_run and arguments.root == "/" and os.geteuid() != 0:
-        raise ConfigError("this writes to /etc: run it with sudo, or look first with --dry-run")
-    for step in steps:
-        print(("would " if arguments.dry_run else "") + step.text)
-        if not arguments.dry_run:
-            try:
-                step.do()
-            except OSError as error:
-                raise ConfigError(f"{error.filename or step.text}: {error.strerror}") from None
-            except subprocess.CalledProcessError as error:
-                raise ConfigError(f"{' '.join(error.cmd)} failed with {error.returncode}") from None
+    """Run ``uninstall``; returns 0. Raises :class:`AgentError`."""
+    place = _place(arguments)
+    say = ("would remove {}" if arguments.dry_run else "removed {}").format
+    if (
+        place.live
+        and service.runs_systemd()
+        and not arguments.dry_run
+        and under(place.root, unit.UNIT).exists()
+    ):
+        service.run("systemctl", "disable", "--now", service.SERVICE)
+    paths = [unit.UNIT, unit.POLKIT, unit.WANTS, unit.SYSUSERS, unit.TMPFILES]
+    paths += [unit.CONFIG_DIR, unit.STATE_DIR] if arguments.purge else []
+    for path in [under(place.root, path) for path in paths]:
+        if path.exists() or path.is_symlink():
+            TERMINAL.say(say(path))
+            if not arguments.dry_run:
+                _guarded(functools.partial(_remove, path))
+    if place.live and not arguments.dry_run:
+        if service.runs_systemd():
+            service.run("systemctl", "daemon-reload")
+        if arguments.purge and service.has_user():
+            service.run("userdel", unit.USER)
+    if not arguments.purge:
+        TERMINAL.say(
+            f"kept {unit.CONFIG_DIR}, {unit.STATE_DIR} and the user {unit.USER}: --purge removes them"
+        )
     return 0
 
 
-def _install_steps(arguments: Any) -> list[Step]:
-    program = str(Path(sys.prefix) / "bin" / "thingctl-agent")
-    root = Path(arguments.root)
-    live = arguments.root == "/"
-    if live and program.startswith(_UNREACHABLE):
-        raise ConfigError(
-            f"{program} is where the agent's own user cannot read it; install into /opt:\n"
-            "  sudo python3 -m venv /opt/thingctl-agent\n"
-            "  sudo /opt/thingctl-agent/bin/pip install thingctl\n"
-            "  sudo /opt/thingctl-agent/bin/thingctl-agent install --thing … --url …"
+def _place(arguments: Any) -> Place:
+    live = Path(arguments.root) == Path("/")
+    if live and not arguments.dry_run and os.geteuid() != 0:
+        raise ConfigError("this writes to /etc: run it with sudo, or look first with --dry-run")
+    return Place(_LIVE if live else Path(arguments.root), live)
+
+
+def _show(todo: Plan, place: Place) -> None:
+    """Print what a dry run would do, with the content of what holds no secret."""
+    if place.live:
+        TERMINAL.say(f"would add the user {unit.USER}, if there is none")
+    for file in todo.files:
+        verb = difference(place.root, file)
+        TERMINAL.say(f"would {verb or 'keep'} {under(place.root, file.path)} (mode {file.mode:04o})")
+        if verb and file.shown:
+            TERMINAL.say("".join(f"    {line}\n" for line in file.content.decode().splitlines()))
+    for path in todo.unwanted:
+        if under(place.root, path).exists():
+            TERMINAL.say(f"would remove {under(place.root, path)}")
+    for note in todo.notes:
+        TERMINAL.say(f"would have {note}")
+    if place.live:
+        TERMINAL.say(f"would enable and restart {service.SERVICE}")
+
+
+def _tell(todo: Plan, place: Place, done: Sequence[tuple[str, Placement]]) -> None:
+    for verb, file in done:
+        if verb:
+            TERMINAL.say(f"{_PAST[verb]} {under(place.root, file.path)}")
+    for note in todo.notes:
+        TERMINAL.say(note)
+    if not any(verb for verb, _ in done):
+        TERMINAL.say("every file was as it should be")
+
+
+def _spend_bundle(arguments: Any) -> None:
+    if not arguments.bundle:
+        return
+    if arguments.delete_bundle:
+        _guarded(lambda: Path(arguments.bundle).unlink())
+        TERMINAL.say(f"deleted {arguments.bundle}")
+    else:
+        TERMINAL.say(f"{arguments.bundle} is not needed any more and holds a secret: delete it")
+
+
+def _start(todo: Plan) -> int:
+    check = f"{todo.program} check --config {unit.CONFIG}"
+    if not service.runs_systemd():
+        TERMINAL.complain(
+            "the files are in place; systemd does not run here: the service is not enabled and not started.\n"
+            f"  Enable it where systemd runs:  systemctl enable --now {service.SERVICE}\n"
+            f"  Or start the agent yourself:   {todo.program} run --config {unit.CONFIG}"
         )
-    for file in arguments.handlers:
-        agents_in(file)  # raises, in words, what would otherwise keep the service from starting
-    steps = []
-    if live:
-        steps += [_user_step(), _compile_step()]
-    steps += _config_steps(arguments, root)
-    steps.append(_file(root, unit.UNIT, unit.unit(program, devices=arguments.device), 0o644))
-    if not arguments.no_reboot:
-        steps.append(_file(root, unit.POLKIT, unit.polkit_rule(), 0o644))
-    if live:
-        steps += [
-            _command("systemctl", "daemon-reload"),
-            _command("systemctl", "enable", "thingctl-agent.service"),
-            _command("systemctl", "restart", "thingctl-agent.service"),
-        ]
-    return steps
+        return 2
+    for words in (("daemon-reload",), ("enable", "--quiet", service.SERVICE), ("restart", service.SERVICE)):
+        service.run("systemctl", *words)
+    TERMINAL.say(f"running; see whether the broker accepts it: {check}")
+    return 0
 
 
-def _config_steps(arguments: Any, root: Path) -> list[Step]:
-    path = _under(root, unit.CONFIG)
-    group = unit.USER if arguments.root == "/" else None
-    if path.exists() and not arguments.force:
-        return [Step(f"keep {path} (--force writes it anew)", lambda: None)]
-    names = [f"{unit.CONFIG_DIR}/{Path(file).name}" for file in arguments.handlers]
-    bundle = _read_bundle(arguments.bundle)  # whatever is given besides goes before it
-    settings: dict[str, str | bool] = {
-        "thing": arguments.thing or bundle.thing or os.environ.get("THINGCTL_THING") or "",
-        "url": arguments.url or bundle.url,
-        "username": arguments.username or bundle.username,
-        "topic_root": arguments.topic_root or bundle.topic_root,
-        "wall_clock": arguments.wall_clock or "",
-        "presence": arguments.presence or ("on" if bundle.presence else ""),
-    }
-    secrets = []
-    copies = list(zip(arguments.handlers, names, [0o644] * len(names), strict=True))
-    if arguments.password_file:
-        settings["password_file"] = kept = f"{unit.CONFIG_DIR}/password"
-        copies.append((arguments.password_file, kept, 0o640))
-    elif bundle.password:
-        settings["password_file"] = kept = f"{unit.CONFIG_DIR}/password"
-        secrets.append((kept, bundle.password))
-    tls = {}
-    for key in ("ca", "cert", "key"):
-        if given := getattr(arguments, key):
-            tls[key] = f"{unit.CONFIG_DIR}/{key}.pem"
-            copies.append((given, tls[key], 0o640))
-        elif text := getattr(bundle, key):
-            tls[key] = f"{unit.CONFIG_DIR}/{key}.pem"
-            secrets.append((tls[key], text))
-    checked = {key: value for key, value in settings.items() if value and key != "password_file"}
-    settings["presence"] = load(None, {}, **checked, tls=tls).presence  # raises what is wrong with them
-    text = unit.config_file(settings, names, tls)
-    return [
-        *(_copy(Path(source), root, target, mode, group) for source, target, mode in copies),
-        *(_secret(root, target, text, group) for target, text in secrets),
-        _file(root, unit.CONFIG, text, 0o640, group),
-    ]
+def _finish_image(todo: Plan, place: Place) -> int:
+    wants = under(place.root, unit.WANTS)
+    _guarded(lambda: _link(wants, f"../{service.SERVICE}"))
+    TERMINAL.say(f"enabled {service.SERVICE}; the user {unit.USER} is made at the image's first boot")
+    if not under(place.root, todo.program).exists():
+        TERMINAL.say(
+            f"not done: {under(place.root, todo.program)} is not there; make it, or give --program PATH"
+        )
+    TERMINAL.say(f"the agent starts when the image in {place.root} boots; nothing was started here")
+    return 0
 
 
-def _uninstall_steps(arguments: Any) -> list[Step]:
-    root = Path(arguments.root)
-    live = arguments.root == "/"
-    steps = []
-    if live and _under(root, unit.UNIT).exists():
-        steps.append(_command("systemctl", "disable", "--now", "thingctl-agent.service"))
-    steps += [_removal(_under(root, path)) for path in (unit.UNIT, unit.POLKIT)]
-    if arguments.purge:
-        steps += [_removal(_under(root, path)) for path in (unit.CONFIG_DIR, unit.STATE_DIR)]
-    if live:
-        steps.append(_command("systemctl", "daemon-reload"))
-        if arguments.purge:
-            steps.append(_command("userdel", unit.USER))
-    return steps
+def _link(link: Path, target: str) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(target)
 
 
-def _under(root: Path, path: str) -> Path:
-    return root / path.lstrip("/")
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
-def _user_step() -> Step:
-    def add() -> None:
-        import pwd  # noqa: PLC0415 - beside its only use
-
-        try:
-            pwd.getpwnam(unit.USER)
-        except KeyError:
-            options = ["--system", "--user-group", "--no-create-home", "--home-dir", unit.STATE_DIR]
-            _run("useradd", *options, "--shell", "/usr/sbin/nologin", unit.USER)
-
-    return Step(f"add the user {unit.USER}, if there is none", add)
-
-
-def _compile_step() -> Step:
-    # The service's user cannot write bytecode, and without it a start takes four times as long.
-    return _command(sys.executable, "-m", "compileall", "-q", str(Path(sys.prefix) / "lib"))
-
-
-def _file(root: Path, path: str, text: str, mode: int, group: str | None = None) -> Step:
-    target = _under(root, path)
-
-    def write() -> None:
-        _put(target, text.encode(), mode, group)
-
-    shown = "".join(f"    {line}\n" for line in text.splitlines())
-    return Step(f"write {target} (mode {mode:04o}):\n{shown}", write)
-
-
-def _copy(source: Path, root: Path, path: str, mode: int, group: str | None) -> Step:
-    target = _under(root, path)
-    return Step(
-        f"copy {source} to {target} (mode {mode:04o})", lambda: _put(target, source.read_bytes(), mode, group)
-    )
-
-
-def _secret(root: Path, path: str, text: str, group: str | None) -> Step:
-    target = _under(root, path)
-    return Step(
-        f"write {target} from the bundle (mode 0640)", lambda: _put(target, text.encode(), 0o640, group)
-    )
-
-
-def _read_bundle(path: str) -> Bundle:
-    """What the bundle says; without one, nothing. Raises :class:`ConfigError`."""
-    if not path:
-        return Bundle("", "", topic_root="")
+def _guarded(do: Callable[[], object], after: str = "") -> None:
     try:
-        return decode_bundle(Path(path).read_bytes())
+        do()
+    except LookupError as error:  # of a group
+        raise AgentError(f"{error}{after}") from None
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except ProtocolError as error:
-        raise ConfigError(f"{path}: {error.text}") from None
-
-
-def _put(target: Path, content: bytes, mode: int, group: str | None) -> None:
-    """Write a file whole or not at all; nobody can read it before it has its mode."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    new = target.with_name(f".{target.name}.new")
-    new.unlink(missing_ok=True)
-    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123 - a descriptor
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-        if group is not None:
-            shutil.chown(new, group=group)
-        os.fchmod(file.fileno(), mode)
-    new.replace(target)
-
-
-def _removal(path: Path) -> Step:
-    def remove() -> None:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-    return Step(f"remove {path}", remove)
-
-
-def _command(*command: str) -> Step:
-    return Step(f"run {' '.join(command)}", lambda: _run(*command))
-
-
-def _run(*command: str) -> None:
-    try:
-        subprocess.run(command, check=True)  # noqa: S603 - fixed words and the program's own path
-    except FileNotFoundError:
-        raise ConfigError(f"{command[0]} is not installed here") from None
+        where = f"{error.filename}: " if error.filename else ""
+        raise AgentError(f"{where}{error.strerror}{after}") from None

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import msgspec
 import structlog
 
+from thingctl_agent.terminal import LossyStream
+
 if TYPE_CHECKING:
     from structlog.typing import EventDict, WrappedLogger
 
@@ -28,7 +30,7 @@ def configure(
     structlog.configure(
         processors=[structlog.processors.add_log_level, _with_traceback, _text if form == "text" else _json],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(LossyStream(sys.stderr)),  # type: ignore[arg-type]  # no more is used
         cache_logger_on_first_use=True,
     )
 

@@ -12,11 +12,14 @@ socket inside ``publish()``; the loop alone writes.
 
 from __future__ import annotations
 
+import contextlib
 import socket
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+from thingctl_agent import reasons
 
 if TYPE_CHECKING:
     import ssl
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from paho.mqtt.client import ConnectFlags, DisconnectFlags, MQTTMessage
     from paho.mqtt.properties import Properties
     from paho.mqtt.reasoncodes import ReasonCode
+
+    from thingctl_agent.address import Address
 
 CONNECT_TIMEOUT: Final = 10.0
 """Seconds for each of: the TCP connection, the TLS handshake, the broker's CONNACK."""
@@ -34,6 +39,8 @@ PACKET_MAX: Final = 1024 * 1024
 _SLACK: Final = 0.01
 _NEVER: Final = float("inf")
 _FAILURE: Final = 0x80
+_HEAD: Final = 8
+"""Bytes."""
 
 
 class Events(Protocol):
@@ -55,18 +62,6 @@ class Events(Protocol):
         """The connection is gone, or never was; exactly once."""
 
 
-class Address(NamedTuple):
-    """Where the broker is, and who comes. ``keepalive``: seconds. ``will``: topic and payload."""
-
-    host: str
-    port: int
-    client_id: str
-    username: str = ""
-    password: str = ""
-    keepalive: int = 60
-    will: tuple[str, bytes] | None = None
-
-
 class Connection:
     """One connection to the broker."""
 
@@ -77,6 +72,7 @@ class Connection:
         self._subscription: int | None = None
         self._lost = False
         self._connected = False
+        self._first = b""
         self._deadline = _NEVER
         self._last_in = self._last_out = 0.0
         client = self._client = Client(
@@ -138,6 +134,7 @@ class Connection:
         """Read, write and keep alive, as far as there is something to do."""
         client = self._client
         if readable:
+            self._look()
             client.loop_read()
             self._last_in = now
             while not self._lost and getattr(client.socket(), "pending", int)():
@@ -150,7 +147,7 @@ class Connection:
         self._write(now)
         self._keep_alive(now)
         if client.socket() is None:
-            self._lose("the connection was closed")
+            self._lose(self._closed("the connection was closed"))
 
     def subscribe(self, filters: list[tuple[str, int]]) -> None:
         """Subscribe to all in one packet; the first one is the requests'."""
@@ -180,6 +177,13 @@ class Connection:
 
     # -- inside
 
+    def _look(self) -> None:
+        """Remember how the answer to CONNECT begins: another protocol's is told apart by it."""
+        sock = self._client.socket()
+        if not self._connected and not self._first and type(sock) is socket.socket:
+            with contextlib.suppress(OSError):
+                self._first = sock.recv(_HEAD, socket.MSG_PEEK)
+
     def _write(self, now: float) -> None:
         if self._client.want_write():
             self._last_out = now
@@ -188,7 +192,7 @@ class Connection:
     def _keep_alive(self, now: float) -> None:
         if not self._connected:
             if now >= self._deadline:
-                self._lose("the broker did not answer CONNECT in time")
+                self._lose(reasons.silent(self._address))
             return
         if now >= self._deadline:
             self._client.loop_misc()  # sends PINGREQ, or closes when PINGRESP is overdue
@@ -210,7 +214,7 @@ class Connection:
         _properties: Properties | None,
     ) -> None:
         if reason.is_failure:
-            self._lose(f"the broker refused the connection: {reason}")
+            self._lose(reasons.refused(str(reason), self._address))
             return
         self._connected = True
         self._events.on_connected()
@@ -252,7 +256,10 @@ class Connection:
         reason: ReasonCode,
         _properties: Properties | None,
     ) -> None:
-        self._lose(f"the connection was lost: {reason}")
+        self._lose(self._closed(f"the connection was lost: {reason}"))
+
+    def _closed(self, reason: str) -> str:
+        return reason if self._connected else reasons.unanswered(self._first, self._address)
 
 
 def _no_delay(_client: Client, _userdata: Any, sock: Any) -> None:

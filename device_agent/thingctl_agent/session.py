@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from thingctl_agent import outcome
+from thingctl_agent import hints, outcome
 from thingctl_agent.answers import Answers
 from thingctl_agent.calls import HOLD, Call, Limits
 from thingctl_agent.clock import Clock, Wall
@@ -301,7 +301,8 @@ class Session:
     def _refusal(self, action: Action | None, name: str, params: bytes) -> Outcome | None:
         """Why the request is not taken on, by what does not depend on its age."""
         if action is None:
-            return outcome.rejected(outcome.UNKNOWN_ACTION, f"this device has no action named {name!r}")
+            known = [action.name for action in self._registry]
+            return outcome.rejected(outcome.UNKNOWN_ACTION, hints.unknown_action(name, known))
         try:
             action.decode(params)
         except InvalidParamsError as error:

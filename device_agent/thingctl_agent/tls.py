@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
 from thingctl_agent.errors import ConfigError
+from thingctl_agent.settings import is_pem
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Iterator
 
     from thingctl_agent.config import Tls
 
@@ -26,16 +29,16 @@ class Contexts:
 
     def current(self) -> ssl.SSLContext:
         """The context; raises :class:`ConfigError` when a file cannot be used."""
-        files = [name for name in (self._settings.ca, self._settings.cert, self._settings.key) if name]
+        given = (self._settings.ca, self._settings.cert, self._settings.key)
+        files = [name for name in given if name and not is_pem(name)]
         try:
             changed = tuple(os.stat(name).st_mtime for name in files)
             if self._context is None or changed != self._changed:
                 self._context = _make(self._settings)
                 self._changed = changed
         except OSError as error:  # ssl.SSLError is one, too
-            raise ConfigError(
-                f"TLS: {error.filename or ', '.join(files)}: {error.strerror or error}"
-            ) from None
+            where = error.filename or ", ".join(files) or "the PEM texts of the bundle"
+            raise ConfigError(f"TLS: {where}: {error.strerror or error}") from None
         return self._context
 
 
@@ -44,10 +47,31 @@ def _make(settings: Tls) -> ssl.SSLContext:
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks the certificate and the host name
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if settings.ca:
+    if is_pem(settings.ca):
+        context.load_verify_locations(cadata=settings.ca)
+    elif settings.ca:
         context.load_verify_locations(cafile=settings.ca)
     else:
         context.load_default_certs()
     if settings.cert:
-        context.load_cert_chain(settings.cert, settings.key or None, password=lambda: "")
+        with _file(settings.cert) as cert, _file(settings.key) as key:
+            context.load_cert_chain(cert, key or None, password=lambda: "")
     return context
+
+
+@contextlib.contextmanager
+def _file(setting: str) -> Iterator[str]:
+    """A file with what a setting holds: ssl takes a certificate and its key from files alone.
+
+    A PEM text is in one of mode 0600, in memory where the system can, until the block ends.
+    """
+    if not is_pem(setting):
+        yield setting
+        return
+    import tempfile  # noqa: PLC0415 - for bundles with a certificate alone
+
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - the file has a random name
+    with tempfile.NamedTemporaryFile("w", dir=memory, prefix="thingctl-") as file:
+        file.write(setting)
+        file.flush()
+        yield file.name

@@ -7,18 +7,47 @@ without a network from starting at all.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 USER: Final = "thingctl-agent"
 CONFIG_DIR: Final = "/etc/thingctl-agent"
 CONFIG: Final = f"{CONFIG_DIR}/agent.toml"
+PASSWORD: Final = f"{CONFIG_DIR}/password"
+SECRETS: Final = (
+    CONFIG,
+    f"{CONFIG}.old",
+    PASSWORD,
+    *(f"{CONFIG_DIR}/{name}.pem" for name in ("ca", "cert", "key")),
+)
+"""Files that the service's user reads and other users do not."""
+
 UNIT: Final = "/etc/systemd/system/thingctl-agent.service"
 POLKIT: Final = "/etc/polkit-1/rules.d/50-thingctl-agent.rules"
 STATE_DIR: Final = "/var/lib/thingctl-agent"
+SYSUSERS: Final = "/etc/sysusers.d/thingctl-agent.conf"
+TMPFILES: Final = "/etc/tmpfiles.d/thingctl-agent.conf"
+WANTS: Final = "/etc/systemd/system/multi-user.target.wants/thingctl-agent.service"
+PROGRAM: Final = "/opt/thingctl-agent/bin/thingctl-agent"
+"""Where docs/agent.md installs the agent."""
+
+_CONFIG: Final = """\
+# The settings of the agent; docs/agent.md explains each. After a change:
+#
+#   sudo systemctl restart thingctl-agent
+
+handlers = []
+
+# Built-in actions are off until their table is here.
+[actions.ping]
+[actions.getInfo]
+# [actions.reboot]
+# [actions.launchUri]
+# [actions.shell]
+# commands = { "restart-kiosk" = ["systemctl", "--user", "restart", "kiosk"] }
+"""
 
 _UNIT: Final = """\
 [Unit]
@@ -103,30 +132,22 @@ def polkit_rule(user: str = USER) -> str:
     return _POLKIT.format(user=user)
 
 
-def config_file(settings: Mapping[str, str | bool], handlers: Iterable[str], tls: dict[str, str]) -> str:
-    """A first ``agent.toml``."""
-    lines = ["# The settings of the agent; docs/agent.md explains each. After a change:", "#"]
-    lines += ["#   sudo systemctl restart thingctl-agent", ""]
-    lines += [f"{key} = {_toml(value)}" for key, value in settings.items() if value]
-    lines.append(f"handlers = [{', '.join(map(_quoted, handlers))}]")
-    if any(tls.values()):
-        lines += ["", "[tls]", *(f"{key} = {_quoted(value)}" for key, value in tls.items() if value)]
-    lines += [
-        "",
-        "# Built-in actions are off until their table is here.",
-        "[actions.ping]",
-        "[actions.getInfo]",
-    ]
-    lines += ["# [actions.reboot]", "# [actions.launchUri]", "# [actions.shell]"]
-    lines += ['# commands = { "restart-kiosk" = ["systemctl", "--user", "restart", "kiosk"] }', ""]
-    return "\n".join(lines)
+def config_file() -> str:
+    """A first ``agent.toml``, in which the settings of a device are then set."""
+    return _CONFIG
 
 
-def _toml(value: str | bool) -> str:
-    return _quoted(value) if isinstance(value, str) else str(value).lower()
+def devices_of(unit_text: str) -> list[str]:
+    """Return the device files that a unit lets handlers use."""
+    lines = [line for line in unit_text.splitlines() if line.startswith("DeviceAllow=")]
+    return [line.removeprefix("DeviceAllow=").split()[0] for line in lines]
 
 
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False).replace(
-        "\x7f", "\\u007f"
-    )  # TOML's basic strings are JSON's, almost
+def sysusers(user: str = USER) -> str:
+    """The user of the service, for an image: systemd-sysusers makes it at the first boot."""
+    return f'u {user} - "thingctl agent" {STATE_DIR} /usr/sbin/nologin\n'
+
+
+def tmpfiles(user: str = USER) -> str:
+    """The group of files that hold secrets, for an image: systemd-tmpfiles sets it at each boot."""
+    return "".join(f"z {path} 0640 root {user}\n" for path in SECRETS)

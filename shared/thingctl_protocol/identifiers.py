@@ -57,6 +57,14 @@ def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
+UUID7_PATTERN: Final = _UUID7.pattern
+
+
+def is_uuid7(text: str) -> bool:
+    """Whether ``text`` is a UUIDv7 in lower case, as :class:`IdSource` makes them."""
+    return _UUID7.fullmatch(text) is not None
+
+
 class IdSource:
     """Makes UUIDv7s that strictly increase, however often it is asked.
 
@@ -98,7 +106,7 @@ class IdSource:
 
         Raises :class:`ProtocolError` when it is no UUIDv7.
         """
-        if _UUID7.fullmatch(last_id) is None:
+        if not is_uuid7(last_id):
             raise ProtocolError(f"{_shown(last_id)} is not a UUIDv7")
         digits = last_id.replace("-", "")
         last = int(digits[:12], 16), int(digits[13:16], 16)

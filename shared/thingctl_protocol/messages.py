@@ -260,13 +260,19 @@ def decode_presence(payload: bytes) -> Presence:
     return presence
 
 
+_OUT_OF_RANGE: Final = "Number out of range"
+
+
 def check_json(encoded: bytes, pointer: str = "") -> None:
     """Raise :class:`ProtocolError` unless ``encoded`` is one JSON value of bounded depth."""
     _check_depth(encoded, pointer)
     try:
         _anything.decode(encoded)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ProtocolError(f"not JSON: {_located(str(error))[0]}", pointer) from None
+        text, _ = _located(str(error))
+        if text == _OUT_OF_RANGE:  # it is JSON all the same
+            raise ProtocolError("it holds a number that is out of range", pointer) from None
+        raise ProtocolError(f"not JSON: {text}", pointer) from None
 
 
 def check_json_object(encoded: bytes, pointer: str = "") -> None:

@@ -127,9 +127,32 @@ def test_any_text_is_a_url_or_a_config_error(text):
 def test_the_password_may_be_in_a_file(tmp_path):
     (tmp_path / "p").write_text("s3cret\n")
     assert Config(password_file=str(tmp_path / "p")).secret == "s3cret"
+    (tmp_path / "p").write_bytes(b"s3cret\r\n")  # written on Windows
+    assert Config(password_file=str(tmp_path / "p")).secret == "s3cret"
     assert Config(password="direct").secret == "direct"
     with pytest.raises(ConfigError, match="password_file cannot be read"):
         _ = Config(password_file="/no/such").secret
+
+
+@pytest.mark.parametrize(
+    ("settings", "login"),
+    [
+        ({}, ("", "")),
+        ({"password": "p"}, ("t", "p")),
+        ({"password": "p", "username": "u"}, ("u", "p")),
+        ({"username": "u"}, ("u", "")),
+        ({"url": "mqtt://u:p@h"}, ("u", "p")),
+        ({"url": "mqtts://h", "tls": {"cert": "c"}}, ("", "")),
+    ],
+)
+def test_a_password_without_a_user_name_signs_in_as_the_thing(settings, login):
+    assert load(None, {}, thing="t", **settings).login == login
+
+
+@pytest.mark.parametrize("url", ["mqtt://h", "mqtts://h"])
+def test_an_authority_in_the_environment_is_used_where_there_is_tls(url):
+    tls = load(None, {"THINGCTL_CA": "/ca.pem", "THINGCTL_MQTT_URL": url}, thing="t").tls
+    assert tls.ca == ("/ca.pem" if url == "mqtts://h" else "")
 
 
 def test_the_state_directory(monkeypatch, tmp_path):

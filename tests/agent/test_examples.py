@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -66,11 +68,50 @@ def test_the_documentation_names_every_policy_and_reason():
         assert f"`{code}`" in text
 
 
-def test_the_handler_in_the_documentation_can_be_registered():
-    text = (ROOT / "docs" / "agent.md").read_text()
-    code = text.split("```python\n")[1].split("```")[0]
-    space: dict[str, object] = {"__name__": "docs", "door_is_open": lambda: False}
-    exec(code, space)
-    assert isinstance(space["agent"], Agent)
-    space["heating"] = type("Heating", (), {})()
-    assert space["agent"].test("setTemperature", value=24).result == {"currentTemperature": 24}
+def blocks(page):
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/agent.md"])
+def test_the_first_handler_of_each_page_runs_when_it_is_pasted(page):
+    space: dict[str, object] = {"__name__": "docs"}
+    exec(blocks(page)[0], space)
+    agent = space["agent"]
+    assert isinstance(agent, Agent)
+    assert agent.test("setTemperature", value=24).result == {"currentTemperature": 24}
+    space["thermostat"]["locked"] = True
+    assert agent.test("setTemperature", value=24).reason_code == "LOCKED"
+
+
+def test_the_app_service_in_the_documentation_runs():
+    (block,) = [block for block in blocks("docs/agent.md") if "app_service(" in block]
+    space: dict[str, object] = {"__name__": "docs"}
+    exec(block, space)
+    (name,) = [action.name for action in space["agent"].registry]
+    assert f"`{name}`" in (ROOT / "docs" / "agent.md").read_text()
+    assert space["agent"].test(name, payload={"ping": "hi"}).result == {"answer": "HI"}
+
+
+def test_the_test_in_the_documentation_passes(tmp_path, monkeypatch):
+    first, *_, test = blocks("docs/agent.md")
+    (tmp_path / "my_actions.py").write_text(first)
+    (tmp_path / "test_my_actions.py").write_text(test)
+    argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
+    assert "1 passed" in done.stdout, done.stdout
+
+
+def test_the_documentation_has_a_cure_for_each_reason_of_a_refusal():
+    table = (
+        (ROOT / "docs" / "agent.md")
+        .read_text()
+        .split("after `not connected`:")[1]
+        .split("The reason codes")[0]
+    )
+    keys = [part for row in table.splitlines()[4:] if row for part in re.split("…|; |, ", row.split("|")[1])]
+    source = "".join(
+        (ROOT / "device_agent/thingctl_agent" / name).read_text() for name in ("reasons.py", "settings.py")
+    )
+    source = re.sub(r'["f\s{}]+', " ", source)
+    missing = [key for key in keys if re.sub(r'["f\s]+', " ", key).strip() not in source]
+    assert not missing

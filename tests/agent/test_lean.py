@@ -5,6 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
+from agent.harness import ROOT
+
 
 def run(code, given=""):
     done = subprocess.run(
@@ -82,3 +86,31 @@ def test_an_idle_agent_has_not_loaded_them():
     )
     for name in ("asyncio", "ssl", "urllib.request", "hashlib"):
         assert f"'{name}'" in out
+
+
+NEVER_AT_WORK = ("argparse", "difflib", "tempfile", "thingctl_agent.install", "thingctl_protocol.bundle")
+
+START = """
+import os, sys
+sys.modules["rich"] = None  # a device has none
+from thingctl_agent import Agent, agent, cli
+def serve(*_):
+    print([name for name in {never} if name in sys.modules])
+    return 0
+agent.serve = serve
+for key in list(os.environ):
+    if key.startswith("THINGCTL_"):
+        del os.environ[key]
+{how}
+"""
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        f"cli.main(['run', {str(ROOT / 'examples' / 'thermostat.py')!r}, '--thing', 't', '--url=mqtt://h', '--ca', ''])",
+        "Agent().run(argv=['--thing', 't', '--password-file', 'f'])",
+    ],
+)
+def test_a_plain_start_loads_nothing_that_only_other_starts_need(how):
+    assert run(START.format(never=NEVER_AT_WORK, how=how)) == "[]\n"

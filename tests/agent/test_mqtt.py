@@ -9,8 +9,9 @@ import paho.mqtt.client as paho
 import pytest
 
 from agent.harness import mosquitto, until
+from thingctl_agent.address import Address
 from thingctl_agent.boot import since_boot
-from thingctl_agent.mqtt import CONNECT_TIMEOUT, PACKET_MAX, Address, Connection
+from thingctl_agent.mqtt import CONNECT_TIMEOUT, PACKET_MAX, Connection
 
 
 class Recorder:
@@ -133,7 +134,8 @@ def test_a_connack_that_does_not_come_in_time_is_told(recorder):
         assert recorder.events == []
         assert connection.next_due == pytest.approx(now + CONNECT_TIMEOUT, abs=1)
         connection.serve(now + CONNECT_TIMEOUT + 1, readable=False)
-        assert recorder.events == ["lost: the broker did not answer CONNECT in time"]
+        (said,) = recorder.events
+        assert said.startswith("lost: the broker did not answer CONNECT in time")
 
 
 def test_it_pings_when_nothing_else_is_said_and_misses_the_answer(recorder):
@@ -198,3 +200,24 @@ def test_a_refused_extra_is_no_harm(recorder):
             peer.sendall(b"\x90\x04\x00\x01\x01\x80")
             serve(connection, recorder, lambda e: "subscribed False" in e)
             connection.drop()
+
+
+@pytest.mark.parametrize(
+    ("sent", "text"),
+    [
+        (b"", "closed the connection before it answered: if this port speaks TLS, use mqtts://"),
+        (b"\x15\x03\x03\x00\x02\x02\x28", "speaks TLS: use mqtts://"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "an HTTP server answers at 127.0.0.1:"),
+        (b"220 mail.example ESMTP\r\n", "is no MQTT broker"),
+        (b"\x20\x02\x00\x05", "no password was sent"),
+    ],
+)
+def test_what_answers_instead_of_a_broker_is_named(recorder, sent, text):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connection = connect(server.getsockname()[1], recorder)
+        peer, _ = server.accept()
+        with peer:
+            connection.serve(since_boot(), readable=False)
+            peer.recv(100)
+            peer.sendall(sent)
+        serve(connection, recorder, lambda e: any(text in str(x) for x in e))

@@ -1,5 +1,6 @@
 """Wrong tries: bounded for a name from an address, and for an address."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,12 +45,19 @@ def test_one_misconfigured_device_never_uses_up_what_its_site_has():
         assert limit.allows("192.0.2.1", "lock", now)
 
 
-def test_an_ipv6_host_has_a_whole_network_and_this_machine_is_one_too():
+def test_an_ipv6_host_has_a_whole_network():
     limit = FailureLimit(of_name=Rate(0.5, 1))
     exhausted(limit, "2001:db8::1", "lamp")
     assert not limit.allows("2001:db8::2", "lamp", 0.0)
-    exhausted(limit, "127.0.0.1", "lamp")
-    assert not limit.allows("127.0.0.1", "lamp", 0.0)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
+def test_a_proxy_on_this_machine_does_not_lock_out_those_behind_it(address):
+    limit = FailureLimit()
+    for name in range(200):
+        exhausted(limit, address, f"t{name}")
+    assert limit.allows(address, "lamp", 0.0)
+    assert not limit.allows(address, "t7", 0.0)  # guessing one name stays slow
 
 
 def test_long_names_cost_no_more_memory_than_short_ones():

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import ssl
 from pathlib import Path
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
+from support.waits import eventually
 from thingctl_broker import openings
 from thingctl_broker.config import AuditSettings, ConfigurationError, HttpSettings, Settings
-from thingctl_broker.openings import data_dir_of, open_audit, open_http_tls, open_socket
+from thingctl_broker.events import Counters
+from thingctl_broker.openings import data_dir_of, open_audit, open_http_tls, open_socket, report_refusals
 from thingctl_broker.paths import default_data_dir
+from thingctl_broker.pki import Authority, utc_now
+from thingctl_broker.tls import ServerTls
 
 
 def test_the_files_are_where_the_settings_say_or_where_they_usually_are(tmp_path):
@@ -61,3 +68,49 @@ def test_the_audit_file_is_opened_unless_none_is_wanted(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match="file"):
         open_audit(settings, tmp_path / "file")
+
+
+def distrust(host, port):
+    """Connect as a client that lacks the broker's CA."""
+    with (
+        socket.create_connection((host, port), timeout=5) as sock,
+        pytest.raises(ssl.SSLCertVerificationError),
+    ):
+        ssl.create_default_context().wrap_socket(sock, server_hostname="localhost")
+
+
+class _Silent(asyncio.Protocol):
+    """Takes whatever comes."""
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_refused_handshake_is_counted_and_logged_with_its_reason(tmp_path, loop):
+    if loop == "uvloop":
+        runner = asyncio.Runner(loop_factory=pytest.importorskip("uvloop").new_event_loop)
+    else:
+        runner = asyncio.Runner()
+    pair = Authority.make(utc_now()).server(["localhost"], utc_now())
+    (tmp_path / "s.pem").write_bytes(pair.cert + pair.key)
+    tls, counters = ServerTls(str(tmp_path / "s.pem"), ""), Counters()
+    report_refusals(tls, "mqtt", counters)
+
+    async def refuse():
+        server = await asyncio.get_running_loop().create_server(_Silent, "127.0.0.1", 0, ssl=tls.context)
+        async with server:
+            host, port = server.sockets[0].getsockname()
+            await asyncio.to_thread(distrust, host, port)
+            for _ in range(2):
+                reader, writer = await asyncio.open_connection(host, port)
+                writer.write(b"GET / HTTP/1.1\r\n\r\n")
+                await reader.read()
+                writer.close()
+                await writer.wait_closed()
+            await eventually(lambda: counters.total() == 3)
+
+    with runner, capture_logs() as logs:
+        runner.run(refuse())
+    assert counters == {"tls.TLSV1_ALERT_UNKNOWN_CA": 1, "tls.HTTP_REQUEST": 2}
+    told = [
+        (entry["listener"], entry["reason"]) for entry in logs if entry["event"] == "TLS handshake refused"
+    ]
+    assert sorted(told) == [("mqtt", "HTTP_REQUEST"), ("mqtt", "TLSV1_ALERT_UNKNOWN_CA")]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
+
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -10,11 +13,14 @@ from thingctl_broker.webhooks import (
     ATTEMPTS_MAX,
     BACKOFF_MAX,
     PER_TARGET,
+    WAIT_MAX,
     Key,
     Outbox,
     check_uri,
+    delivery_id,
     is_public,
     sign,
+    sign_standard,
 )
 
 KEY = Key("https://a.example/hook", "e1")
@@ -208,3 +214,35 @@ def test_public_addresses(address):
 def test_a_signature_is_of_time_and_body():
     signatures = {sign(b"k", 1, b"{}"), sign(b"k", 2, b"{}"), sign(b"k", 1, b"[]"), sign(b"l", 1, b"{}")}
     assert len(signatures) == 4
+
+
+def test_a_target_that_asks_to_wait_gets_nothing_before():
+    outbox = Outbox()
+    first, second, other = Key("a", "1"), Key("a", "2"), Key("b", "1")
+    for key in (first, second, other):
+        outbox.note(key, 0.0)
+    assert outbox.take(0.0, 1) == [first]
+    assert outbox.failed(first, 0.0, 0.5, wait=30.0) == 31.0
+    assert outbox.take(0.0, 9) == [other]
+    assert outbox.take(29.9, 9) == []
+    assert outbox.next_at() == 30.0
+    assert outbox.take(30.0, 9) == [second]
+    assert outbox.take(31.0, 9) == [first]
+    assert outbox.failed(first, 31.0, 0.0, wait=1e12) == WAIT_MAX
+
+
+def test_standard_signatures_are_those_of_the_specification():
+    """With its own example, and a secret that is written as its libraries write it."""
+    secret = b"whsec_plJ3nmyCDGBKInavdOK15jsl"
+    body = b'{"event_type":"ping","data":{"success":true}}'
+    signature = sign_standard(secret, "msg_loFOjxBNrRLzqYUf", 1731705121, body)
+    key = base64.b64decode(secret.removeprefix(b"whsec_"))
+    expected = hmac.digest(key, b"msg_loFOjxBNrRLzqYUf.1731705121." + body, "sha256")
+    assert signature == "v1," + base64.b64encode(expected).decode()
+    with pytest.raises(ValueError, match=r"base64|padding"):
+        sign_standard(b"whsec_?", "", 0, b"")
+
+
+def test_a_repeat_has_the_id_of_the_first_post_and_no_other_has():
+    assert delivery_id("1", b"a") == delivery_id("1", b"a")
+    assert len({delivery_id("1", b"a"), delivery_id("2", b"a"), delivery_id("1", b"b")}) == 3

@@ -48,7 +48,7 @@ def thermostat(broker, api, tmp_path_factory):
         sys.executable,
         ROOT / "examples" / "thermostat.py",
         THINGCTL_THING=THERMOSTAT,
-        THINGCTL_URL=broker.mqtt,
+        THINGCTL_MQTT_URL=broker.mqtt,
         THINGCTL_STATE_DIR=str(tmp_path_factory.mktemp("thermostat")),
     ):
         soon(lambda: "actions" in (api.thing(THERMOSTAT) or {}), 30.0)

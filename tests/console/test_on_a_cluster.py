@@ -29,7 +29,7 @@ def thermostat(worker, tmp_path_factory):
         sys.executable,
         ROOT / "examples" / "thermostat.py",
         THINGCTL_THING=THERMOSTAT,
-        THINGCTL_URL=f"mqtt://127.0.0.1:{worker.mqtt_address[1]}",
+        THINGCTL_MQTT_URL=f"mqtt://127.0.0.1:{worker.mqtt_address[1]}",
         THINGCTL_TOPIC_ROOT=worker.root,
         THINGCTL_PRESENCE="on",
         THINGCTL_STATE_DIR=str(tmp_path_factory.mktemp("thermostat")),

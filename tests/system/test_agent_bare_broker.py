@@ -263,7 +263,7 @@ def test_a_file_with_agent_run_takes_its_settings_from_the_environment(
 ) -> None:
     env = {
         "THINGCTL_THING": "env-1",
-        "THINGCTL_URL": broker.url,
+        "THINGCTL_MQTT_URL": broker.url,
         "THINGCTL_STATE_DIR": str(tmp_path / "s"),
         "THINGCTL_CONFIG": str(tmp_path / "agent.toml"),
     }

@@ -79,16 +79,16 @@ def test_a_wrong_password_is_told_and_tried_again(tmp_path: Path) -> None:
     ) if _has_passwd() else missing("mosquitto_passwd is not installed (apt-get install mosquitto)")
     extra = f"allow_anonymous false\npassword_file {tmp_path / 'passwords'}\n"
     with mosquitto(tmp_path, extra) as broker:
-        wrong = AgentProcess(
-            ACTIONS, broker.url, tmp_path / "w", "--username", "thing-1", env={"THINGCTL_PASSWORD": "wrong"}
-        ).start(ready=False)
+        wrong = AgentProcess(ACTIONS, broker.url, tmp_path / "w", env={"THINGCTL_PASSWORD": "wrong"}).start(
+            ready=False
+        )
         try:
-            until(lambda: "refused the connection: Not authorized" in wrong.log)
+            until(lambda: "Not authorized; it did not take the password of thing 'thing-1'" in wrong.log)
             assert wrong.log.count("not connected") < 5, "it does not hammer the broker"
         finally:
             wrong.kill()
         (tmp_path / "secret").write_text("right\n")
-        options = ("--username", "thing-1", "--password-file", str(tmp_path / "secret"))
+        options = ("--password-file", str(tmp_path / "secret"))
         with (
             Tracker(broker.port, username="thing-1", password="right") as tracker,
             AgentProcess(ACTIONS, broker.url, tmp_path / "s", *options),
@@ -350,9 +350,16 @@ def test_tls_with_a_client_certificate_that_is_renewed(tmp_path: Path, certifica
             assert agent.stop()[0] == 0
 
 
-@pytest.mark.parametrize("fault", ["another name", "no client certificate", "another authority"])
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [
+        ("another name", "the broker's certificate is not for '127.0.0.1'"),
+        ("no client certificate", "--cert"),
+        ("another authority", "is not of the authority in tls.ca"),
+    ],
+)
 def test_tls_that_is_not_as_it_should_be_is_refused_in_words(
-    tmp_path: Path, certificates: Path, fault: str
+    tmp_path: Path, certificates: Path, fault: str, text: str
 ) -> None:
     port = free_port()
     trusted = certificates
@@ -370,9 +377,33 @@ def test_tls_that_is_not_as_it_should_be_is_refused_in_words(
             until(lambda: "not connected" in agent.log, 20)
             assert "ready for commands" not in agent.log
             assert "Traceback" not in agent.log
-            if fault != "no client certificate":
-                assert "certificate verify failed" in agent.log
+            assert text in agent.log
             assert agent.stop()[0] == 0
+        finally:
+            agent.kill()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "port_of", "text"),
+    [
+        ("mqtt", "tls", "use mqtts://"),
+        ("mqtts", "plain", "use mqtt://"),
+        ("mqtt", "closed", "Not authorized; no password was sent: set THINGCTL_PASSWORD or give --bundle"),
+    ],
+)
+def test_a_port_of_the_other_kind_is_named_with_mosquitto(
+    tmp_path: Path, certificates: Path, scheme: str, port_of: str, text: str
+) -> None:
+    port = free_port()
+    extra = tls_broker(certificates, port) if port_of != "closed" else "allow_anonymous false\n"
+    with mosquitto(tmp_path, extra) as broker:
+        config = tls_config(tmp_path / "agent.toml", certificates) if scheme == "mqtts" else None
+        options = ("--config", config) if config else ()
+        url = f"{scheme}://localhost:{port if port_of == 'tls' else broker.port}"
+        agent = AgentProcess(ACTIONS, url, tmp_path / "s", *options).start(ready=False)
+        try:
+            until(lambda: "not connected" in agent.log, 20)
+            assert text in agent.log
         finally:
             agent.kill()
 

@@ -257,7 +257,7 @@ def test_the_agent_announces_checks_and_runs(broker, operator, tmp_path):
         sys.executable,
         ROOT / "examples" / "thermostat.py",
         THINGCTL_THING="agent-1",
-        THINGCTL_URL=f"mqtt://127.0.0.1:{broker.mqtt_address[1]}",
+        THINGCTL_MQTT_URL=f"mqtt://127.0.0.1:{broker.mqtt_address[1]}",
         THINGCTL_TOPIC_ROOT=broker.root,
         THINGCTL_PRESENCE="on",
         THINGCTL_STATE_DIR=str(tmp_path),

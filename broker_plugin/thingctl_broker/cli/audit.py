@@ -30,7 +30,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Tell whether anything in the audit file was changed, removed, inserted or reordered."""
-    from thingctl_broker.audit import Broken, files, verify  # noqa: PLC0415 the client commands start fast
+    from thingctl_broker.audit_chain import Broken, files, verify  # noqa: PLC0415 the client commands start fast
 
     directory = default_data_dir() if data_dir is None else data_dir
     try:
@@ -46,4 +46,6 @@ def verify(
         output.print_json(verdict._asdict())
     else:
         print(f"whole: {verdict.records} records in {verdict.files} files, {verdict.unsealed} not sealed yet")
+        for begun in verdict.begun_again:
+            print(f"a new chain begins in {output.clean(begun)}")
         print(f"last seal: {verdict.last_seal}")

@@ -34,7 +34,7 @@ from thingctl_broker.http.server import HttpServer
 from thingctl_broker.http.webhook_client import WebhookClient
 from thingctl_broker.http.webhooks import Webhooks
 from thingctl_broker.mqtt.cluster.link import ClusterLink
-from thingctl_broker.openings import data_dir_of, open_audit, open_http_tls, open_socket
+from thingctl_broker.openings import data_dir_of, open_audit, open_http_tls, open_socket, report_refusals
 from thingctl_broker.passwords import Passwords
 from thingctl_broker.postgres.schema import SchemaError
 from thingctl_broker.postgres.settings import shown
@@ -165,6 +165,7 @@ class Worker:
         self._rollouts.start()
         assert self._webhooks is not None
         self._webhooks.start()
+        report_refusals(self._http_tls, "http", self.operations.counters)
         if self._http_tls is not None:
             self._spawn(keep_looking([self._http_tls]))
         assert self._http is not None

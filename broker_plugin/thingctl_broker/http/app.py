@@ -23,7 +23,7 @@ from thingctl_broker.http.calls import OPENAPI
 from thingctl_broker.http.compat.graph import Graph
 from thingctl_broker.http.compat.navixy import Navixy
 from thingctl_broker.http.console import Console
-from thingctl_broker.http.errors import INTERNAL_ERROR, METHOD_NOT_ALLOWED, UNAUTHORIZED, Problem, problem_of
+from thingctl_broker.http.errors import INTERNAL_ERROR, METHOD_NOT_ALLOWED, Problem, problem_of
 from thingctl_broker.http.openapi import describe
 from thingctl_broker.http.queries import Parameters
 from thingctl_broker.http.routes_authentication import Authentications
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
     from thingctl_broker.audit import Note
     from thingctl_broker.buckets import Rate
-    from thingctl_broker.credentials import Token
     from thingctl_broker.directory import Directory
     from thingctl_broker.http.compat.dialect import Dialect
     from thingctl_broker.operations import Operations, RolloutDriver
@@ -92,7 +91,7 @@ def create_app(
         callers=callers,
         streams=streams,
         probes=probes,
-        dialects=(Navixy(operations, callers), Graph(operations)),
+        dialects=(Navixy(operations, callers), Graph(operations, callers)),
     )
 
 
@@ -117,7 +116,6 @@ class Api:
         self._streams = streams
         self._probes = probes
         self.dialects = dialects
-        self._open_paths = OPEN_PATHS.union(*(dialect.open_paths for dialect in dialects))
         self._tokens = tokens
         self._callers = callers
         self._operations = operations
@@ -169,8 +167,12 @@ class Api:
             if self._console.owns(path):
                 await self._console.answer(scope)(scope, receive, send)
                 return
-            if path not in self._open_paths:
-                scope["token"] = await self._caller(scope)
+            dialect = self._dialect(path)
+            if dialect is not None:
+                scope["path"] = dialect.canonical(path)
+                scope["token"] = await dialect.admit(Request(scope, receive))
+            elif path not in OPEN_PATHS:
+                scope["token"] = await self._callers.admit_known(scope)
             if path == COMMANDS and scope["method"] == "POST":
                 # Straight to the busiest endpoint: the router costs as much as all the rest.
                 answer = await self._commands.send(scope, receive)
@@ -188,19 +190,13 @@ class Api:
             answer = self._told(scope, self._problem(scope, error))
         await answer(scope, receive, send)
 
-    async def _caller(self, scope: Scope) -> Token:
-        try:
-            return self._callers.admit(scope)
-        except Problem as problem:
-            if problem.kind is not UNAUTHORIZED or not await self._tokens.look_again():
-                raise
-        return self._callers.admit(scope)  # another process may have made the token a moment ago
+    def _dialect(self, path: str) -> Dialect | None:
+        """Whose path it is; None: this broker's own API."""
+        return next((dialect for dialect in self.dialects if dialect.owns(path)), None)
 
     def _told(self, scope: Scope, problem: Problem) -> Answer:
-        for dialect in self.dialects:
-            if dialect.owns(scope["path"]):
-                return dialect.tell(problem)
-        return problem.answer()
+        dialect = self._dialect(scope["path"])
+        return problem.answer() if dialect is None else dialect.tell(problem)
 
     def _refusal(self, error: Exception) -> Answer:
         return self._problem({"method": "POST", "path": COMMANDS}, error).answer()

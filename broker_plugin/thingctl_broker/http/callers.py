@@ -18,7 +18,7 @@ from thingctl_broker.buckets import Buckets, Rate
 from thingctl_broker.events import RateLimit
 from thingctl_broker.failures import KnownCallers
 from thingctl_broker.http.auth import authenticate
-from thingctl_broker.http.errors import RATE_LIMITED, Problem
+from thingctl_broker.http.errors import RATE_LIMITED, UNAUTHORIZED, Problem
 from thingctl_broker.origin import Origin, origin
 
 if TYPE_CHECKING:
@@ -69,6 +69,15 @@ class Callers:
             raise
         self._passed(scope, token)
         return token
+
+    async def admit_known(self, scope: Scope) -> Token:
+        """As :meth:`admit`; a token that is not known yet may have been made elsewhere a moment ago."""
+        try:
+            return self.admit(scope)
+        except Problem as problem:
+            if problem.kind is not UNAUTHORIZED or not await self._tokens.look_again():
+                raise
+        return self.admit(scope)
 
     def admit_at_once(self, scope: Scope) -> Token | None:
         """Admit a caller against whom nothing is to be said; None, and nothing is counted, else.

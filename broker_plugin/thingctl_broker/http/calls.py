@@ -40,6 +40,7 @@ from thingctl_broker.http.thing_schemas import (
 )
 from thingctl_broker.idempotency import KEY_MAX
 from thingctl_broker.things import TAG_MAX
+from thingctl_protocol.identifiers import UUID7_PATTERN
 from thingctl_protocol.limits import ACTION_MAX, ID_MAX, THING_MAX
 from thingctl_protocol.statuses import Status
 
@@ -142,6 +143,7 @@ _LIMIT: Final = Parameter(
     {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT},
 )
 _CURSOR: Final = Parameter("cursor", "the nextCursor of the page before", _text(ID_MAX))
+_EXECUTION_CURSOR: Final = _CURSOR._replace(schema={"type": "string", "pattern": f"^{UUID7_PATTERN}$"})
 _WAIT: Final = Parameter(
     "wait",
     "seconds for which the answer may be held back until the execution has ended",
@@ -169,8 +171,23 @@ _TIME: Final[Schema] = {"type": "string", "format": "date-time"}
 _GONE: Final = Nothing("done; there is nothing to tell")
 
 _EXECUTION: Final = COMMANDS + "/{execution_id}"
-_TOP: Final = Parameter("$top", "devices of one page", _LIMIT.schema)
+_TOP: Final = Parameter(
+    "$top",
+    f"devices of one page; {LIMIT_MAX} at most are told",
+    {"type": "integer", "minimum": 1, "maximum": graph.TOP_MAX},
+)
 _SKIP: Final = Parameter("$skiptoken", "of an earlier @odata.nextLink", _text(THING_MAX))
+_FILTER: Final = Parameter(
+    "$filter",
+    "one comparison, such as status eq 'Online'",
+    {"type": "string", "pattern": "^(id|name|status) eq '[^']*'$"},
+)
+_ODATA: Final = tuple(
+    Parameter(
+        name, "of a list: the fields to tell" if name == "$select" else "changes nothing", {"type": "string"}
+    )
+    for name in sorted(graph.OPTIONS)
+)
 
 OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
     ("GET", COMMANDS): Operation(
@@ -185,7 +202,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
             Parameter("createdBefore", "only those created before that", _TIME),
             Parameter("sort", "newest or oldest first", {"type": "string", "enum": list(SORTS)}),
             _LIMIT,
-            _CURSOR,
+            _EXECUTION_CURSOR,
         ),
     ),
     ("POST", COMMANDS): Operation(
@@ -254,22 +271,31 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
             (
                 "GET",
                 "",
-                Operation({200: graph.GraphDevices}, parameters=(_TOP, _SKIP), error=graph.GraphError),
+                Operation(
+                    {200: graph.GraphDevices},
+                    parameters=(_TOP, _SKIP, _FILTER, *_ODATA),
+                    error=graph.GraphError,
+                ),
             ),
             (
                 "POST",
                 "/{device_id}/commands",
-                Operation({201: graph.GraphCommand}, body=graph.GraphCommandBody, error=graph.GraphError),
+                Operation(
+                    {201: graph.GraphCommand},
+                    body=graph.GraphCommandBody,
+                    parameters=_ODATA,
+                    error=graph.GraphError,
+                ),
             ),
             (
                 "GET",
                 "/{device_id}/commands/{command_id}",
-                Operation({200: graph.GraphCommand}, error=graph.GraphError),
+                Operation({200: graph.GraphCommand}, parameters=_ODATA, error=graph.GraphError),
             ),
             (
                 "GET",
                 "/{device_id}/commands/{command_id}/responsePayload",
-                Operation({200: None}, error=graph.GraphError),
+                Operation({200: None}, parameters=_ODATA, error=graph.GraphError),
             ),
         )
     },

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from thingctl_broker.buckets import Rate
+from thingctl_broker.connection_limits import ConnectionLimiter
 from thingctl_broker.http.answers import WHOLE
 from thingctl_broker.http.bodies import BODY_MAX, DRAIN_MAX
 from thingctl_broker.http.errors import (
@@ -48,7 +50,13 @@ STALL_TIMEOUT_SECONDS: Final = 30.0
 CONNECTIONS_MAX: Final = 2000
 """Open connections: each costs a file descriptor that a thing could have had."""
 
+CONNECTIONS_PER_ADDRESS: Final = 500
+"""Open connections from one address, loopback excepted."""
 
+OPENING: Final = Rate(per_second=200.0, burst=1000)
+"""New connections from one address, loopback excepted."""
+
+_TOO_LONG: Final = f"they are longer than {HEAD_MAX} bytes"
 _LINE: Final = len("GET  HTTP/1.1\r\n\r\n")
 _HEADER: Final = len(": \r\n")
 
@@ -79,15 +87,24 @@ class _Taken:
             self._connection.put(self, answer)
 
 
-class _HeadTooLarge(Exception):
-    """The head is there, and longer than it may be."""
+class _Refused(Exception):
+    """The head is there, and the request is refused for it."""
+
+    def __init__(self, kind: Kind, detail: str) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
 
 
 class Connection(HttpToolsProtocol):
     """One connection, bounded in size and time."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, limiter: ConnectionLimiter | None = None, **kwargs: Any) -> None:
+        """``limiter``: of the connections of each address; None: of this one alone."""
         super().__init__(*args, **kwargs)
+        self._limiter = ConnectionLimiter(CONNECTIONS_PER_ADDRESS, OPENING) if limiter is None else limiter
+        self._admitted_host: str | None = None
+        """What the limiter counts this connection under, while it does."""
         self.access_log = False
         self._received = 0
         """Bytes of the request that is arriving."""
@@ -98,20 +115,70 @@ class Connection(HttpToolsProtocol):
         self._begun = False
         """Whether something of that request is there already."""
         self._head_complete = False
+        self._asked = False
+        """Whether the application has been asked for what is arriving."""
         self._arriving_since: float | None = self.loop.time()
         self._shortcut: Shortcut | None = getattr(self.config.app, "shortcut", None)
         self._stalled_since: float | None = None
         self._idle_since: float | None = None
         """Since when nothing has come behind an answer."""
+        self._refusal: tuple[Kind, str] | None = None
+        """Why what came behind requests that are not answered yet is refused."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the connection in, or refuse it if there are too many."""
+        """Take the connection in, or refuse it if there are too many.
+
+        When all places are taken, a connection that has not asked for anything makes room.
+        """
         super().connection_made(transport)
-        if len(self.connections) > CONNECTIONS_MAX:
+        host = self.client[0] if self.client else ""
+        if self._limiter.admit(host, self.loop.time()) is not None:
+            self.refuse(TOO_MANY_CONNECTIONS, "too many come from this address")
+            return
+        self._admitted_host = host
+        if len(self.connections) > CONNECTIONS_MAX and not self._displace_silent():
             self.refuse(TOO_MANY_CONNECTIONS, f"{CONNECTIONS_MAX} are open already")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        self._release()
+        super().connection_lost(exc)
+
+    def handle_websocket_upgrade(self) -> None:
+        """Another protocol takes the connection over, and counts it."""
+        self._release()
+        super().handle_websocket_upgrade()
+
+    def _release(self) -> None:
+        if self._admitted_host is not None:
+            self._limiter.release(self._admitted_host)
+            self._admitted_host = None
+
+    @property
+    def silent_since(self) -> float | None:
+        """Since when the client has sent nothing at all, in the loop's time; None: it has sent something."""
+        asked: Any = self.cycle  # uvicorn declares it, and sets None until there is one
+        return None if self._begun or self._received or asked is not None else self._arriving_since
+
+    def _displace_silent(self) -> bool:
+        """Close the connection that has been silent the longest; return whether there was one."""
+        silent = [
+            (connection.silent_since, id(connection), connection)
+            for connection in self.connections
+            if isinstance(connection, Connection)
+            and connection is not self
+            and connection.silent_since is not None
+            and not connection.transport.is_closing()
+        ]
+        if not silent:
+            return False
+        min(silent)[-1].transport.abort()
+        return True
 
     def data_received(self, data: bytes) -> None:
         """Take the shortcut, or feed the parser, within bounds."""
+        if self._refusal is not None:
+            return
         if self._shortcut is not None and self._take(data, self._shortcut):
             return
         self._idle_since = None
@@ -126,10 +193,11 @@ class Connection(HttpToolsProtocol):
                 return
             # To anything else the request is answered as if it had not asked.
         except httptools.HttpParserError as error:
-            if isinstance(error.__context__, _HeadTooLarge):
-                self._refuse_head()
+            refused = error.__context__
+            if isinstance(refused, _Refused):
+                self._refuse_in_turn(refused.kind, refused.detail)
             else:
-                self.refuse(INVALID_REQUEST, "what was received is not an HTTP/1.1 request")
+                self._refuse_in_turn(INVALID_REQUEST, "what was received is not an HTTP/1.1 request")
             return
         if self._received > HEAD_MAX and not self._head_complete:
             self._refuse_head()
@@ -139,7 +207,7 @@ class Connection(HttpToolsProtocol):
     def _take(self, data: bytes, shortcut: Shortcut) -> bool:
         """Whether the shortcut has taken what came: only where the parser awaits a request."""
         before: Any = self.cycle
-        if self._begun or (before is not None and not before.response_complete):
+        if self._begun or self._is_answering:
             return False
         if self.flow.write_paused or self.transport.is_closing():
             return False
@@ -171,17 +239,32 @@ class Connection(HttpToolsProtocol):
         self._head_complete = True
         # However it came: all in one piece, it may be longer than what is refused while it comes.
         if self._received + self._shared > HEAD_MAX and self._head_size() > HEAD_MAX:
-            raise _HeadTooLarge
+            raise _Refused(HEAD_TOO_LARGE, _TOO_LONG)
+        self._check_head()
         super().on_headers_complete()
+        self._asked = True
         # The application starts in a turn of its own, so this is in time.
         self.scope[WHOLE] = partial(self._write_whole, self.cycle)  # type: ignore[typeddict-unknown-key]
+
+    def _check_head(self) -> None:
+        """Refuse what might be framed or routed in another way elsewhere; raises :class:`_Refused`."""
+        hosts = codings = 0
+        for name, value in self.headers:
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding":
+                codings += 1
+                if value.strip().lower() != b"chunked":
+                    raise _Refused(INVALID_REQUEST, "the only Transfer-Encoding here is chunked")
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+            raise _Refused(INVALID_REQUEST, "HTTP/1.1 wants one Host header [RFC 9112 3.2]")
 
     def _head_size(self) -> int:
         headers = sum(len(name) + len(value) + _HEADER for name, value in self.headers)
         return _LINE + len(self.url) + headers
 
     def _refuse_head(self) -> None:
-        self.refuse(HEAD_TOO_LARGE, f"they are longer than {HEAD_MAX} bytes")
+        self._refuse_in_turn(HEAD_TOO_LARGE, _TOO_LONG)
 
     def on_message_complete(self) -> None:
         """The request is there."""
@@ -189,6 +272,7 @@ class Connection(HttpToolsProtocol):
         self._shared = self._chunk
         self._begun = False
         self._head_complete = False
+        self._asked = False
         self._arriving_since = None
         super().on_message_complete()
 
@@ -228,6 +312,8 @@ class Connection(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
+        elif self._refusal is not None:
+            self.refuse(*self._refusal)
         else:
             self._idle_since = self.loop.time()
 
@@ -256,6 +342,19 @@ class Connection(HttpToolsProtocol):
             self.transport.close()  # it asks for nothing
         else:
             self.refuse(REQUEST_TIMEOUT, f"it took more than {REQUEST_TIMEOUT_SECONDS:g} seconds")
+
+    @property
+    def _is_answering(self) -> bool:
+        asked: Any = self.cycle
+        return asked is not None and not asked.response_complete
+
+    def _refuse_in_turn(self, kind: Kind, detail: str) -> None:
+        """Refuse what has come; requests before it are answered first."""
+        is_own = self._asked and not self.pipeline  # its body is wrong, and the application waits for it
+        if self._is_answering and not is_own:
+            self._refusal = kind, detail
+        else:
+            self.refuse(kind, detail)
 
     def refuse(self, kind: Kind, detail: str) -> None:
         """Answer before any application could, and close."""

@@ -14,7 +14,7 @@ HEAD_MAX: Final = 2048
 MEANINGLESS: Final = frozenset({b"host", b"user-agent", b"accept", b"accept-encoding", b"accept-language"})
 """Headers that no answer to a command depends on."""
 
-_NEEDED: Final = frozenset({b"authorization", b"content-length"})
+_NEEDED: Final = frozenset({b"host", b"authorization", b"content-length"})
 _ONE_VALUE: Final = {b"content-type": b"application/json", b"connection": b"keep-alive"}
 
 

@@ -85,9 +85,9 @@ class Parameters:
         text = self.text("limit", _is_limit, f"a whole number from 1 to {LIMIT_MAX}")
         return LIMIT_DEFAULT if text is None else int(text)
 
-    def cursor(self) -> str | None:
-        """``cursor``: the ``nextCursor`` of the page before."""
-        return self.text("cursor", is_id, "the nextCursor of an earlier answer")
+    def cursor(self, check: Callable[[str], bool] = is_id) -> str | None:
+        """``cursor``: the ``nextCursor`` of the page before; ``check``: whether it can be one."""
+        return self.text("cursor", check, "the nextCursor of an earlier answer")
 
     def time(self, name: str) -> float | None:
         """A moment, RFC 3339 with its offset from UTC, as Unix seconds."""

@@ -25,7 +25,7 @@ from thingctl_broker.http.schemas import (
 )
 from thingctl_broker.idempotency import KEY_MAX, is_key
 from thingctl_broker.things import is_tag
-from thingctl_protocol.identifiers import is_id
+from thingctl_protocol.identifiers import is_id, is_uuid7
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -147,7 +147,7 @@ class Commands:
             until=asked.time("createdBefore"),
             oldest_first=asked.oldest_first(),
         )
-        return Answer(200, await self._operations.list(query, asked.limit(), asked.cursor(), _page))
+        return Answer(200, await self._operations.list(query, asked.limit(), asked.cursor(is_uuid7), _page))
 
     def _tagged(self, tags: tuple[str, ...]) -> frozenset[str] | None:
         """The names of the things that have all the tags; None: without tags, all."""

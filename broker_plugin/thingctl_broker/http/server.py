@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 import uvicorn
 
-from thingctl_broker.http.connection import Connection
+from thingctl_broker.connection_limits import ConnectionLimiter
+from thingctl_broker.http.connection import CONNECTIONS_PER_ADDRESS, OPENING, Connection
 
 if TYPE_CHECKING:
     import socket
@@ -64,7 +66,9 @@ class HttpServer:
         self._server = _Server(
             uvicorn.Config(
                 app,
-                http=Connection,
+                http=partial(  # type: ignore[arg-type] # called, whatever it is
+                    Connection, limiter=ConnectionLimiter(CONNECTIONS_PER_ADDRESS, OPENING)
+                ),
                 ws="none" if websocket is None else websocket,  # type: ignore[arg-type] # called, whatever it is
                 lifespan="off",
                 interface="asgi3",

@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import time
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -22,17 +24,31 @@ TIMEOUT: Final = 10.0
 """Seconds that a post may take, from the name's resolution to the status."""
 
 _LINE_MAX: Final = 8192
+_HEADERS_MAX: Final = 100
+_PATIENCE: Final = frozenset({429, 503})
+"""Statuses whose Retry-After counts."""
 
 
 class NotAllowed(Exception):
     """The post may not go there: every address of the host is private."""
 
 
+class AskedToWait(Exception):
+    """The answer was 429 or 503 with Retry-After. ``seconds``: from now, never negative."""
+
+    def __init__(self, status: int, seconds: float) -> None:
+        super().__init__(f"the answer was {status}: not before {seconds:.0f} s have passed")
+        self.seconds = seconds
+
+
 class Client(Protocol):
     """Sends posts."""
 
     async def post(self, uri: str, body: bytes, headers: Mapping[str, str]) -> int:
-        """Return the HTTP status; raises OSError, TimeoutError, ValueError, or :class:`NotAllowed`."""
+        """Return the HTTP status.
+
+        Raises OSError, TimeoutError, ValueError, :class:`NotAllowed` or :class:`AskedToWait`.
+        """
         ...
 
 
@@ -45,7 +61,10 @@ class WebhookClient:
         self._tls: ssl.SSLContext | None = None
 
     async def post(self, uri: str, body: bytes, headers: Mapping[str, str]) -> int:
-        """Return the HTTP status; raises OSError, TimeoutError, ValueError, or :class:`NotAllowed`."""
+        """Return the HTTP status.
+
+        Raises OSError, TimeoutError, ValueError, :class:`NotAllowed` or :class:`AskedToWait`.
+        """
         async with asyncio.timeout(self._timeout):
             return await self._post(uri, body, headers)
 
@@ -97,4 +116,34 @@ async def _status(reader: asyncio.StreamReader) -> int:
     parts = line.split(b" ", 2)
     if len(parts) < 2 or not parts[0].startswith(b"HTTP/1.") or not parts[1].isdigit():
         raise ValueError("what answers does not speak HTTP/1.1")
-    return int(parts[1])
+    status = int(parts[1])
+    if status in _PATIENCE:
+        seconds = _seconds(await _retry_after(reader), time.time())
+        if seconds:
+            raise AskedToWait(status, seconds)
+    return status
+
+
+async def _retry_after(reader: asyncio.StreamReader) -> str:
+    """The value of Retry-After; empty when it is not among the first headers."""
+    for _ in range(_HEADERS_MAX):
+        name, colon, value = (await reader.readline()).partition(b":")
+        if not colon:
+            break
+        if name.strip().lower() == b"retry-after":
+            return value.strip().decode("latin-1")
+    return ""
+
+
+def _seconds(text: str, unix: float) -> float:
+    """How long Retry-After asks to wait (RFC 9110 10.2.3), from ``unix`` on; 0.0: it asks for nothing.
+
+    >>> _seconds("30", 0.0), _seconds("Thu, 01 Jan 1970 00:01:00 GMT", 20.0), _seconds("soon", 0.0)
+    (30.0, 40.0, 0.0)
+    """
+    if text.isascii() and text.isdecimal():
+        return float(text[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - unix)
+    except (ValueError, OverflowError):
+        return 0.0

@@ -10,15 +10,15 @@ import asyncio
 import contextlib
 import random
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
 from thingctl_broker.errors import NotAccepting
 from thingctl_broker.events import Change
 from thingctl_broker.http.schemas import encode_execution
-from thingctl_broker.http.webhook_client import NotAllowed
-from thingctl_broker.webhooks import Key, Outbox, sign
+from thingctl_broker.http.webhook_client import AskedToWait, NotAllowed
+from thingctl_broker.webhooks import Key, Outbox, delivery_id, printable_target, sign, sign_standard
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,6 +38,14 @@ _LASTING: Final = frozenset({Change.ENDED, Change.LATE})
 _GONE: Final = 410
 
 _log = structlog.get_logger("thingctl.webhooks")
+
+
+class _Failure(NamedTuple):
+    """Why a post has not arrived. ``final``: trying again is in vain. ``wait``: seconds to wait first."""
+
+    fault: str
+    final: bool = False
+    wait: float = 0.0
 
 
 class Webhooks:
@@ -136,39 +144,55 @@ class Webhooks:
         self._woken.set()
 
     async def _post(self, key: Key) -> None:
-        fault, final = "", False
-        execution = None
-        try:
-            found = await self._operations.read_many([key.execution_id], partial(self._letter, key))
-            if found is None:
-                final = True
-            else:
-                execution, body, headers = found
-                status = await self._client.post(key.target, body, headers)
-                if not 200 <= status < 300:  # a redirection too: nobody is followed anywhere
-                    fault, final = f"the answer was {status}", status == _GONE
-        except NotAllowed as error:
-            fault, final = str(error), True
-        except Exception as error:  # whatever a network can do
-            fault = f"{type(error).__name__}: {error}"
+        execution, failure = await self._attempt(key)
         now = self._operations.monotonic()
-        if execution is not None and not fault:
+        if execution is not None and failure is None:
             self._operations.counters["webhooks.delivered"] += 1
             if self._outbox.delivered(key, now):
                 await self._told(execution)
             return
-        delay = self._outbox.failed(key, now, self._chance(), final=final)
-        if execution is None and not fault:
+        delay = self._outbox.failed(
+            key,
+            now,
+            self._chance(),
+            final=failure is None or failure.final,
+            wait=failure.wait if failure else 0.0,
+        )
+        if failure is None:
             return
         self._operations.counters["webhooks.failed"] += 1
-        ids = {"execution_id": key.execution_id, "thing": "" if execution is None else execution.thing}
+        about = {
+            "target": printable_target(key.target),
+            "execution_id": key.execution_id,
+            "thing": "" if execution is None else execution.thing,
+        }
         if delay is None:
             self._operations.counters["webhooks.givenUp"] += 1
-            _log.warning("a post was given up", target=key.target, fault=fault, **ids)
+            _log.warning("a post was given up", fault=failure.fault, **about)
             if execution is not None:
                 await self._told(execution)
         else:
-            _log.info("a post failed", target=key.target, fault=fault, again_in=round(delay, 1), **ids)
+            _log.info("a post failed", fault=failure.fault, again_in=round(delay, 1), **about)
+
+    async def _attempt(self, key: Key) -> tuple[Execution | None, _Failure | None]:
+        """Send a post; return the execution (None: it is gone) and why the post has not arrived."""
+        execution = None
+        try:
+            found = await self._operations.read_many([key.execution_id], partial(self._letter, key))
+            if found is None:
+                return None, None
+            execution, body, headers = found
+            status = await self._client.post(key.target, body, headers)
+        except NotAllowed as error:
+            return execution, _Failure(str(error), final=True)
+        except AskedToWait as error:
+            return execution, _Failure(str(error), wait=error.seconds)
+        except Exception as error:  # whatever a network can do
+            return execution, _Failure(f"{type(error).__name__}: {error}")
+        if 200 <= status < 300:
+            return execution, None
+        # A redirection too: it could lead anywhere.
+        return execution, _Failure(f"the answer was {status}", final=status == _GONE)
 
     def _letter(
         self, key: Key, there: Mapping[str, Execution]
@@ -179,6 +203,7 @@ class Webhooks:
             return None
         body = encode_execution(execution)
         timestamp = int(self._operations.unix())
+        message_id = delivery_id(key.execution_id, body)
         secret = self._endpoints.get(key.target, self._secret)
         return (
             execution,
@@ -188,6 +213,9 @@ class Webhooks:
                 "User-Agent": "thingctl",
                 "Thingctl-Timestamp": str(timestamp),
                 "Thingctl-Signature": f"sha256={sign(secret, timestamp, body)}",
+                "Webhook-Id": message_id,
+                "Webhook-Timestamp": str(timestamp),
+                "Webhook-Signature": sign_standard(secret, message_id, timestamp, body),
             },
         )
 

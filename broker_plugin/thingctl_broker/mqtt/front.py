@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from thingctl_broker.connection_limits import ConnectionLimiter
 from thingctl_broker.events import RateLimit
 from thingctl_broker.mqtt.amqtt_broker import drop_session
 from thingctl_broker.mqtt.away import bound
 from thingctl_broker.mqtt.connection import Connection
-from thingctl_broker.mqtt.doorman import Doorman
 from thingctl_broker.mqtt.kept import KeptSessions
 from thingctl_broker.mqtt.limits import FrontLimits
 from thingctl_broker.mqtt.observers import Observers
@@ -63,7 +63,7 @@ class Front:
         self.broker: Broker
         self.time: Callable[[], float]
         """The loop's monotonic time."""
-        self._doorman = Doorman(self.limits)
+        self._limiter = ConnectionLimiter(self.limits.connections_per_address, self.limits.connection_opening)
         self.log_limit = RateLimit(60.0)
         self.connections: set[Client] = set()
         self.observers = Observers(self.limits.observers, self._missed)
@@ -143,9 +143,9 @@ class Front:
             self.note("connections", "too many connections", limit=self.limits.connections)
             return False
         host = connection.peer[0]
-        turned = self._doorman.turns_away(host, self.time())
-        if turned is not None:
-            self.note(turned, "a connection was turned away", who=host)
+        rejection = self._limiter.admit(host, self.time())
+        if rejection is not None:
+            self.note(rejection, "a connection was turned away", who=host)
             return False
         self.connections.add(connection)
         return True
@@ -154,7 +154,7 @@ class Front:
         """A connection is gone, or as good as gone."""
         if connection in self.connections:
             self.connections.remove(connection)
-            self._doorman.left(connection.peer[0])
+            self._limiter.release(connection.peer[0])
         client_id, thing = connection.client_id, connection.thing
         if connection.behind is not None:
             self._amqtt_leaves(client_id, connection.behind.task)

@@ -6,6 +6,8 @@ from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
+from thingctl_broker.buckets import Rate
+
 IDENTIFIERS_HALF: Final = 0x7FFF
 """The front and amqtt share the packet identifiers of a connection: each may take as many."""
 
@@ -66,3 +68,8 @@ class FrontLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Messages kept for one client while it is away; beyond, the oldest goes."""
     away_bytes: Count = 1024 * 1024
     """Bytes of their topics and payloads."""
+
+    @property
+    def connection_opening(self) -> Rate:
+        """How fast one address may open connections."""
+        return Rate(self.connection_rate, max(1, int(self.connection_burst)))

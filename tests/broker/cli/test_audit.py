@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from thingctl_broker.audit import AUDIT_FILE, Audit, Event
+from thingctl_broker.audit import Audit, Event
+from thingctl_broker.audit_chain import AUDIT_FILE
 
 
 def test_it_tells_whether_the_file_is_whole(quick, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import struct
 from http.client import HTTPConnection, HTTPResponse
@@ -13,6 +14,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from broker.http.running import AUTHORIZED, until
+from thingctl_broker.connection_limits import ConnectionLimiter
 from thingctl_broker.http import connection as limits
 from thingctl_broker.http import server
 
@@ -260,6 +262,78 @@ def test_connections_beyond_the_bound_are_refused(api, monkeypatch):
         assert read(first)[0] == 201
 
 
+@pytest.mark.parametrize("odd", [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + b"y" * 40_000 + b"\r\n\r\n"])
+def test_what_is_refused_waits_for_the_answers_before_it(api, odd):
+    with api.raw() as sock:
+        sock.sendall(post(query=b"?wait=0.3") + odd)
+        with sock.makefile("rb") as reader:
+            statuses = re.findall(rb"HTTP/1\.1 (\d{3}) ", reader.read())
+        assert statuses in ([b"202", b"400"], [b"202", b"431"])
+
+
+def test_a_body_that_is_wrong_is_refused_at_once(api):
+    head = (
+        b"POST /api/v1/commands HTTP/1.1\r\nHost: x\r\n"
+        + AUTHORIZATION
+        + b"Transfer-Encoding: chunked\r\n\r\n"
+    )
+    with api.raw() as sock:
+        sock.sendall(head + b"zz\r\n")
+        assert read(sock)[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (b"", 400),
+        (b"Host: x\r\nhost: y\r\n", 400),
+        (b"Host: x\r\nTransfer-Encoding: gzip, chunked\r\n", 400),
+        (b"Host: x\r\nTransfer-Encoding: Chunked\r\n", 201),
+        (b"Host: x\r\n", 201),
+    ],
+)
+def test_what_could_be_taken_otherwise_elsewhere_is_refused(api, headers, status):
+    body = b'{"thingId":"lamp","action":"turnOn"}'
+    if b"ransfer" in headers:
+        body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    else:
+        headers += b"Content-Length: %d\r\n" % len(body)
+    with api.raw() as sock:
+        sock.sendall(b"POST /api/v1/commands HTTP/1.1\r\n" + AUTHORIZATION + headers + b"\r\n" + body)
+        assert read(sock)[0] == status
+
+
+def test_an_older_client_needs_no_host(api):
+    with api.raw() as sock:
+        sock.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert read(sock)[0] == 200
+
+
+def test_silent_connections_do_not_keep_others_out(api, monkeypatch):
+    """Whatever address they come from: who asks for something takes the place of who does not."""
+    monkeypatch.setattr(limits, "CONNECTIONS_MAX", 20)
+    silent = [api.raw() for _ in range(30)]
+    try:
+        for _ in range(30):
+            with api.raw() as sock:
+                sock.sendall(post())
+                assert read(sock)[0] == 201
+    finally:
+        for sock in silent:
+            sock.close()
+
+
+async def test_an_address_has_a_share_of_the_connections():
+    limiter = ConnectionLimiter(2, limits.OPENING)
+    made = [make_connection(limiter) for _ in range(3)]
+    assert [b" 503 Service Unavailable\r\n" in one.transport.written for one in made] == [False, False, True]
+    for one in made:
+        one.connection_lost(None)
+    again = make_connection(limiter)
+    assert again.transport.written == b""
+    assert dict(limiter._open) == {"192.0.2.1": 1}
+
+
 class FakeSocket:
     def setsockopt(self, *_):
         pass
@@ -299,9 +373,8 @@ class FakeTransport:
         pass
 
 
-@pytest.fixture
-async def connection():
-    """A connection whose application never answers; it opened at time 0."""
+def make_connection(limiter=None):
+    """A connection whose application never answers."""
     loop = asyncio.get_running_loop()
 
     async def app(scope, receive, send):
@@ -309,13 +382,19 @@ async def connection():
 
     config = uvicorn.Config(app, http=limits.Connection, ws="none", lifespan="off", log_config=None)
     config.load()
-    state = ServerState()
-    made = limits.Connection(config, state, {}, loop)
+    made = limits.Connection(config, ServerState(), {}, loop, limiter=limiter)
     made.connection_made(FakeTransport())
+    return made
+
+
+@pytest.fixture
+async def connection():
+    """One that opened at time 0."""
+    made = make_connection()
     made._arriving_since = 0.0
     yield made
     made.connection_lost(ConnectionAbortedError())
-    for task in list(state.tasks):
+    for task in list(made.server_state.tasks):
         task.cancel()
         await asyncio.wait([task])
 

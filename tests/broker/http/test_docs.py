@@ -109,6 +109,7 @@ def test_the_limits_are_the_limits():
         "time that an answer may lie unread": f"{connection.STALL_TIMEOUT_SECONDS:g}",
         "idle connection": str(server.KEEP_ALIVE),
         "connections": str(connection.CONNECTIONS_MAX),
+        "connections from one address": str(connection.CONNECTIONS_PER_ADDRESS),
         "commands to many things that are remembered": str(rolling.ROLLOUTS_MAX),
     }
     for told in (

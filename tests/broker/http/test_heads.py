@@ -47,6 +47,7 @@ def test_what_makes_no_difference_is_let_pass(line):
         HEAD.replace(b"1.1", b"1.0"),
         with_header(b"Connection: keep-alive").replace(b"1.1", b"1.0"),
         HEAD.replace(b"Host: a", b"Host: a\n"),
+        HEAD.replace(b"Host: a\r\n", b""),
         HEAD.replace(b"AUTHORIZATION: Bearer t\r\n", b""),
         HEAD.replace(b"Content-Length: 5\r\n", b""),
         HEAD.replace(b": 5", b": 0"),

@@ -442,3 +442,38 @@ def test_a_command_that_was_accepted_is_not_said_to_be_refused_when_the_store_go
         assert api.get(path({"executionId": api.newest().execution_id})).status == 503
     finally:
         api.close()
+
+
+@pytest.mark.parametrize("cursor", ["x", "zzz", "01A1F910-3312-7001-9755-178B4DBB18E2", "01a1f910-3312", ""])
+def test_a_cursor_that_no_answer_has_given_is_refused(api, cursor):
+    reply = api.get(f"{COMMANDS}?cursor={cursor}")
+    assert (reply.status, reply.json["parameter"]) == (400, "cursor")
+
+
+def test_a_byte_order_mark_is_no_fault(api):
+    assert api.post(COMMANDS, b'\xef\xbb\xbf{"thingId":"lamp","action":"turnOn"}').status == 201
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"thingId":"lamp","thingId":"lock","action":"turnOn"}',
+        '{"thingId":"lamp","thing\\u0049d":"lock","action":"turnOn"}',
+        '{"thingId":"lamp","action":"a","action":"a"}',
+    ],
+)
+def test_a_field_that_is_given_twice_is_refused(api, body):
+    reply = api.post(COMMANDS, body)
+    assert (reply.status, reply.json["type"]) == (400, "urn:thingctl:problem:invalid-body")
+    assert "twice" in reply.json["detail"]
+    assert reply.json["pointer"] in {"/thingId", "/action"}
+
+
+def test_a_name_may_stand_again_inside_the_params(api):
+    params = '{"thingId":"x","action":"\\u00e4","thing":{"thingId":1}}'
+    assert api.post(COMMANDS, f'{{"thingId":"lamp","action":"turnOn","params":{params}}}').status == 201
+
+
+def test_a_number_that_is_too_large_is_called_that(api):
+    reply = api.post(COMMANDS, '{"thingId":"lamp","action":"turnOn","params":{"n":1e400}}')
+    assert (reply.status, reply.json["detail"]) == (400, "it holds a number that is out of range")

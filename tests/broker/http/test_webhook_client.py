@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from thingctl_broker.http.webhook_client import NotAllowed, WebhookClient
+from thingctl_broker.http.webhook_client import AskedToWait, NotAllowed, WebhookClient
 
 HEADERS = {"Content-Type": "application/json", "Thingctl-Timestamp": "1"}
 
@@ -101,3 +101,26 @@ async def test_who_never_answers():
     async with receiver(None) as (uri, _):
         with pytest.raises(TimeoutError):
             await WebhookClient(allow_private=True, timeout=0.05).post(uri, b"{}", HEADERS)
+
+
+@pytest.mark.parametrize(
+    ("head", "seconds"),
+    [
+        (b"429 Too Many\r\nRetry-After: 30\r\n", 30.0),
+        (b"503 Later\r\nX: y\r\nretry-after:  7 \r\n", 7.0),
+        (b"503 Later\r\nRetry-After: Fri, 31 Dec 9999 23:59:59 GMT\r\n", None),
+    ],
+)
+async def test_who_asks_to_wait(head, seconds):
+    async with receiver(b"HTTP/1.1 " + head + b"\r\n") as (uri, _):
+        with pytest.raises(AskedToWait) as raised:
+            await WebhookClient(allow_private=True).post(uri, b"{}", HEADERS)
+    assert raised.value.seconds == seconds or (seconds is None and raised.value.seconds > 1e9)
+
+
+@pytest.mark.parametrize(
+    "head", [b"429 Too Many\r\n", b"503 x\r\nRetry-After: 0\r\n", b"503 x\r\nRetry-After: soon\r\n", b"429 x"]
+)
+async def test_who_asks_for_nothing_is_tried_again_as_ever(head):
+    async with receiver(b"HTTP/1.1 " + head + b"\r\n\r\n") as (uri, _):
+        assert await WebhookClient(allow_private=True).post(uri, b"{}", HEADERS) == int(head[:3])

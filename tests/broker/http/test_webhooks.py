@@ -13,10 +13,10 @@ from support.waits import eventually
 from thingctl_broker.cluster.operations import OWED_SECONDS
 from thingctl_broker.cluster.store_ports import StoreDown
 from thingctl_broker.embedded import EmbeddedOperations
-from thingctl_broker.http.webhook_client import NotAllowed
+from thingctl_broker.http.webhook_client import AskedToWait, NotAllowed
 from thingctl_broker.http.webhooks import Webhooks
 from thingctl_broker.testing import InMemoryJournal, service_with_fakes
-from thingctl_broker.webhooks import Outbox, sign
+from thingctl_broker.webhooks import Outbox, sign, sign_standard
 
 URI = "https://a.example/hook"
 SECRET = b"0123456789abcdef"
@@ -76,6 +76,28 @@ async def test_the_end_is_posted_and_signed(running):
     assert headers["Thingctl-Signature"] == f"sha256={sign(SECRET, timestamp, body)}"
     assert not execution.untold
     assert service.counters["webhooks.delivered"] == 1
+
+
+async def test_a_post_has_an_id_that_its_repeats_share(running):
+    service, hooks, webhooks = running(500, 200)
+    execution = service.send("lamp", "turnOn", post_back_uri=URI)
+    respond(service, execution)
+    await eventually(lambda: len(webhooks) == 0)
+    first, second = (headers["Webhook-Id"] for *_, headers in hooks.posts)
+    assert first == second
+    *_, body, headers = hooks.posts[0]
+    timestamp = int(headers["Webhook-Timestamp"])
+    assert headers["Webhook-Signature"] == sign_standard(SECRET, first, timestamp, body)
+
+
+async def test_a_log_line_shows_no_query(running):
+    service, _, webhooks = running(AskedToWait(429, 0.0), NotAllowed("not public"))
+    execution = service.send("lamp", "turnOn", post_back_uri="https://a.example/hook?token=hunter2")
+    with capture_logs() as logs:
+        respond(service, execution)
+        await eventually(lambda: len(webhooks) == 0)
+    assert [entry["target"] for entry in logs] == ["https://a.example/hook?…"] * 2
+    assert "hunter2" not in repr(logs)
 
 
 async def test_without_anybody_to_tell_nothing_is_noted(running):

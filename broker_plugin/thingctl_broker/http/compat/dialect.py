@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 if TYPE_CHECKING:
+    from starlette.requests import Request
     from starlette.routing import Route
 
+    from thingctl_broker.credentials import Token
     from thingctl_broker.http.answers import Answer
     from thingctl_broker.http.errors import Problem
 
@@ -16,13 +18,16 @@ if TYPE_CHECKING:
 class Dialect(Protocol):
     """Another system's API. The application routes to it, and lets it tell every fault on its paths."""
 
-    @property
-    def open_paths(self) -> frozenset[str]:
-        """Paths whose endpoints look for the API token themselves, elsewhere than in the header."""
+    async def admit(self, request: Request) -> Token | None:
+        """Return whose the request is; None when the endpoint finds that out. Raises :class:`Problem`."""
         ...
 
     def owns(self, path: str) -> bool:
         """Whether the path is one of this dialect's, or would be."""
+        ...
+
+    def canonical(self, path: str) -> str:
+        """The path as its endpoints have it, where clients write it otherwise."""
         ...
 
     def routes(self) -> list[Route]:

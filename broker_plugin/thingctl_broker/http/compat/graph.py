@@ -4,15 +4,17 @@ A LaunchUri command is the action ``launchUri``, whose params are the payload. A
 command is the action ``{packageFamilyName}/{appServiceName}``, whose params are
 ``{"payload": …}``: what ``agent.app_service`` registers on a device.
 
-Names of fields are taken in any case, and answered in Graph's own, camel case.
+Names of fields are taken in any case. Commands are answered in camel case, as their page prints
+them; devices in both spellings, since their page and its clients use the other one (``Status``).
 """
 
 from __future__ import annotations
 
 import heapq
+import re
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote, urlencode
 
 import msgspec
 from starlette.routing import Route
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
     from thingctl_broker.credentials import Token
     from thingctl_broker.executions import Execution
+    from thingctl_broker.http.callers import Callers
     from thingctl_broker.operations import Operations
     from thingctl_broker.things import Thing
 
@@ -76,8 +79,22 @@ CODES: Final = {
 
 _NO_PAYLOAD: Final = Kind("no-payload", 404, "The device has returned nothing yet")
 
-_NONE: Final[frozenset[str]] = frozenset()
-_LIST: Final = frozenset({"$top", "$skiptoken"})
+OPTIONS: Final = frozenset({"$count", "$expand", "$format", "$orderby", "$select"})
+"""OData options that clients send by habit. ``$select`` of a list is served, the rest changes nothing."""
+
+TOP_MAX: Final = 999_999_999
+"""What ``$top`` may ask for; a page has ``LIMIT_MAX`` devices at most, and a link to the next."""
+
+_LIST: Final = OPTIONS | {"$top", "$skiptoken", "$filter"}
+_FILTER: Final = re.compile(r"\s*(id|name|status)\s+eq\s+'([^']*)'\s*", re.IGNORECASE)
+_READ_ONLY: Final = frozenset({"id", "status", "error", "responsepayload", "permissionticket"})
+"""Fields of an answer that typed clients send back with a POST; they say nothing there."""
+
+_SPELLED: Final = {
+    f"{name}_": name.capitalize() for name in ("name", "status", "platform", "kind", "model", "manufacturer")
+}
+_COMMAND: Final = re.compile(r"(?<=/me/devices/)([^/]+/command)(?=/|$)")
+_NO_DEVICE: Final = "no device has that id"
 _ANY: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encode: Final = msgspec.json.encode
 
@@ -107,16 +124,31 @@ class GraphCommand(msgspec.Struct, frozen=True, rename="camel"):
     post_back_uri: str | None
 
 
-class GraphDevice(msgspec.Struct, frozen=True):
-    """A thing as Graph shows it. ``status``: Online or Offline. The rest is not known here."""
+class GraphDevice(msgspec.Struct, frozen=True, rename=_SPELLED):
+    """A thing as Graph shows it, each field but ``id`` in both spellings.
 
-    id: str
-    name: str
-    status: str
+    ``status``: Online or Offline. The broker does not know the rest. With ``$select`` any may be missing.
+    """
+
+    id: str = ""
+    name: str = ""
+    name_: str = ""
+    status: str = ""
+    status_: str = ""
     platform: str = "Unknown"
+    platform_: str = "Unknown"
     kind: str = "Unknown"
+    kind_: str = "Unknown"
     model: str | None = None
+    model_: str | None = None
     manufacturer: str | None = None
+    manufacturer_: str | None = None
+
+    @classmethod
+    def of(cls, thing: Thing) -> GraphDevice:
+        """What Graph shows of a thing."""
+        status = "Online" if thing.online else "Offline"
+        return cls(thing.name, thing.name, thing.name, status, status)
 
 
 class GraphDevices(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -146,14 +178,21 @@ _bodies: Final = msgspec.json.Decoder(GraphCommandBody)
 class Graph:
     """The endpoints of Graph's dialect."""
 
-    open_paths: frozenset[str] = frozenset()
-
-    def __init__(self, operations: Operations) -> None:
+    def __init__(self, operations: Operations, callers: Callers) -> None:
         self._operations = operations
+        self._callers = callers
 
     def owns(self, path: str) -> bool:
         """Whether the path is Graph's: below one of ``VERSIONS``."""
         return path.startswith(("/beta/", "/v1.0/"))
+
+    async def admit(self, request: Request) -> Token:
+        """Whose request it is, by its bearer token. Raises :class:`Problem`: 401, or 429."""
+        return await self._callers.admit_known(request.scope)
+
+    def canonical(self, path: str) -> str:
+        """The path without a slash at its end, and with ``commands`` where Graph's prose has ``command``."""
+        return _COMMAND.sub(r"\1s", path.rstrip("/"))
 
     def routes(self) -> list[Route]:
         """The endpoints with their paths, for each version."""
@@ -173,30 +212,33 @@ class Graph:
     async def devices(self, request: Request) -> Answer:
         """``GET /me/devices``: things, by name (Graph's dialect)."""
         asked = Parameters(request.scope["query_string"], _LIST)
-        top = asked.text("$top", _is_top, f"a whole number from 1 to {LIMIT_MAX}")
-        limit = LIMIT_DEFAULT if top is None else int(top)
+        top = asked.text("$top", _is_top, "a whole number above 0")
+        limit = LIMIT_DEFAULT if top is None else min(int(top), LIMIT_MAX)
         after = asked.text("$skiptoken", is_thing_name, "of an earlier @odata.nextLink") or ""
+        wanted = _filter(asked.text("$filter", _is_filter, "id, name or status, eq and a text in quotes"))
+        chosen = _selected(asked.text("$select", lambda _: True, "names of fields with commas"))
         token: Token = request.scope["token"]
         behind = (
-            thing for thing in self._operations.things if thing.name > after and token.covers(thing.name)
+            thing
+            for thing in self._operations.things
+            if thing.name > after and token.covers(thing.name) and wanted(thing)
         )
         found = heapq.nsmallest(limit + 1, behind, key=attrgetter("name"))
-        link = None
-        if len(found) > limit:
-            skip = quote(found[limit - 1].name, safe="")
-            link = f"{request.url.replace(query='')}?$top={limit}&$skiptoken={skip}"
-        return Answer(200, printed(GraphDevices([_device(thing) for thing in found[:limit]], link)))
+        link = _next_link(request, found[limit - 1].name) if len(found) > limit else None
+        page = msgspec.to_builtins(GraphDevices([GraphDevice.of(thing) for thing in found[:limit]], link))
+        page["value"] = [chosen(device) for device in page["value"]]
+        return Answer(200, printed(page))
 
     @needs(Scope.COMMANDS_SEND)
     async def send(self, request: Request) -> Answer:
         """``POST /me/devices/{deviceId}/commands``: launch a URI or call an app service (Graph's dialect)."""
-        Parameters(request.scope["query_string"], _NONE)
+        Parameters(request.scope["query_string"], OPTIONS)
         thing = await self._thing(request)
         encoded = await read_json_body(dict(request.scope["headers"]), request.receive)
         body = decode_body(_bodies, _in_our_case(encoded))
         action, params = _action(body)
         require_command(request.scope["token"], thing.name, action)
-        post_back_uri = checked_post_back(body.post_back_uri)
+        post_back_uri = checked_post_back(body.post_back_uri or None)
         execution_id, answer = await self._operations.send(
             thing.name,
             action,
@@ -230,14 +272,17 @@ class Graph:
         )
 
     async def _thing(self, request: Request) -> Thing:
-        thing = await self._operations.thing(request.path_params["device_id"])
+        """The device in the path; one that the caller may not see is as if it were not there."""
+        name: str = request.path_params["device_id"]
+        token: Token = request.scope["token"]
+        thing = await self._operations.thing(name) if token.covers(name) else None
         if thing is None:
-            raise UnknownThing("no device has that id")
+            raise UnknownThing(_NO_DEVICE)
         return thing
 
     async def _told(self, request: Request, tell: Callable[[Execution], bytes]) -> bytes:
         """What is to be told of the execution that the path names, if it is one of the device's."""
-        Parameters(request.scope["query_string"], _NONE)
+        Parameters(request.scope["query_string"], OPTIONS)
         thing = await self._thing(request)
         token: Token = request.scope["token"]
 
@@ -279,9 +324,14 @@ def status_word(execution: Execution) -> str:
 
 
 def _in_our_case(encoded: bytes) -> bytes:
-    """The body with its fields' names as ``GraphCommandBody`` has them, and no others."""
+    """The body with its fields' names as ``GraphCommandBody`` has them, and no others.
+
+    OData's annotations (``@odata.type``) and the fields of an answer are left out.
+    """
     fields: dict[str, msgspec.Raw] = {}
     for name, value in _decoded(encoded).items():
+        if "@" in name or name.lower() in _READ_ONLY:
+            continue
         field = _FIELDS.get(name.lower())
         if field is None:
             known = ", ".join(field.encode_name for field in _FIELDS.values())
@@ -312,7 +362,7 @@ def _action(body: GraphCommandBody) -> tuple[str, bytes]:
     payload = bytes(body.payload)
     match body.type.lower():
         case "launchuri":
-            if body.app_service_name is not None or body.package_family_name is not None:
+            if body.app_service_name or body.package_family_name:
                 raise Problem(INVALID_BODY, "a LaunchUri command calls no app service", pointer="/type")
             if not payload.startswith(b"{"):
                 raise Problem(INVALID_BODY, "the payload is to be an object with a uri", pointer="/payload")
@@ -322,7 +372,7 @@ def _action(body: GraphCommandBody) -> tuple[str, bytes]:
                 ("packageFamilyName", body.package_family_name),
                 ("appServiceName", body.app_service_name),
             ):
-                if value is None:
+                if not value:
                     raise Problem(INVALID_BODY, f"the field {name!r} is missing", pointer=f"/{name}")
                 if "/" in value or not is_action_name(value):
                     raise Problem(INVALID_BODY, f"{name} cannot name an app service", pointer=f"/{name}")
@@ -364,9 +414,37 @@ def _sentence(reason: Any) -> str:
     return ": ".join(text for text in (reason.reason_code, reason.reason_description) if text)
 
 
-def _device(thing: Thing) -> GraphDevice:
-    return GraphDevice(id=thing.name, name=thing.name, status="Online" if thing.online else "Offline")
-
-
 def _is_top(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and len(text) <= 3 and 1 <= int(text) <= LIMIT_MAX
+    return text.isascii() and text.isdecimal() and len(text) <= 9 and 1 <= int(text) <= TOP_MAX
+
+
+def _is_filter(text: str) -> bool:
+    return _FILTER.fullmatch(text) is not None
+
+
+def _filter(text: str | None) -> Callable[[Thing], bool]:
+    """What a thing must be, by one comparison such as ``status eq 'Online'``; without one, any will do."""
+    match = _FILTER.fullmatch(text or "")
+    if match is None:
+        return lambda _: True
+    field, value = match[1].lower(), match[2].lower()
+    return lambda thing: str(getattr(GraphDevice.of(thing), field)).lower() == value
+
+
+def _selected(text: str | None) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """The fields that ``$select`` names, in any case; all of them without it."""
+    if text is None:
+        return lambda fields: fields
+    names = {name.strip().lower() for name in text.split(",")}
+    return lambda fields: {name: value for name, value in fields.items() if name.lower() in names}
+
+
+def _next_link(request: Request, last: str) -> str:
+    """The same list behind the device named ``last``: a client follows it as it stands."""
+    kept = [
+        (name, value)
+        for name, value in parse_qsl(request.scope["query_string"].decode("ascii"), keep_blank_values=True)
+        if name != "$skiptoken"
+    ]
+    query = urlencode([*kept, ("$skiptoken", last)], safe="$", quote_via=quote)
+    return f"{request.url.replace(query='')}?{query}"

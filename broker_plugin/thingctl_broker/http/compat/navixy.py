@@ -1,7 +1,8 @@
-"""Navixy's dialect: ``/v2/tracker/…``, where a ``hash`` in the body is the API token.
+"""Navixy's dialect: ``/v2/tracker/…``, where the ``hash`` is the API token.
 
-A ``send_command`` is an action of that name. A ``raw_command`` is the action ``rawCommand``,
-whose params are the command's text and its ``type``.
+The hash stands in the header (``Authorization: NVX <hash>``), in the body or in the query; the
+first of them counts. A ``send_command`` is an action of that name. A ``raw_command`` is the
+action ``rawCommand``, whose params are the command's text and its ``type``.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from thingctl_protocol.statuses import Status
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+    from starlette.types import Scope as AsgiScope
 
     from thingctl_broker.credentials import Token
     from thingctl_broker.executions import Execution
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 SEND: Final = "/v2/tracker/send_command"
 SEND_RAW: Final = "/v2/tracker/raw_command/send"
 STATUS: Final = "/v2/tracker/get_command_status"
+
+_CALLS: Final = frozenset({SEND, SEND_RAW, STATUS})
 
 RAW_ACTION: Final = "rawCommand"
 """The action that a raw command asks for."""
@@ -54,6 +58,7 @@ WORDS: Final = {
 
 _OFFLINE: Final = Kind("device-offline", 400, "The device is offline")
 _UNSUPPORTED: Final = Kind("unsupported-command", 400, "The device does not support the command")
+_NO_DEVICE: Final = "no device has that id"
 _NO_COMMAND: Final = Kind("no-command", 404, "No command was sent to the device")
 
 CODES: Final = {
@@ -83,7 +88,8 @@ CODES: Final = {
 }
 """Code, description and HTTP status for each kind of problem. Any other is an unexpected error."""
 
-_NONE: Final[frozenset[str]] = frozenset()
+_QUERY: Final = frozenset({"hash"})
+_SCHEME: Final = b"nvx "
 _FORM: Final = b"application/x-www-form-urlencoded"
 _OURS: Final = {"action": "command", "thingId": "device_id"}
 """Fields of ours that a fault may lie in, and the ones that they came from."""
@@ -97,9 +103,12 @@ class _Keyed(msgspec.Struct):
 
 
 class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """``hash``: the API token. ``device_id``, or ``tracker_id``: the thing's name."""
+    """``hash``: the API token, unless the header or the query has it.
 
-    hash: str
+    ``device_id``, or ``tracker_id``: the thing's name.
+    """
+
+    hash: str = ""
     device_id: _Id | None = None
     tracker_id: _Id | None = None
 
@@ -113,13 +122,31 @@ class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 class SendCommandBody(_Body, frozen=True, kw_only=True):
     """What ``send_command`` takes. ``params`` and ``ttl`` (seconds) are this broker's own.
 
-    ``reliable``: whether the command may wait for a device that is not connected.
+    ``command``: the action; or an object, whose ``name`` is the action and whose other fields
+    are its params. ``reliable``: whether the command may wait for a device that is not connected.
     """
 
-    command: str
-    params: dict[str, Any] | None = None
+    command: str | dict[str, msgspec.Raw]
+    params: dict[str, msgspec.Raw] | None = None
     ttl: int | None = None
     reliable: bool = True
+
+    def action(self) -> tuple[str, bytes]:
+        """The action and its params as JSON; raises :class:`Problem` (400)."""
+        if isinstance(self.command, str):
+            return self.command, EMPTY_OBJECT if self.params is None else msgspec.json.encode(self.params)
+        if self.params is not None:
+            raise Problem(
+                INVALID_BODY, "a command that is an object brings its params along", pointer="/params"
+            )
+        params = dict(self.command)
+        try:
+            name = msgspec.json.decode(params.pop("name"), type=str)
+        except (KeyError, msgspec.ValidationError):
+            raise Problem(
+                INVALID_BODY, "a command that is an object has a name, a string", pointer="/command"
+            ) from None
+        return name, msgspec.json.encode(params)
 
 
 class RawCommandBody(_Body, frozen=True, kw_only=True):
@@ -187,8 +214,6 @@ class ErrorReply(msgspec.Struct, frozen=True, omit_defaults=True):
 class Navixy:
     """The endpoints of Navixy's dialect."""
 
-    open_paths: frozenset[str] = frozenset({SEND, SEND_RAW, STATUS})
-
     def __init__(self, operations: Operations, callers: Callers) -> None:
         self._operations = operations
         self._callers = callers
@@ -196,6 +221,22 @@ class Navixy:
     def owns(self, path: str) -> bool:
         """Whether the path is Navixy's: below ``/v2/``."""
         return path.startswith("/v2/")
+
+    async def admit(self, request: Request) -> Token | None:
+        """None for its own calls, which look for the token; for any other whose request it is."""
+        if request.scope["path"] in _CALLS:
+            return None
+        if any(name == b"authorization" and not _is_key(value) for name, value in request.scope["headers"]):
+            return self._callers.admit(request.scope)
+        try:
+            plain = (await self._heard(request))[1]
+        except Problem:
+            plain = ""
+        return self._verified(request.scope, plain)
+
+    def canonical(self, path: str) -> str:
+        """The path without a slash at its end."""
+        return path.rstrip("/")
 
     def routes(self) -> list[Route]:
         """The endpoints with their paths."""
@@ -209,8 +250,8 @@ class Navixy:
         """``POST /v2/tracker/send_command``: ask a device for an action (Navixy's dialect)."""
         token, body = await self._read(request, _send)
         require(token, Scope.COMMANDS_SEND)
-        params = EMPTY_OBJECT if body.params is None else msgspec.json.encode(body.params)
-        await self._sent(token, body, body.command, params, body.ttl, reliable=body.reliable)
+        action, params = body.action()
+        await self._sent(token, body, action, params, body.ttl, reliable=body.reliable)
         return Answer(200, printed(Accepted()))
 
     async def send_raw_command(self, request: Request) -> Answer:
@@ -228,6 +269,8 @@ class Navixy:
         token, body = await self._read(request, _status)
         require(token, Scope.COMMANDS_READ)
         thing = body.thing()
+        if not token.covers(thing):  # as for a thing that is not there
+            raise UnknownThing(_NO_DEVICE)
         await self._known(thing)
         query = Query(thing=thing, visible=visible(token))
         return Answer(200, await self._operations.list(query, 1, None, _newest))
@@ -246,21 +289,24 @@ class Navixy:
         return Answer(status, printed(reply), problem.headers)
 
     async def _read(self, request: Request, decoder: msgspec.json.Decoder[_B]) -> tuple[Token, _B]:
-        """Whose request it is, and its body. The token is in there, so the body is read first."""
+        """Whose request it is, and its body. The token may be in there, so the body is read first."""
         try:
             encoded, plain = await self._heard(request)
         except Problem:
             self._callers.failed(request.scope)
             raise
-        token = self._callers.verify(request.scope, plain)
+        return self._verified(request.scope, plain), decode_body(decoder, encoded)
+
+    def _verified(self, scope: AsgiScope, plain: str) -> Token:
+        token = self._callers.verify(scope, plain)
         if token is None:
             raise Problem(UNAUTHORIZED, "the hash is no valid API token")
-        return token, decode_body(decoder, encoded)
+        return token
 
     @staticmethod
     async def _heard(request: Request) -> tuple[bytes, str]:
-        """The body as JSON, and the token in it."""
-        Parameters(request.scope["query_string"], _NONE)
+        """The body as JSON, and the token."""
+        key = _key(request.scope)
         headers = dict(request.scope["headers"])
         form = headers.get(b"content-type", b"").partition(b";")[0].strip().lower() == _FORM
         if form:
@@ -268,7 +314,7 @@ class Navixy:
         encoded = await read_json_body(headers, request.receive)
         if form:
             encoded = _from_form(encoded)
-        return encoded, decode_body(_keyed, encoded).hash
+        return encoded, key or decode_body(_keyed, encoded).hash
 
     async def _sent(
         self, token: Token, body: _Body, action: str, params: bytes, ttl: int | None, *, reliable: bool
@@ -286,8 +332,20 @@ class Navixy:
     async def _known(self, name: str) -> Thing:
         thing = await self._operations.thing(name)
         if thing is None:
-            raise UnknownThing("no device has that id")
+            raise UnknownThing(_NO_DEVICE)
         return thing
+
+
+def _is_key(authorization: bytes) -> bool:
+    return authorization[: len(_SCHEME)].lower() == _SCHEME
+
+
+def _key(scope: AsgiScope) -> str:
+    """The hash in the header or the query; empty when it is in neither."""
+    for name, value in scope["headers"]:
+        if name == b"authorization" and _is_key(value):
+            return str(value[len(_SCHEME) :].strip(), "latin-1")
+    return Parameters(scope["query_string"], _QUERY).text("hash", bool, "the API token") or ""
 
 
 def _newest(page: Page) -> bytes:
@@ -310,17 +368,26 @@ def _from_form(encoded: bytes) -> bytes:
     for name, text in pairs:
         if name in fields:
             raise Problem(INVALID_BODY, f"{name[:80]} may be given once", pointer=f"/{name[:80]}")
-        if name in _NOT_TEXT:
-            try:
-                fields[name] = msgspec.json.decode(text)
-            except (msgspec.DecodeError, RecursionError):
-                fields[name] = text  # its type is then told to be wrong
-        else:
-            fields[name] = text
+        fields[name] = _form_value(name, text)
     return msgspec.json.encode(fields)
 
 
 _NOT_TEXT: Final = frozenset({"params", "reliable", "ttl"})
+_YES_NO: Final = {"true": True, "1": True, "false": False, "0": False}
+"""How forms say it: Python's clients send ``True``, PHP's send ``1``."""
+
+
+def _form_value(name: str, text: str) -> Any:
+    """A form's text as the JSON value that the field wants; as text where it is none."""
+    if name == "reliable":
+        return _YES_NO.get(text.lower(), text)
+    if name not in _NOT_TEXT and not (name == "command" and text.startswith("{")):
+        return text
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return text
+    return msgspec.Raw(text.encode())
 
 
 def _is_hex(text: str) -> bool:

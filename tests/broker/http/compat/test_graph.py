@@ -217,7 +217,12 @@ def test_words_of_time_outs(api, connected, word):
     assert api.get(f"{COMMANDS}/{newest(api).execution_id}").json["status"] == word
 
 
-def test_devices(api):
+def both(**fields):
+    """Each field as the list's page names it and as its example prints it."""
+    return fields | {name.capitalize(): value for name, value in fields.items()}
+
+
+def test_devices_in_the_spelling_of_the_page_and_in_that_of_its_clients(api):
     api.connect("lamp")
     reply = api.get("/v1.0/me/devices")
     unknown = {"platform": "Unknown", "kind": "Unknown", "model": None, "manufacturer": None}
@@ -225,11 +230,83 @@ def test_devices(api):
         200,
         {
             "value": [
-                {"id": "lamp", "name": "lamp", "status": "Online", **unknown},
-                {"id": "lock", "name": "lock", "status": "Offline", **unknown},
+                {"id": "lamp"} | both(name="lamp", status="Online", **unknown),
+                {"id": "lock"} | both(name="lock", status="Offline", **unknown),
             ]
         },
     )
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/beta/me/devices/",
+        "/v1.0/me/devices/?$top=1000",
+        "/beta/me/devices?$select=Name,status",
+        "/beta/me/devices?$filter=Status%20eq%20'Online'",
+        "/beta/me/devices?$count=true&$orderby=name&$format=json&$expand=x",
+    ],
+)
+def test_what_public_clients_ask_for_is_answered(api, path):
+    api.connect("lamp")
+    reply = api.get(path)
+    assert reply.status == 200, reply
+    assert (reply.json["value"][0]["Name"], reply.json["value"][0]["Status"]) == ("lamp", "Online")
+
+
+def test_options_of_a_list_are_served(api):
+    api.connect("lamp")
+    assert [d["id"] for d in api.get("/beta/me/devices?$filter=status%20eq%20'offline'").json["value"]] == [
+        "lock"
+    ]
+    assert api.get("/beta/me/devices?$select=NAME").json["value"][0] == {"name": "lamp", "Name": "lamp"}
+    link = api.get("/beta/me/devices?$top=1&$select=id").json["@odata.nextLink"]
+    assert api.get(link.removeprefix(api.url)).json["value"] == [{"id": "lock"}]
+
+
+def test_a_filter_that_is_not_understood_lists_nothing(api):
+    reply = api.get("/beta/me/devices?$filter=platform%20eq%20'Windows'")
+    assert (reply.status, reply.json["error"]["code"]) == (400, "invalidRequest")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"@odata.type": "#microsoft.graph.command", "id": "1", "status": None, "error": None},
+        {"packageFamilyName": "", "appServiceName": "", "postBackUri": ""},
+        {"PermissionTicket": None, "ResponsePayload": None},
+    ],
+)
+def test_fields_that_typed_clients_send_are_taken(api, fields):
+    reply = api.post(COMMANDS + "/?$format=json", {"type": "LaunchUri", "payload": {}} | fields)
+    assert reply.status == 201, reply
+    assert newest(api).post_back_uri == ""
+
+
+def test_command_in_the_singular_is_the_same(api):
+    path = "/beta/me/devices/command/command"  # also of a device of that name
+    api.know("command")
+    reply = api.post(path, {"type": "LaunchUri", "payload": {}})
+    assert reply.headers["location"] == f"/beta/me/devices/command/commands/{newest(api).execution_id}"
+    assert api.get(f"{path}/{newest(api).execution_id}/").json["status"] == "requesting"
+
+
+def test_a_limited_token_learns_no_device_beside_its_own(api):
+    api.post(
+        "/api/v1/tokens", {"name": "t", "scopes": ["commands:send", "commands:read"], "things": ["lamp"]}
+    )
+    token = api.post("/api/v1/tokens/t/renew", {}).json["token"]
+    replies = [
+        api.request(
+            "POST",
+            f"/beta/me/devices/{device}/commands",
+            {"type": "LaunchUri"},
+            headers={"Authorization": f"Bearer {token}"},
+        )
+        for device in ("lock", "nobody")
+    ]
+    assert replies[0].status == 404
+    assert replies[0].content == replies[1].content
 
 
 def test_devices_by_pages(api):

@@ -203,6 +203,75 @@ def test_what_is_not_there_is_told_in_the_same_envelope(api, device):
     assert api.post("/v2/nowhere", {}, headers={}).json["status"]["code"] == 3
 
 
+@pytest.mark.parametrize("hash_in", ["header", "query", "body", "form"])
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_the_hash_is_taken_from_each_place_that_the_guide_names(api, device, hash_in, slash):
+    headers = {"Authorization": f"NVX {TOKEN}"} if hash_in == "header" else {}
+    query = f"?hash={TOKEN}" if hash_in == "query" else ""
+    fields = {"device_id": device, "command": "reboot"} | (
+        {"hash": TOKEN} if hash_in in {"body", "form"} else {}
+    )
+    if hash_in == "form":
+        body = "&".join(f"{name}={value}" for name, value in fields.items()) + "&reliable=True"
+        headers["Content-Type"] = "application/x-www-form-urlencoded"
+    else:
+        body = fields
+    reply = api.post(SEND + slash + query, body, headers=headers)
+    assert (reply.status, reply.content) == (200, PRINTED_QUEUED)
+    known = [
+        api.post("/v2/tracker/list" + slash + query, body, headers=headers),
+        api.get(SEND + query, headers=headers),
+    ]
+    assert [reply.json["status"]["code"] for reply in known] == [111, 112]
+
+
+def test_the_header_goes_before_the_body(api, device):
+    body = {"hash": TOKEN, "device_id": device, "command": "reboot"}
+    assert api.post(SEND, body, headers={"Authorization": "NVX wrong"}).json["status"]["code"] == 3
+    assert api.post(SEND, body | {"hash": "wrong"}, headers={"authorization": f"nvx {TOKEN}"}).status == 200
+
+
+def test_a_command_that_is_an_object_is_its_name_with_its_params(api, device):
+    command = '{"name": "electronic_lock_command", "command": "unlock", "n": 1.10}'
+    body = f'{{"hash": "{TOKEN}", "device_id": "{device}", "command": {command}}}'
+    assert api.post(SEND, body, headers=JSON).content == PRINTED_QUEUED
+    assert (newest(api).action, newest(api).params) == (
+        "electronic_lock_command",
+        b'{"command":"unlock","n":1.10}',
+    )
+    for wrong in ({}, {"name": 1}, {"name": "x", "y": 1}):
+        extra = {"params": {}} if "y" in wrong else {}
+        reply = call(api, SEND, command=wrong, **extra)
+        assert reply.json["errors"][0]["parameter"] == ("params" if extra else "command")
+
+
+def test_params_pass_digit_for_digit(api, device):
+    body = f'{{"hash":"{TOKEN}","device_id":"{device}","command":"a","params":{{"n":1.10,"m":12345678901234567890.123}}}}'
+    assert api.post(SEND, body, headers=JSON).status == 200
+    assert newest(api).params == b'{"n":1.10,"m":12345678901234567890.123}'
+
+
+@pytest.mark.parametrize(("text", "reliable"), [("True", True), ("1", True), ("false", False), ("0", False)])
+def test_reliable_in_a_form_is_what_clients_make_of_it(api, device, text, reliable):
+    body = f"hash={TOKEN}&device_id={device}&command=reboot&reliable={text}"
+    reply = api.post(SEND, body, headers={"Content-Type": "application/x-www-form-urlencoded"})
+    assert reply.status == (200 if reliable else 400)  # nobody is connected: 213
+
+
+def test_a_limited_token_learns_no_device_beside_its_own(api, device):
+    api.know("other")
+    api.post(
+        "/api/v1/tokens", {"name": "t", "scopes": ["commands:send", "commands:read"], "things": [device]}
+    )
+    token = api.post("/api/v1/tokens/t/renew", {}).json["token"]
+    for path, fields in ((SEND, {"command": "reboot"}), (STATUS, {})):
+        there, nowhere = (
+            api.post(path, {"hash": token, "device_id": name} | fields, headers={})
+            for name in ("other", "none")
+        )
+        assert (there.status, there.content) == (nowhere.status, nowhere.content)
+
+
 def test_a_full_queue_is_a_rate_limit(api, device):
     api.bound_queue(1)
     call(api, SEND, command="reboot")
