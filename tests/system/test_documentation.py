@@ -22,9 +22,9 @@ PAGES = (
     "README.md",
     "docs/getting-started.md",
     "docs/agent.md",
-    "docs/operations.md",
-    "docs/console.md",
     "docs/http-api.md",
+    "docs/operations.md",  # after the others: it gives the broker another authority
+    "docs/console.md",
 )
 OPERATOR, DEVICE = "op", "pi"
 SCP = """#!/bin/sh
