@@ -1,4 +1,4 @@
-"""The main job, for real: a broker, a device, one command, and what became of it.
+"""The main job, for real: a broker, a device, one command, its result, and the console.
 
 Started by ``make run``. Each part is a process of its own and they talk over TCP, as they
 would on three machines. Ctrl-C ends all of them.
@@ -46,9 +46,9 @@ def main() -> int:
             client = {"THINGCTL_URL": told["http"], "THINGCTL_TOKEN": told["token"]}
             say("sending it a command, which the broker accepts as SENT:")
             said = show(client, "send", THING, "setTemperature", "value=24")
-            say("and what became of it:")
+            say("watching it until it ends:")
             show(client, "watch", said.split()[-1])
-            tell_what_to_try(told)
+            tell_what_to_try(told, sign_in_link(client))
             while broker.poll() is None and device.poll() is None:
                 time.sleep(0.2)
             raise RuntimeError("a process has ended by itself")  # noqa: TRY301
@@ -141,21 +141,39 @@ def wait_until_online(told: dict[str, str], processes: list[subprocess.Popen[str
 def show(environment: dict[str, str], *arguments: str) -> str:
     """Run a command of thingctl's as a person would; show both, and return what it said."""
     print(f"$ thingctl {' '.join(arguments)}", flush=True)
+    said = run(environment, *arguments)
+    print(said, flush=True)
+    return said
+
+
+def sign_in_link(environment: dict[str, str]) -> str:
+    """Return a link that signs a browser in to the console, once."""
+    link: str = json.loads(run(environment, "console", "--json"))["url"]
+    return link
+
+
+def run(environment: dict[str, str], *arguments: str) -> str:
+    """Run a command of thingctl's; return what it said."""
     command = [str(THINGCTL), *arguments]
     done = subprocess.run(
         command, env=os.environ | environment, stdout=subprocess.PIPE, text=True, check=False
     )
-    print(done.stdout, flush=True)
     if done.returncode:
         raise RuntimeError(f"thingctl {arguments[0]} ended with exit code {done.returncode}")
     return done.stdout
 
 
-def tell_what_to_try(told: dict[str, str]) -> None:
+def tell_what_to_try(told: dict[str, str], link: str) -> None:
     """Say how to go on from here."""
-    say("serving; Ctrl-C ends everything. In another terminal:")
+    say("serving; Ctrl-C ends everything")
     print(
         f"""
+The console, signed in (this link works once, within 5 minutes; "thingctl console" makes another):
+
+    {link}
+
+In another terminal:
+
     export THINGCTL_URL={told["http"]}
     export THINGCTL_TOKEN={told["token"]}
     .venv/bin/thingctl send {THING} setTemperature value=19 --wait

@@ -80,6 +80,8 @@ class Event(StrEnum):
     TOKEN_MADE = "token.made"  # noqa: S105
     TOKEN_RENEWED = "token.renewed"  # noqa: S105
     TOKEN_REVOKED = "token.revoked"  # noqa: S105
+    CODE_MADE = "signIn.code"
+    SIGNED_IN = "signIn.begun"
     LOST = "audit.lost"
     NEW_CHAIN = NEW_CHAIN
 

@@ -74,7 +74,8 @@ class Token(NamedTuple):
     """Who calls, and what they may do.
 
     ``things``: patterns of names, ``*`` for any characters; none: every thing. ``actions``:
-    the same for the actions of commands. Times: Unix seconds.
+    the same for the actions of commands. Times: Unix seconds. ``made_with``: of a console session,
+    the digest (hex) of the token that it was made with; it ends with that one.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Token(NamedTuple):
     actions: tuple[str, ...] = ()
     expires_at: float | None = None
     created_at: float | None = None
+    made_with: str = ""
 
     def may(self, scope: str) -> bool:
         """Whether the token has the scope."""

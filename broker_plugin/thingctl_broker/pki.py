@@ -120,6 +120,18 @@ class Authority:
         return Pair(cert.public_bytes(serialization.Encoding.PEM), _pem(key))
 
 
+def names_of(cert: bytes) -> list[str]:
+    """Return the host names and addresses that a certificate in PEM is for; empty when it is none."""
+    try:
+        extension = x509.load_pem_x509_certificate(cert).extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        )
+    except (ValueError, x509.ExtensionNotFound):
+        return []
+    addresses = extension.value.get_values_for_type(x509.IPAddress)
+    return [*extension.value.get_values_for_type(x509.DNSName), *map(str, addresses)]
+
+
 def write_new(path: Path, content: bytes) -> None:
     """Write a file that must not be there yet, mode 0600; raises :class:`PkiError`."""
     try:

@@ -14,6 +14,7 @@ from amqtt.broker import Broker
 from amqtt.errors import BrokerError, PluginError
 
 from thingctl_broker.config import ConfigurationError
+from thingctl_broker.systemd import served
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,7 +65,8 @@ async def _work(settings: Settings, ready: Callable[[Worker], None]) -> None:
         await starting
         _settle_memory()
         ready(worker)
-        await stopping
+        async with served():
+            await stopping
     finally:
         stopping.cancel()
         with contextlib.suppress(TimeoutError):
@@ -94,7 +96,8 @@ async def _serve(settings: Settings, ready: Callable[[Application], None]) -> No
         raise ConfigurationError(str(plugin.failure)) from plugin.failure
     _settle_memory()
     ready(plugin.application)
-    await stop.wait()
+    async with served():
+        await stop.wait()
     try:
         async with asyncio.timeout(STOP_TIMEOUT):
             await broker.shutdown()

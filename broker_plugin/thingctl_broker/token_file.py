@@ -33,11 +33,25 @@ class _StoredToken(msgspec.Struct, rename="camel", omit_defaults=True):
     actions: tuple[str, ...] = ()
     expires_at: float | None = None
     created_at: float | None = None
+    made_with: str = ""
+
+    @property
+    def token(self) -> Token:
+        """The token that the record describes."""
+        return Token(
+            self.name,
+            frozenset(self.scopes),
+            self.things,
+            self.actions,
+            self.expires_at,
+            self.created_at,
+            self.made_with,
+        )
 
 
 def _stored(digest: bytes, t: Token) -> _StoredToken:
     return _StoredToken(
-        t.name, sorted(t.scopes), digest.hex(), t.things, t.actions, t.expires_at, t.created_at
+        t.name, sorted(t.scopes), digest.hex(), t.things, t.actions, t.expires_at, t.created_at, t.made_with
     )
 
 
@@ -49,9 +63,7 @@ def encode_token(digest: bytes, token: Token) -> bytes:
 def decode_token(record: bytes) -> tuple[bytes, Token]:
     """The digest and the token of a record; raises ValueError (msgspec's errors among them)."""
     t = msgspec.json.decode(record, type=_StoredToken)
-    return bytes.fromhex(t.sha256), Token(
-        t.name, frozenset(t.scopes), t.things, t.actions, t.expires_at, t.created_at
-    )
+    return bytes.fromhex(t.sha256), t.token
 
 
 class _StoredTokens(msgspec.Struct):
@@ -92,12 +104,7 @@ def read_tokens(path: Path) -> dict[bytes, Token] | None:
     for token in stored:
         if not _HEX_DIGEST.fullmatch(token.sha256):
             raise CredentialsError(_damaged(path, f"the hash of {token.name!r} is not a SHA-256"))
-    return {
-        bytes.fromhex(t.sha256): Token(
-            t.name, frozenset(t.scopes), t.things, t.actions, t.expires_at, t.created_at
-        )
-        for t in stored
-    }
+    return {bytes.fromhex(t.sha256): t.token for t in stored}
 
 
 def write_tokens(path: Path, tokens: dict[bytes, Token]) -> None:

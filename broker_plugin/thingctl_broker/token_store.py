@@ -27,6 +27,16 @@ from thingctl_broker.credentials import (
     make_token,
 )
 from thingctl_broker.paths import TOKENS_FILE
+from thingctl_broker.sign_in import (
+    CODE_LENGTH_MAX,
+    SESSIONS_MAX,
+    TooManySessions,
+    UnknownCode,
+    begun_session,
+    digest_of_code,
+    make_code,
+    offered_session,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -117,20 +127,29 @@ class TokenStore:
             digest = digest_of(token)
         except UnicodeEncodeError:
             return None
+        found = self._known(digest)
+        return found if found is not None and self._is_valid(found) else None
+
+    def stands(self, token: Token) -> bool:
+        """Whether a token that was verified earlier would still be."""
+        return self._is_valid(token) and any(known is token for _, known in self._tokens.values())
+
+    def _known(self, digest: bytes) -> Token | None:
         # The head of the digest only finds the candidate; the verdict is the comparison of
         # the whole, whose time does not depend on where the two differ.
         candidate = self._tokens.get(digest[:_HEAD])
         if candidate is not None and hmac.compare_digest(candidate[0], digest):
-            found = candidate[1]
-            if found.expires_at is None or self._now() < found.expires_at:
-                return found
+            return candidate[1]
         return None
 
-    def stands(self, token: Token) -> bool:
-        """Whether a token that was verified earlier would still be."""
-        return (token.expires_at is None or self._now() < token.expires_at) and any(
-            known is token for _, known in self._tokens.values()
-        )
+    def _is_valid(self, token: Token) -> bool:
+        if token.expires_at is not None and self._now() >= token.expires_at:
+            return False
+        return not token.made_with or self._caller_of(token) is not None
+
+    def _caller_of(self, session: Token) -> Token | None:
+        """The token that a session was made with; None when it is revoked or has another secret."""
+        return self._known(bytes.fromhex(session.made_with))
 
     def __iter__(self) -> Iterator[Token]:
         return iter(sorted((token for _, token in self._tokens.values()), key=lambda token: token.name))
@@ -152,13 +171,7 @@ class TokenStore:
         if any(known.name == token.name for known in self):
             raise TokenExists(f"there is a token named {token.name!r} already")
         plain = make_token()
-        digest = digest_of(plain)
-        self._tokens[digest[:_HEAD]] = (digest, token)
-        try:
-            await self._keep()
-        except CredentialsError:
-            self._tokens.pop(digest[:_HEAD], None)
-            raise
+        await self._put(digest_of(plain), token)
         return plain
 
     async def revoke(self, name: str) -> None:
@@ -183,6 +196,68 @@ class TokenStore:
         self._tokens[new[:_HEAD]] = (new, token._replace(created_at=self._now()))
         await self._keep()
         return plain
+
+    async def offer(self, caller: Token) -> tuple[str, Token]:
+        """Make a code that signs in once with the rights of ``caller``.
+
+        Returns it and the session that it stands for, whose time is the code's until then.
+        Raises :class:`~thingctl_broker.sign_in.NoSession`, ``TooManySessions``, or
+        :class:`CredentialsError`: then there is no code.
+        """
+        self._drop_ended_sessions()
+        digest, _ = self._find(caller.name)
+        session = offered_session(caller, digest, self._now())
+        if sum(token.made_with == session.made_with for token in self) >= SESSIONS_MAX:
+            raise TooManySessions(
+                f"the API token {caller.name!r} has {SESSIONS_MAX} console sessions and sign-in codes: "
+                "revoke some, or wait until some expire"
+            )
+        code = make_code()
+        await self._put(digest_of_code(code), session)
+        return code, session
+
+    def offered(self, code: str) -> Token | None:
+        """The session that a code stands for; None when it was used, has expired, or never was."""
+        found = self._known(digest_of_code(code[:CODE_LENGTH_MAX]))
+        return found if found is not None and self._is_valid(found) else None
+
+    async def redeem(self, code: str) -> tuple[str, Token]:
+        """Begin the session of a code; return its token, which is nowhere else, and what it may do.
+
+        Raises :class:`~thingctl_broker.sign_in.UnknownCode`, or :class:`CredentialsError`: then the
+        code is still valid.
+        """
+        offered = self.offered(code)
+        caller = None if offered is None else self._caller_of(offered)
+        if offered is None or caller is None:
+            raise UnknownCode("the sign-in code was used, has expired, or never was one")
+        before = digest_of_code(code)
+        del self._tokens[before[:_HEAD]]
+        plain = make_token()
+        session = begun_session(offered, caller, self._now())
+        try:
+            await self._put(digest_of(plain), session)
+        except TokenExists:  # at another worker
+            raise UnknownCode("the sign-in code was used a moment ago") from None
+        except CredentialsError:
+            self._tokens[before[:_HEAD]] = (before, offered)
+            raise
+        return plain, session
+
+    async def _put(self, digest: bytes, token: Token) -> None:
+        self._tokens[digest[:_HEAD]] = (digest, token)
+        try:
+            await self._keep()
+        except CredentialsError:
+            self._tokens.pop(digest[:_HEAD], None)
+            raise
+
+    def _drop_ended_sessions(self) -> None:
+        self._tokens = {
+            head: known
+            for head, known in self._tokens.items()
+            if not known[1].made_with or (known[1].expires_at or 0.0) > self._now()
+        }
 
     def _find(self, name: str) -> tuple[bytes, Token]:
         for digest, token in self._tokens.values():

@@ -55,6 +55,43 @@ def test_a_broker_that_cannot_be_reached_is_not_taken_for_a_wrong_token(look):
     expect(page.get_by_role("alert")).to_contain_text("The broker cannot be reached")
 
 
+def link(api):
+    status, made = api.call("POST", "sign-in-codes")
+    assert status == 201, made
+    return f"#sign-in={made['code']}"
+
+
+def test_a_link_signs_in_once_and_leaves_the_address(look, api):
+    place = link(api)
+    page = look(place, signed_in=False)
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    assert "sign-in" not in page.evaluate("location.href")
+    assert TOKEN not in page.evaluate("Object.values(sessionStorage)")
+    page.go_back()
+    assert "sign-in" not in page.evaluate("location.href")
+    again = look(place, signed_in=False)
+    expect(again.get_by_role("alert")).to_contain_text("This sign-in link was used or has expired")
+    expect(again.get_by_label("API token")).to_be_focused()
+    assert "sign-in" not in again.evaluate("location.href")
+    assert again.evaluate("Object.values(sessionStorage)") == []
+
+
+def test_a_link_in_a_tab_that_is_signed_in_begins_another_session(look, api):
+    page = look("#/things")
+    expect(page.get_by_role("heading", name="Things")).to_be_visible()
+    page.evaluate("hash => { location.hash = hash }", link(api))
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    assert TOKEN not in page.evaluate("Object.values(sessionStorage)")
+    assert "sign-in" not in page.evaluate("location.href")
+
+
+def test_a_link_while_the_broker_is_away_says_so(look, api):
+    page = look(signed_in=False)
+    page.route("**/api/**", lambda route: route.abort())
+    page.evaluate("hash => { location.hash = hash }", link(api))
+    expect(page.get_by_role("alert")).to_contain_text("The broker cannot be reached")
+
+
 def signed_in_as(look, api, name, place="", **token):
     """A page for a token of less than everything."""
     status, made = api.call("POST", "tokens", {"name": name, **token})

@@ -7,6 +7,7 @@ import socket
 import ssl
 import struct
 
+from support.waits import Deadline
 from support.websockets import WebSocketStream
 from thingctl_broker.mqtt import packets
 from thingctl_broker.mqtt.frames import Frame, FrameScanner
@@ -64,10 +65,15 @@ class RawClient:
 
     async def receive(self) -> Frame | None:
         """The next packet; None when the connection has ended."""
+        deadline = Deadline(DEADLINE)
         while not self._frames:
             try:
                 async with asyncio.timeout(DEADLINE):
                     data = await self._reader.read(65536)
+            except TimeoutError:
+                if deadline.has_passed():
+                    raise
+                continue
             except ConnectionError:
                 return None
             if not data:

@@ -7,7 +7,10 @@ import sys
 import typer
 
 from thingctl_broker.cli import audit, commands, thing_types, things, tls, tokens
+from thingctl_broker.cli.backup import backup
+from thingctl_broker.cli.console import console
 from thingctl_broker.cli.exits import Exit, Failure
+from thingctl_broker.cli.install import install, uninstall
 from thingctl_broker.cli.migrate import migrate
 from thingctl_broker.cli.output import clean
 from thingctl_broker.cli.serve import serve  # its own heavy imports wait until it runs
@@ -28,6 +31,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(serve)
+app.command()(install)
+app.command()(uninstall)
+app.command()(console)
+app.command()(backup)
 app.command()(migrate)
 app.command()(commands.send)
 app.command("list")(commands.list_)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path  # noqa: TC003 typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from thingctl_broker.paths import ADMIN_TOKEN_FILE
 
 if TYPE_CHECKING:
     from thingctl_broker.application import Application
@@ -139,7 +142,14 @@ def _tell(application: Application | Worker) -> None:
     else:
         lines.append("closed devices need credentials: thingctl things add NAME")
     lines.append(f"data   {application.data_dir}")
+    lines.append(f"console {application.http_url}/   (thingctl console makes a link that signs in)")
     token = application.tokens.new_admin_token
     if token is not None:
-        lines.append(f"token  {token}   (the admin token: shown this once)")
+        lines.append(_token_line(token, application.data_dir))
     typer.echo("\n".join(lines))
+
+
+def _token_line(token: str, data_dir: object) -> str:
+    if "JOURNAL_STREAM" in os.environ and data_dir is not None:
+        return f"token  {data_dir}/{ADMIN_TOKEN_FILE}   (a file: the journal has other readers)"
+    return f"token  {token}   (the admin token: shown this once)"

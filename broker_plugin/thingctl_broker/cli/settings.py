@@ -11,6 +11,7 @@ import typer
 
 from thingctl_broker.cli.client import ApiClient
 from thingctl_broker.cli.exits import Exit, Failure
+from thingctl_broker.cli.installed import Installed, installed
 from thingctl_broker.paths import ADMIN_TOKEN_FILE, TLS_DIR, default_data_dir
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs."
 def connect(url: str, token: str) -> ApiClient:
     """Make the client; raises :class:`Failure` when the URL is none or there is no token."""
     ca = _ca(url)
+    if url == DEFAULT_URL and not token and (service := _service()) is not None:
+        return ApiClient(service.url, _admin_token(service.token_file), service.ca)
     client = ApiClient(url, token, ca)
     if token:
         _check_token(token)
@@ -46,6 +49,14 @@ def connect(url: str, token: str) -> ApiClient:
             Exit.UNAUTHORIZED, f"{url} is another machine: give its API token with --token or THINGCTL_TOKEN"
         )
     return ApiClient(url, _admin_token(default_data_dir() / ADMIN_TOKEN_FILE), ca)
+
+
+def _service() -> Installed | None:
+    """The broker that is a service of this machine, where this person has none of their own."""
+    if (default_data_dir() / ADMIN_TOKEN_FILE).exists():
+        return None
+    found = installed()
+    return found if found is not None and os.access(found.token_file, os.R_OK) else None
 
 
 def _ca(url: str) -> str:

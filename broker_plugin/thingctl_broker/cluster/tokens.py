@@ -144,12 +144,22 @@ class SharedTokens(TokenStore):
                     return
                 # Another worker has changed one of them meanwhile.
                 found = await self._read()
-                taken = [name for name in changed if name not in self._stored and name in found]
+                taken = [name for name, token in changed.items() if self._is_taken(name, token, found)]
                 self._tokens = {
                     head: known for head, known in self._tokens.items() if known[1].name not in taken
                 }
+                for name in taken:
+                    self._stored.pop(name, None)
                 self._take(found)
                 if taken:
                     raise TokenExists(f"there is a token named {taken[0]!r} already")
         except StoreDown as error:
             raise CredentialsError(error.text) from error
+
+    def _is_taken(self, name: str, changed: tuple[bytes, Token] | None, found: dict[str, bytes]) -> bool:
+        """Whether another worker has made a token of this name, or used up the code of this session."""
+        if changed is None:
+            return False
+        if name not in self._stored:
+            return name in found
+        return bool(changed[1].made_with) and found.get(name) != self._stored[name].record

@@ -31,6 +31,7 @@ from thingctl_broker.http.routes_commands import COMMANDS, Commands
 from thingctl_broker.http.routes_groups import Groups
 from thingctl_broker.http.routes_overview import OverviewPage
 from thingctl_broker.http.routes_probes import HEALTH, READY, Probes
+from thingctl_broker.http.routes_sign_in import SIGN_IN, SignIn
 from thingctl_broker.http.routes_thing_types import ThingTypes
 from thingctl_broker.http.routes_things import Things
 from thingctl_broker.http.routes_tokens import Tokens
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from thingctl_broker.operations import Operations, RolloutDriver
     from thingctl_broker.token_store import TokenStore
 
-OPEN_PATHS: Final = frozenset({HEALTH, READY, OPENAPI})
+OPEN_PATHS: Final = frozenset({HEALTH, READY, OPENAPI, SIGN_IN})
 """With the console's own files, all that needs no token; also what is not there needs one."""
 
 
@@ -78,6 +79,7 @@ def create_app(
         *Things(directory).routes(),
         *ThingTypes(directory).routes(),
         *Tokens(tokens, note).routes(),
+        *SignIn(tokens, callers, note).routes(),
         *Authentications(directory).routes(),
         *OverviewPage(operations).routes(),
         *streams.routes(),

@@ -102,7 +102,13 @@ class Callers:
 
     def verify(self, scope: Scope, plain: str) -> Token | None:
         """The same for a token that stands elsewhere: None when it is nobody's. Raises as ``admit``: 429."""
-        token = self._tokens.verify(plain)
+        return self._judged(scope, self._tokens.verify(plain))
+
+    def verify_code(self, scope: Scope, code: str) -> Token | None:
+        """Return the session of a sign-in code, or None. Wrong codes count as wrong tokens do: 429."""
+        return self._judged(scope, self._tokens.offered(code))
+
+    def _judged(self, scope: Scope, token: Token | None) -> Token | None:
         if token is None:
             self.failed(scope)
         else:

@@ -23,6 +23,7 @@ from thingctl_broker.http.routes_commands import COMMANDS
 from thingctl_broker.http.routes_groups import GROUPS, DryRun, GroupBody, GroupResource
 from thingctl_broker.http.routes_overview import OVERVIEW, OverviewResource
 from thingctl_broker.http.routes_probes import HEALTH, METRICS, READY
+from thingctl_broker.http.routes_sign_in import SIGN_IN, SIGN_IN_CODES, CodeResource, SignInBody
 from thingctl_broker.http.routes_thing_types import THING_TYPES
 from thingctl_broker.http.routes_things import THINGS
 from thingctl_broker.http.routes_tokens import ME, TOKENS, TokenBody, TokenResource
@@ -251,6 +252,8 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
     ("GET", TOKENS + "/{name}"): Operation({200: TokenResource}),
     ("DELETE", TOKENS + "/{name}"): Operation({204: _GONE}),
     ("POST", TOKENS + "/{name}/renew"): Operation({200: TokenResource}),
+    ("POST", SIGN_IN_CODES): Operation({201: CodeResource}),
+    ("POST", SIGN_IN): Operation({201: TokenResource}, body=SignInBody, authorization="none"),
     ("GET", ME): Operation({200: TokenResource}),
     ("GET", OPENAPI): Operation({200: None}, authorization="none"),
     ("GET", HEALTH): Operation({200: Health}, authorization="none"),

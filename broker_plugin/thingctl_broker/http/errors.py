@@ -37,6 +37,7 @@ from thingctl_broker.errors import (
     WrongMove,
 )
 from thingctl_broker.http.answers import Answer
+from thingctl_broker.sign_in import NoSession, TooManySessions, UnknownCode
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -59,6 +60,7 @@ INVALID_BODY: Final = Kind("invalid-body", 400, "The body is not what this call 
 INVALID_PARAMETER: Final = Kind("invalid-parameter", 400, "A query parameter is wrong")
 INVALID_HEADER: Final = Kind("invalid-header", 400, "A header is not what this call takes")
 UNAUTHORIZED: Final = Kind("unauthorized", 401, "A valid API token is needed")
+UNKNOWN_CODE: Final = Kind("unknown-code", 401, "The sign-in code is not valid")
 FORBIDDEN: Final = Kind("forbidden", 403, "The API token is not for this")
 NOT_FOUND: Final = Kind("not-found", 404, "There is nothing at this path")
 UNKNOWN_THING: Final = Kind("unknown-thing", 404, "No thing has that name")
@@ -78,6 +80,7 @@ BODY_TOO_LARGE: Final = Kind("body-too-large", 413, "The body is too large")
 UNSUPPORTED_MEDIA_TYPE: Final = Kind("unsupported-media-type", 415, "The body must be plain JSON")
 QUEUE_FULL: Final = Kind("queue-full", 429, "Too many requests wait for this thing")
 RATE_LIMITED: Final = Kind("rate-limited", 429, "Too many requests came")
+TOO_MANY_SESSIONS: Final = Kind("too-many-sessions", 429, "The API token has too many console sessions")
 HEAD_TOO_LARGE: Final = Kind("head-too-large", 431, "The request line and headers are too large")
 INTERNAL_ERROR: Final = Kind("internal-error", 500, "The broker failed")
 TABLE_FULL: Final = Kind("table-full", 503, "The broker holds as many live executions as it may")
@@ -92,6 +95,7 @@ KINDS: Final = (
     INVALID_PARAMETER,
     INVALID_HEADER,
     UNAUTHORIZED,
+    UNKNOWN_CODE,
     FORBIDDEN,
     NOT_FOUND,
     UNKNOWN_THING,
@@ -111,6 +115,7 @@ KINDS: Final = (
     UNSUPPORTED_MEDIA_TYPE,
     QUEUE_FULL,
     RATE_LIMITED,
+    TOO_MANY_SESSIONS,
     HEAD_TOO_LARGE,
     INTERNAL_ERROR,
     TABLE_FULL,
@@ -168,6 +173,9 @@ _SIMPLE: Final[tuple[tuple[type[Exception], Kind], ...]] = (
     (UnknownThing, UNKNOWN_THING),
     (UnknownThingType, UNKNOWN_THING_TYPE),
     (UnknownToken, UNKNOWN_TOKEN),
+    (UnknownCode, UNKNOWN_CODE),
+    (NoSession, FORBIDDEN),
+    (TooManySessions, TOO_MANY_SESSIONS),
     (UnknownExecution, UNKNOWN_EXECUTION),
     (AlreadyEnded, ALREADY_ENDED),
     (UnknownCommand, UNKNOWN_COMMAND),

@@ -80,7 +80,7 @@ class Tokens:
         asked = Parameters(request.scope["query_string"], _LIST)
         limit, after = asked.limit(), asked.cursor() or ""
         found = [token for token in self._tokens if token.name > after]
-        items = ((token.name, _resource(token)) for token in found[:limit])
+        items = ((token.name, token_resource(token)) for token in found[:limit])
         return Answer(
             200, encode_page("tokens", items, found[limit - 1].name if len(found) > limit else None)
         )
@@ -128,7 +128,8 @@ class Tokens:
         return Answer(200, _encoded(request.scope["token"]))
 
 
-def _resource(token: Token, secret: str | None = None) -> TokenResource:
+def token_resource(token: Token, secret: str | None = None) -> TokenResource:
+    """Return the token as the API shows it; ``secret``: its plain text, where it has just been made."""
     return TokenResource(
         token.name,
         sorted(token.scopes),
@@ -141,7 +142,7 @@ def _resource(token: Token, secret: str | None = None) -> TokenResource:
 
 
 def _encoded(token: Token, secret: str | None = None) -> bytes:
-    return msgspec.json.encode(_resource(token, secret))
+    return msgspec.json.encode(token_resource(token, secret))
 
 
 def _asked_name(request: Request) -> str:

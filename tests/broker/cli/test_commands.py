@@ -13,6 +13,7 @@ import threading
 import pytest
 
 from broker.http.running import TOKEN, until
+from support.needs import missing
 from thingctl_broker.cli.commands import encode_params
 from thingctl_broker.cli.exits import Exit, Failure
 
@@ -250,7 +251,10 @@ def test_nothing_that_a_device_says_reaches_the_terminal_as_control_characters(a
 
 
 def run_on_a_terminal(cli, *args, env=None):
-    ours, theirs = pty.openpty()
+    try:
+        ours, theirs = pty.openpty()
+    except OSError as error:
+        missing(f"there is no terminal to try it on: {error.strerror} (mount -t devpts devpts /dev/pts)")
     with cli.start(*args, env=env, stdout=theirs, stderr=subprocess.PIPE) as process:
         os.close(theirs)
         shown = b""

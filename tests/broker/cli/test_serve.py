@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from broker.cli.running import Cli
+from support.processes import BIN, process, until_said
 
 
 @pytest.fixture
@@ -43,3 +44,13 @@ def test_a_fault_that_no_option_mends_names_the_file(serve):
     ran = serve("link.keep_alive = 15")
     assert ran.code == 2
     assert "worker.toml: link" in ran.err
+
+
+@pytest.mark.parametrize("journal", [{}, {"JOURNAL_STREAM": "8:1"}], ids=["terminal", "journal"])
+def test_the_journal_is_not_told_the_admin_token(tmp_path, journal):
+    ports = ["--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0"]
+    with process(BIN / "thingctl", "serve", *ports, "--data-dir", tmp_path, **journal) as broker:
+        said = until_said(broker, "\ntoken ")
+        token = (tmp_path / "admin-token").read_text().strip()
+        assert (token in said) == (not journal)
+        assert (f"{tmp_path}/admin-token" in said) == bool(journal)

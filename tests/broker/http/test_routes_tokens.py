@@ -78,6 +78,7 @@ def test_every_endpoint_has_the_scope_that_its_name_promises():
         ("DELETE", "/tokens/{name}"): "admin",
         ("POST", "/tokens/{name}/renew"): "admin",
         ("GET", "/me"): None,
+        ("POST", "/sign-in-codes"): None,
     }
 
 
