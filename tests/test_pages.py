@@ -210,6 +210,24 @@ def test_each_text_that_the_page_explains_is_one_that_a_program_says(line, text)
     assert any(wanted.search(said) for said in texts_of_the_programs()), f"troubleshooting.md:{line}"
 
 
+def returned(path):
+    """Every text that a function of a module returns, with … for what is filled in."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Return) and isinstance(node.value, ast.Constant | ast.JoinedStr):
+            yield next(templates(node.value))
+
+
+def test_the_page_explains_every_reason_that_the_agent_gives_for_having_no_connection():
+    reasons = [
+        text
+        for text in returned(ROOT / "device_agent/thingctl_agent/reasons.py")
+        if "connect" in text or len(text) > 40
+    ]
+    assert len(reasons) > 15
+    known = [re.compile(".*".join(re.escape(part) for part in text.split("…"))) for _, text in quoted()]
+    assert [text for text in reasons if not any(pattern.search(text) for pattern in known)] == []
+
+
 def test_the_page_explains_every_reason_code_of_the_agent_and_the_broker():
     page = TROUBLESHOOTING.read_text(encoding="utf-8")
     agent = ROOT / "docs" / "agent.md"
