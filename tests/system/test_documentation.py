@@ -112,6 +112,8 @@ def test_the_pages_work_as_they_are_typed(machine):
 # The shortest way.
 
 MOST_COMMANDS = 8
+HEADING = re.compile(r"^## (\w+) commands$", re.MULTILINE)
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
 
 
 def commands_of(block: Block) -> list[str]:
@@ -137,6 +139,8 @@ def first_command_over_tls() -> list[str]:
 def test_it_takes_at_most_eight_commands_to_a_command_carried_out_over_tls():
     typed = first_command_over_tls()
     assert len(typed) <= MOST_COMMANDS, "\n".join(typed)
+    said = HEADING.findall((ROOT / "docs" / "getting-started.md").read_text(encoding="utf-8"))
+    assert [word.lower() for word in said] == [NUMBERS[len(typed)]]
 
 
 def test_commands_are_counted_one_by_one():
