@@ -11,7 +11,8 @@ from processes import rss_bytes
 from thingctl_broker.cluster.mirror import BATCH_MAX
 from thingctl_broker.postgres.settings import StoreSettings
 from thingctl_broker.postgres.whole import PostgresStore
-from thingctl_broker.registry import Kept, ThingRegistry
+from thingctl_broker.registry import ThingRegistry
+from thingctl_broker.thing_records import Kept
 from thingctl_broker.things import Definition
 from thingctl_protocol.messages import ActionDescription, Announcement
 

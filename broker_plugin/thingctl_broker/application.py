@@ -22,6 +22,7 @@ from thingctl_broker.credentials import CredentialsError
 from thingctl_broker.delivery import Deliveries
 from thingctl_broker.directory import Directory
 from thingctl_broker.embedded import EmbeddedOperations
+from thingctl_broker.enrolment import Enrolment, device_url
 from thingctl_broker.http.app import create_app
 from thingctl_broker.http.server import HttpServer
 from thingctl_broker.http.webhook_client import WebhookClient
@@ -43,7 +44,6 @@ from thingctl_broker.table import ExecutionTable
 from thingctl_broker.tls import ServerTls, TlsError, keep_looking
 from thingctl_broker.token_store import TokenStore
 from thingctl_broker.unkept import NoJournal
-from thingctl_protocol.bundle import Bundle
 from thingctl_protocol.topics import Topics
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from thingctl_broker.executions import Execution
     from thingctl_broker.mqtt.amqtt_broker import Broker
     from thingctl_broker.mqtt.gatekeeper import Gatekeeper
-    from thingctl_broker.registry import Kept
+    from thingctl_broker.thing_records import Kept
 
 _log = structlog.get_logger("thingctl.broker")
 
@@ -84,7 +84,9 @@ class Application:
             gatekeeper = (
                 OpenGatekeeper()
                 if settings.open
-                else IdentityGatekeeper(self.things, self.passwords, settings.acl, self.tokens)
+                else IdentityGatekeeper(
+                    self.things, self.passwords, settings.acl, self.tokens, proven=self._password_proven
+                )
             )
         self.front = Front(
             gatekeeper=gatekeeper, topics=Topics(settings.mqtt.topic_root), limits=settings.limits
@@ -123,10 +125,24 @@ class Application:
             undo.pop_all()
         self.mqtt_address: Address = bound_to(self._mqtt_socket)
         self.http_address: Address = bound_to(self._http_socket)
-        self.directory = Directory(
-            self.operations, self.passwords, self._registry_store, self.front.expel, note
+        self.enrolment = Enrolment(
+            lambda: device_url(
+                settings.mqtt.public_url,
+                self.mqtt_address,
+                None if self._mqtt_tls is None else self._mqtt_tls.names,
+            ),
+            ca=self._ca,
+            topic_root=settings.mqtt.topic_root,
+            is_open=settings.open,
         )
-        self.directory.bundle = self._bundle
+        self.directory = Directory(
+            self.operations,
+            self.passwords,
+            self._registry_store,
+            self.front.expel,
+            note,
+            enrolment=self.enrolment,
+        )
         self._http = HttpServer(
             create_app(
                 self.operations,
@@ -172,6 +188,8 @@ class Application:
                 "OPEN ENROLMENT: whoever reaches the MQTT port is any thing it says; for labs only",
                 mqtt=str(self.mqtt_address),
             )
+        if fault := self.enrolment.fault:
+            _log.warning("there are no bundles for devices", fault=fault)
         _log.info("serving", mqtt=str(self.mqtt_address), http=str(self.http_address))
 
     async def stop(self) -> None:
@@ -234,11 +252,6 @@ class Application:
         """Where operators reach the broker."""
         return f"{'http' if self._http_tls is None else 'https'}://{self.http_address}"
 
-    def _bundle(self, thing: str, password: str) -> Bundle:
-        """What a device needs to be told, to be this thing."""
-        mqtt = self.settings.mqtt
-        return Bundle(thing, self.mqtt_url, thing, password, ca=self._ca, topic_root=mqtt.topic_root)
-
     def _open_tls(self) -> tuple[ServerTls | None, ServerTls | None]:
         mqtt, http = self.settings.mqtt, self.settings.http
         try:
@@ -273,6 +286,9 @@ class Application:
         if count:
             _log.info("things known", count=count)
         return store
+
+    async def _password_proven(self, thing: str, password_hash: str) -> None:
+        await self.directory.proven(thing, password_hash)
 
     def _thing_changed(self, kept: Kept, name: str) -> None:
         if self._registry_store is not None:

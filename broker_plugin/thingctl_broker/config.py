@@ -12,6 +12,7 @@ from thingctl_broker.admission import ServiceSettings
 from thingctl_broker.audit import FILE_MAX
 from thingctl_broker.buckets import Rate
 from thingctl_broker.delivery import QUEUE_MAX, WINDOW
+from thingctl_broker.enrolment import host_of, is_unspecified
 from thingctl_broker.mqtt.cluster.settings import LinkSettings, check_link
 from thingctl_broker.mqtt.limits import FrontLimits
 from thingctl_broker.postgres.settings import StoreSettings, check_url
@@ -49,7 +50,7 @@ class MqttSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whom devices are to trust; goes into their bundles. Empty: the system's authorities."""
     public_url: str = ""
     """Where devices reach the broker, such as ``mqtts://broker.example:8883``; goes into their
-    bundles. Empty: where it listens."""
+    bundles. Empty: a name of the certificate, or the address it listens on (``enrolment``)."""
 
 
 class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -189,6 +190,7 @@ def _check_addresses(settings: Settings) -> None:
         http = parse_address(settings.http.bind)
     except (ProtocolError, ValueError) as error:
         raise ConfigurationError(str(error)) from None
+    _check_public_url(settings.mqtt.public_url)
     if settings.link is not None or settings.store is not None:
         _check_cluster(settings.link, settings.store)
     elif settings.open and not is_loopback(mqtt):
@@ -199,6 +201,14 @@ def _check_addresses(settings: Settings) -> None:
         _check_exposure("mqtt", mqtt, settings.mqtt.tls_cert, allowed=settings.insecure_bind)
     _check_exposure("http", http, settings.http.tls_cert, allowed=settings.insecure_bind)
     _check_rate(settings.http.requests_per_second)
+
+
+def _check_public_url(url: str) -> None:
+    host = host_of(url)
+    if url and (not host or is_unspecified(host) or not url.isprintable()):
+        raise ConfigurationError(
+            f"mqtt: public_url {url!r} is no address of a broker: give mqtt://HOST:PORT or mqtts://HOST:PORT"
+        )
 
 
 def _check_commands(settings: Settings) -> None:

@@ -1,31 +1,35 @@
 """What operators do with things and thing types; each returns when it is kept.
 
-The registry decides, the store keeps, the front lets go of whom it must.
+The registry decides, the store keeps, then the change is made, and the front lets go of whom it must.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import asyncio
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 import structlog
 
 from thingctl_broker.audit import Event, Note, note_nothing
-from thingctl_broker.errors import InvalidThing, NotAccepting, ThingExists
+from thingctl_broker.enrolment import Enrolment
+from thingctl_broker.errors import InvalidThing, NotAccepting, ServiceError
 from thingctl_broker.param_schemas import check_type
 from thingctl_broker.passwords import PASSWORD_MAX, PASSWORD_MIN, Busy, TooManyFailures, make_password
 from thingctl_broker.schema_bounds import SchemaFault
 from thingctl_broker.things import TYPE_ACTIONS_MAX, Definition, check_description
-from thingctl_protocol.bundle import Bundle
 from thingctl_protocol.errors import ProtocolError
 from thingctl_protocol.identifiers import check_action_name, check_thing_name, is_thing_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from thingctl_broker.operations import Operations
     from thingctl_broker.passwords import Passwords
+    from thingctl_broker.thing_records import Change
     from thingctl_broker.things import Thing, ThingType
+
+T = TypeVar("T")
 
 _log = structlog.get_logger("thingctl.registry")
 
@@ -33,11 +37,13 @@ _log = structlog.get_logger("thingctl.registry")
 class Store(Protocol):
     """What keeps the registry."""
 
-    async def kept(self, new: str = "") -> None:
-        """Return when every change so far is kept; raises :class:`~thingctl_broker.errors.NotKept`.
+    async def keep(self, decide: Callable[[], Change], made: Callable[[Change], None]) -> None:
+        """Keep the change that ``decide`` returns, then call ``made`` with it.
 
-        ``new``: a thing that was added. Raises :class:`ThingExists` where others share the
-        store, and one of them was faster.
+        No other change comes between the three. Where others share the store, ``decide`` is
+        asked again when one of them has changed the same record. What it raises ends the call.
+        Raises :class:`~thingctl_broker.errors.NotKept` or
+        :class:`~thingctl_broker.errors.NotAccepting`; then nothing was changed.
         """
         ...
 
@@ -53,12 +59,17 @@ class Expel(Protocol):
 class NoStore:
     """Keeps nothing."""
 
-    async def kept(self, new: str = "") -> None:
-        """Nothing is kept."""
+    async def keep(self, decide: Callable[[], Change], made: Callable[[Change], None]) -> None:
+        """Decide, and make it."""
+        made(decide())
 
 
 class Directory:
-    """Things and thing types as operators see them."""
+    """Things and thing types as operators see them.
+
+    A change is kept first and made then: one that cannot be kept is no change. It is carried
+    through when its caller goes away.
+    """
 
     def __init__(
         self,
@@ -67,65 +78,117 @@ class Directory:
         store: Store | None = None,
         expel: Expel | None = None,
         note: Note = note_nothing,
+        *,
+        enrolment: Enrolment | None = None,
     ) -> None:
         """``expel`` closes the connections of a thing; ``note`` writes down what was done."""
         self.registry = operations.things
+        self.enrolment = Enrolment(_local_url) if enrolment is None else enrolment
+        """How devices reach the broker."""
         self._operations = operations
         self._passwords = passwords
         self._store = NoStore() if store is None else store
         self._expel = expel if expel is not None else _nobody
         self._note = note
-        self.bundle: Callable[[str, str], Bundle] = _local_bundle
-        """What the device of a thing with a password is to be told."""
+        self._at_work: set[asyncio.Task[Any]] = set()
 
-    async def add(self, name: str, definition: Definition, password: str | None = None) -> tuple[Thing, str]:
+    def unix(self) -> float:
+        """The time, in Unix seconds."""
+        return self._operations.unix()
+
+    async def add(
+        self,
+        name: str,
+        definition: Definition,
+        password: str | None = None,
+        *,
+        with_password: bool = True,
+    ) -> tuple[Thing, str]:
         """Add a thing that is not there yet; return it and its password, made unless given.
 
-        Raises :class:`ThingExists`, :class:`InvalidThing`, :class:`NotKept`.
+        Without ``with_password`` it gets none, and the password is empty. Raises
+        :class:`ThingExists`, :class:`InvalidThing`, :class:`NotKept`.
         """
-        password = _checked_password(password)
-        self._check_new(name)
-        password_hash = await self._passwords.hash(password)
-        self._check_new(name)  # somebody may have added it meanwhile
-        thing = self.registry.define(name, definition, self._operations.unix())
-        self.registry.set_password_hash(name, password_hash)
-        await self._store.kept(new=name)
-        self._note(Event.THING_ADDED, thing=name, detail=_told(definition))
-        return thing, password
+        given = _checked_password(password) if with_password else ""
+        self.registry.adding(name, definition, self.unix())  # what is refused costs no hash
+        password_hash = await self._passwords.hash(given) if given else ""
+
+        def made() -> Thing:
+            self._note(Event.THING_ADDED, thing=name, detail=_told(definition))
+            return self.registry.need(name)
+
+        thing = await self._whole(
+            self._make(lambda: self.registry.adding(name, definition, self.unix(), password_hash), made)
+        )
+        return thing, given
 
     async def put(self, name: str, definition: Definition) -> tuple[Thing, bool]:
         """Say what a thing is; return it, and whether it is new. Its credentials stay."""
-        is_new = self.registry.get(name) is None
-        thing = self.registry.define(name, definition, self._operations.unix())
-        if not thing.enabled:
-            self._expel(name, "the thing was disabled")
-        self._note(
-            Event.THING_ADDED if is_new else Event.THING_CHANGED, thing=name, detail=_told(thing.definition)
-        )
-        await self._store.kept()
-        return thing, is_new
+        return await self._define(name, lambda _: definition)
+
+    async def patch(self, name: str, patched: Callable[[Definition], Definition]) -> Thing:
+        """Change what is said of a thing: ``patched`` gets what it is. Raises :class:`UnknownThing`."""
+
+        def defined(thing: Thing | None) -> Definition:
+            return patched((self.registry.need(name) if thing is None else thing).definition)
+
+        thing, _ = await self._define(name, defined)
+        return thing
 
     async def remove(self, name: str) -> None:
         """Forget a thing: its connections end, what waits for it is withdrawn."""
-        self.registry.remove(name)
-        self._note(Event.THING_REMOVED, thing=name)
-        self._expel(name, "the thing was removed", forget=True)
-        try:
-            # First, so that no other worker takes commands for it while very many are withdrawn.
-            await self._store.kept()
-        finally:
-            await self._operations.withdraw(name)
 
-    async def new_password(self, name: str, password: str | None = None) -> str:
-        """Give a thing a new password, made unless given, and return it; the old one ends at once."""
-        password = _checked_password(password)
+        def made() -> None:
+            self._note(Event.THING_REMOVED, thing=name)
+            self._expel(name, "the thing was removed", forget=True)
+
+        async def removed() -> None:
+            # First, so that no other worker takes commands for it while very many are withdrawn.
+            await self._make(lambda: self.registry.removing(name), made)
+            try:
+                await self._operations.withdraw(name)
+            except NotAccepting as error:  # the thing is gone; its commands end when their time is over
+                _log.warning("commands of a removed thing still wait", thing=name, fault=str(error))
+
+        await self._whole(removed())
+
+    async def new_password(
+        self, name: str, password: str | None = None, keep_old: float | None = None
+    ) -> tuple[Thing, str]:
+        """Give a thing a new password, made unless given; return the thing and the password.
+
+        ``keep_old``: for how many seconds the old one stays valid at most; 0: it ends with this
+        call, and so do the thing's connections; None: until the device has signed in with the new one.
+        """
+        given = _checked_password(password)
         self.registry.need(name)
-        password_hash = await self._passwords.hash(password)
-        self.registry.set_password_hash(name, password_hash)
-        self._expel(name, "the thing has a new password")
-        self._note(Event.THING_PASSWORD, thing=name, detail="made")
-        await self._store.kept()
-        return password
+        password_hash = await self._passwords.hash(given)
+
+        def made() -> Thing:
+            if keep_old == 0:
+                self._expel(name, "the thing has a new password")
+            self._note(Event.THING_PASSWORD, thing=name, detail="made")
+            return self.registry.need(name)
+
+        def decide() -> Change:
+            return self.registry.renewing(name, password_hash, self.unix(), keep_old)
+
+        return await self._whole(self._make(decide, made)), given
+
+    async def proven(self, name: str, password_hash: str) -> None:
+        """A device has signed in with that password: the old one ends, if there is one.
+
+        When that cannot be kept, the old one stays valid until the next sign-in.
+        """
+        thing = self.registry.get(name)
+        if thing is None or not thing.previous_hash or thing.password_hash != password_hash:
+            return
+        try:
+            await self._whole(self._make(lambda: self.registry.proving(name, password_hash), lambda: None))
+        except ServiceError as error:
+            _log.warning("an old password cannot be ended yet", thing=name, fault=str(error))
+        else:
+            self._note(Event.THING_PASSWORD, thing=name, detail="the old one ended")
 
     async def authenticate(self, name: str, password: str, source: str) -> bool | None:
         """Whether that is the thing's password, and it may connect; None: no such thing has one.
@@ -137,45 +200,111 @@ class Directory:
         if thing is None or not thing.password_hash:
             return None
         encoded = password.encode(errors="replace")
-        if not self._passwords.remembers(name, thing.password_hash, encoded):
+        hashes = thing.hashes(self.unix())
+        right = self._passwords.remembers(name, hashes, encoded)
+        if not right:
             try:
-                if not await self._passwords.verify(name, thing.password_hash, encoded, source):
-                    return False
+                right = await self._passwords.verify(name, hashes, encoded, source)
             except TooManyFailures:
                 return False
             except Busy:
                 raise NotAccepting("too many are signing in at once", retry_after=1) from None
-        return self.registry.get(name) is thing and thing.enabled
+        # Verifying took its time: what was decided about the thing meanwhile counts.
+        if (
+            self.registry.get(name) is not thing
+            or not thing.enabled
+            or right not in thing.hashes(self.unix())
+        ):
+            return False
+        await self.proven(name, right)
+        return True
 
     async def remove_password(self, name: str) -> None:
-        """Take a thing's password away: only a certificate lets it in then."""
-        self.registry.set_password_hash(name, "")
-        self._expel(name, "the thing's password was taken away")
-        self._note(Event.THING_PASSWORD, thing=name, detail="removed")
-        await self._store.kept()
+        """Take a thing's passwords away: only a certificate lets it in then."""
+
+        def made() -> None:
+            self._expel(name, "the thing's password was taken away")
+            self._note(Event.THING_PASSWORD, thing=name, detail="removed")
+
+        await self._whole(self._make(lambda: self.registry.disarming(name), made))
 
     async def put_type(self, thing_type: ThingType) -> bool:
         """Say what a thing type is; return whether it is new. Raises :class:`InvalidThing`."""
-        _check_type(thing_type)
-        is_new = thing_type.name not in self.registry.types
-        self.registry.put_type(thing_type)
-        self._note(Event.TYPE_PUT, detail=thing_type.name)
-        await self._store.kept()
-        return is_new
+        return await self._put_type(thing_type.name, lambda _: thing_type)
+
+    async def patch_type(self, name: str, patched: Callable[[ThingType], ThingType]) -> None:
+        """Change some of a thing type: ``patched`` gets what it is. Raises as :meth:`put_type`."""
+        await self._put_type(
+            name, lambda known: patched(self.registry.need_type(name) if known is None else known)
+        )
 
     async def remove_type(self, name: str) -> None:
         """Forget a thing type that no thing is of."""
-        self.registry.remove_type(name)
-        self._note(Event.TYPE_REMOVED, detail=name)
-        await self._store.kept()
+        await self._whole(
+            self._make(
+                lambda: self.registry.removing_type(name), lambda: self._note(Event.TYPE_REMOVED, detail=name)
+            )
+        )
 
-    def _check_new(self, name: str) -> None:
-        if self.registry.get(name) is not None:
-            raise ThingExists(f"there is a thing named {name!r} already")
+    # How it is done.
+
+    async def _define(self, name: str, defined: Callable[[Thing | None], Definition]) -> tuple[Thing, bool]:
+        is_new = False
+
+        def decide() -> Change:
+            nonlocal is_new
+            thing = self.registry.get(name)
+            is_new = thing is None
+            return self.registry.defining(name, defined(thing), self.unix())
+
+        def made() -> tuple[Thing, bool]:
+            thing = self.registry.need(name)
+            if not thing.enabled:
+                self._expel(name, "the thing was disabled")
+            event = Event.THING_ADDED if is_new else Event.THING_CHANGED
+            self._note(event, thing=name, detail=_told(thing.definition))
+            return thing, is_new
+
+        return await self._whole(self._make(decide, made))
+
+    async def _put_type(self, name: str, given: Callable[[ThingType | None], ThingType]) -> bool:
+        is_new = False
+
+        def decide() -> Change:
+            nonlocal is_new
+            known = self.registry.types.get(name)
+            is_new = known is None
+            thing_type = given(known)
+            _check_type(thing_type)
+            return self.registry.putting_type(thing_type)
+
+        def made() -> bool:
+            self._note(Event.TYPE_PUT, detail=name)
+            return is_new
+
+        return await self._whole(self._make(decide, made))
+
+    async def _make(self, decide: Callable[[], Change], made: Callable[[], T]) -> T:
+        """Keep what is decided, make it, and return what ``made`` says of it."""
+        told: list[T] = []
+
+        def apply(change: Change) -> None:
+            self.registry.apply(change)
+            told.append(made())
+
+        await self._store.keep(decide, apply)
+        return told[0]
+
+    async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
+        """Carry it through, also when the caller goes away."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._at_work.add(task)
+        task.add_done_callback(self._at_work.discard)
+        return await asyncio.shield(task)
 
 
-def _local_bundle(thing: str, password: str) -> Bundle:
-    return Bundle(thing, "mqtt://127.0.0.1:1883", thing, password)
+def _local_url() -> str:
+    return "mqtt://127.0.0.1:1883"
 
 
 def _told(definition: Definition) -> str:

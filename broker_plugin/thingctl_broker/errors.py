@@ -93,4 +93,8 @@ class TypeInUse(ServiceError):
 
 
 class NotKept(ServiceError):
-    """A change to things or tokens could not be written to the disk."""
+    """A change to things or tokens could not be written to the disk, and was not made."""
+
+
+class NoDeviceUrl(ServiceError):
+    """No address is known at which a device on another machine reaches the broker."""

@@ -15,12 +15,15 @@ import hmac
 import secrets
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from thingctl_broker.failures import FailureLimit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PASSWORD_MIN: Final = 16
 """Characters of a password that an operator chooses."""
@@ -61,7 +64,7 @@ class Passwords:
         self._turn = asyncio.Semaphore(THREADS)
         self._waiting = 0
         self._key = secrets.token_bytes(32)
-        self._remembered: OrderedDict[str, tuple[str, bytes]] = OrderedDict()
+        self._remembered: OrderedDict[str, dict[str, bytes]] = OrderedDict()
         self._nobodys: str | None = None
 
     def close(self) -> None:
@@ -72,17 +75,16 @@ class Passwords:
         """The hash to be kept of a password."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, _HASHER.hash, password)
 
-    def remembers(self, name: str, password_hash: str, password: bytes) -> bool:
-        """Whether this very password was right for this very hash before. Takes microseconds."""
+    def remembers(self, name: str, hashes: Sequence[str], password: bytes) -> str:
+        """For which of the hashes this password was right before; empty: for none. Takes microseconds."""
         known = self._remembered.get(name)
-        return (
-            known is not None
-            and known[0] == password_hash
-            and hmac.compare_digest(known[1], self._digest(password))
-        )
+        if known is None:
+            return ""
+        digest = self._digest(password)
+        return next((one for one in hashes if hmac.compare_digest(known.get(one, b""), digest)), "")
 
-    async def verify(self, name: str, password_hash: str, password: bytes, address: str) -> bool:
-        """Whether the password is right; an empty hash has none that is.
+    async def verify(self, name: str, hashes: Sequence[str], password: bytes, address: str) -> str:
+        """For which of the hashes (two at most) the password is right; empty: for none.
 
         Takes as long for a thing that is not there. Raises :class:`TooManyFailures` and
         :class:`Busy`.
@@ -98,22 +100,32 @@ class Passwords:
                 # Many may have come at once: those behind the ones that failed are not tried.
                 if not self._limit.allows(address, name, loop.time()):
                     raise TooManyFailures
-                if not password_hash and self._nobodys is None:
+                if not hashes and self._nobodys is None:
                     self._nobodys = await self.hash(make_password())
-                against = password_hash or self._nobodys or ""
-                right = await loop.run_in_executor(self._threads, _matches, against, password)
+                against = hashes or (self._nobodys or "",)
+                right = await loop.run_in_executor(self._threads, _matching, against, password)
         finally:
             self._waiting -= 1
-        if not (right and password_hash):
+        if right not in hashes:
             self._limit.failed(address, name, loop.time())
-            return False
-        self._remembered[name] = (password_hash, self._digest(password))
+            return ""
+        self._remember(name, hashes, right, password)
+        return right
+
+    def _remember(self, name: str, hashes: Sequence[str], right: str, password: bytes) -> None:
+        known = self._remembered.get(name, {})
+        self._remembered[name] = {one: known[one] for one in hashes if one in known} | {
+            right: self._digest(password)
+        }
         if len(self._remembered) > REMEMBERED_MAX:
             self._remembered.popitem(last=False)
-        return True
 
     def _digest(self, password: bytes) -> bytes:
         return hmac.digest(self._key, password, hashlib.sha256)
+
+
+def _matching(hashes: Sequence[str], password: bytes) -> str:
+    return next((one for one in hashes if _matches(one, password)), "")
 
 
 def _matches(password_hash: str, password: bytes) -> bool:

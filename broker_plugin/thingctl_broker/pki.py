@@ -120,16 +120,21 @@ class Authority:
         return Pair(cert.public_bytes(serialization.Encoding.PEM), _pem(key))
 
 
-def names_of(cert: bytes) -> list[str]:
-    """Return the host names and addresses that a certificate in PEM is for; empty when it is none."""
+def names_in(cert: bytes) -> tuple[str, ...]:
+    """For which names a certificate in PEM stands: host names, then addresses; of a chain, its first one.
+
+    Raises ValueError for what is no certificate.
+    """
     try:
-        extension = x509.load_pem_x509_certificate(cert).extensions.get_extension_for_class(
-            x509.SubjectAlternativeName
+        names = (
+            x509.load_pem_x509_certificate(cert)
+            .extensions.get_extension_for_class(x509.SubjectAlternativeName)
+            .value
         )
-    except (ValueError, x509.ExtensionNotFound):
-        return []
-    addresses = extension.value.get_values_for_type(x509.IPAddress)
-    return [*extension.value.get_values_for_type(x509.DNSName), *map(str, addresses)]
+    except x509.ExtensionNotFound:
+        return ()
+    hosts = names.get_values_for_type(x509.DNSName)
+    return (*hosts, *map(str, names.get_values_for_type(x509.IPAddress)))
 
 
 def write_new(path: Path, content: bytes) -> None:

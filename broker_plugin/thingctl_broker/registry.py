@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from enum import StrEnum
 from functools import lru_cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from thingctl_broker.errors import InvalidThing, TypeInUse, UnknownThing, UnknownThingType
+from thingctl_broker.errors import InvalidThing, ThingExists, TypeInUse, UnknownThing, UnknownThingType
+from thingctl_broker.thing_records import (
+    Change,
+    Kept,
+    StoredPresence,
+    StoredThing,
+    keys_of,
+    stored_thing,
+)
 from thingctl_broker.things import (
     Definition,
     Thing,
@@ -36,28 +43,6 @@ SEEN_SECONDS: Final = 60.0
 
 ANNOUNCEMENTS_SHARED: Final = 1024
 """Different announcements that are held once, however many things say the same."""
-
-
-class Kept(StrEnum):
-    """The records that a store keeps: one for each thing of each kind."""
-
-    THING = "thing"
-    PRESENCE = "presence"
-    ANNOUNCEMENT = "announcement"
-    TYPE = "type"
-
-
-class _StoredThing(msgspec.Struct, omit_defaults=True):
-    first_seen: float
-    definition: Definition = Definition()
-    password_hash: str = ""
-
-
-class _StoredPresence(msgspec.Struct, omit_defaults=True):
-    last_seen: float | None = None
-    since: float | None = None
-    client_id: str = ""
-    online: bool = False
 
 
 class ThingRegistry:
@@ -159,37 +144,73 @@ class ThingRegistry:
         thing.checks = {}
         self._changed(Kept.ANNOUNCEMENT, name)
 
-    # What operators do.
+    # What operators do: first decided, then kept, then made.
 
-    def define(self, name: str, definition: Definition, at: float) -> Thing:
-        """Add a thing, or say anew what it is; its credentials and its presence stay.
+    def adding(self, name: str, definition: Definition, at: float, password_hash: str = "") -> Change:
+        """The change that adds a thing; raises :class:`ThingExists` or :class:`InvalidThing`."""
+        if name in self._things:
+            raise ThingExists(f"there is a thing named {name!r} already")
+        return self._thing_change(
+            self._new(name, at), definition=self._checked(definition), password_hash=password_hash
+        )
+
+    def defining(self, name: str, definition: Definition, at: float) -> Change:
+        """The change that adds a thing, or says anew what it is; its credentials and its presence stay.
 
         Raises :class:`InvalidThing` when the name or the definition cannot be.
         """
-        try:
-            check_thing_name(name, "/name")
-        except ProtocolError as error:
-            raise InvalidThing(error.text, error.pointer) from None
-        definition = self._checked(definition)
-        thing = self._things.get(name)
-        if thing is None:
-            thing = self._things[name] = Thing(name, first_seen=at)
-        self._file(thing, definition)
-        self._changed(Kept.THING, name)
-        return thing
+        thing = self._things.get(name) or self._new(name, at)
+        return self._thing_change(thing, definition=self._checked(definition))
+
+    def renewing(self, name: str, password_hash: str, at: float, keep_old: float | None) -> Change:
+        """The change that gives a thing another password.
+
+        ``keep_old``: for how many seconds the old password stays valid at most; 0: it ends with the
+        change; None: until the device signs in with the new one. The old one is the last that the
+        device may have: a password that it has never signed in with is not kept instead.
+        Raises :class:`UnknownThing`.
+        """
+        thing = self.need(name)
+        previous = thing.hashes(at)[-1:] if keep_old != 0 else ()
+        until = None if keep_old is None or not previous else at + keep_old
+        return self._thing_change(
+            thing, password_hash=password_hash, previous_hash="".join(previous), previous_until=until
+        )
+
+    def proving(self, name: str, password_hash: str) -> Change:
+        """The change that ends the old password, because the device has signed in with the new one.
+
+        Without an old one, or with another password since, nothing changes.
+        """
+        thing = self.need(name)
+        if thing.password_hash != password_hash:
+            return self._thing_change(thing)
+        return self._thing_change(thing, previous_hash="", previous_until=None)
+
+    def disarming(self, name: str) -> Change:
+        """The change that takes a thing's passwords away; raises :class:`UnknownThing`."""
+        return self._with_password(name, "")
+
+    def removing(self, name: str) -> Change:
+        """The change that forgets a thing and all about it; raises :class:`UnknownThing`."""
+        return Change(Kept.THING, self.need(name).name, None)
+
+    def apply(self, change: Change) -> None:
+        """Make a change. Nothing is said to ``changed``."""
+        self.mirror(change.kept, change.name, change.record)
+
+    def define(self, name: str, definition: Definition, at: float) -> Thing:
+        """Decide and make what :meth:`defining` says; return the thing."""
+        self._make(self.defining(name, definition, at))
+        return self._things[name]
 
     def set_password_hash(self, name: str, password_hash: str) -> None:
         """Give the thing another password, or none (empty); raises :class:`UnknownThing`."""
-        self.need(name).password_hash = password_hash
-        self._changed(Kept.THING, name)
+        self._make(self._with_password(name, password_hash))
 
     def remove(self, name: str) -> None:
-        """Forget a thing and all about it; raises :class:`UnknownThing`."""
-        thing = self.need(name)
-        self._by_type[thing.definition.type].discard(name)
-        del self._things[name]
-        for kept in (Kept.THING, Kept.PRESENCE, Kept.ANNOUNCEMENT):
-            self._changed(kept, name)
+        """Decide and make what :meth:`removing` says."""
+        self._make(self.removing(name))
 
     # Thing types.
 
@@ -213,19 +234,24 @@ class ThingRegistry:
         """How many things are of that type."""
         return len(self._by_type.get(name, ()))
 
-    def put_type(self, thing_type: ThingType) -> None:
-        """Add a thing type or replace it. Its schemas have been looked at."""
-        self._types[thing_type.name] = thing_type
-        self._schemas_changed(thing_type.name)
-        self._changed(Kept.TYPE, thing_type.name)
+    def putting_type(self, thing_type: ThingType) -> Change:
+        """The change that adds a thing type or replaces it. Its schemas have been looked at."""
+        return Change(Kept.TYPE, thing_type.name, msgspec.json.encode(thing_type))
 
-    def remove_type(self, name: str) -> None:
-        """Forget a thing type; raises :class:`UnknownThingType` or :class:`TypeInUse`."""
+    def removing_type(self, name: str) -> Change:
+        """The change that forgets a thing type; raises :class:`UnknownThingType` or :class:`TypeInUse`."""
         self.need_type(name)
         if count := self.count_of_type(name):
             raise TypeInUse(f"{count} things are of the type {name!r}")
-        del self._types[name]
-        self._changed(Kept.TYPE, name)
+        return Change(Kept.TYPE, name, None)
+
+    def put_type(self, thing_type: ThingType) -> None:
+        """Decide and make what :meth:`putting_type` says."""
+        self._make(self.putting_type(thing_type))
+
+    def remove_type(self, name: str) -> None:
+        """Decide and make what :meth:`removing_type` says."""
+        self._make(self.removing_type(name))
 
     # What a store keeps.
 
@@ -239,12 +265,10 @@ class ThingRegistry:
             return None
         match kept:
             case Kept.THING:
-                return msgspec.json.encode(
-                    _StoredThing(thing.first_seen, thing.definition, thing.password_hash)
-                )
+                return msgspec.json.encode(stored_thing(thing))
             case Kept.PRESENCE:
                 return msgspec.json.encode(
-                    _StoredPresence(thing.last_seen, thing.since, thing.client_id, thing.online)
+                    StoredPresence(thing.last_seen, thing.since, thing.client_id, thing.online)
                 )
             case _:
                 return None if thing.announcement is None else msgspec.json.encode(thing.announcement)
@@ -260,11 +284,8 @@ class ThingRegistry:
                 self._types[name] = msgspec.json.decode(record, type=ThingType)
                 continue
             if kept is Kept.THING:
-                stored = msgspec.json.decode(record, type=_StoredThing)
-                thing = self._things[name] = Thing(
-                    name, stored.first_seen, password_hash=stored.password_hash
-                )
-                self._file(thing, stored.definition)
+                stored = msgspec.json.decode(record, type=StoredThing)
+                self._mirror_thing(name, stored)
                 continue
             known = self._things.get(name)
             if known is None:
@@ -272,7 +293,7 @@ class ThingRegistry:
             if kept is Kept.ANNOUNCEMENT:
                 known.announcement = _announcement(record)
             else:
-                presence = msgspec.json.decode(record, type=_StoredPresence)
+                presence = msgspec.json.decode(record, type=StoredPresence)
                 # Whoever was online when the broker ended has not been since it was last seen.
                 known.last_seen, known.since = presence.last_seen, presence.since
                 known.client_id = presence.client_id
@@ -294,7 +315,7 @@ class ThingRegistry:
         thing = self._things.get(name)
         if kept is Kept.THING:
             if record is not None:
-                self._mirror_thing(name, msgspec.json.decode(record, type=_StoredThing))
+                self._mirror_thing(name, msgspec.json.decode(record, type=StoredThing))
             elif thing is not None:
                 self._by_type[thing.definition.type].discard(name)
                 del self._things[name]
@@ -304,17 +325,41 @@ class ThingRegistry:
             thing.announcement = None if record is None else _announcement(record)
             thing.checks = {}
         elif record is not None:
-            presence = msgspec.json.decode(record, type=_StoredPresence)
+            presence = msgspec.json.decode(record, type=StoredPresence)
             thing.last_seen, thing.since = presence.last_seen, presence.since
             thing.client_id, thing.online = presence.client_id, presence.online
 
     # How it is done.
 
-    def _mirror_thing(self, name: str, stored: _StoredThing) -> None:
+    def _make(self, change: Change) -> None:
+        self.apply(change)
+        for kept, name in keys_of(change):
+            self._changed(kept, name)
+
+    @staticmethod
+    def _new(name: str, at: float) -> Thing:
+        try:
+            check_thing_name(name, "/name")
+        except ProtocolError as error:
+            raise InvalidThing(error.text, error.pointer) from None
+        return Thing(name, first_seen=at)
+
+    def _with_password(self, name: str, password_hash: str) -> Change:
+        return self._thing_change(
+            self.need(name), password_hash=password_hash, previous_hash="", previous_until=None
+        )
+
+    @staticmethod
+    def _thing_change(thing: Thing, **fields: Any) -> Change:
+        stored = msgspec.structs.replace(stored_thing(thing), **fields)
+        return Change(Kept.THING, thing.name, msgspec.json.encode(stored))
+
+    def _mirror_thing(self, name: str, stored: StoredThing) -> None:
         thing = self._things.get(name)
         if thing is None:
             thing = self._things[name] = Thing(name, stored.first_seen)
         thing.first_seen, thing.password_hash = stored.first_seen, stored.password_hash
+        thing.previous_hash, thing.previous_until = stored.previous_hash, stored.previous_until
         self._file(thing, stored.definition)
 
     def _checked(self, definition: Definition) -> Definition:

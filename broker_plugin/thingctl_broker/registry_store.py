@@ -1,7 +1,7 @@
 """What keeps things and thing types beyond the process: SQLite, written behind.
 
 The registry in memory is the truth while the broker runs. What an operator changes is on
-the disk before the answer (``kept``); presence and announcements follow within a second,
+the disk before it is made (``keep``); presence and announcements follow within a second,
 many at once, so that ten thousand things that drop together cost one commit.
 """
 
@@ -22,11 +22,13 @@ import structlog
 from thingctl_broker.errors import NotKept
 from thingctl_broker.journal_file import open_to_read
 from thingctl_broker.placed import Misplaced, Placed
-from thingctl_broker.registry import Kept
+from thingctl_broker.thing_records import Kept, keys_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from thingctl_broker.thing_records import Change
 
 REGISTRY_FILE: Final = "registry.db"
 LOCK_FILE: Final = "registry.lock"
@@ -106,7 +108,20 @@ class RegistryStore:
         if self._dirty:
             self._arm(LAG)
 
-    async def kept(self, new: str = "") -> None:  # noqa: ARG002 nobody else writes here
+    async def keep(self, decide: Callable[[], Change], made: Callable[[Change], None]) -> None:
+        """Keep the change that ``decide`` returns, then call ``made`` with it.
+
+        Nothing else is kept in between. Raises :class:`NotKept`; then the disk is as it was.
+        """
+        async with self._writing:
+            change = decide()
+            keys = keys_of(change)
+            await self._write_out([(kept.value, name, change.record) for kept, name in keys])
+            for key in keys:
+                self._dirty.pop(key, None)
+            made(change)
+
+    async def kept(self) -> None:
         """Return when everything changed so far is on the disk; raises :class:`NotKept` when it cannot be."""
         async with self._writing:
             due = list(self._dirty)  # what changes meanwhile can gather again
@@ -144,12 +159,17 @@ class RegistryStore:
     async def _commit(self, batch: list[tuple[Kept, str]]) -> None:
         for key in batch:
             del self._dirty[key]
-        records: list[Record] = [(kept.value, name, self._record(kept, name)) for kept, name in batch]
+        try:
+            await self._write_out([(kept.value, name, self._record(kept, name)) for kept, name in batch])
+        except NotKept:
+            self._dirty = dict.fromkeys(batch) | self._dirty
+            raise
+
+    async def _write_out(self, records: list[Record]) -> None:
         loop = asyncio.get_running_loop()
         try:
             await loop.run_in_executor(self._writer, partial(self._put, records))
         except (sqlite3.Error, Misplaced) as error:
-            self._dirty = dict.fromkeys(batch) | self._dirty
             if not self._failing:
                 self._failing = True
                 _log.error("things cannot be kept", fault=str(error), path=str(self._path))

@@ -11,6 +11,7 @@ import contextlib
 from typing import TYPE_CHECKING, Final
 
 import structlog
+from msgspec.structs import replace
 
 from thingctl_broker.errors import (
     NotAccepting,
@@ -21,7 +22,7 @@ from thingctl_broker.errors import (
 )
 from thingctl_broker.events import Change
 from thingctl_broker.origin import NOBODY, Origin, origin
-from thingctl_broker.rollouts import Rollout, RolloutRecord, RolloutRules, State
+from thingctl_broker.rollouts import MOVES, Rollout, RolloutRecord, RolloutRules, State
 
 if TYPE_CHECKING:
     from thingctl_broker.executions import Execution
@@ -139,15 +140,26 @@ class Rollouts:
     async def move(self, command_id: str, to: State) -> Rollout:
         """Pause, resume or cancel; it is kept when this returns.
 
-        Raises :class:`UnknownCommand`, and :class:`WrongMove` when that cannot be done now.
+        Raises :class:`UnknownCommand`; :class:`WrongMove` when that cannot be done now;
+        :class:`NotAccepting` when it cannot be kept: then nothing has changed.
         """
         rollout = self._rollouts.get(command_id)
         if rollout is None:
             raise UnknownCommand("no command to many things has that id, or it was long ago")
-        before = rollout.record.state
-        if before is not to and not rollout.move(to):
-            raise WrongMove(f"a command that is {before} cannot become {to}")
-        await self._save(rollout)
+        _check_move(rollout, to)
+        if self._store is not None and rollout.record.state is not to:
+            try:
+                await self._store.save(replace(rollout.record, state=to))
+            except OSError as error:
+                _log.exception("a move of a command to many things cannot be kept", commandId=command_id)
+                raise NotAccepting(
+                    "the change could not be kept, so it was not made", retry_after=5
+                ) from error
+        is_made = rollout.record.state is to or rollout.move(to)  # it may have finished in between
+        with contextlib.suppress(OSError):  # the driver tries again
+            await self._save(rollout)
+        if not is_made:
+            _check_move(rollout, to)
         self._wake()
         return rollout
 
@@ -283,3 +295,9 @@ class Rollouts:
             await self._store.save(record)
         self._told[record.command_id] = state
         self._saved_at[record.command_id] = self._service.monotonic()
+
+
+def _check_move(rollout: Rollout, to: State) -> None:
+    state = rollout.record.state
+    if state is not to and to not in MOVES[state]:
+        raise WrongMove(f"a command that is {state} cannot become {to}")

@@ -58,6 +58,10 @@ class Thing(msgspec.Struct):
     definition: Definition = Definition()
     password_hash: str = ""
     """What its password is verified against (argon2); empty: it has none."""
+    previous_hash: str = ""
+    """The same of the password before it, as long as that stays valid; empty: there is none."""
+    previous_until: float | None = None
+    """Until when (Unix seconds) at the latest; None: until the device signs in with the new one."""
     checks: dict[str, tuple[Any, ...]] = {}
     """For each action asked for so far, what its params must meet. Made anew when a schema changes."""
 
@@ -65,6 +69,12 @@ class Thing(msgspec.Struct):
     def enabled(self) -> bool:
         """Whether it may connect, and be sent commands."""
         return self.definition.enabled
+
+    def hashes(self, at: float) -> tuple[str, ...]:
+        """What a password is verified against at that time (Unix seconds): the new one, then the old one."""
+        found = (self.password_hash,) if self.password_hash else ()
+        is_over = self.previous_until is not None and at >= self.previous_until
+        return found if is_over or not self.previous_hash else (*found, self.previous_hash)
 
 
 class ThingType(msgspec.Struct, frozen=True):

@@ -34,7 +34,21 @@ class ServerTls:
         """What is told of each handshake that fails, with OpenSSL's reason."""
         self.context = self._make()
         self.context.sslobject_class = _observed(self)
+        self._names: tuple[str, ...] | None = None
         self._seen = self._stamp()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """For which names the certificate stands: host names, then addresses."""
+        if self._names is None:
+            from thingctl_broker.pki import names_in  # noqa: PLC0415 5 MB that many brokers never need
+
+            try:
+                self._names = names_in(self._cert.read_bytes())
+            except (OSError, ValueError) as error:
+                _log.warning("the names in the certificate cannot be read", fault=str(error))
+                return ()
+        return self._names
 
     def look(self) -> bool:
         """Take up files that have changed; return whether they have. What is wrong is logged."""
@@ -45,6 +59,7 @@ class ServerTls:
         try:
             self._make()  # a pair that does not fit must not replace one that does
             self.context.load_cert_chain(self._cert, self._key)
+            self._names = None
         except (TlsError, OSError) as error:
             _log.error("the renewed certificate cannot be used; the old one stays", fault=str(error))
             return False

@@ -1,16 +1,17 @@
 """The API tokens that there are: made, verified, given another secret, revoked at once.
 
-Of each token its hash is known, never the token. What keeps them when they have changed is
-``token_file``, or whatever else the store is made with.
+Of each token its hash is known, never the token. A change is kept first and made then; what keeps
+them is ``token_file``, or whatever else the store is made with.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from thingctl_broker import token_file
 from thingctl_broker.credentials import (
@@ -49,6 +50,29 @@ if TYPE_CHECKING:
 _HEAD: Final = 8  # bytes of a digest that tell tokens apart
 
 
+TRIES: Final = 10
+"""How often a change is decided anew because others were faster."""
+
+
+class Swap(NamedTuple):
+    """A change that is decided and not made yet: a token with its digest instead of another; None: none."""
+
+    before: tuple[bytes, Token] | None
+    after: tuple[bytes, Token] | None
+
+    @property
+    def token(self) -> Token:
+        """The token that there will be; of a removal, the one that goes."""
+        known = self.before if self.after is None else self.after
+        assert known is not None
+        return known[1]
+
+    @property
+    def name(self) -> str:
+        """Of the token."""
+        return self.token.name
+
+
 class TokenStore:
     """Verifies API tokens. Make one with :meth:`open`."""
 
@@ -73,6 +97,7 @@ class TokenStore:
         self._displaced = {} if displaced is None else displaced
         self._now = now
         self._writing = asyncio.Lock()
+        self._at_work: set[asyncio.Task[Token]] = set()
         self.new_admin_token = new_admin_token
         """The plain admin token if it was made just now, to be shown once; else None."""
 
@@ -168,33 +193,41 @@ class TokenStore:
         check_token(token)
         if token.expires_at is not None and token.expires_at <= self._now():
             raise InvalidToken("it would have expired already", "/expiresAt")
-        if any(known.name == token.name for known in self):
-            raise TokenExists(f"there is a token named {token.name!r} already")
         plain = make_token()
-        await self._put(digest_of(plain), token)
+
+        def decide() -> Swap:
+            if any(known.name == token.name for known in self):
+                raise TokenExists(f"there is a token named {token.name!r} already")
+            return Swap(None, (digest_of(plain), token))
+
+        await self._change(decide)
         return plain
 
     async def revoke(self, name: str) -> None:
         """End a token, at once.
 
         Raises :class:`UnknownToken`; :class:`LastAdmin` for the last token that may make
-        others; :class:`CredentialsError` when it is revoked, but only in memory.
+        others; :class:`CredentialsError` when that cannot be kept: then the token is valid as before.
         """
-        digest, token = self._find(name)
-        self._check_not_last(token)
-        del self._tokens[digest[:_HEAD]]
-        await self._keep()
+
+        def decide() -> Swap:
+            known = self._find(name)
+            self._check_not_last(known[1])
+            return Swap(known, None)
+
+        await self._change(decide)
 
     async def renew(self, name: str) -> str:
         """Give a token another secret and return it; the old one ends at once. Raises as ``revoke``."""
-        digest, token = self._find(name)
-        if digest == self._stand_in:
-            raise InvalidToken("this token is given from outside: change it there", "")
         plain = make_token()
-        del self._tokens[digest[:_HEAD]]
-        new = digest_of(plain)
-        self._tokens[new[:_HEAD]] = (new, token._replace(created_at=self._now()))
-        await self._keep()
+
+        def decide() -> Swap:
+            digest, token = self._find(name)
+            if digest == self._stand_in:
+                raise InvalidToken("this token is given from outside: change it there", "")
+            return Swap((digest, token), (digest_of(plain), token._replace(created_at=self._now())))
+
+        await self._change(decide)
         return plain
 
     async def offer(self, caller: Token) -> tuple[str, Token]:
@@ -204,17 +237,20 @@ class TokenStore:
         Raises :class:`~thingctl_broker.sign_in.NoSession`, ``TooManySessions``, or
         :class:`CredentialsError`: then there is no code.
         """
-        self._drop_ended_sessions()
-        digest, _ = self._find(caller.name)
-        session = offered_session(caller, digest, self._now())
-        if sum(token.made_with == session.made_with for token in self) >= SESSIONS_MAX:
-            raise TooManySessions(
-                f"the API token {caller.name!r} has {SESSIONS_MAX} console sessions and sign-in codes: "
-                "revoke some, or wait until some expire"
-            )
+        await self._drop_ended_sessions()
         code = make_code()
-        await self._put(digest_of_code(code), session)
-        return code, session
+
+        def decide() -> Swap:
+            digest, _ = self._find(caller.name)
+            session = offered_session(caller, digest, self._now())
+            if sum(token.made_with == session.made_with for token in self) >= SESSIONS_MAX:
+                raise TooManySessions(
+                    f"the API token {caller.name!r} has {SESSIONS_MAX} console sessions and sign-in codes: "
+                    "revoke some, or wait until some expire"
+                )
+            return Swap(None, (digest_of_code(code), session))
+
+        return code, await self._change(decide)
 
     def offered(self, code: str) -> Token | None:
         """The session that a code stands for; None when it was used, has expired, or never was."""
@@ -227,37 +263,50 @@ class TokenStore:
         Raises :class:`~thingctl_broker.sign_in.UnknownCode`, or :class:`CredentialsError`: then the
         code is still valid.
         """
-        offered = self.offered(code)
-        caller = None if offered is None else self._caller_of(offered)
-        if offered is None or caller is None:
-            raise UnknownCode("the sign-in code was used, has expired, or never was one")
-        before = digest_of_code(code)
-        del self._tokens[before[:_HEAD]]
         plain = make_token()
-        session = begun_session(offered, caller, self._now())
-        try:
-            await self._put(digest_of(plain), session)
-        except TokenExists:  # at another worker
-            raise UnknownCode("the sign-in code was used a moment ago") from None
-        except CredentialsError:
-            self._tokens[before[:_HEAD]] = (before, offered)
-            raise
-        return plain, session
 
-    async def _put(self, digest: bytes, token: Token) -> None:
-        self._tokens[digest[:_HEAD]] = (digest, token)
-        try:
-            await self._keep()
-        except CredentialsError:
-            self._tokens.pop(digest[:_HEAD], None)
-            raise
+        def decide() -> Swap:
+            offered = self.offered(code)
+            caller = None if offered is None else self._caller_of(offered)
+            if offered is None or caller is None:
+                raise UnknownCode("the sign-in code was used, has expired, or never was one")
+            session = begun_session(offered, caller, self._now())
+            return Swap((digest_of_code(code), offered), (digest_of(plain), session))
 
-    def _drop_ended_sessions(self) -> None:
-        self._tokens = {
-            head: known
-            for head, known in self._tokens.items()
-            if not known[1].made_with or (known[1].expires_at or 0.0) > self._now()
-        }
+        return plain, await self._change(decide)
+
+    async def _drop_ended_sessions(self) -> None:
+        ended = [token.name for token in self if token.made_with and (token.expires_at or 0.0) <= self._now()]
+        for name in ended:
+            with contextlib.suppress(UnknownToken):  # another worker was faster
+                await self._change(partial(self._removal, name))
+
+    def _removal(self, name: str) -> Swap:
+        return Swap(self._find(name), None)
+
+    async def _change(self, decide: Callable[[], Swap]) -> Token:
+        """Keep what is decided, then make it; also when the caller goes away in between.
+
+        Returns the token that there is now, or the one that is gone.
+        """
+        task = asyncio.get_running_loop().create_task(self._kept_and_made(decide))
+        self._at_work.add(task)
+        task.add_done_callback(self._at_work.discard)
+        return await asyncio.shield(task)
+
+    async def _kept_and_made(self, decide: Callable[[], Swap]) -> Token:
+        async with self._writing:
+            for _ in range(TRIES):
+                swap = decide()
+                if await self._keep(swap):
+                    break
+            else:
+                raise CredentialsError("the tokens are changed elsewhere again and again")
+            if swap.before is not None:
+                self._tokens.pop(swap.before[0][:_HEAD], None)
+            if swap.after is not None:
+                self._tokens[swap.after[0][:_HEAD]] = swap.after
+            return swap.token
 
     def _find(self, name: str) -> tuple[bytes, Token]:
         for digest, token in self._tokens.values():
@@ -271,12 +320,16 @@ class TokenStore:
         ):
             raise LastAdmin("this is the last token with the scope admin: make another one first")
 
-    async def _keep(self) -> None:
-        if self._keeper is None:
-            return
-        async with self._writing:
+    async def _keep(self, swap: Swap) -> bool:
+        """Keep the tokens as they will be; False: others have changed them, so it is to be decided anew."""
+        if self._keeper is not None:
             stored = {d: token for d, token in self._tokens.values() if d != self._stand_in}
+            if swap.before is not None:
+                stored.pop(swap.before[0], None)
+            if swap.after is not None:
+                stored[swap.after[0]] = swap.after[1]
             await self._keeper(self._displaced | stored)
+        return True
 
     async def look_again(self) -> bool:
         """Whether tokens that were made elsewhere may be known by now, that were not a moment ago."""

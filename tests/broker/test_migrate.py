@@ -16,11 +16,12 @@ from thingctl_broker.executions import Execution
 from thingctl_broker.journal import SqliteJournal
 from thingctl_broker.migrate import Moved, SourceError, move
 from thingctl_broker.postgres.settings import StoreSettings
-from thingctl_broker.registry import Kept, ThingRegistry
+from thingctl_broker.registry import ThingRegistry
 from thingctl_broker.registry_store import RegistryStore
 from thingctl_broker.rollout_store import RolloutStore
 from thingctl_broker.rollouts import RolloutRecord, RolloutRules, State
 from thingctl_broker.table import Query
+from thingctl_broker.thing_records import Kept
 from thingctl_broker.things import Definition, ThingType
 from thingctl_broker.token_store import TokenStore
 from thingctl_protocol.identifiers import IdSource

@@ -3,7 +3,8 @@
 import pytest
 
 from thingctl_broker.errors import InvalidThing, TypeInUse, UnknownThing, UnknownThingType
-from thingctl_broker.registry import Kept, ThingRegistry
+from thingctl_broker.registry import ThingRegistry
+from thingctl_broker.thing_records import Kept
 from thingctl_broker.things import Definition, ThingQuery, ThingType
 from thingctl_protocol.messages import ActionDescription, Announcement
 
@@ -196,3 +197,25 @@ def test_things_that_announce_the_same_hold_it_once():
     assert things.get("lamp").announcement == ANNOUNCEMENT
     things.announced("door", Announcement("2.0"), 3.0)
     assert things.get("lock").announcement == ANNOUNCEMENT
+
+
+def test_a_record_of_an_older_version_is_read_and_written_as_it_was():
+    record = b'{"first_seen":1.0,"definition":{"tags":["a"]},"password_hash":"$argon2id$old"}'
+    registry = ThingRegistry()
+    registry.restore([(Kept.THING, "lamp", record)])
+    assert registry.get("lamp").hashes(5.0) == ("$argon2id$old",)
+    assert registry.record(Kept.THING, "lamp") == record
+
+
+def test_an_old_password_is_kept_with_its_time():
+    registry = ThingRegistry()
+    registry.define("lamp", Definition(), 1.0)
+    for password_hash, keep_old in (("one", None), ("two", 10)):
+        registry.apply(registry.renewing("lamp", password_hash, 5.0, keep_old))
+    again = ThingRegistry()
+    again.restore([(Kept.THING, "lamp", registry.record(Kept.THING, "lamp"))])
+    assert (again.get("lamp").hashes(14.9), again.get("lamp").hashes(15.0)) == (("two", "one"), ("two",))
+    again.apply(again.proving("lamp", "one"))
+    assert again.get("lamp").hashes(5.0) == ("two", "one"), "that was not the new one"
+    again.apply(again.proving("lamp", "two"))
+    assert again.get("lamp").hashes(5.0) == ("two",)

@@ -1,16 +1,27 @@
 """What keeps the registry."""
 
 import asyncio
+import shutil
 import sqlite3
 import stat
+import subprocess
+import tempfile
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from support.waits import eventually
 from thingctl_broker import registry_store
-from thingctl_broker.errors import NotKept
+from thingctl_broker.directory import Directory
+from thingctl_broker.embedded import EmbeddedOperations
+from thingctl_broker.errors import NotKept, ThingExists, UnknownThing, UnknownThingType
 from thingctl_broker.registry import ThingRegistry
 from thingctl_broker.registry_store import REGISTRY_FILE, RegistryError, RegistryStore
+from thingctl_broker.testing import service_with_fakes
 from thingctl_broker.things import Definition, ThingType
 
 
@@ -200,3 +211,164 @@ async def test_what_cannot_be_written_is_said_and_tried_again(tmp_path, monkeypa
     two = Kept(tmp_path)
     assert len(two.registry) == 1
     await two.store.stop()
+
+
+class Room(Kept):
+    """The same with a directory, whose operations end with what they were answered."""
+
+    def __init__(self, directory):
+        super().__init__(directory)
+        service, _, _ = service_with_fakes(things=())
+        operations = EmbeddedOperations(service)
+        service.things = self.registry
+        self.directory = Directory(SimpleOperations(operations, self.registry), Quick(), self.store)
+
+
+class SimpleOperations:
+    """Operations on things alone."""
+
+    def __init__(self, operations, registry):
+        self.things = registry
+        self.unix = operations.unix
+        self.withdraw = operations.withdraw
+
+
+class Quick:
+    """Passwords whose hashes are quick to make."""
+
+    async def hash(self, password):
+        return f"hash of {password}"
+
+
+async def attempt(directory, what, name, number):
+    password = f"password number {number}"
+    match what:
+        case "add":
+            await directory.add(name, Definition(tags=(f"t{number}",)), password)
+        case "put":
+            await directory.put(name, Definition(description=f"{number}"))
+        case "patch":
+            await directory.patch(name, lambda known: replace(known, tags=(f"p{number}",)))
+        case "password":
+            await directory.new_password(name, password)
+        case "disarm":
+            await directory.remove_password(name)
+        case "remove":
+            await directory.remove(name)
+        case "type":
+            await directory.put_type(ThingType(name, f"{number}"))
+        case "no type":
+            await directory.remove_type(name)
+
+
+def seen(registry):
+    things = {thing.name: (thing.definition, thing.hashes(0.0)) for thing in registry}
+    return things, dict(registry.types)
+
+
+def one_more(model, what, name, number):
+    """What a change that was answered 2xx makes of the model."""
+    things, types = model
+    definition, hashes = things.get(name, (Definition(), ()))
+    given = f"hash of password number {number}"
+    match what:
+        case "add":
+            things[name] = (Definition(tags=(f"t{number}",)), (given,))
+        case "put":
+            things[name] = (Definition(description=f"{number}"), hashes)
+        case "patch":
+            things[name] = (replace(definition, tags=(f"p{number}",)), hashes)
+        case "password":
+            things[name] = (definition, (given, *hashes[-1:]))
+        case "disarm":
+            things[name] = (definition, ())
+        case "remove":
+            del things[name]
+        case "type":
+            types[name] = ThingType(name, f"{number}")
+        case "no type":
+            del types[name]
+
+
+ATTEMPT = st.tuples(
+    st.sampled_from(["add", "put", "patch", "password", "disarm", "remove", "type", "no type"]),
+    st.sampled_from(["a", "b"]),
+    st.booleans(),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(ATTEMPT, max_size=15))
+def test_what_was_answered_is_there_after_a_crash_and_what_was_refused_is_not(steps):
+    async def run(folder):
+        room, model = Room(folder), ({}, {})
+        put = room.store._put
+        for number, (what, name, is_full) in enumerate(steps):
+            room.store._put = full if is_full else put
+            room.registry.seen(name, float(number))  # presence waits beside it
+            try:
+                await attempt(room.directory, what, name, number)
+            except (NotKept, ThingExists, UnknownThing, UnknownThingType):
+                pass
+            else:
+                one_more(model, what, name, number)
+            assert seen(room.registry) == model
+        room.store.close()
+        again = Kept(folder)
+        assert seen(again.registry) == model
+        again.store.close()
+
+    def full(records):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(run(Path(folder)))
+
+
+def fill(path):
+    """Write until there is no room."""
+    with suppress(OSError), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(512))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 1 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "thingctl-test", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a tmpfs cannot be mounted (run the tests as root to have one)")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+async def test_on_a_disk_that_is_full_nothing_changes_until_there_is_room(small_disk):
+    room = Room(small_disk)
+    await room.directory.add("cam", Definition(), "password of the camera")
+    filler = small_disk / "filler"
+    fill(filler)
+    before, refused = seen(room.registry), 0
+    for number in range(200):  # SQLite's log has room for some
+        name = f"thing-{number}-{'x' * 60}"
+        try:
+            await room.directory.add(name, Definition(description="x" * 1000), "a password, a long one")
+        except NotKept:
+            refused += 1
+            assert name not in room.registry
+        else:
+            before = seen(room.registry)
+    assert refused
+    for what in ("password", "patch", "remove", "disarm"):
+        with suppress(NotKept):
+            await attempt(room.directory, what, "cam", 1)
+            before = seen(room.registry)
+        assert seen(room.registry) == before
+    filler.unlink()
+    await room.directory.add("late", Definition())
+    expected = seen(room.registry)
+    room.store.close()
+    again = Kept(small_disk)
+    assert seen(again.registry) == expected
+    again.store.close()

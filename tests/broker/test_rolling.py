@@ -209,3 +209,24 @@ async def test_only_so_many_are_taken_up_again(service, tmp_path, monkeypatch):
     restored.restore()
     assert await restored.get(made[0].record.command_id) is None
     assert len(store.load()) == 2
+
+
+async def test_a_move_that_cannot_be_kept_is_no_move(service, tmp_path, monkeypatch):
+    rollouts = Rollouts(service, RolloutStore(tmp_path))
+    rollout = await begin(rollouts, NAMES, batch=2)
+    await eventually(lambda: rollout.live == 2)
+
+    def full(*_):
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RolloutStore, "_write", full)
+        for to in (State.PAUSED, State.CANCELED):
+            with pytest.raises(NotAccepting):
+                await rollouts.move(rollout.record.command_id, to)
+            assert rollout.record.state is State.RUNNING
+    await rollouts.move(rollout.record.command_id, State.PAUSED)
+    await rollouts.stop()
+    again = Rollouts(service, RolloutStore(tmp_path))
+    again.restore()
+    assert (await again.get(rollout.record.command_id)).record.state is State.PAUSED

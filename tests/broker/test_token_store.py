@@ -132,3 +132,27 @@ def test_a_crash_between_the_two_files_costs_nothing(tmp_path, monkeypatch):
     assert written == ["admin-token"]
     store = TokenStore.open(tmp_path)
     assert (tmp_path / "admin-token").read_text().strip() == store.new_admin_token
+
+
+async def test_a_change_that_cannot_be_kept_is_no_change(tmp_path, monkeypatch):
+    store = TokenStore.open(tmp_path)
+    plain = await store.add(Token("ci", frozenset({"things:read"})))
+    before = (tmp_path / "tokens.json").read_bytes()
+
+    def full(path, content):
+        raise CredentialsError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(token_file, "_write", full)
+        for attempt in (
+            store.add(Token("new", frozenset({"things:read"}))),
+            store.revoke("ci"),
+            store.renew("ci"),
+        ):
+            with pytest.raises(CredentialsError):
+                await attempt
+    assert store.verify(plain) == store.get("ci")
+    assert [token.name for token in store] == ["admin", "ci"]
+    assert (tmp_path / "tokens.json").read_bytes() == before
+    renewed = await store.renew("ci")
+    assert (store.verify(plain), store.verify(renewed).name) == (None, "ci")

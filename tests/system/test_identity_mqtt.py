@@ -393,10 +393,10 @@ async def test_a_disabled_thing_is_out_at_once_and_stays_out(world):
     await world.enter("away")
 
 
-async def test_a_new_password_ends_the_old_one_at_once(world):
+async def test_a_password_that_leaked_ends_at_once(world):
     world.passwords["renewed"] = old = world.add("renewed")
     client = await world.enter("renewed")
-    answer = world.operator.call("POST", "/api/v1/things/renewed/password", {})
+    answer = world.operator.call("POST", "/api/v1/things/renewed/password", {"oldValidFor": 0})
     await client.expect_end()
     _, code = await world.knock("renewed", old)
     assert code == ConnackCode.BAD_USER_NAME_OR_PASSWORD

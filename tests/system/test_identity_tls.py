@@ -274,3 +274,41 @@ def test_open_enrolment_is_for_loopback_only_whatever_else_is_allowed(tmp_path):
 def test_open_enrolment_is_loud_in_the_log(tmp_path):
     with serving(tmp_path, "--in-memory") as serve:
         assert "OPEN ENROLMENT" in output(serve.process)
+
+
+@contextmanager
+def everywhere(directory, *options, names=()):
+    """A broker on TLS that listens on every address of the machine."""
+    named = [option for name in ("localhost", "127.0.0.1", *names) for option in ("--name", name)]
+    assert thingctl("tls", "init", "--dir", directory / "tls", *named).returncode == 0
+    ports = ("--mqtt", "0.0.0.0:0", "--tls-dir", directory / "tls")
+    with serving(
+        directory / "data", "--in-memory", *map(str, ports), *options, enrolment="--closed"
+    ) as serve:
+        yield World(serve, directory), output(serve.process)
+
+
+def test_a_bundle_that_would_lead_nowhere_is_refused_before_anything_changes(tmp_path):
+    with everywhere(tmp_path) as (world, said):
+        assert "\nbundle none: the broker listens on 0.0.0.0" in said
+        file = tmp_path / "kiosk.bundle"
+        ran = thingctl("things", "add", "kiosk", "--bundle", file, **world.environment)
+        assert (ran.returncode, "--public-url mqtts://HOST:PORT" in ran.stderr) == (1, True)
+        assert not file.exists()
+        assert thingctl("things", "show", "kiosk", **world.environment).returncode == 1
+        world.run("things", "add", "kiosk")
+
+
+def test_a_bundle_carries_a_name_of_the_certificate(tmp_path):
+    with everywhere(tmp_path, names=("broker.example",)) as (world, said):
+        url = f"mqtts://broker.example:{world.address[1]}"
+        assert f"\nbundle {url}\n" in said
+        file = tmp_path / "kiosk.bundle"
+        world.run("things", "add", "kiosk", "--bundle", file)
+        assert decode_bundle(file.read_bytes()).url == url
+
+
+def test_a_bundle_carries_what_the_operator_says(tmp_path):
+    with everywhere(tmp_path, "--public-url", "mqtts://hub.example:1") as (world, said):
+        assert "\nbundle mqtts://hub.example:1\n" in said
+        assert "mqtts://hub.example:1" in world.run("things", "add", "kiosk", "--bundle", "-")

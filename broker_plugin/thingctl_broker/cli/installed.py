@@ -104,11 +104,11 @@ def _hosts(root: Path, cert: str, bound: str, public: str) -> tuple[str, str]:
 
 
 def _names(cert: Path) -> list[str]:
-    from thingctl_broker.pki import names_of  # noqa: PLC0415 heavy
+    from thingctl_broker.pki import names_in  # noqa: PLC0415 heavy
 
     try:
-        return names_of(cert.read_bytes())
-    except OSError:
+        return list(names_in(cert.read_bytes()))
+    except (OSError, ValueError):
         return []
 
 

@@ -25,6 +25,14 @@ def serve(  # noqa: PLR0917 typer's options
     http: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Where operators connect (127.0.0.1:8080).")
     ] = None,
+    public_url: Annotated[
+        str | None,
+        typer.Option(
+            "--public-url",
+            metavar="URL",
+            help="Where devices reach the broker, such as mqtts://broker.example:8883; goes into bundles.",
+        ),
+    ] = None,
     open_: Annotated[
         bool | None,
         typer.Option("--open/--closed", help="Let devices in without credentials (loopback only)."),
@@ -57,6 +65,8 @@ def serve(  # noqa: PLR0917 typer's options
     debug: Annotated[bool, typer.Option(help="Log everything.")] = False,
 ) -> None:
     """Run the broker: MQTT for devices, HTTP for operators. With --link, be a worker of an MQTT cluster."""
+    from msgspec.structs import replace  # noqa: PLC0415 the client commands must start fast
+
     from thingctl_broker.config import ConfigurationError, Settings, check, read_settings  # noqa: PLC0415
     from thingctl_broker.logs import configure_logs  # noqa: PLC0415
     from thingctl_broker.serving import run  # noqa: PLC0415
@@ -68,6 +78,8 @@ def serve(  # noqa: PLR0917 typer's options
             settings = _with_options(
                 settings, data_dir=data_dir, mqtt=mqtt, http=http, open_=open_, in_memory=in_memory
             )
+            if public_url is not None:
+                settings = replace(settings, mqtt=replace(settings.mqtt, public_url=public_url))
             settings = _with_cluster(settings, link, store, worker)
             return _with_tls(settings, tls_dir, insecure_bind)
 
@@ -141,6 +153,8 @@ def _tell(application: Application | Worker) -> None:
         lines.append("open   devices need no credentials; a thing's name is its user name or client id")
     else:
         lines.append("closed devices need credentials: thingctl things add NAME")
+    fault = application.enrolment.fault
+    lines.append(f"bundle none: {fault}" if fault else f"bundle {application.enrolment.url}")
     lines.append(f"data   {application.data_dir}")
     lines.append(f"console {application.http_url}/   (thingctl console makes a link that signs in)")
     token = application.tokens.new_admin_token

@@ -17,7 +17,7 @@ from thingctl_broker.pki import (
     SERVER_KEY,
     Authority,
     PkiError,
-    names_of,
+    names_in,
     utc_now,
 )
 
@@ -73,7 +73,10 @@ def made(target: Target, public_url: str) -> list[Step]:
     if not cert.exists():
         text = f"make a private authority and a certificate for {', '.join(names)} in {folder}"
         return [Step(text, lambda: _make(target, names))]
-    has = names_of(cert.read_bytes())
+    try:
+        has = names_in(cert.read_bytes())
+    except ValueError:
+        raise Failure(Exit.USAGE, f"{cert} is no certificate in PEM: remove it, or give --tls-dir") from None
     if names[0] in has or not public_url:
         return [told(f"keep {folder} (for {', '.join(has)})")]
     if not (folder / CA_KEY).exists():

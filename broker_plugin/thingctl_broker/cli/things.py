@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import quote
 
 import typer
 
 from thingctl_broker.cli import output
+from thingctl_broker.cli.bundles import STDOUT, bundle_file, print_bundle
 from thingctl_broker.cli.exits import Exit, Failure
 from thingctl_broker.cli.settings import DEFAULT_URL, AsJson, Token, Url, connect
 from thingctl_broker.cli.tls import thing_pair
@@ -24,10 +25,16 @@ Type = Annotated[str | None, typer.Option("--type", metavar="TYPE", help="Its th
 Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="TAG", help="A tag of it; may be repeated.")]
 Description = Annotated[str | None, typer.Option("--description", metavar="TEXT", help="What it is.")]
 
-BundleFile = Annotated[
+Bundle = Annotated[
     Path | None,
-    typer.Option("--bundle", metavar="FILE", help="Write what its device needs into this new file."),
+    typer.Option(
+        "--bundle", metavar="FILE", help="Write what its device needs into this new file; - prints it."
+    ),
 ]
+Force = Annotated[bool, typer.Option("--force", help="With --bundle: replace a file that exists.")]
+
+OLD_VALID: Final = re.compile(r"(\d{1,9})([smhd]?)")
+UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 app = typer.Typer(help="List, add, change and remove things.", no_args_is_help=False)
 
@@ -76,7 +83,8 @@ def add(
     type_: Type = None,
     tag: Tags = None,
     description: Description = None,
-    bundle: BundleFile = None,
+    bundle: Bundle = None,
+    force: Force = False,
     certificate: Annotated[
         Path | None,
         typer.Option(
@@ -93,16 +101,15 @@ def add(
     if certificate is not None and bundle is None:
         raise Failure(Exit.USAGE, "--certificate goes into a bundle: give --bundle FILE, too")
     pair = None if certificate is None else thing_pair(certificate, name)
-    body = {"name": name} | _definition(type_, tag, description)
-    with connect(url, token) as client:
-        thing = client.request("POST", "/things", body=json.dumps(body))
+    body = {"name": name, "withPassword": pair is None, "requireBundle": bundle is not None}
+    with bundle_file(bundle, force=force) as file, connect(url, token) as client:
+        thing = client.request(
+            "POST", "/things", body=json.dumps(body | _definition(type_, tag, description))
+        )
         if pair is not None:
-            client.request("DELETE", f"{_path(name)}/password")
-            for field in ("username", "password"):
-                thing["bundle"].pop(field, None)
             thing["bundle"] |= {"cert": pair.cert.decode(), "key": pair.key.decode()}
-    if bundle is not None:
-        _write_bundle(bundle, thing)
+        if file is not None:
+            file.write(thing)
     _print_credentials(thing, as_json=as_json, bundle=bundle)
 
 
@@ -157,17 +164,38 @@ def remove(name: Name, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
 def password(
     name: Name,
     *,
-    bundle: BundleFile = None,
+    bundle: Bundle = None,
+    force: Force = False,
+    old_valid_for: Annotated[
+        str | None,
+        typer.Option(
+            "--old-valid-for",
+            metavar="TIME",
+            help="How long the old password stays valid at most, such as 7d, 12h or 90s; 0: it ends now, "
+            "for a password that leaked.",
+        ),
+    ] = None,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     token: Token = "",
 ) -> None:
-    """Give a thing a new password and show it, this once; the old one ends at once."""
-    with connect(url, token) as client:
-        thing = client.request("POST", f"{_path(name)}/password", body="{}")
-    if bundle is not None:
-        _write_bundle(bundle, thing)
+    """Give a thing a new password and show it, this once.
+
+    The old password stays valid until the thing has signed in with the new one.
+    """
+    body = {"oldValidFor": _seconds(old_valid_for), "requireBundle": bundle is not None}
+    with bundle_file(bundle, force=force) as file, connect(url, token) as client:
+        thing = client.request("POST", f"{_path(name)}/password", body=json.dumps(body))
+        if file is not None:
+            file.write(thing)
     _print_credentials(thing, as_json=as_json, bundle=bundle)
+
+
+def _seconds(text: str | None) -> int | None:
+    found = None if text is None else OLD_VALID.fullmatch(text)
+    if text is not None and found is None:
+        raise Failure(Exit.USAGE, f"--old-valid-for takes a time such as 7d, 12h, 90s or 0, not {text!r}")
+    return None if found is None else int(found[1]) * UNITS[found[2]]
 
 
 def _definition(type_: str | None, tags: list[str] | None, description: str | None) -> dict[str, Any]:
@@ -191,30 +219,26 @@ def _row(thing: Json) -> tuple[str, ...]:
     )
 
 
-def _write_bundle(path: Path, thing: Json) -> None:
-    """Write the bundle, for its owner's eyes alone; nothing that is there is overwritten."""
-    try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(thing.get("bundle"), file, indent=2)
-            file.write("\n")
-    except OSError as error:
-        raise Failure(
-            Exit.USAGE,
-            f"{path} cannot be written: {error.strerror}; thingctl things password {thing.get('name')} "
-            "--bundle FILE makes another one",
-        ) from None
-
-
 def _print_credentials(thing: Json, *, as_json: bool, bundle: Path | None) -> None:
     credentials = thing.get("credentials") or {}
-    if bundle is not None and not as_json:
-        print(f"{output.clean(thing.get('name'))}: on its device: thingctl-agent install --bundle {bundle}")
-        return
-    if as_json:
+    name = output.clean(thing.get("name"))
+    if bundle == STDOUT:
+        print_bundle(thing)
+    elif as_json:
         output.print_json({"name": thing.get("name")} | credentials)
-        return
-    print(f"{output.clean(thing.get('name'))}: shown this once")
-    output.print_fields((field, output.clean(value)) for field, value in credentials.items())
+    elif bundle is not None:
+        print(f"{name}: on its device: thingctl-agent install --bundle {bundle}")
+    else:
+        print(f"{name}: shown this once")
+        output.print_fields((field, output.clean(value)) for field, value in credentials.items())
+    if "oldPassword" in thing and not as_json:
+        print(f"the old password is valid {_old_password(thing)}", file=sys.stderr)
+
+
+def _old_password(thing: Json) -> str:
+    until = thing["oldPassword"].get("validUntil")
+    latest = f", and until {output.precise_time(until)} at the latest" if until else ""
+    return f"until the thing signs in with the new one{latest}"
 
 
 def _print_thing(thing: Json) -> None:
@@ -230,6 +254,7 @@ def _print_thing(thing: Json) -> None:
         ("agent", output.clean(thing.get("agentVersion") or "")),
         ("last seen", output.precise_time(thing["lastSeen"]) if "lastSeen" in thing else "never"),
         ("password", "yes" if thing.get("hasPassword") else "no"),
+        ("old one", f"valid {_old_password(thing)}" if "oldPassword" in thing else ""),
         ("actions", output.clean(", ".join(map(str, thing.get("actions") or ())))),
     ]
     fields += [

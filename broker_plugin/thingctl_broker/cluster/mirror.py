@@ -7,20 +7,21 @@ in memory, hears what others write, and writes before it tells anybody.
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 import structlog
 
 from thingctl_broker.cluster.store_ports import StoreDown
-from thingctl_broker.errors import ThingExists
-from thingctl_broker.registry import Kept, ThingRegistry
+from thingctl_broker.registry import ThingRegistry
+from thingctl_broker.thing_records import Kept, keys_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from thingctl_broker.cluster.store_ports import Documents
+    from thingctl_broker.thing_records import Change
     from thingctl_broker.things import Thing
 
 KINDS: Final = (Kept.TYPE, Kept.THING, Kept.PRESENCE, Kept.ANNOUNCEMENT)
@@ -31,6 +32,9 @@ BATCH_MAX: Final = 1000
 
 TURN_MAX: Final = 1000
 """Records taken in before others get their turn: a worker that loads again is not to seem dead."""
+
+TRIES: Final = 10
+"""How often a change is decided anew because another worker was faster."""
 
 READ_AGAIN: Final = 1.0
 """Seconds between two tries to read a record that is another one now."""
@@ -59,6 +63,10 @@ class Mirror:
         self._missed = 0
         self._dirty: dict[Key, None] = {}
         self._under_way: set[Key] = set()
+        self._heard: set[Key] = set()
+        """Of those under way: what was said to have changed."""
+        self._doubts: dict[Key, tuple[bytes | None, bytes | None]] = {}
+        """What may have been written though it was refused: what was there before, and what is there then."""
         self._writing = asyncio.Lock()
         self._following: dict[Key, asyncio.Task[None]] = {}
         self._unread: set[Key] = set()
@@ -106,6 +114,9 @@ class Mirror:
             return
         key = (Kept(kind), name)
         self._note_changed((key,))
+        if key in self._under_way:
+            self._heard.add(key)
+            return
         if key not in self._following and key not in self._dirty:
             task = asyncio.get_running_loop().create_task(self._follow(key))
             self._following[key] = task
@@ -119,16 +130,32 @@ class Mirror:
 
     # The directory's store.
 
-    async def kept(self, new: str = "") -> None:
-        """Return when everything changed so far is kept; raises :class:`StoreDown`.
+    async def keep(self, decide: Callable[[], Change], made: Callable[[Change], None]) -> None:
+        """Keep the change that ``decide`` returns, then call ``made`` with it.
 
-        ``new``: a thing that was added here. Raises
-        :class:`~thingctl_broker.errors.ThingExists` when another worker was faster; then its
-        thing is the one that stands.
+        Another worker may have changed the same record: then that is taken in, and ``decide`` is
+        asked again. Raises :class:`StoreDown`; then nothing was changed, or it is changed back as
+        soon as the store can be reached.
         """
         async with self._writing:
-            if new:
-                await self._add(new)
+            await self._settle()
+            change = decide()
+            before = self.things.record(change.kept, change.name)
+            for _ in range(TRIES):
+                if await self._replace(change, before):
+                    break
+                before = await self._look(change)
+                change = decide()
+            else:
+                raise StoreDown(f"other workers change {change.name!r} again and again")
+            self._dirty.pop((change.kept, change.name), None)
+            made(change)
+            await self._drop_rest(change)
+
+    async def kept(self) -> None:
+        """Return when everything changed so far is kept; raises :class:`StoreDown`."""
+        async with self._writing:
+            await self._settle()
             due = list(self._dirty)  # what changes meanwhile is for the next call
             for start in range(0, len(due), BATCH_MAX):
                 await self._write(due[start : start + BATCH_MAX])
@@ -142,41 +169,67 @@ class Mirror:
 
     # How it is done.
 
-    async def _add(self, name: str) -> None:
-        key = (Kept.THING, name)
-        if key not in self._dirty:
-            return
-        value = self.things.record(*key)
-        try:
-            is_new = await self._documents.put([(Kept.THING, name, value)], new=True)
-        except StoreDown:
-            self._take_back(name)  # nobody is told of a thing that may never be
-            raise
-        if is_new:
-            if value == self.things.record(*key):
-                self._dirty.pop(key, None)
-            return
-        self._take_back(name)
-        await self.find_thing(name)
-        raise ThingExists(f"there is a thing named {name!r} already")
+    async def _replace(self, change: Change, before: bytes | None) -> bool:
+        """Write a record instead of ``before``; return False if that is not what is there."""
+        key = (change.kept, change.name)
+        with self._writes((key,)):
+            try:
+                return await self._documents.put([change], instead_of=[before])
+            except StoreDown as error:
+                if error.uncertain:
+                    self._doubts[key] = (before, change.record)
+                raise
 
-    def _take_back(self, name: str) -> None:
-        for kept in KINDS:
-            self._dirty.pop((kept, name), None)
-        self.things.mirror(Kept.THING, name, None)
+    async def _settle(self) -> None:
+        """Undo what was refused because the store went away, and was written all the same."""
+        for key, (before, written) in list(self._doubts.items()):
+            await self._documents.put([(*key, before)], instead_of=[written])
+            del self._doubts[key]
+
+    async def _look(self, change: Change) -> bytes | None:
+        """Take in the record as another worker has written it, and return it."""
+        key = (change.kept, change.name)
+        is_new = change.kept is Kept.THING and change.name not in self.things
+        value = await self._documents.find(*key)
+        if value is not None:
+            self._dirty.pop(key, None)  # what is there came first
+        self._take_in(key, value, self._changes)
+        if is_new and value is not None:
+            await self.find_thing(change.name)
+        return value
+
+    async def _drop_rest(self, change: Change) -> None:
+        """Remove what belonged to a thing that is gone; what cannot be removed yet is later."""
+        rest = keys_of(change)[1:]
+        self._dirty.update(dict.fromkeys(rest))
+        if rest:
+            with suppress(StoreDown):
+                await self._write(rest)
+
+    @contextmanager
+    def _writes(self, keys: Collection[Key]) -> Iterator[None]:
+        """While records are written: what is read of them meanwhile is not taken in."""
+        self._under_way.update(keys)
+        try:
+            yield
+        finally:
+            self._under_way.difference_update(keys)
+            self._note_changed(keys)
+            for kept, name in self._heard.intersection(keys):
+                self._heard.discard((kept, name))
+                self.document_changed(kept, name)  # another worker may have been the last to write
 
     async def _write(self, batch: list[Key]) -> None:
         for key in batch:
-            del self._dirty[key]
-        self._under_way.update(batch)
-        try:
-            await self._documents.put([(kept, name, self.things.record(kept, name)) for kept, name in batch])
-        except BaseException:
-            self._dirty = dict.fromkeys(batch) | self._dirty
-            raise
-        finally:
-            self._under_way.difference_update(batch)
-            self._note_changed(batch)
+            self._dirty.pop(key, None)
+        with self._writes(batch):
+            try:
+                await self._documents.put(
+                    [(kept, name, self.things.record(kept, name)) for kept, name in batch]
+                )
+            except BaseException:
+                self._dirty = dict.fromkeys(batch) | self._dirty
+                raise
 
     async def _follow(self, key: Key) -> None:
         """Read a record that has changed, until that succeeds."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from thingctl_broker.cluster.store_ports import Documents
     from thingctl_broker.credentials import Token
+    from thingctl_broker.token_store import Swap
 
 KIND: Final = "token"
 """Of the records; a record's name is the token's."""
@@ -43,12 +44,14 @@ class SharedTokens(TokenStore):
         self, documents: Documents, admin_token: str | None = None, now: Callable[[], float] = time.time
     ) -> None:
         """``admin_token``: one that is given from outside, and stands in for any that is stored."""
-        super().__init__({}, keep=self._write, now=now)
+        super().__init__({}, now=now)
         self._documents = documents
         self._given = admin_token
         self._stored: dict[str, _Stored] = {}
         """What is in the store, as far as is known, by name; without what is damaged."""
         self._damaged: dict[str, bytes] = {}
+        self._doubts: dict[str, tuple[bytes | None, bytes | None]] = {}
+        """What may have been written though it was refused: what was there before, and what is there then."""
         self._looked = 0.0
 
     async def load(self) -> None:
@@ -57,15 +60,17 @@ class SharedTokens(TokenStore):
         Raises :class:`~thingctl_broker.cluster.store_ports.StoreDown` or
         :class:`~thingctl_broker.credentials.CredentialsError`.
         """
-        records = await self._read()
-        if not records and self._given is None:
-            store = TokenStore.open(None)
-            (digest, admin) = store.first()
-            record = encode_token(digest, admin)
-            if await self._documents.put([(KIND, ADMIN, record)], new=True):
-                self.new_admin_token = store.new_admin_token
+        async with self._writing:
+            await self._settle()
             records = await self._read()
-        self._take(records)
+            if not records and self._given is None:
+                store = TokenStore.open(None)
+                (digest, admin) = store.first()
+                record = encode_token(digest, admin)
+                if await self._documents.put([(KIND, ADMIN, record)], new=True):
+                    self.new_admin_token = store.new_admin_token
+                records = await self._read()
+            self._take(records)
 
     async def look_again(self, *, at_once: bool = False) -> bool:
         """Read anew what other workers may have written; at most once in ``LOOK_SECONDS``.
@@ -78,7 +83,8 @@ class SharedTokens(TokenStore):
                 return False
             self._looked = now
         try:
-            self._take(await self._read())
+            async with self._writing:  # what is read while one is written would be older
+                self._take(await self._read())
         except StoreDown:
             return False
         return True
@@ -87,18 +93,15 @@ class SharedTokens(TokenStore):
         return {name: record for _, name, record in await self._documents.load((KIND,))}
 
     def _take(self, records: dict[str, bytes]) -> None:
-        """Know what is in the store; what this worker has changed and not yet written stands."""
-        mine, unwritten = self._mine(), self._unwritten()
+        """Know what is in the store."""
+        mine = self._mine()
         stored = dict(filter(None, map(self._decoded, records.items())))
         self._damaged = {name: record for name, record in records.items() if name not in stored}
         tokens = {name: one.token for name, one in stored.items()}
         for name, token in mine.items():
             # The same object where nothing has changed: streams that it opened go on.
-            if tokens.get(name) == token or name in unwritten:
+            if tokens.get(name) == token:
                 tokens[name] = token
-        for name, changed in unwritten.items():
-            if changed is None:
-                tokens.pop(name, None)
         self._stored = stored
         self.replace(dict(tokens.values()), self._given)
 
@@ -112,54 +115,44 @@ class SharedTokens(TokenStore):
             return None
 
     def _mine(self) -> dict[str, tuple[bytes, Token]]:
-        """The tokens that are or are to be in the store, with their digests, by name."""
+        """The tokens that are in the store, with their digests, by name."""
         known = self._displaced | {d: token for d, token in self._tokens.values() if d != self._stand_in}
         return {token.name: (digest, token) for digest, token in known.items()}
 
-    def _unwritten(self) -> dict[str, tuple[bytes, Token] | None]:
-        """What this worker has changed and not yet written; None: removed."""
-        mine = self._mine()
-        before = {name: stored.token for name, stored in self._stored.items()}
-        return {
-            name: mine.get(name)
-            for name in sorted(mine.keys() | before.keys())
-            if mine.get(name) != before.get(name)
-        }
-
-    async def _write(self, tokens: dict[bytes, Token]) -> None:  # noqa: ARG002 what has changed of them
+    async def _keep(self, swap: Swap) -> bool:
+        """Write one record; False: another worker has changed it, and that is known now."""
+        if swap.before is not None and swap.before[0] == self._stand_in:
+            return True  # it was never written
         try:
-            while changed := self._unwritten():
-                records: list[tuple[str, str, bytes | None]] = [
-                    (KIND, name, None if token is None else encode_token(*token))
-                    for name, token in changed.items()
-                ]
-                before = [self._stored[name].record if name in self._stored else None for name in changed]
-                if await self._documents.put(records, instead_of=before):
-                    for _, name, record in records:
-                        token = changed[name]
-                        if record is None or token is None:
-                            self._stored.pop(name, None)
-                        else:
-                            self._stored[name] = _Stored(record, token)
-                    return
-                # Another worker has changed one of them meanwhile.
-                found = await self._read()
-                taken = [name for name, token in changed.items() if self._is_taken(name, token, found)]
-                self._tokens = {
-                    head: known for head, known in self._tokens.items() if known[1].name not in taken
-                }
-                for name in taken:
-                    self._stored.pop(name, None)
-                self._take(found)
-                if taken:
-                    raise TokenExists(f"there is a token named {taken[0]!r} already")
+            await self._settle()
+            return await self._write(swap)
         except StoreDown as error:
             raise CredentialsError(error.text) from error
 
-    def _is_taken(self, name: str, changed: tuple[bytes, Token] | None, found: dict[str, bytes]) -> bool:
-        """Whether another worker has made a token of this name, or used up the code of this session."""
-        if changed is None:
+    async def _write(self, swap: Swap) -> bool:
+        name = swap.name
+        if name in self._damaged:
+            raise TokenExists(f"there is a token named {name!r} already, and its record is damaged")
+        record = None if swap.after is None else encode_token(*swap.after)
+        before = self._stored[name].record if name in self._stored else None
+        try:
+            is_done = await self._documents.put([(KIND, name, record)], instead_of=[before])
+        except StoreDown as error:
+            if error.uncertain:
+                self._doubts[name] = (before, record)
+            raise
+        if not is_done:
+            self._take(await self._read())
             return False
-        if name not in self._stored:
-            return name in found
-        return bool(changed[1].made_with) and found.get(name) != self._stored[name].record
+        if record is None or swap.after is None:
+            self._stored.pop(name, None)
+        else:
+            self._stored[name] = _Stored(record, swap.after)
+        return True
+
+    async def _settle(self) -> None:
+        """Undo what was refused because the store went away, and was written all the same."""
+        for name, (before, written) in list(self._doubts.items()):
+            await self._documents.put([(KIND, name, before)], instead_of=[written])
+            del self._doubts[name]
+            self._take(await self._read())

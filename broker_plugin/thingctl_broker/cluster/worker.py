@@ -29,6 +29,7 @@ from thingctl_broker.cluster.tokens import SharedTokens
 from thingctl_broker.config import ConfigurationError
 from thingctl_broker.credentials import CredentialsError
 from thingctl_broker.directory import Directory
+from thingctl_broker.enrolment import Enrolment, worker_url
 from thingctl_broker.http.app import create_app
 from thingctl_broker.http.server import HttpServer
 from thingctl_broker.http.webhook_client import WebhookClient
@@ -41,7 +42,6 @@ from thingctl_broker.postgres.settings import shown
 from thingctl_broker.postgres.whole import PostgresStore
 from thingctl_broker.tls import keep_looking
 from thingctl_broker.token_file import keep_admin_token
-from thingctl_protocol.bundle import Bundle
 from thingctl_protocol.topics import Topics
 
 if TYPE_CHECKING:
@@ -119,6 +119,14 @@ class Worker:
             keep=settings.commands.keep,
         )
         self._passwords = Passwords()
+        public_url, link_url = settings.mqtt.public_url, settings.link.urls[0]
+        self.enrolment = Enrolment(
+            lambda: worker_url(public_url, link_url),
+            ca=self._ca,
+            topic_root=settings.mqtt.topic_root,
+            is_open=settings.open,
+            presence=True,
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._webhooks: Webhooks | None = None
@@ -178,6 +186,8 @@ class Worker:
             self._spawn(self._catch_up())
         if self.settings.open:
             _log.warning("OPEN ENROLMENT: whatever speaks on a thing's topics becomes known; for labs only")
+        if fault := self.enrolment.fault:
+            _log.warning("there are no bundles for devices", fault=fault)
         _log.info("serving", worker=self.name, http=str(self.http_address), store=self.store_name)
 
     async def stop(self) -> None:
@@ -238,8 +248,9 @@ class Worker:
         """Make what answers operators."""
         settings = self.settings
         note = note_nothing if self._audit is None else self._audit.note
-        directory = Directory(self.operations, self._passwords, self._mirror, None, note)
-        directory.bundle = self._bundle
+        directory = Directory(
+            self.operations, self._passwords, self._mirror, None, note, enrolment=self.enrolment
+        )
         self._webhooks = Webhooks(
             self.operations,
             WebhookClient(allow_private=settings.webhooks.allow_private),
@@ -260,11 +271,6 @@ class Worker:
         secret = secrets.token_urlsafe(32).encode()
         await self._store.documents.put([(*webhook_secret.RECORD, secret)], new=True)
         return await self._store.documents.find(*webhook_secret.RECORD) or secret
-
-    def _bundle(self, thing: str, password: str) -> Bundle:
-        """What a device needs to be told, to be this thing."""
-        root = self.settings.mqtt.topic_root
-        return Bundle(thing, self.mqtt_url, thing, password, ca=self._ca, topic_root=root, presence=True)
 
     def _link_changed(self, connected: bool) -> None:
         if connected:

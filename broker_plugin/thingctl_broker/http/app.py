@@ -28,6 +28,7 @@ from thingctl_broker.http.openapi import describe
 from thingctl_broker.http.queries import Parameters
 from thingctl_broker.http.routes_authentication import Authentications
 from thingctl_broker.http.routes_commands import COMMANDS, Commands
+from thingctl_broker.http.routes_enrolment import Enrolments
 from thingctl_broker.http.routes_groups import Groups
 from thingctl_broker.http.routes_overview import OverviewPage
 from thingctl_broker.http.routes_probes import HEALTH, READY, Probes
@@ -81,6 +82,7 @@ def create_app(
         *Tokens(tokens, note).routes(),
         *SignIn(tokens, callers, note).routes(),
         *Authentications(directory).routes(),
+        *Enrolments(directory).routes(),
         *OverviewPage(operations).routes(),
         *streams.routes(),
         *probes.routes(),

@@ -20,6 +20,7 @@ from thingctl_broker.http.routes_authentication import (
     AuthenticationResult,
 )
 from thingctl_broker.http.routes_commands import COMMANDS
+from thingctl_broker.http.routes_enrolment import ENROLMENT, EnrolmentResource
 from thingctl_broker.http.routes_groups import GROUPS, DryRun, GroupBody, GroupResource
 from thingctl_broker.http.routes_overview import OVERVIEW, OverviewResource
 from thingctl_broker.http.routes_probes import HEALTH, METRICS, READY
@@ -233,6 +234,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         ),
     ),
     ("POST", AUTHENTICATION): Operation({200: AuthenticationResult}, AuthenticationBody),
+    ("GET", ENROLMENT): Operation({200: EnrolmentResource}),
     ("GET", OVERVIEW): Operation({200: OverviewResource}),
     ("GET", THINGS): Operation({200: ThingPage}, parameters=(_ONLINE, _TAG, _TYPE, _LIMIT, _CURSOR)),
     ("POST", THINGS): Operation({201: ThingResource}, body=NewThingBody),

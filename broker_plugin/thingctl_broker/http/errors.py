@@ -22,6 +22,7 @@ from thingctl_broker.errors import (
     IdempotencyConflict,
     InvalidCommand,
     InvalidThing,
+    NoDeviceUrl,
     NotAccepting,
     NotKept,
     QueueFull,
@@ -75,6 +76,7 @@ WRONG_MOVE: Final = Kind("wrong-move", 409, "The command cannot become that now"
 ALREADY_ENDED: Final = Kind("already-ended", 409, "The execution has ended")
 THING_DISABLED: Final = Kind("thing-disabled", 409, "The thing is disabled")
 ALREADY_EXISTS: Final = Kind("already-exists", 409, "There is one of that name already")
+NO_DEVICE_URL: Final = Kind("no-device-url", 409, "No address of the broker is known for devices")
 IN_USE: Final = Kind("in-use", 409, "It is still needed")
 BODY_TOO_LARGE: Final = Kind("body-too-large", 413, "The body is too large")
 UNSUPPORTED_MEDIA_TYPE: Final = Kind("unsupported-media-type", 415, "The body must be plain JSON")
@@ -110,6 +112,7 @@ KINDS: Final = (
     WRONG_MOVE,
     THING_DISABLED,
     ALREADY_EXISTS,
+    NO_DEVICE_URL,
     IN_USE,
     BODY_TOO_LARGE,
     UNSUPPORTED_MEDIA_TYPE,
@@ -184,6 +187,7 @@ _SIMPLE: Final[tuple[tuple[type[Exception], Kind], ...]] = (
     (ThingDisabled, THING_DISABLED),
     (ThingExists, ALREADY_EXISTS),
     (TokenExists, ALREADY_EXISTS),
+    (NoDeviceUrl, NO_DEVICE_URL),
     (TypeInUse, IN_USE),
     (LastAdmin, IN_USE),
     (NotKept, NOT_KEPT),

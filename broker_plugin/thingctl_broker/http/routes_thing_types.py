@@ -75,7 +75,7 @@ class ThingTypes:
         require_everything(request.scope["token"])  # a type is about every thing of it
         name: str = request.path_params["name"]
         body = decode_body(type_patch_decoder, await _body(request))
-        await self._directory.put_type(body.applied_to(self._registry.need_type(name)))
+        await self._directory.patch_type(name, body.applied_to)
         return self._shown(name, 200)
 
     @needs(Scope.THINGS_WRITE)

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Final
 from starlette.routing import Route
 
 from thingctl_broker.credentials import Scope
-from thingctl_broker.errors import UnknownThing
+from thingctl_broker.errors import InvalidThing, NoDeviceUrl, UnknownThing
 from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.auth import needs, require_thing
 from thingctl_broker.http.bodies import decode_body, read_json_body
 from thingctl_broker.http.queries import Parameters
 from thingctl_broker.http.schemas import encode_page
 from thingctl_broker.http.thing_schemas import (
+    Given,
     new_thing_decoder,
     password_body_decoder,
     thing_body_decoder,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from thingctl_broker.credentials import Token
     from thingctl_broker.directory import Directory
+    from thingctl_broker.things import Thing
 
 THINGS: Final = "/api/v1/things"
 
@@ -68,7 +70,8 @@ class Things:
             visible=token.covers if token.things else None,
         )
         found, cursor = self._registry.select(query, asked.limit(), asked.cursor() or "")
-        items = ((thing.name, thing_resource(thing)) for thing in found)
+        now = self._directory.unix()
+        items = ((thing.name, thing_resource(thing, now)) for thing in found)
         return Answer(200, encode_page("things", items, cursor))
 
     @needs(Scope.THINGS_WRITE)
@@ -76,16 +79,20 @@ class Things:
         """``POST /api/v1/things``: add a thing; its password is told this once."""
         body = decode_body(new_thing_decoder, await _body(request))
         require_thing(request.scope["token"], body.name)
-        thing, password = await self._directory.add(body.name, body.definition(), body.password)
-        bundle = self._directory.bundle(thing.name, password)
-        return Answer(201, whole_thing(thing, self._registry, bundle), (_location(thing.name),))
+        if body.password is not None and not body.with_password:
+            raise InvalidThing("a thing without a password is given none", "/password")
+        self._check_bundle(required=body.require_bundle)
+        thing, password = await self._directory.add(
+            body.name, body.definition(), body.password, with_password=body.with_password
+        )
+        return Answer(201, self._whole(thing, self._given(thing, password)), (_location(thing.name),))
 
     @needs(Scope.THINGS_READ)
     async def show(self, request: Request) -> Answer:
         """``GET /api/v1/things/{name}``: one thing, with all that it announced."""
         Parameters(request.scope["query_string"], _NONE)
         thing = self._registry.need(_asked_name(request))
-        return Answer(200, whole_thing(thing, self._registry))
+        return Answer(200, self._whole(thing))
 
     @needs(Scope.THINGS_WRITE)
     async def put(self, request: Request) -> Answer:
@@ -96,7 +103,7 @@ class Things:
         thing, is_new = await self._directory.put(name, body.definition())
         return Answer(
             201 if is_new else 200,
-            whole_thing(thing, self._registry),
+            self._whole(thing),
             (_location(name),) if is_new else (),
         )
 
@@ -105,9 +112,7 @@ class Things:
         """``PATCH /api/v1/things/{name}``: change some of what is said of it."""
         name = _asked_name(request)
         body = decode_body(thing_patch_decoder, await _body(request))
-        thing = self._registry.need(name)
-        thing, _ = await self._directory.put(name, body.applied_to(thing.definition))
-        return Answer(200, whole_thing(thing, self._registry))
+        return Answer(200, self._whole(await self._directory.patch(name, body.applied_to)))
 
     @needs(Scope.THINGS_WRITE)
     async def remove(self, request: Request) -> Answer:
@@ -122,9 +127,9 @@ class Things:
         name = _asked_name(request)
         raw = await _body(request)
         body = decode_body(password_body_decoder, raw or b"{}")
-        password = await self._directory.new_password(name, body.password)
-        bundle = self._directory.bundle(name, password)
-        return Answer(200, whole_thing(self._registry.need(name), self._registry, bundle))
+        self._check_bundle(required=body.require_bundle)
+        thing, password = await self._directory.new_password(name, body.password, body.old_valid_for)
+        return Answer(200, self._whole(thing, self._given(thing, password)))
 
     @needs(Scope.THINGS_WRITE)
     async def remove_password(self, request: Request) -> Answer:
@@ -132,6 +137,20 @@ class Things:
         Parameters(request.scope["query_string"], _NONE)
         await self._directory.remove_password(_asked_name(request))
         return Answer(204, b"")
+
+    def _whole(self, thing: Thing, given: Given | None = None) -> bytes:
+        return whole_thing(thing, self._registry, self._directory.unix(), given)
+
+    def _check_bundle(self, *, required: bool) -> None:
+        """Raise :class:`NoDeviceUrl` for a bundle that is asked for and cannot be made."""
+        if required and (fault := self._directory.enrolment.fault):
+            raise NoDeviceUrl(fault)
+
+    def _given(self, thing: Thing, password: str) -> Given:
+        try:
+            return Given(password, self._directory.enrolment.bundle(thing.name, password), "")
+        except NoDeviceUrl as error:
+            return Given(password, None, error.text)
 
 
 async def _body(request: Request) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from thingctl_broker.things import Thing
 
 
+OLD_VALID_MAX: Final = 366 * 24 * 3600
+"""Seconds for which an old password can stay valid."""
+
+
 class ThingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What ``PUT /api/v1/things/{name}`` takes: the whole of what an operator says of a thing."""
 
@@ -34,10 +38,16 @@ class ThingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class NewThingBody(ThingBody, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What ``POST /api/v1/things`` takes. ``password``: made, unless given."""
+    """What ``POST /api/v1/things`` takes. ``password``: made, unless given.
+
+    ``withPassword``: false for a thing that signs in with a certificate. ``requireBundle``: refuse
+    the call when there is no bundle to give.
+    """
 
     name: str
     password: str | None = None
+    with_password: bool = msgspec.field(default=True, name="withPassword")
+    require_bundle: bool = msgspec.field(default=False, name="requireBundle")
 
 
 class ThingPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -100,10 +110,42 @@ class TypePatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return ThingType(thing_type.name, description, actions)
 
 
-class PasswordBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What ``POST /api/v1/things/{name}/password`` takes. ``password``: made, unless given."""
+class PasswordBody(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """What ``POST /api/v1/things/{name}/password`` takes. ``password``: made, unless given.
+
+    ``oldValidFor``: seconds for which the old password stays valid at most; 0: it ends with the call,
+    and the thing's connections are closed; null: until the thing signs in with the new one.
+    ``requireBundle``: refuse the call when there is no bundle to give.
+    """
 
     password: str | None = None
+    old_valid_for: Annotated[int, msgspec.Meta(ge=0, le=OLD_VALID_MAX)] | None = None
+    require_bundle: bool = False
+
+
+class OldPassword(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """The password before the present one, while it is valid, too.
+
+    It ends when the thing signs in with the present one, and at ``validUntil`` at the latest.
+    """
+
+    valid_until: str | None = None
+
+
+class Given(NamedTuple):
+    """What a device is given. ``password``: empty for none; ``bundle`` or ``bundle_fault``."""
+
+    password: str
+    bundle: Bundle | None
+    bundle_fault: str
+
+    def fields(self, thing: str) -> dict[str, Any]:
+        """As the thing's resource tells it."""
+        return {
+            "credentials": CredentialsResource(thing, self.password) if self.password else None,
+            "bundle": None if self.bundle is None else msgspec.Raw(encode_bundle(self.bundle)),
+            "bundle_fault": self.bundle_fault or None,
+        }
 
 
 class SchemaFaultResource(msgspec.Struct, frozen=True):
@@ -147,6 +189,10 @@ class ThingResource(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     credentials: CredentialsResource | None = None
     bundle: msgspec.Raw | None = None
     """The file that enrols the device, credentials and all."""
+    bundle_fault: str | None = None
+    """Why there is no bundle, and what to set."""
+    old_password: OldPassword | None = None
+    """There while the password before the present one is valid, too."""
 
 
 class TypeResource(msgspec.Struct, frozen=True, rename="camel"):
@@ -166,8 +212,8 @@ type_body_decoder: Final = msgspec.json.Decoder(TypeBody)
 type_patch_decoder: Final = msgspec.json.Decoder(TypePatch)
 
 
-def thing_resource(thing: Thing) -> ThingResource:
-    """The thing as lists show it."""
+def thing_resource(thing: Thing, at: float) -> ThingResource:
+    """The thing as lists show it. ``at``: the time, in Unix seconds."""
     announcement, definition = thing.announcement, thing.definition
     return ThingResource(
         name=thing.name,
@@ -183,12 +229,13 @@ def thing_resource(thing: Thing) -> ThingResource:
         client_id=thing.client_id,
         agent_version="" if announcement is None else announcement.agent_version,
         actions=None if announcement is None else [action.name for action in announcement.actions],
+        old_password=_old_password(thing, at),
     )
 
 
-def whole_thing(thing: Thing, registry: ThingRegistry, bundle: Bundle | None = None) -> bytes:
-    """All there is about a thing, encoded; with a bundle, its credentials too."""
-    resource = thing_resource(thing)
+def whole_thing(thing: Thing, registry: ThingRegistry, at: float, given: Given | None = None) -> bytes:
+    """All there is about a thing, encoded; ``given``: what its device is given, this once."""
+    resource = thing_resource(thing, at)
     announcement, thing_type = thing.announcement, registry.type_of(thing)
     drift = None
     if announcement is not None and thing_type is not None:
@@ -199,10 +246,15 @@ def whole_thing(thing: Thing, registry: ThingRegistry, bundle: Bundle | None = N
             announcement=announcement,
             drift=drift,
             schema_faults=None if announcement is None else _faults(announcement) or None,
-            credentials=None if bundle is None else CredentialsResource(bundle.username, bundle.password),
-            bundle=None if bundle is None else msgspec.Raw(encode_bundle(bundle)),
+            **({} if given is None else given.fields(thing.name)),
         )
     )
+
+
+def _old_password(thing: Thing, at: float) -> OldPassword | None:
+    if not thing.previous_hash or thing.previous_hash not in thing.hashes(at):
+        return None
+    return OldPassword(None if thing.previous_until is None else rfc3339(thing.previous_until))
 
 
 def type_resource(thing_type: ThingType, registry: ThingRegistry) -> TypeResource:

@@ -6,6 +6,7 @@ so no client can take over, resume or end what another identity has left, or squ
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from thingctl_broker.acl import Acl, AclSettings
@@ -15,7 +16,7 @@ from thingctl_broker.mqtt.packets import ConnackCode, Refused, too_many_failures
 from thingctl_broker.passwords import Busy, TooManyFailures
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from thingctl_broker.mqtt.packets import Connect
     from thingctl_broker.passwords import Passwords
@@ -33,8 +34,17 @@ class IdentityGatekeeper:
         passwords: Passwords,
         acl: AclSettings | None = None,
         tokens: TokenStore | None = None,
+        *,
+        proven: Callable[[str, str], Awaitable[None]] | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
-        """``tokens``: those that may sign in too (``backends``)."""
+        """``tokens``: those that may sign in too (``backends``).
+
+        ``proven`` gets a thing and the hash of the new password that it has signed in with while the
+        old one was still valid. ``now``: the time in Unix seconds.
+        """
+        self._proven = proven
+        self._now = now
         self._backends = None if tokens is None else Backends(tokens)
         self._things = things
         self._passwords = passwords
@@ -49,31 +59,43 @@ class IdentityGatekeeper:
         if not connect.username or connect.password is None:
             raise Refused(ConnackCode.NOT_AUTHORIZED, "no user name and password")
         thing = self._things.get(connect.username)
-        if thing is not None and self._passwords.remembers(thing.name, thing.password_hash, connect.password):
-            return self._admission(thing, connect)
+        if thing is not None:
+            hashes = thing.hashes(self._now())
+            right = self._passwords.remembers(thing.name, hashes, connect.password)
+            if right and not thing.previous_hash:
+                return self._admission(thing, connect, right)
+            if right:
+                return self._renewed(thing, connect, right)
         return self._verify(connect, connect.username, connect.password, peer[0])
 
     async def _verify(self, connect: Connect, name: str, password: bytes, address: str) -> Admission:
         thing = self._things.get(name)
-        password_hash = "" if thing is None else thing.password_hash
+        hashes = () if thing is None else thing.hashes(self._now())
         try:
-            is_right = await self._passwords.verify(name, password_hash, password, address)
+            right = await self._passwords.verify(name, hashes, password, address)
         except TooManyFailures:
             raise too_many_failures() from None
         except Busy:
             raise Refused(ConnackCode.SERVER_UNAVAILABLE, "too many are signing in at once") from None
         # Verifying took its time: what was decided about the thing meanwhile counts.
         thing = self._things.get(name)
-        if not is_right or thing is None or thing.password_hash != password_hash:
+        if not right or thing is None or right not in thing.hashes(self._now()):
             raise Refused(ConnackCode.BAD_USER_NAME_OR_PASSWORD, "wrong user name or password")
-        return self._admission(thing, connect)
+        return await self._renewed(thing, connect, right)
 
-    def _admission(self, thing: Thing, connect: Connect) -> Admission:
-        password_hash = thing.password_hash
+    async def _renewed(self, thing: Thing, connect: Connect, right: str) -> Admission:
+        """Let a thing in; with its new password the old one ends."""
+        admission = self._admission(thing, connect, right)
+        if self._proven is not None and thing.previous_hash and right == thing.password_hash:
+            await self._proven(thing.name, right)
+        return admission
+
+    def _admission(self, thing: Thing, connect: Connect, right: str = "") -> Admission:
+        """``right``: the hash of the password that it came with; empty: it came with a certificate."""
 
         def stands() -> bool:
-            is_same = self._things.get(thing.name) is thing and thing.password_hash == password_hash
-            return is_same and thing.enabled
+            is_same = self._things.get(thing.name) is thing and thing.enabled
+            return is_same and (not right or right in thing.hashes(self._now()))
 
         return admission_of(thing, connect, self._acl)._replace(stands=stands)
 

@@ -24,7 +24,7 @@ from thingctl_broker.cli.app import run
 from thingctl_broker.cli.exits import Exit
 from thingctl_broker.cli.installed import installed
 from thingctl_broker.config import read_settings
-from thingctl_broker.pki import names_of
+from thingctl_broker.pki import names_in
 
 SANDBOX = r"^(?:Protect|Private|Restrict|SystemCall|Memory|NoNew|Lock|Key|Proc|Remove).*"
 UNITS = {"closed": {}, "low ports": {"low_ports": True}}
@@ -154,7 +154,7 @@ def test_new_certificates_take_the_place_of_the_old_ones(thingctl, image, tls, t
     thingctl("install", "--root", image, "--tls-dir", tls)
     thingctl("tls", "server", "--dir", tls, "--name", "other.example")
     assert thingctl("install", "--root", image, "--tls-dir", tls)[0] == 0
-    assert names_of((image / "etc/thingctl/tls/server.crt").read_bytes()) == ["other.example"]
+    assert names_in((image / "etc/thingctl/tls/server.crt").read_bytes()) == ("other.example",)
 
 
 def test_settings_of_ones_own_are_taken(thingctl, image, tls, tmp_path):

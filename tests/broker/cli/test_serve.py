@@ -54,3 +54,9 @@ def test_the_journal_is_not_told_the_admin_token(tmp_path, journal):
         token = (tmp_path / "admin-token").read_text().strip()
         assert (token in said) == (not journal)
         assert (f"{tmp_path}/admin-token" in said) == bool(journal)
+
+
+@pytest.mark.parametrize("url", ["mqtt://0.0.0.0:1883", "mqtts://[::]:1", "http://hub:1", "hub", "mqtt://"])
+def test_a_public_url_is_an_address_of_a_broker(serve, url):
+    ran = serve("", "--public-url", url)
+    assert (ran.code, "public_url" in ran.err) == (2, True)

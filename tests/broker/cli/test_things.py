@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import stat
 
 import pytest
+
+from thingctl_protocol.bundle import decode_bundle, encode_bundle
 
 
 def announce(api, thing, *actions):
@@ -104,3 +107,51 @@ def test_thing_types_are_put_shown_listed_and_removed(api, quick, tmp_path, monk
     file.write_text('{"actions": [{"name": "a b"}]}')
     ran = quick("thing-types", "put", "light", str(file))
     assert (ran.code, "(at /actions/0/name)" in ran.err) == (1, True)
+
+
+def test_a_bundle_that_cannot_be_written_changes_nothing(api, quick, tmp_path):
+    taken = tmp_path / "new.bundle"
+    taken.write_text("the old one")
+    for path in (taken, tmp_path / "nowhere" / "x.bundle", tmp_path):
+        ran = quick("things", "add", "new", "--bundle", str(path))
+        assert (ran.code, "nothing was changed" in ran.err) == (2, True)
+        assert "new" not in api.service.things
+    assert "--force" in quick("things", "add", "new", "--bundle", str(taken)).err
+    first = quick("things", "add", "new", "--json").json["password"]
+    before = api.service.things.get("new").password_hash
+    assert quick("things", "password", "new", "--bundle", str(taken)).code == 2
+    assert quick("things", "password", "new", "--force", "--bundle", str(tmp_path)).code == 2
+    assert api.service.things.get("new").password_hash == before
+    assert taken.read_text() == "the old one"
+    assert quick("things", "password", "new", "--force", "--bundle", str(taken)).code == 0
+    bundle = decode_bundle(taken.read_bytes())
+    assert (bundle.thing, taken.read_bytes()) == ("new", encode_bundle(bundle))
+    assert bundle.password != first
+    assert stat.S_IMODE(taken.stat().st_mode) == 0o600
+    assert [path.name for path in tmp_path.iterdir() if "bundle" in path.name] == ["new.bundle"]
+
+
+def test_no_empty_bundle_is_left_behind(api, quick, tmp_path):
+    quick("things", "add", "new", "--json")
+    for force in ((), ("--force",)):
+        ran = quick("things", "add", "new", "--bundle", str(tmp_path / "a.bundle"), *force)
+        assert (ran.code, ran.err) == (1, "thingctl: there is a thing named 'new' already\n")
+    assert [path.name for path in tmp_path.iterdir() if "bundle" in path.name] == []
+
+
+def test_a_bundle_may_be_printed(api, quick):
+    ran = quick("things", "add", "new", "--bundle", "-")
+    assert decode_bundle(ran.out.encode()).thing == "new"
+
+
+def test_an_old_password_stays_valid_as_long_as_one_says(api, quick):
+    quick("things", "add", "new")
+    assert "until the thing signs in with the new one" in quick("things", "password", "new").err
+    assert "valid until" in quick("things", "show", "new").out
+    ran = quick("things", "password", "new", "--old-valid-for", "7d")
+    assert "at the latest" in ran.err
+    assert api.service.things.get("new").previous_until == api.clock.unix() + 7 * 86400
+    assert quick("things", "password", "new", "--old-valid-for", "0").err == ""
+    assert api.service.things.get("new").previous_hash == ""
+    ran = quick("things", "password", "new", "--old-valid-for", "soon")
+    assert (ran.code, "such as 7d" in ran.err) == (2, True)

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from support.fleet import Fleet, settled
@@ -16,6 +17,7 @@ from thingctl_broker.cluster.store_ports import StoreDown
 from thingctl_broker.directory import Directory
 from thingctl_broker.errors import NotAccepting, ThingExists
 from thingctl_broker.passwords import Passwords
+from thingctl_broker.thing_records import Kept
 from thingctl_broker.things import Definition, ThingType
 from thingctl_protocol.messages import decode_announcement
 
@@ -373,3 +375,72 @@ async def live_through(steps):
 def test_workers_agree_with_the_store_in_the_end(steps):
     """Whatever they change, at once or while the store is away: when all is quiet, all are the same."""
     asyncio.run(live_through(steps))
+
+
+async def test_changes_of_two_workers_to_one_thing_are_both_made(fleet, one, two, passwords):
+    directories = [Directory(m.operations, passwords, m.mirror) for m in fleet.members]
+    await directories[0].add("new", Definition())
+    await settled()
+    fleet.documents.listening.clear()  # neither hears of the other
+    _, password = await directories[0].new_password("new")
+    await directories[1].patch("new", lambda known: replace(known, tags=("a",)))
+    _, latest = await directories[0].new_password("new", keep_old=0)
+    assert tags(two, "new") == tags(one, "new") == ("a",)
+    assert await directories[1].authenticate("new", password, "here")
+    assert await directories[0].authenticate("new", latest, "here")
+    assert one.mirror.things.record(Kept.THING, "new") == fleet.documents.records["thing", "new"]
+
+
+async def test_a_sign_in_at_one_worker_ends_the_old_password_at_all(fleet, one, two, passwords):
+    directories = [Directory(m.operations, passwords, m.mirror) for m in fleet.members]
+    _, first = await directories[0].add("new", Definition())
+    _, second = await directories[0].new_password("new")
+    await settled()
+    assert await directories[1].authenticate("new", first, "here")
+    assert await directories[1].authenticate("new", second, "here")
+    await settled()
+    assert await directories[0].authenticate("new", first, "here") is False
+    assert b"previous" not in fleet.documents.records["thing", "new"]
+
+
+async def test_what_was_refused_and_written_all_the_same_is_undone(fleet, one, two, passwords):
+    directory = Directory(one.operations, passwords, one.mirror)
+    _, first = await directory.add("old", Definition())
+    put = fleet.documents.put
+
+    async def lost(*args, **how):
+        await put(*args, **how)
+        raise StoreDown("the connection was lost", uncertain=True)
+
+    fleet.documents.put = lost
+    for attempt in (directory.add("new", Definition()), directory.new_password("old", keep_old=0)):
+        with pytest.raises(StoreDown):
+            await attempt
+    fleet.documents.put = put
+    await directory.add("new", Definition())
+    assert await directory.authenticate("old", first, "here")
+    await settled()
+    assert {member.mirror.things.record(Kept.THING, "old") for member in fleet.members} == {
+        fleet.documents.records["thing", "old"]
+    }
+
+
+async def test_a_store_that_is_away_changes_nothing(fleet, one, passwords):
+    directory = Directory(one.operations, passwords, one.mirror)
+    await directory.add("new", Definition())
+    fleet.down()
+    before = one.mirror.things.record(Kept.THING, "new")
+    for attempt in (
+        directory.put("new", Definition(enabled=False)),
+        directory.new_password("new", keep_old=0),
+        directory.remove_password("new"),
+        directory.remove("new"),
+        directory.put_type(ThingType("light")),
+    ):
+        with pytest.raises(StoreDown):
+            await attempt
+    assert one.mirror.things.record(Kept.THING, "new") == before
+    assert one.mirror.things.types == {}
+    fleet.down(down=False)
+    await one.mirror.kept()
+    assert fleet.documents.records["thing", "new"] == before

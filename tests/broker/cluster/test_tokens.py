@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +11,7 @@ from structlog.testing import capture_logs
 
 from support.fleet import Slow, settled
 from thingctl_broker.cluster import tokens as module
+from thingctl_broker.cluster.store_ports import StoreDown
 from thingctl_broker.cluster.testing import InMemoryDocuments
 from thingctl_broker.cluster.tokens import KIND, SharedTokens
 from thingctl_broker.credentials import (
@@ -143,17 +143,23 @@ async def test_one_that_was_revoked_elsewhere_does_not_come_back(documents, one)
 
 
 async def test_looking_while_one_is_being_written_forgets_nothing(documents, one):
-    put = documents.put
+    put, looks = documents.put, []
+
+    async def look():
+        looks.append(asyncio.create_task(one.look_again(at_once=True)))
+        await asyncio.sleep(0)
 
     async def slow(*args, **how):
-        await one.look_again(at_once=True)
+        await look()
         done = await put(*args, **how)
-        await one.look_again(at_once=True)
+        await look()
         return done
 
     documents.put = slow
     plain = await one.add(reader())
     other = await one.add(reader("other"))
+    assert (one.verify(plain).name, one.verify(other).name) == ("reader", "other")
+    await asyncio.gather(*looks)
     await settled()
     assert (one.verify(plain).name, one.verify(other).name) == ("reader", "other")
     assert {name for _, name in documents.records} == {"admin", "reader", "other"}
@@ -178,20 +184,37 @@ async def test_given_from_outside_none_is_made(documents):
         await SharedTokens(documents, "short").load()
 
 
-async def test_while_the_store_is_away_none_is_made_and_a_revoked_one_stays_revoked_here(documents, one):
+async def test_while_the_store_is_away_nothing_changes(documents, one):
     plain = await one.add(reader())
     documents.down = True
     with pytest.raises(CredentialsError):
         await one.add(reader("another"))
     with pytest.raises(UnknownToken):
         one.get("another")
-    with pytest.raises(CredentialsError):
-        await one.revoke("reader")
+    for attempt in (one.revoke("reader"), one.renew("reader")):
+        with pytest.raises(CredentialsError):
+            await attempt
     documents.down = False
-    await one.look_again(at_once=True)
-    assert one.verify(plain) is None
     await one.add(reader("third"))
-    assert {name for _, name in documents.records} == {"admin", "third"}
+    assert one.verify(plain).name == "reader"
+    assert {name for _, name in documents.records} == {"admin", "reader", "third"}
+
+
+async def test_what_was_refused_and_written_all_the_same_is_undone(documents, one):
+    plain = await one.add(reader())
+    put = documents.put
+
+    async def lost(*args, **how):
+        await put(*args, **how)
+        raise StoreDown("the connection was lost", uncertain=True)
+
+    documents.put = lost
+    with pytest.raises(CredentialsError):
+        await one.renew("reader")
+    documents.put = put
+    await one.load()
+    assert one.verify(plain).name == "reader"
+    assert (await worker(documents)).verify(plain).name == "reader"
 
 
 async def test_a_damaged_record_is_told_once_and_left_alone(documents, one):
@@ -246,9 +269,6 @@ def test_workers_agree_with_the_store_in_the_end(steps):
         await settled()
         documents.down = False
         made = [plain for plain in await asyncio.gather(*tasks, return_exceptions=True) if type(plain) is str]
-        for tokens in workers:  # what is left to write; a name that another has taken meanwhile is let go
-            with suppress(TokenExists):
-                await tokens._keep()
         for tokens in workers:
             await tokens.look_again(at_once=True)
         fresh = await worker(documents)

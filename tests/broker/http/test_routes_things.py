@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from broker.http.test_errors import check_problem
+from thingctl_broker.enrolment import Enrolment
+from thingctl_broker.errors import NoDeviceUrl
 from thingctl_broker.http import errors
+from thingctl_protocol.bundle import decode_bundle, encode_bundle
 
 THINGS = "/api/v1/things"
 TYPES = "/api/v1/thing-types"
@@ -279,3 +284,74 @@ def test_validate_takes_one_word_only(api):
         errors.UNKNOWN_THING,
         pointer="/thingId",
     )
+
+
+def test_how_devices_reach_the_broker(api):
+    found = api.get("/api/v1/enrolment")
+    assert (found.status, found.json) == (
+        200,
+        {"mqttUrl": "mqtt://127.0.0.1:1883", "topicRoot": "$emqx/commands", "open": False},
+    )
+
+
+def unreachable():
+    raise NoDeviceUrl("set mqtt.public_url")
+
+
+def test_without_an_address_a_bundle_that_is_needed_is_refused_before_anything_changes(api):
+    api.directory.enrolment = Enrolment(unreachable)
+    shown = api.get("/api/v1/enrolment").json
+    assert (shown["bundleFault"], "mqttUrl" in shown) == ("set mqtt.public_url", False)
+    needed = {"name": "new", "requireBundle": True}
+    check_problem(api.post(THINGS, needed), errors.NO_DEVICE_URL)
+    assert api.get(f"{THINGS}/new").status == 404
+    added = api.post(THINGS, {"name": "new"})
+    assert (added.status, added.json["bundleFault"]) == (201, "set mqtt.public_url")
+    assert "bundle" not in added.json
+    password = added.json["credentials"]["password"]
+    check_problem(api.post(f"{THINGS}/new/password", {"requireBundle": True}), errors.NO_DEVICE_URL)
+    known = {"username": "new", "password": password}
+    assert api.post("/api/v1/mqtt/authentication", known).json["result"] == "allow"
+
+
+def test_a_browser_saves_the_very_file(api):
+    answer = api.post(THINGS, {"name": "new"}).json
+    saved = json.dumps(answer["bundle"], indent=2, ensure_ascii=False) + "\n"  # as JSON.stringify does
+    bundle = decode_bundle(saved.encode())
+    assert (bundle.username, bundle.password) == tuple(answer["credentials"].values())
+    assert encode_bundle(bundle) == saved.encode()
+
+
+def test_a_thing_may_have_no_password_from_the_beginning(api):
+    added = api.post(THINGS, {"name": "new", "withPassword": False}).json
+    assert (added["hasPassword"], "credentials" in added) == (False, False)
+    assert added["bundle"] == {"thingctlBundle": 1, "thing": "new", "url": "mqtt://127.0.0.1:1883"}
+    both = {"name": "newer", "withPassword": False, "password": "x" * 20}
+    check_problem(api.post(THINGS, both), errors.INVALID_BODY, pointer="/password")
+
+
+def test_two_passwords_are_valid_until_the_new_one_is_used(api):
+    def says(password):
+        asked = {"username": "new", "password": password}
+        return api.post("/api/v1/mqtt/authentication", asked).json["result"]
+
+    def renewed(**body):
+        answer = api.post(f"{THINGS}/new/password", body).json
+        return answer["credentials"]["password"], answer.get("oldPassword")
+
+    first = api.post(THINGS, {"name": "new"}).json["credentials"]["password"]
+    second, old = renewed()
+    assert old == {} == api.get(f"{THINGS}/new").json["oldPassword"]
+    assert [says(first), says(second), says(first)] == ["allow", "allow", "deny"]
+    assert "oldPassword" not in api.get(f"{THINGS}/new").json
+    third, old = renewed(oldValidFor=60)
+    assert old == {"validUntil": "2025-05-28T00:01:00.000Z"}
+    fourth, old = renewed(oldValidFor=0)
+    assert old is None
+    assert [says(second), says(third), says(fourth)] == ["deny", "deny", "allow"]
+    for wrong in (-1, 366 * 86400 + 1, "1d"):
+        check_problem(
+            api.post(f"{THINGS}/new/password", {"oldValidFor": wrong}),
+            errors.INVALID_BODY,
+            pointer="/oldValidFor",
+        )

@@ -54,3 +54,18 @@ async def test_so_it_is_where_amqtts_plugins_decide(tmp_path):
         assert running.service.counters["front.tooManyFailures"] == 1
         await knock(running, "lock", "wrong")
         assert running.service.counters["front.refused"] == OF_NAME.burst + 1
+
+
+async def test_an_old_password_lets_in_until_the_new_one_has(tmp_path):
+    async with plugin_broker(tmp_path, open=False, in_memory=True) as running:
+        directory = running.application.directory
+        await directory.add("lamp", Definition(), RIGHT)
+        here, _ = await knock(running, "lamp")
+        await directory.new_password("lamp", "another password")
+        await here.ping()  # it was not sent away
+        assert (await knock(running, "lamp"))[1] == ConnackCode.ACCEPTED
+        assert running.service.counters["front.refused"] == 0
+        assert (await knock(running, "lamp", "another password"))[1] == ConnackCode.ACCEPTED
+        assert directory.registry.get("lamp").previous_hash == ""
+        assert (await knock(running, "lamp"))[1] == ConnackCode.BAD_USER_NAME_OR_PASSWORD
+        assert (await knock(running, "lamp", "another password"))[1] == ConnackCode.ACCEPTED
