@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from thingctl_broker.cli.streams import OutputFailure, discard_output
 from thingctl_broker.paths import ADMIN_TOKEN_FILE
 
 if TYPE_CHECKING:
@@ -160,7 +161,10 @@ def _tell(application: Application | Worker) -> None:
     token = application.tokens.new_admin_token
     if token is not None:
         lines.append(_token_line(token, application.data_dir))
-    typer.echo("\n".join(lines))
+    try:
+        print("\n".join(lines), flush=True)
+    except OutputFailure:
+        discard_output()  # the broker serves all the same; the token is in its file, too
 
 
 def _token_line(token: str, data_dir: object) -> str:

@@ -91,7 +91,7 @@ def test_a_name_leads_nowhere_else(api, quick, name):
 def test_thing_types_are_put_shown_listed_and_removed(api, quick, tmp_path, monkeypatch):
     file = tmp_path / "light.json"
     file.write_text(json.dumps({"description": "Lights", "actions": [{"name": "dim"}, {"name": "blink"}]}))
-    assert quick("thing-types").err == "no thing types\n"
+    assert quick("thing-types").err == "no thing types: thingctl thing-types add NAME FILE\n"
     assert quick("thing-types", "put", "light", str(file)) == (0, "", "")
     assert quick("thing-types").out.splitlines()[1].split() == ["light", "0", "dim,", "blink"]
     shown = quick("thing-types", "show", "light")
