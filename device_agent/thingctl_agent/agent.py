@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from thingctl_agent.config import Config
-    from thingctl_agent.journal import Journal
     from thingctl_agent.testing import Reply
 
     F = TypeVar("F", bound=Callable[..., Any])
@@ -132,6 +131,7 @@ def serve(agent: Agent, config: Config) -> int:
     from thingctl_agent import actions, boot, logs  # noqa: PLC0415 - after the stand-ins
     from thingctl_agent.calls import Limits  # noqa: PLC0415
     from thingctl_agent.history import History  # noqa: PLC0415
+    from thingctl_agent.journal_opener import JournalOpener  # noqa: PLC0415
     from thingctl_agent.loop import Loop  # noqa: PLC0415
     from thingctl_agent.session import Session  # noqa: PLC0415
     from thingctl_agent.settings import MISNAMED_URL, misnamed_url  # noqa: PLC0415
@@ -142,7 +142,8 @@ def serve(agent: Agent, config: Config) -> int:
         structlog.get_logger().warning(MISNAMED_URL)
     actions.enable(agent.registry, _with_state(config))
     boot_id = boot.boot_id()
-    journal = _journal(config, boot_id)
+    opener = JournalOpener(config.state, boot_id, boot.since_boot)
+    journal = opener.open()
     session = Session(
         config.thing,
         agent.registry,
@@ -151,7 +152,7 @@ def serve(agent: Agent, config: Config) -> int:
         limits=Limits(config.running, config.waiting),
         version=VERSION,
     )
-    return Loop(config, agent.registry, session, journal).run(boot_id)
+    return Loop(config, agent.registry, session, journal, opener=opener).run(boot_id)
 
 
 def _with_state(config: Config) -> dict[str, dict[str, Any]]:
@@ -160,30 +161,6 @@ def _with_state(config: Config) -> dict[str, dict[str, Any]]:
     if "reboot" in enabled:
         enabled["reboot"] = {"state_dir": config.state, **enabled["reboot"]}
     return enabled
-
-
-def _journal(config: Config, boot_id: str) -> Journal | None:
-    """The journal; ``None`` when the disk fails. What its owner can mend is raised."""
-    import structlog  # noqa: PLC0415 - after the stand-ins
-
-    from thingctl_agent.journal import Journal  # noqa: PLC0415
-
-    log = structlog.get_logger()
-    directory = config.state
-    try:
-        os.makedirs(directory, mode=0o700, exist_ok=True)
-        journal = Journal(os.path.join(directory, "journal"), boot_id)
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
-        raise ConfigError(f"state_dir {directory} cannot be used: {error.strerror}") from None
-    except OSError as error:
-        reason = str(error)
-        log.warning("no journal; durable commands will be refused", directory=directory, reason=reason)
-        return None
-    if journal.damage:
-        log.warning(
-            "journal was damaged; set aside and written anew", file=journal.path, damage=journal.damage
-        )
-    return journal
 
 
 def leave() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from thingctl_agent.effects import Effect, Note, Publish, Save
 from thingctl_agent.history import Answered
 from thingctl_agent.outbox import Outbox
-from thingctl_agent.progress import Reporter
+from thingctl_agent.progress import Reporter, receipt
 
 if TYPE_CHECKING:
     from thingctl_agent.calls import Call
@@ -29,6 +29,10 @@ class Answers:
         self.outbox = Outbox()
         self.reporter = Reporter()
         self._effects: list[Effect] = []
+
+    def adopt(self, history: History) -> None:
+        """Go on with another history."""
+        self._history = history
 
     def take(self) -> list[Effect]:
         """The effects since the last call, in order."""
@@ -81,7 +85,8 @@ class Answers:
     def progress(self, said: list[tuple[str, bytes]]) -> None:
         """Publish what the reporter lets go."""
         for execution_id, payload in said:
-            self._effects.append(Publish(self._topics.response(self._thing, execution_id), payload))
+            topic = self._topics.response(self._thing, execution_id)
+            self._effects.append(Publish(topic, payload, receipt=receipt(execution_id)))
 
 
 def _code(result: Outcome) -> str:

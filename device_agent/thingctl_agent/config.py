@@ -60,7 +60,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     presence: bool = False
     wall_clock: Literal["auto", "trust", "distrust"] = "auto"
     running: int = 8
-    waiting: int = 100
+    waiting: int | None = None
     tls: Tls = Tls()
     log: Log = Log()
     actions: dict[str, dict[str, Any]] = {}
@@ -195,5 +195,5 @@ def _check(config: Config) -> None:
         raise ConfigError("tls.key needs tls.cert")
     if not 5 <= config.keepalive <= 65535:
         raise ConfigError("keepalive is 5 to 65535 seconds")
-    if config.running < 1 or config.waiting < 0:
+    if config.running < 1 or (config.waiting is not None and config.waiting < 0):
         raise ConfigError("running is at least 1, waiting at least 0")

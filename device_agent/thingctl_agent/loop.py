@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from thingctl_agent import boot
-from thingctl_agent.backoff import Backoff
+from thingctl_agent.backoff import SAME_NAME, Backoff
 from thingctl_agent.dialer import Dialer
 from thingctl_agent.effects import Interrupt, Note, Publish, Save, Start
 from thingctl_agent.extras import ANNOUNCEMENT, TOPICS, Extras
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
     from thingctl_agent.config import Config
     from thingctl_agent.effects import Effect
+    from thingctl_agent.history import History
     from thingctl_agent.journal import Journal
+    from thingctl_agent.journal_opener import JournalOpener
     from thingctl_agent.mqtt import Connection
     from thingctl_agent.outcome import Outcome
     from thingctl_agent.registry import Registry
@@ -56,8 +58,11 @@ class Loop:
         journal: Journal | None,
         *,
         notifier: Notifier | None = None,
+        opener: JournalOpener | None = None,
     ) -> None:
-        """``journal``: ``None`` when it cannot be used; then durable commands are refused."""
+        """``journal``: ``None`` when it cannot be used; durable commands are refused until it can."""
+        self._opener = opener
+        self._boot_id = ""
         self._config = config
         self._registry = registry
         self._session = session
@@ -117,13 +122,9 @@ class Loop:
                 signal.SIGHUP: self._reconnect,
             }
         )
+        self._boot_id = boot_id
         try:
-            now = boot.since_boot()
-            trusted = self._journal is not None and self._journal.trusted
-            self._do(self._session.recover(boot_id, now, self._wall, trusted=trusted))
-            if self._journal is not None:
-                with contextlib.suppress(OSError):
-                    self._journal.opened(boot_id)
+            self._recover()
             self._notifier.ready()
             self._log.info(
                 "started", thing=self._config.thing, url=_plain_url(self._config), actions=len(self._registry)
@@ -152,6 +153,8 @@ class Loop:
         due = self._session.next_due()
         if due is not None and due <= now:
             self._do(self._session.tick(now, self._wall))
+        if now >= self._journal_at and self._opener is not None:
+            self._take_journal(self._opener.open_again())
         if now >= self._watchdog_at:
             assert self._notifier.watchdog_interval is not None
             self._notifier.alive()
@@ -159,6 +162,11 @@ class Loop:
         if self._connection is not None and self._connection.wants_write:
             self._connection.serve(now, readable=False)  # what this turn has published
         return False
+
+    @property
+    def _journal_at(self) -> float:
+        """When to try again to open the journal."""
+        return _NEVER if self._journal is not None or self._opener is None else self._opener.retry_at
 
     @property
     def _idle(self) -> bool:
@@ -173,7 +181,7 @@ class Loop:
 
     def _next_due(self) -> float:
         due = self._session.next_due()
-        times = [self._watchdog_at, _NEVER if due is None else due]
+        times = [self._watchdog_at, self._journal_at, _NEVER if due is None else due]
         if self._connection is not None:
             times.append(self._connection.next_due)
         elif self._idle:
@@ -209,6 +217,7 @@ class Loop:
             from thingctl_agent.workers import Workers  # noqa: PLC0415
 
             self._workers = Workers(self, self._on_finished, self._on_failed)
+        self._backoff.worked()
         self._workers.start(start, action)
 
     def _interrupt(self, execution_id: str) -> None:
@@ -216,6 +225,8 @@ class Loop:
             self._workers.interrupt(execution_id)
 
     def _save(self, save: Save, *, flush: bool) -> bool:
+        if self._journal is None and self._opener is not None:
+            self._take_journal(self._opener.open_for_a_command())
         try:
             if self._journal is not None:
                 self._journal.append(save.record, flush=flush)
@@ -227,6 +238,22 @@ class Loop:
         now = boot.since_boot()
         self._do(self._session.unsaved(save.record, now, self._wall))
         return False
+
+    def _take_journal(self, journal: Journal | None) -> None:
+        """Go on with a journal that could be opened at last."""
+        if journal is None:
+            return
+        self._journal = journal
+        self._recover(journal.history)
+
+    def _recover(self, found: History | None = None) -> None:
+        """Take up what an earlier run left, ``found`` in a journal that was opened late."""
+        journal, now, boot_id = self._journal, boot.since_boot(), self._boot_id
+        trusted = journal is not None and journal.trusted
+        self._do(self._session.recover(boot_id, now, self._wall, trusted=trusted, found=found))
+        if journal is not None:
+            with contextlib.suppress(OSError):
+                journal.opened(boot_id)
 
     # -- the connection
 
@@ -246,14 +273,14 @@ class Loop:
         now = boot.since_boot()
         wait = self._backoff.failed(now)
         self._dial_at = now + wait
-        self._log.warning("not connected", reason=reason, retryIn=round(wait, 1))
+        hint = {"hint": SAME_NAME} if self._backoff.flaps else {}
+        self._log.warning("not connected", reason=reason, retryIn=round(wait, 1), **hint)
         self._notifier.status(f"not connected: {reason}")
 
     def on_connected(self) -> None:
         """CONNACK."""
         assert self._connection is not None
         now = boot.since_boot()
-        self._backoff.connected(now)
         topics, thing = self._session.topics, self._session.thing
         filters = [(topics.request_filter(thing), 1)]
         if self._extras.wanted(TOPICS):
@@ -264,10 +291,12 @@ class Loop:
 
     def on_subscribed(self, *, extras: bool) -> None:
         """SUBACK."""
+        now = boot.since_boot()
         self._extras.answered()
+        self._backoff.ready(now)
         self._log.info("ready for commands", extras=extras)
         self._notifier.status("connected and ready for commands")
-        self._do(self._session.subscribed(boot.since_boot()))
+        self._do(self._session.subscribed(now))
         if self._extras.wanted(ANNOUNCEMENT):
             self._extras.asking(ANNOUNCEMENT)
             self._announced = True

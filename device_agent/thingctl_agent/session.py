@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from thingctl_agent import hints, outcome
 from thingctl_agent.answers import Answers
-from thingctl_agent.calls import HOLD, Call, Limits
+from thingctl_agent.calls import AT_WORK_AFTER, HOLD, Call, Limits
 from thingctl_agent.clock import Clock, Wall
 from thingctl_agent.effects import Effect, Interrupt, Publish, Start
 from thingctl_agent.history import Accepted, Cleared, History, Kept, Rebooting, Record, Started
@@ -75,23 +75,35 @@ class Session:
 
     # -- what happens
 
-    def recover(self, boot_id: str, now: float, wall: Wall, *, trusted: bool) -> list[Effect]:
+    def recover(
+        self, boot_id: str, now: float, wall: Wall, *, trusted: bool, found: History | None = None
+    ) -> list[Effect]:
         """Take up what an earlier run left. Call once, first.
 
-        ``trusted``: the journal is whole and lost nothing, so that a request without a
-        Started record was certainly not begun.
+        Call it again with the history ``found`` in a journal that could not be opened then; what this
+        run knows is added to it. ``trusted``: the journal is whole and lost nothing, so that a
+        request without a Started record was certainly not begun.
         """
-        rebooted = self._history.boot_id not in {"", boot_id}
-        self._history.boot_id = boot_id
-        for execution_id, payload in self._history.unacknowledged():
-            self._out.outbox.put(execution_id, payload)
-        for execution_id, entry in self._history.unanswered():
+        ours = History()
+        if found is not None:
+            ours, self._history = self._history, found
+        history = self._history
+        rebooted = history.boot_id not in {"", boot_id}
+        history.boot_id = boot_id
+        unacknowledged = [one for one in history.unacknowledged() if ours.get(one[0]) is None]
+        unanswered = [one for one in history.unanswered() if ours.get(one[0]) is None]
+        history.merge(ours)
+        self._out.adopt(history)
+        for execution_id, payload in unacknowledged:
+            self._out.send(self._out.outbox.put(execution_id, payload))
+        for execution_id, entry in unanswered:
             self._recover_one(execution_id, entry, rebooted=rebooted, trusted=trusted)
         self._start_ready(now, wall)
         return self._out.take()
 
     def connected(self, now: float) -> list[Effect]:
         """The broker has accepted the connection."""
+        self._clock.connected()
         self._out.send(self._out.outbox.connected())
         self._out.progress(self._out.reporter.connected(now))
         return self._out.take()
@@ -124,6 +136,8 @@ class Session:
 
     def acknowledged(self, receipt: str) -> list[Effect]:
         """The broker has acknowledged a publish that had this receipt."""
+        if self._out.reporter.acknowledged(receipt):
+            return self._out.take()
         entry = self._history.get(receipt)
         if entry is not None and not entry.cleared:
             self._out.record(Cleared(receipt), durable=entry.durable, flush=False)
@@ -136,6 +150,7 @@ class Session:
         """A handler says how far it has come."""
         call = self._running.get(execution_id)
         if call is not None and not call.answered:
+            call.at_work_at = None
             self._out.progress(self._out.reporter.say(execution_id, percent, message, now))
         return self._out.take()
 
@@ -184,9 +199,12 @@ class Session:
 
     def tick(self, now: float, wall: Wall) -> list[Effect]:
         """Time has passed."""
-        for call in list(self._running.values()):
-            if call.timeout_at is not None and call.timeout_at <= now and not call.answered:
+        for call in [call for call in self._running.values() if not call.answered]:
+            if call.timeout_at is not None and call.timeout_at <= now:
                 self._time_out(call)
+            elif call.at_work_at is not None and call.at_work_at <= now:
+                call.at_work_at = None
+                self._out.progress(self._out.reporter.at_work(call.execution_id, now))
         for execution_id, (call, until) in list(self._rebooting.items()):
             if until <= now:
                 del self._rebooting[execution_id]
@@ -197,7 +215,9 @@ class Session:
 
     def next_due(self) -> float | None:
         """When :meth:`tick` has something to do next (seconds since boot); ``None``: not foreseeable."""
-        times = [c.timeout_at for c in self._running.values() if c.timeout_at is not None and not c.answered]
+        running = [call for call in self._running.values() if not call.answered]
+        times = [call.timeout_at for call in running if call.timeout_at is not None]
+        times += [call.at_work_at for call in running if call.at_work_at is not None]
         times += [until for _, until in self._rebooting.values()]
         for call in self._waiting.values():
             if call.deadline is not None:
@@ -311,11 +331,7 @@ class Session:
             )
         if self._slots.stuck(action.name, action.policy):
             return outcome.rejected(outcome.BUSY, "an earlier call of it has timed out and still runs")
-        waiting_bytes = sum(len(call.params) for call in self._waiting.values())
-        if (
-            len(self._waiting) >= self._limits.waiting
-            or waiting_bytes + len(params) > self._limits.waiting_bytes
-        ):
+        if not self._limits.has_room(self._waiting.values(), len(params)):
             return outcome.rejected(outcome.BUSY, f"{len(self._waiting)} commands wait already")
         return None
 
@@ -352,6 +368,7 @@ class Session:
         policy = call.action.policy
         call.attempt += 1
         call.timeout_at = call.deadline if policy.timeout is None else now + policy.timeout
+        call.at_work_at = now + AT_WORK_AFTER
         self._running[call.execution_id] = call
         self._slots.take(call.execution_id, call.action.name, policy)
         self._out.record(

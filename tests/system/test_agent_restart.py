@@ -195,6 +195,33 @@ def test_a_disk_that_fails_refuses_what_must_be_remembered_and_serves_the_rest(
         assert "No space left" in agent.log
 
 
+def test_a_disk_that_is_full_at_the_start_is_used_when_it_has_room(
+    broker: Mosquitto, tracker: Tracker, tmp_path: Path
+) -> None:
+    code = (
+        "import os, sys; sync = os.fsync\n"
+        "def full(descriptor):\n"
+        "    if os.path.exists('full'): raise OSError(28, 'No space left on device')\n"
+        "    sync(descriptor)\n"
+        "os.fsync = full; from thingctl_agent.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    agent = AgentProcess(ACTIONS, broker.url, tmp_path / "s", thing="filled")
+    agent.argv = [sys.executable, "-c", code, *agent.argv[3:]]
+    (tmp_path / "s" / "full").touch()
+    with agent:
+        refused = tracker.do("filled", "echo")
+        assert refused["statusReason"]["reasonCode"] == "JOURNAL_UNAVAILABLE"
+        assert not (tmp_path / "s" / "journal.new").exists()
+        assert tracker.do("filled", "read")["result"] == "read"
+        (tmp_path / "s" / "full").unlink()
+        until(lambda: tracker.do("filled", "echo", {"text": "x"})["status"] == "SUCCEEDED", 10)
+        again = tracker.request("filled", "echo", {"text": "y"})
+        assert tracker.final(again)["status"] == "SUCCEEDED"
+        agent.kill()
+        agent.start()
+        assert tracker.do("filled", "echo", execution_id=again)["result"] == "y", "it is remembered"
+
+
 def test_a_state_directory_that_cannot_be_used_is_told_at_once(broker: Mosquitto, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     agent = AgentProcess(ACTIONS, broker.url, tmp_path / "s", "--state-dir", str(tmp_path / "file"))

@@ -237,6 +237,7 @@ def _print_thing(thing: Json) -> None:
         ("tags", output.clean(" ".join(map(str, thing.get("tags") or ())))),
         ("about", output.clean(thing.get("description") or "")),
         ("client", output.clean(thing.get("clientId") or "")),
+        ("takeovers", _takeovers(thing.get("takeovers") or 0)),
         ("agent", output.clean(thing.get("agentVersion") or "")),
         ("last seen", output.precise_time(thing["lastSeen"]) if "lastSeen" in thing else "never"),
         ("password", "yes" if thing.get("hasPassword") else "no"),
@@ -252,6 +253,11 @@ def _print_thing(thing: Json) -> None:
         for fault in thing.get("schemaFaults") or ()
     ]
     output.print_fields((field, value) for field, value in fields if value)
+
+
+def _takeovers(count: int) -> str:
+    """How often another client took the session; empty: never."""
+    return f"{count} since the broker started: is another device using this name?" if count else ""
 
 
 _THINGS = Collection(

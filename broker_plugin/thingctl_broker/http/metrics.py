@@ -77,6 +77,7 @@ COUNTED: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
             "refused",
             "revoked",
             "subscriptions",
+            "takenOver",
             "tooLarge",
             "tooManyFailures",
             "writeBuffer",

@@ -194,16 +194,32 @@ class Front:
         ):
             drop_session(self.broker, client_id)
 
-    def predecessor(self, client_id: str) -> asyncio.Task[None] | None:
+    def predecessor(self, client_id: str, host: str) -> asyncio.Task[None] | None:
         """Close whoever has this client id [MQTT-3.1.4-2]; return what must end before it is free.
+
+        ``host``: of the client that comes.
 
         amqtt shares one session object between two connections of the same id (its take-over
         leaves the new one deaf), so the second must not reach it before the first has left.
         """
         previous = self._clients.get(client_id)
         if previous is not None:
+            self._taken_over(previous, host)
             previous.close("taken over by a new connection")
         return self._leaving.get(client_id)
+
+    def _taken_over(self, previous: Client, host: str) -> None:
+        """Tell of it: a device whose old connection hangs comes back so, and so does another of its name."""
+        self.note(
+            "takenOver",
+            "another client took the session: it is the same one again, or two devices use one name",
+            who=previous.client_id,
+            address=host,
+            previousAddress=previous.peer[0],
+            previousHeard=round(self.time() - previous.heard_at, 1),
+        )
+        if previous.thing is not None:
+            self.service.things.taken_over(previous.thing)
 
     def resumes_amqtt_session(self, connect: Connect) -> bool:
         """Whether amqtt has a session that this client goes on with. One that it may not is dropped.

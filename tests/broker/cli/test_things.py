@@ -53,6 +53,11 @@ def test_a_thing_is_added_and_its_password_shown(api, quick):
     assert quick("things", "password", "new", "--json").json["name"] == "new"
 
 
+def test_a_thing_whose_session_was_taken_says_so(api, quick):
+    api.call(api.service.things.taken_over, "lamp")
+    assert "takeovers 1 since the broker started: is another device" in quick("things", "show", "lamp").out
+
+
 def test_a_thing_is_shown_changed_and_removed(api, quick, tmp_path):
     file = tmp_path / "light.json"
     file.write_text('{"actions": [{"name": "dim"}]}')

@@ -49,6 +49,13 @@ def test_a_thing_shows_its_presence(api):
     assert (shown["online"], shown["since"]) == (False, "2025-05-28T00:00:01.500Z")
 
 
+def test_a_thing_whose_session_was_taken_shows_how_often(api):
+    api.connect("lamp")
+    for _ in range(2):
+        api.call(api.service.things.taken_over, "lamp")
+    assert api.get(f"{THINGS}/lamp").json["takeovers"] == 2
+
+
 def test_things_are_listed_by_name_without_their_schemas(api):
     announce(api, "lamp", {"name": "turnOn", "paramsSchema": {}})
     page = api.get(THINGS).json
