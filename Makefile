@@ -48,6 +48,7 @@ service: ## make the broker a systemd service, installed in /opt/thingctl (with 
 	@$(SERVICE_VENV)/bin/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 	@$(SERVICE_VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt \
 	  "$$(ls dist/thingctl-*.whl)[broker,fast]"
+	@$(SERVICE_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall dist/thingctl-*.whl
 	@$(SERVICE_VENV)/bin/thingctl install
 
 test: $(STAMP) ## run every check and every test (PYTEST_ARGS: some of them, in one process)
