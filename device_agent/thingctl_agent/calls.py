@@ -63,6 +63,8 @@ class Call(msgspec.Struct):
     answered: bool = False
     asked_to_stop: str = ""
     ageless: bool = False
+    rebooting: bool = False
+    """Whether its handler has recorded that it is about to restart the device."""
 
     @property
     def expires(self) -> float:

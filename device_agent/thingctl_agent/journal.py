@@ -113,6 +113,10 @@ class Journal:
         with contextlib.suppress(OSError):
             os.pwrite(self._lock, Bookmark(self._boot_id, identity.generation, *at).encode(), 0)
 
+    def release(self) -> None:
+        """In a forked child: close the descriptors and write nothing. The parent's lock stays."""
+        self._let_go()
+
     # -- reading
 
     def _open(self) -> None:

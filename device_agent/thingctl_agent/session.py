@@ -10,7 +10,7 @@ An execution goes: held (its age cannot be told yet) -> waiting (for a place) ->
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from thingctl_agent import hints, outcome
 from thingctl_agent.answers import Answers
@@ -170,9 +170,9 @@ class Session:
                 "warning", "handler ended after its answer", executionId=execution_id, status=result.status
             )
         elif call.action.policy.reboots and result.status is Status.SUCCEEDED:
-            self._out.note("info", "restart asked for", executionId=execution_id)
             self._rebooting[execution_id] = (call, now + REBOOT_WITHIN)
             self._out.record(Rebooting(execution_id, result.encode()), flush=True)
+            self._out.note("info", "restart asked for", executionId=execution_id)
         elif call.asked_to_stop == "stop" and result.status is Status.CANCELED:
             if not call.action.policy.reruns:
                 self._out.answer(call, interrupted())
@@ -181,8 +181,30 @@ class Session:
         self._start_ready(now, wall)
         return self._out.take()
 
+    def rebooting(self, execution_id: str, result: Any, now: float) -> list[Effect]:
+        """A handler is about to restart the device. No effect: it has been answered already."""
+        call = self._running.get(execution_id)
+        if call is not None and not call.answered:
+            call.rebooting = True
+            call.timeout_at = now + REBOOT_WITHIN
+            payload = outcome.succeeded(result).encode()
+            self._out.record(Rebooting(execution_id, payload), flush=True)
+            self._out.note("info", "restart asked for", executionId=execution_id)
+        return self._out.take()
+
+    def awaits_reboot(self, execution_id: str) -> bool:
+        """Whether the handler has ended, and the execution ends with the device's restart."""
+        return execution_id in self._rebooting
+
+    def goes_down(self, execution_id: str) -> bool:
+        """Whether its handler has recorded that the device is about to restart."""
+        call = self._running.get(execution_id)
+        return execution_id in self._rebooting or (call is not None and call.rebooting)
+
     def unsaved(self, record: Record, now: float, wall: Wall) -> list[Effect]:
         """A record could not be written: what depends on it is not done."""
+        if isinstance(record, Rebooting) and (rebooting := self._running.get(record.execution_id)):
+            rebooting.rebooting = False  # its handler is told, and does not restart the device
         if not isinstance(record, Accepted | Started):
             return []
         call = self._running.pop(record.execution_id, None)
@@ -233,7 +255,7 @@ class Session:
         """The agent is to stop: nothing starts any more, handlers are asked to end."""
         self._stopping = True
         for call in self._running.values():
-            if not call.answered and not call.action.policy.reboots:
+            if not call.answered and not call.rebooting:
                 call.asked_to_stop = call.asked_to_stop or "stop"
                 self._out.add(Interrupt(call.execution_id))
         return self._out.take()
@@ -241,7 +263,7 @@ class Session:
     def abandon(self) -> list[Effect]:
         """The handlers' grace is over: answer for those that still run."""
         for call in self._running.values():
-            if not call.answered and not call.action.policy.reboots and not call.action.policy.reruns:
+            if not call.answered and not call.rebooting and not call.action.policy.reruns:
                 self._out.answer(call, interrupted())
                 call.answered = True
                 self._slots.overdue(call.execution_id)
@@ -250,7 +272,7 @@ class Session:
     @property
     def busy(self) -> bool:
         """Whether a handler runs that :meth:`stop` has asked to end."""
-        return any(not c.answered and not c.action.policy.reboots for c in self._running.values())
+        return any(not c.answered and not c.rebooting for c in self._running.values())
 
     @property
     def unacknowledged(self) -> int:
@@ -329,8 +351,8 @@ class Session:
             return outcome.rejected(
                 outcome.INVALID_PARAMS, f"{error.text} at {error.pointer or 'the params'}"
             )
-        if self._slots.stuck(action.name, action.policy):
-            return outcome.rejected(outcome.BUSY, "an earlier call of it has timed out and still runs")
+        if stuck := self._slots.stuck(action.name, action.policy):
+            return outcome.rejected(outcome.BUSY, stuck)
         if not self._limits.has_room(self._waiting.values(), len(params)):
             return outcome.rejected(outcome.BUSY, f"{len(self._waiting)} commands wait already")
         return None
@@ -341,7 +363,9 @@ class Session:
             self._out.answer(waiting, outcome.canceled("it had not begun"))
             return
         running = self._running.get(execution_id)
-        if running is not None and not running.answered and not running.asked_to_stop:
+        if running is None or running.answered or running.rebooting:
+            return
+        if not running.asked_to_stop:
             running.asked_to_stop = "cancel"
             self._out.add(Interrupt(execution_id))
 
@@ -354,14 +378,27 @@ class Session:
                 continue  # held
             if call.deadline <= now:
                 del self._waiting[call.execution_id]
-                self._out.answer(call, call.expired() if not call.attempt else interrupted())
+                self._out.answer(call, self._missed(call))
             elif self._may_start and self._slots.free(call.action.name, call.action.policy):
                 del self._waiting[call.execution_id]
                 self._start(call, now)
 
+    def _missed(self, call: Call) -> Outcome:
+        """The verdict on a call whose deadline has passed while it waited."""
+        if call.attempt:
+            return interrupted()
+        stuck = self._slots.stuck(call.action.name, call.action.policy)
+        return outcome.rejected(outcome.BUSY, stuck) if stuck else call.expired()
+
+    @property
+    def hung(self) -> bool:
+        """Whether every place is held by a call that timed out."""
+        return self._slots.hung
+
     @property
     def _may_start(self) -> bool:
-        return not self._stopping and not self._rebooting
+        going_down = self._rebooting or any(call.rebooting for call in self._running.values())
+        return not self._stopping and not going_down
 
     def _start(self, call: Call, now: float) -> None:
         assert call.deadline is not None
@@ -380,10 +417,15 @@ class Session:
 
     def _time_out(self, call: Call) -> None:
         # A function cannot be killed: answer, and keep its place taken until it ends.
-        self._out.answer(call, outcome.failed(outcome.TIMEOUT, "the handler did not end in time"))
+        late = outcome.failed(outcome.TIMEOUT, "the handler did not end in time")
+        self._out.answer(call, not_rebooted("the device did not go down") if call.rebooting else late)
+        call.rebooting = False
         call.answered = True
+        was_hung = self._slots.hung
         self._slots.overdue(call.execution_id)
         self._out.add(Interrupt(call.execution_id))
+        if self._slots.hung and not was_hung:
+            self._out.note("warning", "every place is held by a call that timed out; only reads are answered")
 
     # -- after a restart
 
@@ -393,10 +435,10 @@ class Session:
         settled = settle(entry, action.policy if action else None, rebooted=rebooted, trusted=trusted)
         if isinstance(settled, bytes) or accepted is None or action is None:
             assert isinstance(settled, bytes)
-            self._out.note("warning", "interrupted by a restart", executionId=execution_id)
             self._out.put(
                 execution_id, settled, accepted.timestamp + accepted.ttl if accepted else 0.0, durable=True
             )
+            self._out.note("warning", "interrupted by a restart", executionId=execution_id)
             return
         self._out.note("info", "taken up again", executionId=execution_id, attempt=settled + 1)
         self._waiting[execution_id] = Call(

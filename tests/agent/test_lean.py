@@ -114,3 +114,16 @@ for key in list(os.environ):
 )
 def test_a_plain_start_loads_nothing_that_only_other_starts_need(how):
     assert run(START.format(never=NEVER_AT_WORK, how=how)) == "[]\n"
+
+
+def test_a_module_that_is_not_loaded_is_found():
+    find = "importlib.util.find_spec(name).origin == importlib.import_module(name).__spec__.origin"
+    code = f"""
+import importlib, importlib.util
+from thingctl_agent import lean
+lean.install()
+import structlog
+print(all({find} for name in lean.LATE))
+print(any(type(importlib.import_module(name)).__name__ == "_Late" for name in lean.LATE))
+"""
+    assert run(code) == "True\nTrue\n"

@@ -474,3 +474,55 @@ def test_stopping_starts_nothing_more_and_keeps_what_waits():
     core.take(core.session.stop())
     assert started(core.finish("e1")) == []
     assert started(restarted(core).effects) == ["e2"]
+
+
+# -- calls that never end
+
+
+def hung(count=2, **policies):
+    """A device whose every place is held by a call that has timed out."""
+    names = [f"h{number}" for number in range(count)]
+    actions = registry(**{name: {"timeout": 1} for name in names}, **policies)
+    core = Core(actions, limits=Limits(running=count))
+    for name in names:
+        core.request(f"e-{name}", name)
+    core.wait(2)
+    return core
+
+
+def test_a_device_that_hangs_refuses_at_once_and_says_why():
+    core = hung()
+    assert core.session.hung
+    assert "every place is held by a call that timed out; only reads are answered" in notes(core.effects)
+    (answer,) = responses(core.request("e1"))
+    assert answer["statusReason"] == {
+        "reasonCode": "BUSY",
+        "reasonDescription": "2 calls that timed out still run",
+    }
+
+
+def test_a_device_that_hangs_answers_reads():
+    core = hung(read={"durable": False})
+    assert started(core.request("e1", "read")) == ["e1"]
+    core.finish("e1")
+    core.finish("e-h0")
+    assert not core.session.hung
+    assert started(core.request("e2", "a")) == ["e2"]
+
+
+def test_what_waited_for_a_device_that_hangs_is_told_why():
+    core = Core(registry(h={"timeout": 5}), limits=Limits(running=1))
+    core.request("e1", "h")
+    core.request("e2", "a", ttl=6)
+    core.wait(10)
+    assert verdicts(core.effects, "e2") == ["REJECTED BUSY"]
+
+
+def test_a_group_whose_call_hangs_refuses_at_once():
+    core = Core(registry(hang={"timeout": 1, "exclusive": "bus"}, ok={"exclusive": "bus"}))
+    core.request("e1", "hang")
+    core.wait(2)
+    (answer,) = responses(core.request("e2", "ok"))
+    assert "'bus' has timed out" in answer["statusReason"]["reasonDescription"]
+    core.finish("e1")
+    assert started(core.request("e3", "ok")) == ["e3"]

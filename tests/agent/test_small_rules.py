@@ -279,9 +279,11 @@ def test_a_command_is_begun_again_only_if_that_is_harmless(attempt, rebooted, tr
 def test_what_reboots_is_never_begun_twice(attempt, rebooted, trusted):
     settled = settle(entry(attempt), Policy(reboots=True), rebooted=rebooted, trusted=trusted)
     assert isinstance(settled, bytes)
-    assert (b"SUCCEEDED" in settled) == rebooted
+    assert (b"INTERRUPTED" if rebooted else b"NOT_REBOOTED") in settled
 
 
 def test_what_is_not_known_any_more_is_ended():
     assert b"INTERRUPTED" in settle(entry(accepted=False), Policy(), rebooted=False, trusted=True)
-    assert b"INTERRUPTED" in settle(entry(), None, rebooted=False, trusted=True)
+    assert b"INTERRUPTED" in settle(entry(1), None, rebooted=False, trusted=True)
+    assert b"INTERRUPTED" in settle(entry(), None, rebooted=False, trusted=False)
+    assert b"UNKNOWN_ACTION" in settle(entry(), None, rebooted=False, trusted=True)

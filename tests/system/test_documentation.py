@@ -27,6 +27,10 @@ PAGES = (
     "docs/console.md",
 )
 OPERATOR, DEVICE = "op", "pi"
+LOADED = """
+[ ! -e ~/agent ] || PYTHONPATH=. ~/agent/bin/python -c "import $(basename $(ls -t *.py | head -1) .py)"
+"""
+"""A file of handlers can be loaded, once there is an agent."""
 SCP = """#!/bin/sh
 # In the place of scp: the other machine's files are this one's. Only what the pages type.
 for last; do :; done
@@ -76,7 +80,9 @@ def typed(machine: Machine, block: Block, directive: Directive) -> Said:
     text = filled_in(block, directive)
     machine.interrupt(directive.user)  # who types again has ended what ran in the foreground
     if directive.file:
-        return machine.type(directive.user, f"cat > {directive.file} <<'END OF FILE'\n{text}END OF FILE")
+        return machine.type(
+            directive.user, f"cat > {directive.file} <<'END OF FILE'\n{text}END OF FILE\n{LOADED}"
+        )
     if directive.until:
         return machine.begin(directive.user, text, directive.until)
     return machine.type(directive.user, text)
