@@ -27,10 +27,6 @@ PAGES = (
     "docs/console.md",
 )
 OPERATOR, DEVICE = "op", "pi"
-LOADED = """
-[ ! -e ~/agent ] || PYTHONPATH=. ~/agent/bin/python -c "import $(basename $(ls -t *.py | head -1) .py)"
-"""
-"""A file of handlers can be loaded, once there is an agent."""
 SCP = """#!/bin/sh
 # In the place of scp: the other machine's files are this one's. Only what the pages type.
 for last; do :; done
@@ -86,6 +82,12 @@ def typed(machine: Machine, block: Block, directive: Directive) -> Said:
     if directive.until:
         return machine.begin(directive.user, text, directive.until)
     return machine.type(directive.user, text)
+
+
+def written(file: str, text: str) -> str:
+    """Commands that write the file and load it, once its user has an agent."""
+    load = f'[ ! -e ~/agent ] || PYTHONPATH=. ~/agent/bin/python -c "import {file.removesuffix(".py")}"'
+    return f"cat > {file} <<'END OF FILE'\n{text}END OF FILE\n{load}"
 
 
 def faults_of(machine: Machine, page: str) -> list[str]:
