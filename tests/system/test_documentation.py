@@ -76,9 +76,7 @@ def typed(machine: Machine, block: Block, directive: Directive) -> Said:
     text = filled_in(block, directive)
     machine.interrupt(directive.user)  # who types again has ended what ran in the foreground
     if directive.file:
-        return machine.type(
-            directive.user, f"cat > {directive.file} <<'END OF FILE'\n{text}END OF FILE\n{LOADED}"
-        )
+        return machine.type(directive.user, written(directive.file, text))
     if directive.until:
         return machine.begin(directive.user, text, directive.until)
     return machine.type(directive.user, text)
