@@ -23,6 +23,7 @@ from support.waits import soon
 PYTHON = "/usr/bin/python3"
 NEEDED = {"unshare": "util-linux", "nsenter": "util-linux", "setpriv": "util-linux", "useradd": "passwd"}
 NEEDED |= {"sudo": "sudo", "ip": "iproute2", "curl": "curl", "mosquitto_sub": "mosquitto-clients"}
+LINE_BUFFERS = "/usr/libexec/coreutils/libstdbuf.so"
 OWN = ("etc", "opt", "home", "root", "srv", "usr/local", "var/lib", "run", "tmp")
 HOSTS = {"broker": "192.168.77.10", "pi": "192.168.77.11"}
 
@@ -170,6 +171,7 @@ class Machine:
         script += f"{{ export -p; declare -f; printf 'cd %q\\n' \"$PWD\"; }} > {memory}\n"
         environment = {"HOME": f"/home/{user}", "USER": user, "PATH": "/usr/local/bin:/usr/bin:/bin"}
         environment |= {"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
+        environment |= {"LD_PRELOAD": LINE_BUFFERS, "_STDBUF_O": "L"}  # as on a terminal
         return subprocess.Popen(
             self._enter(
                 "setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups",
