@@ -88,6 +88,17 @@ def test_an_idle_agent_has_not_loaded_them():
         assert f"'{name}'" in out
 
 
+def test_an_agent_beside_the_command_line_does_not_load_what_prints_it():
+    """rich is there when the extra ``broker`` is installed beside the agent."""
+    pytest.importorskip("rich")
+    out = run(
+        "import sys\nfrom thingctl_agent import lean\nlean.install()\nimport thingctl_agent.loop\n"
+        "print([name for name in ('rich', 'pygments') if name in sys.modules])\n"
+        "import rich.console\nprint(rich.console.Console.__name__)"
+    )
+    assert out == "[]\nConsole\n"
+
+
 NEVER_AT_WORK = ("argparse", "difflib", "tempfile", "thingctl_agent.install", "thingctl_protocol.bundle")
 
 START = """
