@@ -10,6 +10,9 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progre
 PYTEST_ARGS ?=
 IN_PARALLEL := --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
+CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+  echo "thingctl needs Python 3.11 or newer; this is $$($(PYTHON) --version 2>&1). Try: make PYTHON=/path/to/python3.11"; exit 1; }
+
 .DEFAULT_GOAL := help
 .PHONY: help install run wheel service test check format bench screenshots clean
 
@@ -19,8 +22,7 @@ help: ## list these targets
 install: $(STAMP) ## make .venv with the pinned versions of everything
 
 $(RUN_STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "thingctl needs Python 3.11 or newer; this is $$($(PYTHON) --version 2>&1). Try: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(CHECK_PYTHON)
 	@echo "==> making $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV)
 	@echo "==> installing thingctl and what the broker needs (100 MB; half a minute)"
@@ -42,6 +44,7 @@ wheel: $(RUN_STAMP) ## build dist/thingctl-VERSION-py3-none-any.whl
 	@ls dist/thingctl-*.whl
 
 service: ## make the broker a systemd service, installed in /opt/thingctl (with sudo)
+	@$(CHECK_PYTHON)
 	@$(PYTHON) -m venv $(SERVICE_VENV)
 	@echo "==> building the wheel, and installing it with what the broker needs into $(SERVICE_VENV)"
 	@rm -f dist/thingctl-*.whl
