@@ -102,7 +102,7 @@ def test_things_are_filtered_by_tag_type_and_presence(api):
 
 def test_put_adds_a_thing_and_replaces_what_is_said_of_it(api):
     reply = api.request("PUT", f"{THINGS}/new", {"tags": ["b", "a"], "description": "Grüße"})
-    assert (reply.status, reply.headers["location"]) == (201, f"{THINGS}/new")
+    assert (reply.status, reply.link) == (201, f"{THINGS}/new")
     assert (reply.json["tags"], reply.json["description"]) == (["a", "b"], "Grüße")
     assert reply.json["hasPassword"] is False
     reply = api.request("PUT", f"{THINGS}/new", {"tags": ["c"]})
