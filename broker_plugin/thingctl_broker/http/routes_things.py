@@ -9,7 +9,7 @@ from starlette.routing import Route
 from thingctl_broker.credentials import Scope
 from thingctl_broker.errors import InvalidThing, NoDeviceUrl, UnknownThing
 from thingctl_broker.http.answers import Answer
-from thingctl_broker.http.auth import needs, require_thing
+from thingctl_broker.http.auth import needs, require_thing, visible_things
 from thingctl_broker.http.bodies import decode_body, read_json_body
 from thingctl_broker.http.queries import Parameters
 from thingctl_broker.http.schemas import encode_page
@@ -67,7 +67,7 @@ class Things:
             tags=asked.texts("tag", is_tag, "a tag"),
             type=asked.text("type", is_type_name, "the name of a thing type"),
             online=None if online is None else online == "true",
-            visible=token.covers if token.things else None,
+            visible=visible_things(token),
         )
         found, cursor = self._registry.select(query, asked.limit(), asked.cursor() or "")
         now = self._directory.unix()

@@ -16,6 +16,8 @@ from thingctl_protocol.bundle import Bundle, encode_bundle
 from thingctl_protocol.messages import ActionDescription, Announcement
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from thingctl_broker.registry import ThingRegistry
     from thingctl_broker.things import Thing
 
@@ -196,7 +198,7 @@ class ThingResource(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
 
 
 class TypeResource(msgspec.Struct, frozen=True, rename="camel"):
-    """A thing type as the API shows it. ``things``: how many there are of it."""
+    """A thing type as the API shows it. ``things``: how many things of it the token may see."""
 
     name: str
     description: str
@@ -257,13 +259,15 @@ def _old_password(thing: Thing, at: float) -> OldPassword | None:
     return OldPassword(None if thing.previous_until is None else rfc3339(thing.previous_until))
 
 
-def type_resource(thing_type: ThingType, registry: ThingRegistry) -> TypeResource:
-    """The thing type as the API shows it."""
+def type_resource(
+    thing_type: ThingType, registry: ThingRegistry, visible: Callable[[str], bool] | None
+) -> TypeResource:
+    """The thing type as the API shows it. ``visible``: the things that the caller may see; None: all."""
     return TypeResource(
         thing_type.name,
         thing_type.description,
         thing_type.actions,
-        registry.count_of_type(thing_type.name),
+        registry.count_of_type(thing_type.name, visible),
     )
 
 
