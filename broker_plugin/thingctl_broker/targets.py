@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from thingctl_broker.errors import InvalidCommand
+from thingctl_broker.things import Tag, ThingName, TypeName  # noqa: TC001 msgspec reads them
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 class Targets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One of these. ``things``: names. ``type``: all of that type. ``tags``: all that have every tag."""
 
-    things: list[str] | None = None
-    type: str | None = None
-    tags: list[str] | None = None
+    things: list[ThingName] | None = None
+    type: TypeName | None = None
+    tags: list[Tag] | None = None
     all: bool | None = None
 
 

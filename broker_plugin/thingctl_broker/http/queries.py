@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 from thingctl_broker.http.auth import visible
 from thingctl_broker.http.errors import INVALID_PARAMETER, Problem
 from thingctl_broker.table import Query
-from thingctl_protocol.identifiers import is_action_name, is_id, is_thing_name
+from thingctl_protocol.identifiers import is_action_name, is_id, is_thing_name, is_uuid7
 from thingctl_protocol.statuses import Status
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ WAIT_MAX: Final = 60.0
 SORTS: Final = ("-createdAt", "createdAt")
 """Newest first, oldest first."""
 
-_SECONDS: Final = re.compile(r"[0-9]{1,2}(\.[0-9]{1,9})?")
+_NUMBER: Final = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 
 class Parameters:
@@ -124,7 +124,7 @@ def _is_time(text: str) -> bool:
 
 
 def _is_wait(text: str) -> bool:
-    return _SECONDS.fullmatch(text) is not None and 0 < float(text) <= WAIT_MAX
+    return len(text) <= 40 and _NUMBER.fullmatch(text) is not None and 0 < float(text) <= WAIT_MAX
 
 
 def _is_limit(text: str) -> bool:
@@ -137,6 +137,6 @@ def executions_asked(asked: Parameters, token: Token) -> Query:
         thing=asked.text("thingId", is_thing_name, "the name of a thing"),
         action=asked.text("action", is_action_name, "the name of an action"),
         statuses=asked.statuses(),
-        command_id=asked.text("commandId", is_id, "the id of a command"),
+        command_id=asked.text("commandId", is_uuid7, "the id of a command"),
         visible=visible(token),
     )

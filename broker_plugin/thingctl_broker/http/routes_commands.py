@@ -90,6 +90,7 @@ class Commands:
         body = decode_body(command_body_decoder, encoded)
         if token.is_limited:
             require_command(token, body.thing_id, body.action)
+        post_back_uri = checked_post_back(body.post_back_uri)
         try:
             if asked is not None and asked.text("validate", _is_only, "only"):
                 checked = await self._operations.validate(
@@ -104,7 +105,7 @@ class Commands:
                 _sent,
                 requested_by=token.name,
                 idempotency_key=key,
-                post_back_uri=checked_post_back(body.post_back_uri),
+                post_back_uri=post_back_uri,
             )
         except UnknownThing as error:
             raise Problem(UNKNOWN_THING, error.text, pointer="/thingId") from None
@@ -126,7 +127,7 @@ class Commands:
 
     @needs(Scope.COMMANDS_SEND)
     async def send_routed(self, request: Request) -> Answer:
-        """``POST /api/v1/commands``: send a command (``send`` as a route of the router)."""
+        """``POST /api/v1/commands``: send a command."""
         return await self.send(request.scope, request.receive)
 
     @needs(Scope.COMMANDS_READ)

@@ -13,6 +13,7 @@ from thingctl_broker.errors import UnknownCommand, unknown_command
 from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.auth import needs, require_command
 from thingctl_broker.http.bodies import checked_post_back, decode_body
+from thingctl_broker.http.field_types import ActionName, Params, PostBackUri, Time, Ttl  # noqa: TC001 msgspec reads them
 from thingctl_broker.http.queries import Parameters
 from thingctl_broker.rollouts import RolloutRules, State
 from thingctl_broker.table import Query
@@ -47,12 +48,12 @@ class GroupBody(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fiel
     """What ``POST /api/v1/commands`` takes for many things. ``dryRun``: send nothing, tell who is meant."""
 
     targets: Targets
-    action: str
-    params: msgspec.Raw = msgspec.Raw(EMPTY_OBJECT)
-    ttl: int | None = None
+    action: ActionName
+    params: Params = msgspec.Raw(EMPTY_OBJECT)
+    ttl: Ttl | None = None
     rollout: RolloutRules = RolloutRules()
     dry_run: bool = False
-    post_back_uri: str | None = None
+    post_back_uri: PostBackUri | None = None
 
     def params_json(self) -> bytes:
         """``params`` as encoded JSON; null counts as left out."""
@@ -71,7 +72,7 @@ class GroupResource(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     command_id: str
     action: str
     state: State
-    created_at: str
+    created_at: Time
     targeted: int
     pending: int
     refused: int

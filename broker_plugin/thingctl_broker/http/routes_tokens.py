@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 from starlette.routing import Route
 
 from thingctl_broker.audit import Event
-from thingctl_broker.credentials import Scope, Token, is_token_name
+from thingctl_broker.credentials import (
+    COVERED_PATTERN,
+    NAME_PATTERN,
+    PATTERNS_MAX,
+    Scope,
+    Token,
+    is_token_name,
+)
 from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.auth import needs
 from thingctl_broker.http.bodies import decode_body, read_json_body
 from thingctl_broker.http.errors import INVALID_BODY, Problem
+from thingctl_broker.http.field_types import Time, described, whole
 from thingctl_broker.http.queries import Parameters
 from thingctl_broker.http.schemas import encode_page
 from thingctl_broker.times import rfc3339
@@ -31,14 +39,22 @@ _NONE: Final[frozenset[str]] = frozenset()
 _LIST: Final = frozenset({"cursor", "limit"})
 
 
+TokenName = Annotated[str, described(pattern=whole(NAME_PATTERN))]
+ScopeName = Annotated[str, described(enum=[scope.value for scope in Scope])]
+Covered = Annotated[
+    tuple[Annotated[str, described(pattern=whole(COVERED_PATTERN))], ...], described(maxItems=PATTERNS_MAX)
+]
+"""Names of things or actions, ``*`` for any characters."""
+
+
 class TokenBody(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """What ``POST /api/v1/tokens`` takes. ``expires_at``: RFC 3339 with its offset from UTC."""
 
-    name: str
-    scopes: tuple[str, ...]
-    things: tuple[str, ...] = ()
-    actions: tuple[str, ...] = ()
-    expires_at: str | None = None
+    name: TokenName
+    scopes: Annotated[tuple[ScopeName, ...], described(minItems=1)]
+    things: Covered = ()
+    actions: Covered = ()
+    expires_at: Time | None = None
 
 
 class TokenResource(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -48,8 +64,8 @@ class TokenResource(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     scopes: list[str]
     things: tuple[str, ...] | None = None
     actions: tuple[str, ...] | None = None
-    expires_at: str | None = None
-    created_at: str | None = None
+    expires_at: Time | None = None
+    created_at: Time | None = None
     token: str | None = None
 
 

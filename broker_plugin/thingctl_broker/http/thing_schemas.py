@@ -8,9 +8,25 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from thingctl_broker.drift import Drift, find_drift
+from thingctl_broker.http.field_types import (
+    ActionName,
+    JsonObject,
+    Password,
+    Time,
+    described,
+)
 from thingctl_broker.param_schemas import check_schema
 from thingctl_broker.schema_bounds import SchemaFault
-from thingctl_broker.things import Definition, ThingType
+from thingctl_broker.things import (
+    TAGS_MAX,
+    TYPE_ACTIONS_MAX,
+    Definition,
+    Description,
+    Tag,
+    ThingName,
+    ThingType,
+    TypeName,
+)
 from thingctl_broker.times import rfc3339
 from thingctl_protocol.bundle import Bundle, encode_bundle
 from thingctl_protocol.messages import ActionDescription, Announcement
@@ -26,12 +42,15 @@ OLD_VALID_MAX: Final = 366 * 24 * 3600
 """Seconds for which an old password can stay valid."""
 
 
+Tags = Annotated[tuple[Tag, ...], described(maxItems=TAGS_MAX)]
+
+
 class ThingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What ``PUT /api/v1/things/{name}`` takes: the whole of what an operator says of a thing."""
 
-    type: str | None = None
-    tags: tuple[str, ...] = ()
-    description: str = ""
+    type: TypeName | None = None
+    tags: Tags = ()
+    description: Description = ""
     enabled: bool = True
 
     def definition(self) -> Definition:
@@ -46,8 +65,8 @@ class NewThingBody(ThingBody, frozen=True, forbid_unknown_fields=True, kw_only=T
     the call when there is no bundle to give.
     """
 
-    name: str
-    password: str | None = None
+    name: ThingName
+    password: Password | None = None
     with_password: bool = msgspec.field(default=True, name="withPassword")
     require_bundle: bool = msgspec.field(default=False, name="requireBundle")
 
@@ -55,9 +74,9 @@ class NewThingBody(ThingBody, frozen=True, forbid_unknown_fields=True, kw_only=T
 class ThingPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What ``PATCH /api/v1/things/{name}`` takes: a JSON merge patch (RFC 7396), null removes."""
 
-    type: str | UnsetType | None = UNSET
-    tags: tuple[str, ...] | UnsetType | None = UNSET
-    description: str | UnsetType | None = UNSET
+    type: TypeName | UnsetType | None = UNSET
+    tags: Tags | UnsetType | None = UNSET
+    description: Description | UnsetType | None = UNSET
     enabled: bool | UnsetType | None = UNSET
 
     def applied_to(self, definition: Definition) -> Definition:
@@ -73,7 +92,7 @@ class ThingPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ActionBody(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """An action of a thing type. The schemas are JSON Schema 2020-12."""
 
-    name: str
+    name: ActionName
     description: str = ""
     params_schema: dict[str, Any] | None = None
     result_schema: dict[str, Any] | None = None
@@ -86,11 +105,14 @@ class ActionBody(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fie
         )
 
 
+ActionBodies = Annotated[tuple[ActionBody, ...], described(maxItems=TYPE_ACTIONS_MAX)]
+
+
 class TypeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What ``PUT /api/v1/thing-types/{name}`` takes."""
 
-    description: str = ""
-    actions: tuple[ActionBody, ...] = ()
+    description: Description = ""
+    actions: ActionBodies = ()
 
     def thing_type(self, name: str) -> ThingType:
         """What the registry takes."""
@@ -100,8 +122,8 @@ class TypeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class TypePatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What ``PATCH /api/v1/thing-types/{name}`` takes: a JSON merge patch; a list is replaced as a whole."""
 
-    description: str | UnsetType | None = UNSET
-    actions: tuple[ActionBody, ...] | UnsetType | None = UNSET
+    description: Description | UnsetType | None = UNSET
+    actions: ActionBodies | UnsetType | None = UNSET
 
     def applied_to(self, thing_type: ThingType) -> ThingType:
         """The type with the patch in it."""
@@ -120,7 +142,7 @@ class PasswordBody(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_f
     ``requireBundle``: refuse the call when there is no bundle to give.
     """
 
-    password: str | None = None
+    password: Password | None = None
     old_valid_for: Annotated[int, msgspec.Meta(ge=0, le=OLD_VALID_MAX)] | None = None
     require_bundle: bool = False
 
@@ -131,7 +153,7 @@ class OldPassword(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
     It ends when the thing signs in with the present one, and at ``validUntil`` at the latest.
     """
 
-    valid_until: str | None = None
+    valid_until: Time | None = None
 
 
 class Given(NamedTuple):
@@ -177,11 +199,11 @@ class ThingResource(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     online: bool
     tags: tuple[str, ...]
     has_password: bool
-    first_seen: str
+    first_seen: Time
     type: str | None = None
     description: str = ""
-    since: str | None = None
-    last_seen: str | None = None
+    since: Time | None = None
+    last_seen: Time | None = None
     client_id: str = ""
     agent_version: str = ""
     actions: list[str] | None = None
@@ -189,7 +211,7 @@ class ThingResource(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     drift: list[Drift] | None = None
     schema_faults: list[SchemaFaultResource] | None = None
     credentials: CredentialsResource | None = None
-    bundle: msgspec.Raw | None = None
+    bundle: JsonObject | None = None
     """The file that enrols the device, credentials and all."""
     bundle_fault: str | None = None
     """Why there is no bundle, and what to set."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import heapq
 import re
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import parse_qsl, quote, urlencode
 
 import msgspec
@@ -26,6 +26,7 @@ from thingctl_broker.http.auth import needs, require_command
 from thingctl_broker.http.bodies import checked_post_back, decode_body, escaped, read_json_body
 from thingctl_broker.http.compat.dialect import printed
 from thingctl_broker.http.errors import INVALID_BODY, Kind, Problem
+from thingctl_broker.http.field_types import PostBackUri, described
 from thingctl_broker.http.queries import LIMIT_DEFAULT, LIMIT_MAX, Parameters
 from thingctl_protocol.identifiers import is_action_name, is_id, is_thing_name
 from thingctl_protocol.messages import EMPTY_OBJECT
@@ -102,11 +103,11 @@ _encode: Final = msgspec.json.encode
 class GraphCommandBody(msgspec.Struct, frozen=True, rename="camel"):
     """What a POST of a command takes. Names in any case; ``type``: LaunchUri or AppService."""
 
-    type: str
+    type: Annotated[str, described(enum=["LaunchUri", "AppService"])]
     payload: msgspec.Raw = msgspec.Raw(EMPTY_OBJECT)
     package_family_name: str | None = None
     app_service_name: str | None = None
-    post_back_uri: str | None = None
+    post_back_uri: PostBackUri | None = None
 
 
 class GraphCommand(msgspec.Struct, frozen=True, rename="camel"):
