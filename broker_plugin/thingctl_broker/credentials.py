@@ -50,6 +50,10 @@ class LastAdmin(CredentialsError):
     """Without this token nobody could make one any more."""
 
 
+class ManagedElsewhere(CredentialsError):
+    """The broker's settings give this token: the API cannot change it."""
+
+
 class InvalidToken(CredentialsError):
     """What is said of a token is wrong. ``pointer``: an RFC 6901 pointer to the fault."""
 

@@ -303,7 +303,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
                 "/{device_id}/commands",
                 Operation(
                     {201: graph.GraphCommand},
-                    body=graph.GraphCommandBody,
+                    body=(graph.LaunchUriBody, graph.AppServiceBody),
                     parameters=_ODATA,
                     error=graph.GraphError,
                 ),

@@ -43,5 +43,6 @@ Params = Annotated[msgspec.Raw, described(anyOf=[FREE_OBJECT, {"type": "null"}])
 """An encoded JSON object. Null is taken for an empty one."""
 
 JsonObject = Annotated[msgspec.Raw, described(**FREE_OBJECT)]
-PostBackUri = Annotated[str, described(format="uri", pattern="^https?://", maxLength=URI_MAX)]
+URI_PATTERN: Final = r"^https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[1-9][0-9]{0,4})?([/?][!-\"$-~]*)?$"
+PostBackUri = Annotated[str, described(format="uri", pattern=URI_PATTERN, maxLength=URI_MAX)]
 Password = Annotated[str, described(minLength=PASSWORD_MIN, maxLength=PASSWORD_MAX)]

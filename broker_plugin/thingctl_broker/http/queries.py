@@ -92,7 +92,7 @@ class Parameters:
     def time(self, name: str) -> float | None:
         """A moment, RFC 3339 with its offset from UTC, as Unix seconds."""
         text = self.text(name, _is_time, "a time as 2025-05-28T00:00:00Z")
-        return None if text is None else _moment(text).timestamp()
+        return None if text is None else max(0.0, _moment(text).timestamp())
 
     def oldest_first(self) -> bool:
         """``sort``: ``createdAt``, or ``-createdAt`` as without it."""
@@ -118,7 +118,7 @@ def _moment(text: str) -> datetime:
 def _is_time(text: str) -> bool:
     try:
         moment = _moment(text)
-        return len(text) <= 40 and moment.tzinfo is not None and moment.timestamp() >= 0
+        return len(text) <= 40 and moment.tzinfo is not None and moment.timestamp() is not None
     except (ValueError, OverflowError):
         return False
 

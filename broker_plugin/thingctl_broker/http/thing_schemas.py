@@ -14,6 +14,7 @@ from thingctl_broker.http.field_types import (
     Password,
     Time,
     described,
+    whole,
 )
 from thingctl_broker.param_schemas import check_schema
 from thingctl_broker.schema_bounds import SchemaFault
@@ -25,10 +26,10 @@ from thingctl_broker.things import (
     Tag,
     ThingName,
     ThingType,
-    TypeName,
 )
 from thingctl_broker.times import rfc3339
 from thingctl_protocol.bundle import Bundle, encode_bundle
+from thingctl_protocol.identifiers import THING_PATTERN
 from thingctl_protocol.messages import ActionDescription, Announcement
 
 if TYPE_CHECKING:
@@ -42,13 +43,16 @@ OLD_VALID_MAX: Final = 366 * 24 * 3600
 """Seconds for which an old password can stay valid."""
 
 
+TypeOrNone = Annotated[str, described(pattern=whole(f"({THING_PATTERN})?"))]
+"""The name of a thing type, or nothing."""
+
 Tags = Annotated[tuple[Tag, ...], described(maxItems=TAGS_MAX)]
 
 
 class ThingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What ``PUT /api/v1/things/{name}`` takes: the whole of what an operator says of a thing."""
 
-    type: TypeName | None = None
+    type: TypeOrNone | None = None
     tags: Tags = ()
     description: Description = ""
     enabled: bool = True
@@ -74,7 +78,7 @@ class NewThingBody(ThingBody, frozen=True, forbid_unknown_fields=True, kw_only=T
 class ThingPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What ``PATCH /api/v1/things/{name}`` takes: a JSON merge patch (RFC 7396), null removes."""
 
-    type: TypeName | UnsetType | None = UNSET
+    type: TypeOrNone | UnsetType | None = UNSET
     tags: Tags | UnsetType | None = UNSET
     description: Description | UnsetType | None = UNSET
     enabled: bool | UnsetType | None = UNSET

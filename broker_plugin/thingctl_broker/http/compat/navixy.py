@@ -20,7 +20,7 @@ from thingctl_broker.http.auth import require, require_command, visible
 from thingctl_broker.http.bodies import decode_body, read_json_body
 from thingctl_broker.http.compat.dialect import printed
 from thingctl_broker.http.errors import INVALID_BODY, UNAUTHORIZED, Kind, Problem
-from thingctl_broker.http.field_types import Ttl  # noqa: TC001 msgspec reads them
+from thingctl_broker.http.field_types import ActionName, Ttl  # noqa: TC001 msgspec reads them
 from thingctl_broker.http.queries import Parameters
 from thingctl_broker.table import Query
 from thingctl_protocol.messages import EMPTY_OBJECT
@@ -127,7 +127,7 @@ class SendCommandBody(_Body, frozen=True, kw_only=True):
     are its params. ``reliable``: whether the command may wait for a device that is not connected.
     """
 
-    command: str | dict[str, msgspec.Raw]
+    command: ActionName | dict[str, msgspec.Raw]
     params: dict[str, msgspec.Raw] | None = None
     ttl: Ttl | None = None
     reliable: bool = True
