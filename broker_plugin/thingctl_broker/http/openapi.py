@@ -29,7 +29,7 @@ _JSON: Final = "application/json"
 _PROBLEM: Final = "application/problem+json"
 _SNAKE: Final = re.compile(r"_(\w)")
 _MARKUP: Final = re.compile(r"``|:class:|`")
-_NO_VALUES: Final[tuple[Any, ...]] = (None, "", [], {})
+_NO_VALUES: Final[tuple[Any, ...]] = (None, "", (), [], {})
 """Defaults that need no words."""
 
 _REF: Final = "#/components/schemas/{name}"
@@ -158,6 +158,8 @@ def _for_generators(schema: Schema) -> Schema:
     one for always there. The description says it instead.
     """
     told = {key: _inner(key, value) for key, value in schema.items() if key != "default"}
+    if told.get("additionalProperties") == {}:
+        told["additionalProperties"] = True
     if schema.get("type") == "object" and "properties" not in schema:
         told.setdefault("additionalProperties", True)
     if schema.get("default") not in _NO_VALUES:
@@ -180,7 +182,7 @@ def _inner(key: str, value: Any) -> Any:
 def _plain(docstring: str) -> str:
     r"""Return the text of a docstring on one line, without its markup.
 
-    >>> _plain("Send ``x``;\\n    raises :class:`Problem`.")
+    >>> _plain("Send ``x``;\n    raises :class:`Problem`.")
     'Send x; raises Problem.'
     """
     return " ".join(_MARKUP.sub("", docstring).split())

@@ -90,7 +90,7 @@ class Parameters:
         return self.text("cursor", check, "the nextCursor of an earlier answer")
 
     def time(self, name: str) -> float | None:
-        """A moment, RFC 3339 with its offset from UTC, as Unix seconds."""
+        """A moment, RFC 3339 with its offset from UTC, as Unix seconds; before 1970: 0."""
         text = self.text(name, _is_time, "a time as 2025-05-28T00:00:00Z")
         return None if text is None else max(0.0, _moment(text).timestamp())
 
@@ -118,9 +118,10 @@ def _moment(text: str) -> datetime:
 def _is_time(text: str) -> bool:
     try:
         moment = _moment(text)
-        return len(text) <= 40 and moment.tzinfo is not None and moment.timestamp() is not None
+        moment.timestamp()  # some calendars' ends are beyond it
     except (ValueError, OverflowError):
         return False
+    return len(text) <= 40 and moment.tzinfo is not None
 
 
 def _is_wait(text: str) -> bool:

@@ -132,7 +132,7 @@ class Commands:
 
     @needs(Scope.COMMANDS_READ)
     async def show(self, request: Request) -> Answer:
-        """``GET /api/v1/commands/{executionId}``: one execution, on request when it has ended."""
+        """``GET /api/v1/commands/{executionId}``: one execution; with ``wait`` when it has ended."""
         wait = Parameters(request.scope["query_string"], _WAIT).wait()
         execution_id = _asked_id(request)
         body = await self._operations.read(execution_id, partial(_shown, request.scope["token"]))
@@ -140,7 +140,7 @@ class Commands:
 
     @needs(Scope.COMMANDS_READ)
     async def list(self, request: Request) -> Answer:
-        """``GET /api/v1/commands``: executions, newest first unless asked otherwise."""
+        """``GET /api/v1/commands``: list executions, newest first by default."""
         asked = Parameters(request.scope["query_string"], _LIST)
         query = executions_asked(asked, request.scope["token"])._replace(
             things=self._tagged(asked.texts("tag", is_tag, "a tag")),
@@ -159,7 +159,7 @@ class Commands:
 
     @needs(Scope.COMMANDS_CANCEL)
     async def cancel(self, request: Request) -> Answer:
-        """``POST /api/v1/commands/{executionId}/cancel``: withdraw it, or ask the thing to stop."""
+        """``POST /api/v1/commands/{executionId}/cancel``: cancel an execution."""
         Parameters(request.scope["query_string"], _NONE)
         admit = partial(_check_visible, request.scope["token"])
         return Answer(200, await self._operations.cancel(_asked_id(request), admit, encode_execution))

@@ -45,7 +45,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class GroupBody(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """What ``POST /api/v1/commands`` takes for many things. ``dryRun``: send nothing, tell who is meant."""
+    """What ``POST /api/v1/commands`` takes for many things. ``dryRun``: name the things, send nothing."""
 
     targets: Targets
     action: ActionName
@@ -159,7 +159,7 @@ class Groups:
 
     @needs(Scope.COMMANDS_READ)
     async def show(self, request: Request) -> Answer:
-        """``GET /api/v1/groups/{commandId}``: a command as a whole: how many in which status."""
+        """``GET /api/v1/groups/{commandId}``: a command to many things, and its executions by status."""
         command_id, token = _asked(request), request.scope["token"]
         rollout = await self._rollouts.get(command_id)
         if rollout is not None:
@@ -176,17 +176,17 @@ class Groups:
 
     @needs(Scope.COMMANDS_SEND)
     async def pause(self, request: Request) -> Answer:
-        """``POST /api/v1/groups/{commandId}/pause``: let nothing more go out for now."""
+        """``POST /api/v1/groups/{commandId}/pause``: pause a command to many things."""
         return await self._move(request, State.PAUSED)
 
     @needs(Scope.COMMANDS_SEND)
     async def resume(self, request: Request) -> Answer:
-        """``POST /api/v1/groups/{commandId}/resume``: go on after a pause, or after too many failures."""
+        """``POST /api/v1/groups/{commandId}/resume``: resume it after a pause or too many failures."""
         return await self._move(request, State.RUNNING)
 
     @needs(Scope.COMMANDS_CANCEL)
     async def cancel(self, request: Request) -> Answer:
-        """``POST /api/v1/groups/{commandId}/cancel``: let nothing more go out, and cancel what has."""
+        """``POST /api/v1/groups/{commandId}/cancel``: stop it and cancel its executions."""
         return await self._move(request, State.CANCELED)
 
     async def _move(self, request: Request, to: State) -> Answer:

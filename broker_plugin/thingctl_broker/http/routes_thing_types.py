@@ -45,7 +45,7 @@ class ThingTypes:
 
     @needs(Scope.THINGS_READ)
     async def list(self, request: Request) -> Answer:
-        """``GET /api/v1/thing-types``: thing types, by name."""
+        """``GET /api/v1/thing-types``: list thing types, by name."""
         asked = Parameters(request.scope["query_string"], _LIST)
         limit, after = asked.limit(), asked.cursor() or ""
         names = sorted(name for name in self._registry.types if name > after)
@@ -62,7 +62,7 @@ class ThingTypes:
 
     @needs(Scope.THINGS_WRITE)
     async def put(self, request: Request) -> Answer:
-        """``PUT /api/v1/thing-types/{name}``: add a thing type, or say anew what it is."""
+        """``PUT /api/v1/thing-types/{name}``: add a thing type or replace it."""
         require_everything(request.scope["token"])  # a type is about every thing of it
         name: str = request.path_params["name"]
         body = decode_body(type_body_decoder, await _body(request))
@@ -72,7 +72,7 @@ class ThingTypes:
 
     @needs(Scope.THINGS_WRITE)
     async def patch(self, request: Request) -> Answer:
-        """``PATCH /api/v1/thing-types/{name}``: change some of it."""
+        """``PATCH /api/v1/thing-types/{name}``: change parts of a thing type."""
         require_everything(request.scope["token"])  # a type is about every thing of it
         name: str = request.path_params["name"]
         body = decode_body(type_patch_decoder, await _body(request))
@@ -81,7 +81,7 @@ class ThingTypes:
 
     @needs(Scope.THINGS_WRITE)
     async def remove(self, request: Request) -> Answer:
-        """``DELETE /api/v1/thing-types/{name}``: forget it, when no thing is of it."""
+        """``DELETE /api/v1/thing-types/{name}``: remove a thing type that no thing has."""
         require_everything(request.scope["token"])  # a type is about every thing of it
         Parameters(request.scope["query_string"], _NONE)
         await self._directory.remove_type(request.path_params["name"])

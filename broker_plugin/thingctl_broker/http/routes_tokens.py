@@ -48,7 +48,7 @@ Covered = Annotated[
 
 
 class TokenBody(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """What ``POST /api/v1/tokens`` takes. ``expires_at``: RFC 3339 with its offset from UTC."""
+    """What ``POST /api/v1/tokens`` takes. ``expiresAt``: RFC 3339 with an offset from UTC, in the future."""
 
     name: TokenName
     scopes: Annotated[tuple[ScopeName, ...], described(minItems=1)]
@@ -103,7 +103,7 @@ class Tokens:
 
     @needs(Scope.ADMIN)
     async def add(self, request: Request) -> Answer:
-        """``POST /api/v1/tokens``: make a token; its secret is told this once."""
+        """``POST /api/v1/tokens``: make a token; the answer alone shows its secret."""
         Parameters(request.scope["query_string"], _NONE)
         raw = await read_json_body(dict(request.scope["headers"]), request.receive)
         body = decode_body(_body_decoder, raw)
@@ -121,7 +121,7 @@ class Tokens:
 
     @needs(Scope.ADMIN)
     async def revoke(self, request: Request) -> Answer:
-        """``DELETE /api/v1/tokens/{name}``: end it, at once."""
+        """``DELETE /api/v1/tokens/{name}``: revoke the token."""
         Parameters(request.scope["query_string"], _NONE)
         name = _asked_name(request)
         await self._tokens.revoke(name)
@@ -130,7 +130,7 @@ class Tokens:
 
     @needs(Scope.ADMIN)
     async def renew(self, request: Request) -> Answer:
-        """``POST /api/v1/tokens/{name}/renew``: another secret; the old one ends at once."""
+        """``POST /api/v1/tokens/{name}/renew``: give the token another secret; the old one ends."""
         Parameters(request.scope["query_string"], _NONE)
         name = _asked_name(request)
         secret = await self._tokens.renew(name)

@@ -57,7 +57,10 @@ class LateResource(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_d
 
 
 class ExecutionResource(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
-    """An execution as the API shows it. Times: RFC 3339, UTC, milliseconds. None: left out."""
+    """An execution as the API shows it. Times: RFC 3339, UTC, milliseconds.
+
+    A field without a value is left out.
+    """
 
     execution_id: str
     command_id: str
@@ -87,7 +90,7 @@ class ExecutionResource(msgspec.Struct, frozen=True, gc=False, rename="camel", o
 
 
 class ValidationResource(msgspec.Struct, frozen=True, rename="camel"):
-    """The answer to a dry run that found no fault. ``checked_by``: whose schemas the params met."""
+    """The answer to a dry run that found no fault. ``checkedBy``: whose schemas the params met."""
 
     valid: bool
     checked_by: tuple[str, ...]

@@ -194,8 +194,8 @@ class CredentialsResource(msgspec.Struct, frozen=True):
 class ThingResource(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A thing as the API shows it. Times: RFC 3339, UTC.
 
-    ``actions``: the names it announced; None: it announced nothing. ``announcement``,
-    ``drift`` and ``schema_faults`` are shown for one thing, not in lists.
+    ``actions``: the names that the thing announced; without an announcement the field is left out.
+    ``announcement``, ``drift`` and ``schemaFaults`` are shown for one thing, not in lists.
     """
 
     name: str

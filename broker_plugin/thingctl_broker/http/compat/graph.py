@@ -280,12 +280,12 @@ class Graph:
 
     @needs(Scope.COMMANDS_READ)
     async def show(self, request: Request) -> Answer:
-        """``GET /me/devices/{deviceId}/commands/{commandId}``: what became of a command (Graph's dialect)."""
+        """``GET /me/devices/{deviceId}/commands/{commandId}``: one command (Graph's dialect)."""
         return Answer(200, await self._told(request, _shown))
 
     @needs(Scope.COMMANDS_READ)
     async def response_payload(self, request: Request) -> Answer:
-        """``GET /me/devices/{deviceId}/commands/{commandId}/responsePayload``: what a device returned."""
+        """``GET /me/devices/{deviceId}/commands/{commandId}/responsePayload``: the result of a command."""
         return Answer(200, await self._told(request, _payload))
 
     def tell(self, problem: Problem) -> Answer:
