@@ -20,6 +20,7 @@ import uvicorn
 
 from fleet_parts import thing_name
 from hot_path import THINGS, KeepingTransport, Path
+from thingctl_broker.addresses import NO_NETWORKS, Networks
 from thingctl_broker.buckets import Rate
 from thingctl_broker.directory import Directory
 from thingctl_broker.embedded import EmbeddedOperations
@@ -32,6 +33,13 @@ from thingctl_broker.token_store import TokenStore
 WINDOW: Final = 64
 ROUNDS: Final = 30
 """Requests on each connection in one batch."""
+
+
+FORWARDED: Final = (
+    "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n"
+    "X-Forwarded-Host: fleet.example\r\nX-Forwarded-Prefix: /thingctl\r\n"
+)
+"""What a proxy adds to a request."""
 
 
 class HttpTransport(KeepingTransport):
@@ -68,7 +76,8 @@ class NoSocket:
 class Api:
     """The API over a path, and ``WINDOW`` connections to it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, forwarded: str = "", trusted: Networks = NO_NETWORKS) -> None:
+        """``forwarded``: header lines that a proxy adds. ``trusted``: the proxies whose lines count."""
         self.path = path
         token = secrets.token_urlsafe(32)
         service = path.service
@@ -90,10 +99,12 @@ class Api:
         state = uvicorn.server.ServerState()
         state.default_headers = [(b"date", b"Thu, 01 Jan 1970 00:00:00 GMT")]
         self.transports = [HttpTransport(40_000 + i, socket=NoSocket()) for i in range(WINDOW)]
-        self.connections = [Connection(config, state, {}) for _ in range(WINDOW)]
+        self.connections = [Connection(config, state, {}, trusted=trusted) for _ in range(WINDOW)]
         for connection, transport in zip(self.connections, self.transports, strict=True):
             connection.connection_made(transport)
-        head = f"POST /api/v1/commands HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\n"
+        head = (
+            f"POST /api/v1/commands HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\n{forwarded}"
+        )
         self.requests = [self._request(head, thing_name(i)) for i in range(THINGS)]
         self.turn = self.writes = self.answers = 0
 
@@ -129,10 +140,11 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--batches", type=int, default=20, help=f"of {ROUNDS * WINDOW} requests (20)")
     parser.add_argument("--profile", action="store_true", help="cProfile over them, to stderr, instead")
+    parser.add_argument("--proxied", action="store_true", help="with the headers of a trusted proxy")
     options = parser.parse_args()
     path = Path()
     await path.connect()
-    api = Api(path)
+    api = Api(path, FORWARDED, Networks(["127.0.0.1"])) if options.proxied else Api(path)
     await api.batch()
     gc.collect()
     gc.freeze()

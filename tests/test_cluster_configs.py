@@ -14,6 +14,7 @@ import msgspec
 import pytest
 import yaml
 
+from support.haproxy import program as haproxy
 from support.hocon import filled_in, read_hocon
 from support.needs import missing
 from thingctl_broker.config import read_settings
@@ -199,11 +200,8 @@ def test_the_image_is_made_as_the_page_says():
 
 
 def test_haproxy_takes_its_settings(secrets):
-    program = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
-    if program is None:
-        missing("haproxy is not installed (apt-get install haproxy)")
     checked = run(
-        program, "-c", "-f", CLUSTER / "haproxy.cfg",
+        haproxy(), "-c", "-f", CLUSTER / "haproxy.cfg",
         THINGCTL_PEM=str(secrets / "server.pem"), THINGCTL_WORKER_1="127.0.0.1:8081", THINGCTL_WORKER_2="127.0.0.1:8082",
     )  # fmt: skip
     assert checked.returncode == 0, checked.stderr

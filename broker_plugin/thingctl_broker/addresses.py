@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+IpAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class Address(NamedTuple):
@@ -51,15 +56,79 @@ def source_of(host: str) -> str | None:
     >>> source_of("2001:db8::1:2:3:4"), source_of("::ffff:192.0.2.1"), source_of("::1")
     ('2001:db8::/64', '192.0.2.1', None)
     """
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
+    address = ip_of(host)
+    if address is None or address.is_loopback:
         return None  # a client that has reset the connection already has no address
     if address.version == 6:
-        if address.ipv4_mapped is None:
-            return None if address.is_loopback else str(ipaddress.ip_network((address, 64), strict=False))
-        address = address.ipv4_mapped
-    return None if address.is_loopback else str(address)
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
+
+
+def ip_of(text: str) -> IpAddress | None:
+    """Read an IP address; None: it is none. An IPv4 address in an IPv6 one is that, and a zone is left out.
+
+    >>> ip_of("::ffff:192.0.2.1"), ip_of("fe80::1%eth0"), ip_of("unknown")
+    (IPv4Address('192.0.2.1'), IPv6Address('fe80::1'), None)
+    """
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return address if address.version == 4 else address.ipv4_mapped or address
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no address or network, such as 127.0.0.1 or 10.0.0.0/8") from None
+
+
+class Networks:
+    """IP addresses that are named, alone or as networks.
+
+    >>> named = Networks(["127.0.0.1", "10.0.0.0/8"])
+    >>> "10.2.3.4" in named, "::ffff:10.2.3.4" in named, "192.0.2.1" in named
+    (True, True, False)
+    """
+
+    def __init__(self, texts: Iterable[str] = ()) -> None:
+        """Raises ValueError, which says what is no network."""
+        self._networks = tuple(map(_network, texts))
+
+    def __bool__(self) -> bool:
+        return bool(self._networks)
+
+    def __or__(self, other: Networks) -> Networks:
+        both = Networks()
+        both._networks = self._networks + other._networks
+        return both
+
+    def __contains__(self, host: str) -> bool:
+        if not self._networks:
+            return False
+        address = ip_of(host)
+        return address is not None and any(address in network for network in self._networks)
+
+
+NO_NETWORKS: Final = Networks()
+
+
+class Proxies(NamedTuple):
+    """The proxies of a listener."""
+
+    trusted: Networks = NO_NETWORKS
+    """Those whose ``X-Forwarded-`` headers count."""
+    speaking: Networks = NO_NETWORKS
+    """Those whose connections begin with a PROXY header."""
+
+    @property
+    def named(self) -> Networks:
+        """All of them: each may stand for any number of clients."""
+        return self.trusted | self.speaking
+
+
+NO_PROXIES: Final = Proxies()
 
 
 def bind_tcp(address: Address) -> socket.socket:

@@ -32,7 +32,14 @@ from thingctl_broker.mqtt.front import Front
 from thingctl_broker.mqtt.gatekeeper import OpenGatekeeper
 from thingctl_broker.mqtt.identities import IdentityGatekeeper
 from thingctl_broker.mqtt.websocket import WebSocket
-from thingctl_broker.openings import data_dir_of, open_audit, open_http_tls, open_socket, report_refusals
+from thingctl_broker.openings import (
+    data_dir_of,
+    open_audit,
+    open_http_tls,
+    open_socket,
+    report_proxies,
+    report_refusals,
+)
 from thingctl_broker.passwords import Passwords
 from thingctl_broker.registry import ThingRegistry
 from thingctl_broker.registry_store import RegistryError, RegistryStore
@@ -52,6 +59,7 @@ if TYPE_CHECKING:
     from thingctl_broker.executions import Execution
     from thingctl_broker.mqtt.amqtt_broker import Broker
     from thingctl_broker.mqtt.gatekeeper import Gatekeeper
+    from thingctl_broker.proxy_protocol import Peer
     from thingctl_broker.thing_records import Kept
 
 _log = structlog.get_logger("thingctl.broker")
@@ -89,7 +97,10 @@ class Application:
                 )
             )
         self.front = Front(
-            gatekeeper=gatekeeper, topics=Topics(settings.mqtt.topic_root), limits=settings.limits
+            gatekeeper=gatekeeper,
+            topics=Topics(settings.mqtt.topic_root),
+            limits=settings.limits,
+            proxies=settings.mqtt.proxies | settings.http.proxies.named,
         )
         commands = settings.commands
         self.service = CommandService(
@@ -152,10 +163,13 @@ class Application:
                 note,
                 connections=lambda: len(self.front.connections),
                 rate=settings.http.rate,
+                public_url=settings.http.public_url,
             ),
             self._http_socket,
             self._websocket,
             None if self._http_tls is None else self._http_tls.context,
+            proxies=settings.http.proxies,
+            refused=report_proxies("http", self.service.counters),
         )
         self._tls_watch: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None] | None = None
@@ -173,7 +187,14 @@ class Application:
             self.service.events.subscribe(self._audit.on_change, TOLD)
             self._audit.note(Event.STARTED, detail="open enrolment" if self.settings.open else "")
         mqtt_tls = None if self._mqtt_tls is None else self._mqtt_tls.context
-        await self.front.start(self.service, broker, [self._mqtt_socket], mqtt_tls)
+        await self.front.start(
+            self.service,
+            broker,
+            [self._mqtt_socket],
+            mqtt_tls,
+            proxies=self.settings.mqtt.proxies,
+            refused=report_proxies("mqtt", self.service.counters),
+        )
         report_refusals(self._mqtt_tls, "mqtt", self.service.counters)
         report_refusals(self._http_tls, "http", self.service.counters)
         listeners = [tls for tls in (self._mqtt_tls, self._http_tls) if tls is not None]
@@ -215,10 +236,10 @@ class Application:
             await asyncio.to_thread(self._audit.stop)
         self.passwords.close()
 
-    def _websocket(self, **_: object) -> WebSocket:
+    def _websocket(self, peer: Peer | None = None, **_: object) -> WebSocket:
         """The protocol of a client that speaks MQTT over WebSocket on the HTTP port."""
         hosts = {f"{host}:{self.http_address.port}" for host in (self.http_address.host, "localhost")}
-        return WebSocket(self.front, hosts)
+        return WebSocket(self.front, hosts | self.settings.http.public_hosts, peer)
 
     def _make_webhooks(self) -> Webhooks:
         settings = self.settings.webhooks

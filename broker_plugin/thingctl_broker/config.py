@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 
 from thingctl_broker.acl import AclSettings, check_rule
-from thingctl_broker.addresses import Address, is_loopback, parse_address
+from thingctl_broker.addresses import Address, Networks, Proxies, is_loopback, parse_address
 from thingctl_broker.admission import ServiceSettings
 from thingctl_broker.audit import FILE_MAX
 from thingctl_broker.buckets import Rate
@@ -51,6 +53,14 @@ class MqttSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     public_url: str = ""
     """Where devices reach the broker, such as ``mqtts://broker.example:8883``; goes into their
     bundles. Empty: a name of the certificate, or the address it listens on (``enrolment``)."""
+    proxy_protocol_from: tuple[str, ...] = ()
+    """Addresses and networks of proxies: their connections begin with a PROXY header, and the client's
+    address is the one in it."""
+
+    @property
+    def proxies(self) -> Networks:
+        """The proxies that speak the PROXY protocol."""
+        return Networks(self.proxy_protocol_from)
 
 
 class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,6 +75,27 @@ class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How often each API token may call, in the long run; 0: as often as it likes."""
     burst: Annotated[int, msgspec.Meta(ge=1)] = 5000
     """And so many times at once after a quiet time."""
+    public_url: str = ""
+    """Where clients reach the API, such as ``https://fleet.example/thingctl``; whole URLs in answers
+    begin with it. Empty: where a trusted proxy or the request says."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks of proxies whose ``X-Forwarded-`` headers count."""
+    proxy_protocol_from: tuple[str, ...] = ()
+    """Addresses and networks of proxies: their connections begin with a PROXY header."""
+
+    @property
+    def proxies(self) -> Proxies:
+        """The proxies in front of the API."""
+        return Proxies(Networks(self.trusted_proxies), Networks(self.proxy_protocol_from))
+
+    @property
+    def public_hosts(self) -> frozenset[str]:
+        """``public_url``'s host as browsers write it: with its port, unless that is the scheme's own."""
+        if not self.public_url:
+            return frozenset()
+        url = urlsplit(self.public_url)
+        own = {"http": 80, "https": 443}[url.scheme]
+        return frozenset({url.netloc.lower().removesuffix(f":{own}")})
 
     @property
     def rate(self) -> Rate | None:
@@ -178,6 +209,7 @@ def check(settings: Settings) -> Settings:
         fault = check_rule(rule)
         if fault is not None:
             raise ConfigurationError(f"acl: {fault}")
+    _check_proxies(settings)
     _check_webhooks(settings.webhooks)
     _check_commands(settings)
     return settings
@@ -201,6 +233,35 @@ def _check_addresses(settings: Settings) -> None:
         _check_exposure("mqtt", mqtt, settings.mqtt.tls_cert, allowed=settings.insecure_bind)
     _check_exposure("http", http, settings.http.tls_cert, allowed=settings.insecure_bind)
     _check_rate(settings.http.requests_per_second)
+
+
+def _check_proxies(settings: Settings) -> None:
+    named = {
+        "mqtt: proxy_protocol_from": settings.mqtt.proxy_protocol_from,
+        "http: proxy_protocol_from": settings.http.proxy_protocol_from,
+        "http: trusted_proxies": settings.http.trusted_proxies,
+    }
+    for what, texts in named.items():
+        try:
+            Networks(texts)
+        except ValueError as error:
+            raise ConfigurationError(f"{what}: {error}") from None
+    if settings.http.public_url and not _is_web_address(settings.http.public_url):
+        raise ConfigurationError(
+            f"http: public_url {settings.http.public_url!r} is no address of an API: "
+            "give https://HOST, or https://HOST/PATH"
+        )
+
+
+def _is_web_address(text: str) -> bool:
+    if not re.fullmatch(r"https?://[!-~]+", text, re.IGNORECASE):
+        return False
+    try:
+        url = urlsplit(text)
+        _ = url.port
+    except ValueError:
+        return False
+    return bool(url.hostname) and not (url.username or url.password or url.query or url.fragment)
 
 
 def _check_public_url(url: str) -> None:

@@ -1,8 +1,9 @@
 """One execution and its rules.
 
 Pure: no clock, no loop, no socket, no logger. Every method takes the time:
-``at`` is wall time (Unix seconds) and is only ever shown; ``now`` is monotonic
-time (seconds) and is what deadlines are held against.
+``now`` is monotonic time (seconds) and is what deadlines are held against; ``at`` is
+Unix seconds and is only ever shown. All times of one execution lie on one line: the wall
+clock at its creation, continued by the monotonic clock (:meth:`Execution.when`).
 
 Which status may follow which is ``thingctl_protocol.statuses.TRANSITIONS``.
 """
@@ -19,6 +20,10 @@ from thingctl_protocol.statuses import TERMINAL, Delivery, Status, advance
 
 if TYPE_CHECKING:
     from thingctl_protocol.messages import Response
+
+
+CLOCK_SET: Final = 0.25
+"""Seconds by which the wall clock must be off the monotonic clock to count as set."""
 
 
 class Outcome(Enum):
@@ -117,6 +122,16 @@ class Execution(msgspec.Struct, gc=False):
         return self.status in TERMINAL
 
     @property
+    def at_work_at(self) -> float | None:
+        """When the device said that its handler was at work; None: its first answer was the verdict."""
+        at, late = self.started_at, self.late
+        if at is None or self.progress is not None:
+            return at
+        if self.is_terminal and at == self.ended_at:
+            return None
+        return None if late is not None and late.status in TERMINAL and at == late.at else at
+
+    @property
     def delivery(self) -> Delivery:
         """How far the request is known to have got."""
         if self.started_at is not None:
@@ -138,13 +153,31 @@ class Execution(msgspec.Struct, gc=False):
         """When, by monotonic time, the execution must be looked at again."""
         return self.deadline if self.cancel_deadline is None else min(self.deadline, self.cancel_deadline)
 
-    def request(self) -> bytes:
-        """The request, as it goes to the thing."""
+    @property
+    def created(self) -> float:
+        """Monotonic time of its creation."""
+        return self.deadline - self.ttl
+
+    def when(self, now: float) -> float:
+        """Unix seconds of the moment ``now`` on the execution's own line; setting a clock moves none."""
+        return self.created_at + (now - self.created)
+
+    def is_restamped(self, now: float, unix: float) -> bool:
+        """Whether the wall clock (``unix``) has been set since its creation."""
+        return abs(self.when(now) - unix) > CLOCK_SET
+
+    def request(self, now: float, unix: float) -> bytes:
+        """The request, as it goes to the thing now.
+
+        Its timestamp is the creation by the wall clock of this moment (``unix``), so its age is
+        right for a device that knows that clock, also after it was set.
+        """
+        created_at = unix - (now - self.created) if self.is_restamped(now, unix) else self.created_at
         return encode_request(
             command_id=self.command_id,
             action=self.action,
             params=self.params,
-            timestamp=int(self.created_at),
+            timestamp=int(created_at),
             ttl=self.ttl,
         )
 

@@ -7,6 +7,8 @@ import sys
 
 import structlog
 
+from thingctl_protocol.log_stream import LogStream, keep_standard_descriptors
+
 
 class WithoutLostClients(logging.Filter):
     """Drops the traceback that amqtt leaves for every message whose receiver has gone or is silent.
@@ -24,6 +26,22 @@ class WithoutLostClients(logging.Filter):
         return "mqtt_publish" not in text or not text.startswith(("Task failed", "Task exception was never"))
 
 
+class LineHandler(logging.Handler):
+    """Writes records to standard error; neither a record nor the stream can end or stop the caller."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines = LogStream(sys.stderr)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        try:
+            line = self.format(record)
+        except Exception as error:  # an argument or exception that cannot be shown
+            line = f"a log line of {record.name} cannot be shown: {type(error).__name__}"
+        self._lines.write(line)
+
+
 def printable(
     _logger: object, _method: str, event_dict: structlog.types.EventDict
 ) -> structlog.types.EventDict:
@@ -38,13 +56,14 @@ def printable(
 
 def configure_logs(*, debug: bool = False) -> None:
     """Send all logs to stderr: one line each, for people on a terminal, as JSON elsewhere."""
+    keep_standard_descriptors()
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: structlog.types.Processor
-    if sys.stderr.isatty():
+    if sys.stderr is not None and sys.stderr.isatty():
         last: list[structlog.types.Processor] = [printable]
         renderer = structlog.dev.ConsoleRenderer()
     else:
@@ -57,7 +76,7 @@ def configure_logs(*, debug: bool = False) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = LineHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
     from thingctl_broker.config import HttpSettings, Settings
     from thingctl_broker.events import Counters
+    from thingctl_broker.listeners import Reason, Refused
 
 
 _log = structlog.get_logger("thingctl.tls")
+_proxies_log = structlog.get_logger("thingctl.proxies")
 
 
 def data_dir_of(settings: Settings) -> Path:
@@ -60,6 +62,26 @@ def open_audit(settings: Settings, directory: Path) -> Audit | None:
         return Audit(directory, time.time, file_max=settings.audit.file_bytes)
     except AuditError as error:
         raise ConfigurationError(str(error)) from error
+
+
+def report_proxies(listener: str, counters: Counters) -> Refused:
+    """Return what counts connections of named proxies that are refused, and logs each reason once a minute.
+
+    ``listener``: ``mqtt`` or ``http``, for the log.
+    """
+    limit = RateLimit(60.0)
+
+    def refused(host: str, reason: Reason) -> None:
+        counters[f"proxies.{reason}"] += 1
+        if limit.allows(f"{host} {reason}", time.monotonic()):
+            _proxies_log.warning(
+                "a proxy's connection was refused: it must begin with a PROXY header",
+                listener=listener,
+                proxy=host,
+                reason=reason.value,
+            )
+
+    return refused
 
 
 def report_refusals(tls: ServerTls | None, listener: str, counters: Counters) -> None:

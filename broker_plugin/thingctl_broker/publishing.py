@@ -77,8 +77,11 @@ class Publisher:
             if attempt == 1:
                 self._stayed_here(execution)  # the device never heard of it: no need to ask
             return
-        if not self.deliveries.is_reachable(execution.thing) or self._clock.monotonic() >= execution.deadline:
+        now, unix = self._clock.monotonic(), self._clock.unix()
+        if not self.deliveries.is_reachable(execution.thing) or now >= execution.deadline:
             return
+        if execution.is_restamped(now, unix):  # the clock was set while the record was being kept
+            payload = execution.request(now, unix)
         thing, execution_id = execution.thing, execution.execution_id
         if not self._link.publish_request(thing, execution_id, payload, again=again):
             self.acknowledged(thing, execution_id)
@@ -134,8 +137,9 @@ class Publisher:
             or self._clock.monotonic() >= execution.deadline  # the sweeper is about to close it
         ):
             return
-        payload = execution.request()
+        now = self._clock.monotonic()
+        payload = execution.request(now, self._clock.unix())
         again = again and execution.attempts > 0
-        execution.published(self._clock.unix())
+        execution.published(execution.when(now))
         self._changed(execution, Change.PUBLISHED)
         self._journal.then(partial(self.write, execution, execution.attempts, payload, again))

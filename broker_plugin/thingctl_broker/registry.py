@@ -117,6 +117,12 @@ class ThingRegistry:
         thing.last_seen = at
         self._changed(Kept.PRESENCE, name)
 
+    def taken_over(self, name: str) -> None:
+        """Note that a client took the thing's session from another connection."""
+        thing = self._things.get(name)
+        if thing is not None:
+            thing.takeovers += 1
+
     def seen(self, name: str, at: float) -> None:
         """Note that the thing has said something; written down at most once in ``SEEN_SECONDS``."""
         thing = self._things.get(name)

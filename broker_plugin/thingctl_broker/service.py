@@ -229,8 +229,8 @@ class CommandService:
         terminal.
         """
         execution = self.get(execution_id)
-        at = self._clock.unix()
-        outcome = execution.cancel(self._clock.monotonic(), at, self.settings.cancel_grace)
+        now = self._clock.monotonic()
+        outcome = execution.cancel(now, execution.when(now), self.settings.cancel_grace)
         if outcome is Cancel.ENDED:
             raise AlreadyEnded(f"the execution has ended: {execution.status}")
         if outcome is Cancel.DONE:
@@ -263,7 +263,7 @@ class CommandService:
     def acknowledged(self, thing: str, execution_id: str) -> None:
         """A thing's MQTT client has acknowledged a request (PUBACK)."""
         execution = self.table.get(execution_id)
-        if execution is not None and execution.delivered(self._clock.unix()):
+        if execution is not None and execution.delivered(self._when(execution)):
             self._changed(execution, _DELIVERED)
         self._publisher.acknowledged(thing, execution_id)
 
@@ -294,8 +294,7 @@ class CommandService:
                     execution_id=execution_id,
                 )
             else:
-                at = self._clock.unix()
-                outcome = execution.respond(response, at)
+                outcome = execution.respond(response, self._when(execution))
                 if outcome is _APPLIED:
                     self.counters["responses.applied"] += 1
                     if execution.is_terminal:
@@ -329,15 +328,15 @@ class CommandService:
 
         At most ``EXPIRE_MAX`` at once; ``seconds_to_next_deadline`` is 0 while there are more.
         """
-        now, at = self._clock.monotonic(), self._clock.unix()
+        now = self._clock.monotonic()
         closed = 0
         for execution in islice(self.table.due(now), EXPIRE_MAX):
-            if execution.expire(now, at):
+            if execution.expire(now, execution.when(now)):
                 closed += 1
                 self._ended(execution)
             else:
                 self.table.reschedule(execution)
-        for left in self.table.evict(at, EXPIRE_MAX):
+        for left in self.table.evict(now, EXPIRE_MAX):
             self._forget(left)
         return closed
 
@@ -401,8 +400,11 @@ class CommandService:
             self._forget(execution)
             self._publisher.ended(execution.thing, execution.execution_id)
 
+    def _when(self, execution: Execution) -> float:
+        return execution.when(self._clock.monotonic())
+
     def _stayed_here(self, execution: Execution) -> None:
-        execution.stayed_here(self._clock.unix())
+        execution.stayed_here(self._when(execution))
         self._ended(execution)
 
     def _ended(self, execution: Execution) -> None:

@@ -177,15 +177,18 @@ class ExecutionTable:
             if execution is not None and not execution.is_terminal:
                 yield execution
 
-    def evict(self, at: float, limit: int) -> list[Execution]:
-        """Let executions go, at most ``limit`` of them, that ended ``keep_seconds`` before ``at``.
+    def evict(self, now: float, limit: int) -> list[Execution]:
+        """Let executions go, at most ``limit`` of them, that ended ``keep_seconds`` before ``now``.
 
-        ``at``: Unix seconds. Returns them.
+        ``now``: monotonic. Returns them.
         """
         left: list[Execution] = []
         while self._ended and len(left) < limit:
-            ended_at = self._executions[self._ended[0]].ended_at
-            if ended_at is not None and ended_at > at - self.keep_seconds:
+            execution = self._executions[self._ended[0]]
+            if (
+                execution.ended_at is not None
+                and execution.ended_at > execution.when(now) - self.keep_seconds
+            ):
                 break
             left.append(self._remove(self._ended.popleft()))
         return left

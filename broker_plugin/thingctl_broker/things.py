@@ -67,6 +67,8 @@ class Thing(msgspec.Struct):
     """Since when it is online, or offline; None: it has never been online."""
     client_id: str = ""
     """The MQTT client id it last connected with."""
+    takeovers: int = 0
+    """How often, since the broker started, a client took the session from another connection."""
     announcement: Announcement | None = None
     """What its agent can do, if it said so."""
     definition: Definition = Definition()

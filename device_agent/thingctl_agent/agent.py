@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from thingctl_agent import app_services, lean, options
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from thingctl_agent.config import Config
-    from thingctl_agent.journal import Journal
     from thingctl_agent.testing import Reply
 
     F = TypeVar("F", bound=Callable[..., Any])
@@ -80,6 +80,24 @@ class Agent:
 
         return register
 
+    def on_start(self, function: F, /) -> F:
+        """Register a function that is called before the first handler, ``def`` or ``async def``.
+
+        It has no parameters and ten seconds. What it raises is logged, and the agent goes on.
+        Raises :class:`~thingctl_agent.errors.RegistrationError`.
+        """
+        self.registry.add_hook("start", function)
+        return function
+
+    def on_stop(self, function: F, /) -> F:
+        """Register a function that is called when the agent ends, after the last handler.
+
+        As :meth:`on_start`; the last one registered is called first. It has a second, or
+        ``stop_grace`` if that is longer. It is not called when the process is killed.
+        """
+        self.registry.add_hook("stop", function)
+        return function
+
     def test(self, action: str, /, **params: Any) -> Reply:
         """Call an action as a broker would, with no broker; see :mod:`thingctl_agent.testing`."""
         from thingctl_agent.testing import Device  # noqa: PLC0415 - no part of an agent at work
@@ -108,12 +126,17 @@ class Agent:
         if argv is None:
             own = options.is_program(sys._getframe(1).f_globals)  # noqa: SLF001 - documented, and the only way
             argv = sys.argv[1:] if own else ()
+        before = threading.enumerate()
         try:
             left = serve(self, _ready(config, settings, argv))
         except AgentError as error:
             sys.exit(f"thingctl-agent: {error}" if not isinstance(error, ConfigError) else _told(error))
+        from thingctl_agent import leaving  # noqa: PLC0415 - needed at the end only
+
         if left:
-            leave()
+            leaving.leave()
+        elif threading.current_thread() is threading.main_thread() and leaving.threads_left(before):
+            leaving.leave_at_exit()
 
 
 def _ready(config: str | Config | None, settings: dict[str, Any], argv: Sequence[str]) -> Config:
@@ -129,20 +152,23 @@ def serve(agent: Agent, config: Config) -> int:
     """Run an agent; returns how many handlers were left running. Raises :class:`AgentError`."""
     import structlog  # noqa: PLC0415 - after the stand-ins
 
-    from thingctl_agent import actions, boot, logs  # noqa: PLC0415 - after the stand-ins
+    from thingctl_agent import actions, boot, environment, logs  # noqa: PLC0415 - after the stand-ins
     from thingctl_agent.calls import Limits  # noqa: PLC0415
     from thingctl_agent.history import History  # noqa: PLC0415
+    from thingctl_agent.journal_opener import JournalOpener  # noqa: PLC0415
     from thingctl_agent.loop import Loop  # noqa: PLC0415
     from thingctl_agent.session import Session  # noqa: PLC0415
     from thingctl_agent.settings import MISNAMED_URL, misnamed_url  # noqa: PLC0415
     from thingctl_protocol.topics import Topics  # noqa: PLC0415
 
     logs.configure(config.log.level, config.log.format)
+    logs.take_exceptions()
     if config.url == misnamed_url(os.environ):
         structlog.get_logger().warning(MISNAMED_URL)
     actions.enable(agent.registry, _with_state(config))
     boot_id = boot.boot_id()
-    journal = _journal(config, boot_id)
+    opener = JournalOpener(config.state, boot_id, boot.since_boot)
+    journal = opener.open()
     session = Session(
         config.thing,
         agent.registry,
@@ -151,7 +177,9 @@ def serve(agent: Agent, config: Config) -> int:
         limits=Limits(config.running, config.waiting),
         version=VERSION,
     )
-    return Loop(config, agent.registry, session, journal).run(boot_id)
+    loop = Loop(config, agent.registry, session, journal, opener=opener)
+    environment.take_out(os.environ)
+    return loop.run(boot_id)
 
 
 def _with_state(config: Config) -> dict[str, dict[str, Any]]:
@@ -160,41 +188,6 @@ def _with_state(config: Config) -> dict[str, dict[str, Any]]:
     if "reboot" in enabled:
         enabled["reboot"] = {"state_dir": config.state, **enabled["reboot"]}
     return enabled
-
-
-def _journal(config: Config, boot_id: str) -> Journal | None:
-    """The journal; ``None`` when the disk fails. What its owner can mend is raised."""
-    import structlog  # noqa: PLC0415 - after the stand-ins
-
-    from thingctl_agent.journal import Journal  # noqa: PLC0415
-
-    log = structlog.get_logger()
-    directory = config.state
-    try:
-        os.makedirs(directory, mode=0o700, exist_ok=True)
-        journal = Journal(os.path.join(directory, "journal"), boot_id)
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
-        raise ConfigError(f"state_dir {directory} cannot be used: {error.strerror}") from None
-    except OSError as error:
-        reason = str(error)
-        log.warning("no journal; durable commands will be refused", directory=directory, reason=reason)
-        return None
-    if journal.damage:
-        log.warning(
-            "journal was damaged; set aside and written anew", file=journal.path, damage=journal.damage
-        )
-    return journal
-
-
-def leave() -> None:
-    """End the process although handlers still run.
-
-    A daemon thread that holds a stream's lock would make the interpreter abort at its end.
-    """
-    try:
-        sys.stderr.flush()
-    finally:
-        os._exit(0)
 
 
 def _told(error: Exception) -> int:

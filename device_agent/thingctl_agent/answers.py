@@ -1,6 +1,6 @@
 """What the session says and writes down, gathered as effects. Pure.
 
-Each answer is a record first and a response second, in this one place.
+Each answer is a record first, a response second and a log line last, in this one place.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from thingctl_agent.effects import Effect, Note, Publish, Save
 from thingctl_agent.history import Answered
 from thingctl_agent.outbox import Outbox
-from thingctl_agent.progress import Reporter
+from thingctl_agent.progress import Reporter, receipt
 
 if TYPE_CHECKING:
     from thingctl_agent.calls import Call
@@ -29,6 +29,10 @@ class Answers:
         self.outbox = Outbox()
         self.reporter = Reporter()
         self._effects: list[Effect] = []
+
+    def adopt(self, history: History) -> None:
+        """Go on with another history."""
+        self._history = history
 
     def take(self) -> list[Effect]:
         """The effects since the last call, in order."""
@@ -51,20 +55,14 @@ class Answers:
 
     def refuse(self, execution_id: str, result: Outcome, timestamp: float, ttl: float) -> None:
         """Answer a request that was not taken on."""
-        self.note("info", "refused", executionId=execution_id, status=result.status, reason=_code(result))
         self.put(execution_id, result.encode(), timestamp + ttl, durable=True)
+        self.note("info", "refused", executionId=execution_id, **_shown(result))
 
     def answer(self, call: Call, result: Outcome) -> None:
         """Answer a request that was."""
-        self.note(
-            "info",
-            "answered",
-            executionId=call.execution_id,
-            action=call.action.name,
-            status=result.status,
-            reason=_code(result),
-        )
         self.put(call.execution_id, result.encode(), call.expires, durable=call.action.policy.durable)
+        name = call.action.name
+        self.note("info", "answered", executionId=call.execution_id, action=name, **_shown(result))
 
     def put(self, execution_id: str, payload: bytes, expires: float, *, durable: bool) -> None:
         """Write a response down and have it published. ``expires``: Unix seconds, by the broker's clock."""
@@ -81,8 +79,11 @@ class Answers:
     def progress(self, said: list[tuple[str, bytes]]) -> None:
         """Publish what the reporter lets go."""
         for execution_id, payload in said:
-            self._effects.append(Publish(self._topics.response(self._thing, execution_id), payload))
+            topic = self._topics.response(self._thing, execution_id)
+            self._effects.append(Publish(topic, payload, receipt=receipt(execution_id)))
 
 
-def _code(result: Outcome) -> str:
-    return result.reason.reason_code if result.reason else ""
+def _shown(result: Outcome) -> dict[str, str]:
+    """The fields of a log line about an outcome."""
+    code, text = (result.reason.reason_code, result.reason.reason_description) if result.reason else ("", "")
+    return {"status": result.status, "reason": code, "text": text}

@@ -9,20 +9,40 @@ import msgspec
 from thingctl_agent import outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from thingctl_agent.clock import Clock, Wall
     from thingctl_agent.outcome import Outcome
     from thingctl_agent.registry import Action
+
+AT_WORK_AFTER: Final = 1.0
+"""Seconds that a handler runs before the agent says that it is at work, if the handler has not."""
 
 HOLD: Final = 2.0
 """Seconds after the first subscription that a request of unknown age waits for the broker's time."""
 
 
+WAITING_OVERHEAD: Final = 1024
+"""Bytes that a waiting command takes besides its params, rounded up."""
+
+
 class Limits(msgspec.Struct, frozen=True):
-    """Bounds of one agent. Beyond them a command is REJECTED ``BUSY``."""
+    """Bounds of one agent. Beyond them a command is REJECTED ``BUSY``.
+
+    ``waiting``: commands; ``None``: as many as fit into ``waiting_bytes``, which is enough for all that
+    a broker holds for one thing.
+    """
 
     running: int = 8
-    waiting: int = 100
-    waiting_bytes: int = 1024 * 1024
+    waiting: int | None = None
+    waiting_bytes: int = 2 * 1024 * 1024
+
+    def has_room(self, waiting: Collection[Call], size: int) -> bool:
+        """Whether one more command, with ``size`` bytes of params, may wait beside those that do."""
+        if self.waiting is not None and len(waiting) >= self.waiting:
+            return False
+        taken = sum(len(call.params) for call in waiting) + len(waiting) * WAITING_OVERHEAD
+        return taken + size + WAITING_OVERHEAD <= self.waiting_bytes
 
 
 class Call(msgspec.Struct):
@@ -38,9 +58,13 @@ class Call(msgspec.Struct):
     attempt: int = 0
     kept: bytes | None = None
     timeout_at: float | None = None
+    at_work_at: float | None = None
+    """Time since boot at which to say that it is at work; ``None``: said, or not begun."""
     answered: bool = False
     asked_to_stop: str = ""
     ageless: bool = False
+    rebooting: bool = False
+    """Whether its handler has recorded that it is about to restart the device."""
 
     @property
     def expires(self) -> float:

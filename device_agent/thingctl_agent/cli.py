@@ -118,15 +118,18 @@ def _leave_at_once(*_: object) -> None:
 
 
 def _serve(arguments: Any) -> int:
-    from thingctl_agent.agent import leave, serve  # noqa: PLC0415 - after the stand-ins
+    from thingctl_agent.agent import serve  # noqa: PLC0415 - after the stand-ins
     from thingctl_agent.config import load  # noqa: PLC0415
 
     config = load(arguments.config, os.environ, **overrides(arguments))
     files = arguments.files or config.handlers
     if not files and not config.actions:
         raise ConfigError("nothing to serve: name a Python file, or enable built-in actions in the config")
-    if serve(_gather(files), config):
-        leave()
+    left = serve(_gather(files), config)
+    from thingctl_agent import leaving  # noqa: PLC0415 - needed at the end only
+
+    if left or leaving.threads_left():
+        leaving.leave()
     return 0
 
 

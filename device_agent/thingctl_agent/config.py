@@ -26,6 +26,10 @@ _ON_OFF: Final = {"on": True, "off": False}
 """How the command line says yes and no."""
 
 
+STOP_GRACE_MAX: Final = 600
+"""Seconds that handlers may have at the most when the agent stops."""
+
+
 class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Files in PEM, or the PEM text itself.
 
@@ -60,7 +64,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     presence: bool = False
     wall_clock: Literal["auto", "trust", "distrust"] = "auto"
     running: int = 8
-    waiting: int = 100
+    waiting: int | None = None
+    stop_grace: float = 0.4
     tls: Tls = Tls()
     log: Log = Log()
     actions: dict[str, dict[str, Any]] = {}
@@ -139,7 +144,8 @@ def load(
     """Gather the settings; raises :class:`ConfigError`.
 
     ``path``: the file, or ``THINGCTL_CONFIG``, or none. ``overrides`` win over the environment,
-    and each of ``later`` over what is before it. A value of ``None`` counts as not given.
+    and each of ``later`` over what is before it. A value of ``None`` counts as not given. Relative
+    paths start at the working directory, and become absolute.
     """
     path = path or environ.get("THINGCTL_CONFIG") or None
     environment = settings.from_environment(environ)
@@ -162,7 +168,23 @@ def of_settings(table: dict[str, Any], source: str = "settings") -> Config:
         where = place.rstrip("`") or "the settings"
         raise ConfigError(f"{source}: {where}: {text}") from None
     _check(config)
-    return config
+    return _absolute(config)
+
+
+def _absolute(config: Config) -> Config:
+    """The settings with absolute paths, as a handler may change the working directory."""
+    tls = Tls(*(_path(getattr(config.tls, name)) for name in Tls.__struct_fields__))
+    return msgspec.structs.replace(
+        config,
+        password_file=_path(config.password_file),
+        state_dir=_path(config.state_dir),
+        handlers=tuple(_path(file) for file in config.handlers),
+        tls=tls,
+    )
+
+
+def _path(path: str) -> str:
+    return os.path.abspath(path) if path and not settings.is_pem(path) else path
 
 
 def _read(path: str) -> dict[str, Any]:
@@ -195,5 +217,7 @@ def _check(config: Config) -> None:
         raise ConfigError("tls.key needs tls.cert")
     if not 5 <= config.keepalive <= 65535:
         raise ConfigError("keepalive is 5 to 65535 seconds")
-    if config.running < 1 or config.waiting < 0:
+    if config.running < 1 or (config.waiting is not None and config.waiting < 0):
         raise ConfigError("running is at least 1, waiting at least 0")
+    if not 0 <= config.stop_grace <= STOP_GRACE_MAX:
+        raise ConfigError(f"stop_grace is 0 to {STOP_GRACE_MAX} seconds")

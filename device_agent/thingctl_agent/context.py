@@ -5,34 +5,37 @@ Its methods may be called from any thread.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
+from thingctl_agent import json_values
 from thingctl_agent.errors import Canceled, CommandFailed
+from thingctl_protocol.limits import PROGRESS_MESSAGE_MAX
 
 if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-OUTPUT_MAX: Final = 64 * 1024
-"""Bytes of a program's output that ``ctx.run`` keeps; the rest is read and dropped."""
+    from thingctl_agent.programs import Program
 
-KILL_AFTER: Final = 2.0
-"""Seconds between SIGTERM and SIGKILL to a program that is to stop."""
+SAVED_MAX: Final = 64 * 1024
+"""Bytes of JSON that ``ctx.save`` keeps of one execution."""
 
 
 class Reports(Protocol):
-    """Where a context says what happens. Both may be called from any thread."""
+    """Where a context says what happens. Its methods may be called from any thread."""
 
     def progress(self, execution_id: str, percent: float | None, message: str | None) -> None:
         """The handler has come this far."""
 
     def save(self, execution_id: str, value: bytes) -> None:
         """The handler wants to find this encoded value again after a restart."""
+
+    def rebooting(self, execution_id: str, result: Any) -> None:
+        """Record that the handler is about to restart the device; return when it is on the disk.
+
+        Raises :class:`CommandFailed` when it cannot be recorded.
+        """
 
 
 class Completed(NamedTuple):
@@ -64,6 +67,7 @@ class Context:
         deadline: float | None = None,
         attempt: int = 1,
         saved: Any = None,
+        reboots: bool = False,
     ) -> None:
         self.execution_id = execution_id
         self.action = action
@@ -71,9 +75,11 @@ class Context:
         self.attempt = attempt
         self.saved = saved
         self._reports = reports
+        self._reboots = reboots
+        self._spared = False
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        self._programs: set[subprocess.Popen[bytes]] = set()
+        self._programs: set[Program] = set()
 
     @property
     def canceled(self) -> bool:
@@ -98,21 +104,45 @@ class Context:
     def progress(self, percent: float | None = None, message: str | None = None) -> None:
         """Tell the operator how far it has come. ``percent``: 0 to 100.
 
-        Call it as often as you like: what goes out is limited, the latest wins.
-        Raises :class:`ValueError` for a percentage out of bounds.
+        Call it as often as you like: the latest is published, at most twice a second.
+        ``message`` is cut to ``PROGRESS_MESSAGE_MAX`` characters. Raises :class:`TypeError` for
+        another type than number and text, :class:`ValueError` for a percentage out of bounds.
         """
-        if percent is not None and not 0 <= percent <= 100:
-            raise ValueError(f"percent is 0 to 100, not {percent}")
+        if percent is not None:
+            percent = _percentage(percent)
+        if message is not None:
+            if not isinstance(message, str):
+                raise TypeError(f"the message of progress is a str, not {type(message).__name__}")
+            message = str(message)[:PROGRESS_MESSAGE_MAX]
         self._reports.progress(self.execution_id, percent, message)
 
     def save(self, value: Any) -> None:
         """Keep a JSON value for the next attempt, should a restart interrupt this one.
 
-        Raises :class:`TypeError` for what cannot be said in JSON.
+        The latest value is kept; each takes the place of the one before. Raises
+        :class:`TypeError` for what JSON cannot express, naming its type and path, and
+        :class:`ValueError` for a value of more than ``SAVED_MAX`` bytes of JSON.
         """
-        import msgspec  # noqa: PLC0415 - beside its only use
+        encoded = json_values.encode(value)
+        if len(encoded) > SAVED_MAX:
+            raise ValueError(f"ctx.save takes {SAVED_MAX} bytes of JSON, not {len(encoded)}")
+        self._reports.save(self.execution_id, encoded)
 
-        self._reports.save(self.execution_id, msgspec.json.encode(value))
+    def rebooting(self, result: Any = None) -> None:
+        """Record that the device is about to restart. Call it right before what restarts it.
+
+        Returns when the record is on the disk. From then on the execution is judged by the
+        reboot alone: SUCCEEDED with ``result`` if the boot id has changed, else FAILED
+        ``NOT_REBOOTED``; neither a cancel nor the agent's end interrupts the handler.
+        Raises :class:`RuntimeError` in an action without ``reboots=True``,
+        :class:`Canceled` when the execution is to stop, and :class:`CommandFailed`
+        (``JOURNAL_UNAVAILABLE``) when it cannot be recorded: then do not restart.
+        """
+        if not self._reboots:
+            raise RuntimeError("ctx.rebooting() is for actions with reboots=True")
+        self.check()
+        self._reports.rebooting(self.execution_id, result)
+        self._spared = True
 
     @property
     def log(self) -> Any:
@@ -129,81 +159,68 @@ class Context:
         stdin: bytes = b"",
         env: dict[str, str] | None = None,
         cwd: str | None = None,
+        on_line: Callable[[str], object] | None = None,
     ) -> Completed:
-        """Run a program and wait for it; it and its children are killed when it is to stop.
+        """Run a program and wait for its end; it and its process group are killed when it is to stop.
 
         ``command``: the program and its arguments, no shell in between. ``check``: raise
-        :class:`CommandFailed` unless it exits with 0. The first ``OUTPUT_MAX`` bytes of its
-        output are kept. Raises :class:`Canceled` when the execution was stopped meanwhile.
+        :class:`CommandFailed` unless it exits with 0. ``on_line``: called with each line of its
+        output as it comes; what it raises stops the program. The first 16 and the last 48 KiB of
+        the output are kept. A process that it leaves in the background is not waited for, even if
+        that holds the output open. Raises :class:`Canceled` when the execution was stopped.
         """
-        import subprocess  # noqa: PLC0415 - 1 MB that many agents never need
-
-        if isinstance(command, str):
+        if isinstance(command, str) or not command:
             raise TypeError("the command is a list: the program and its arguments")
+        from thingctl_agent.programs import Program  # noqa: PLC0415 - 1 MB that many agents never need
+
         self.check()
         try:
-            program = subprocess.Popen(  # noqa: S603 - a list and no shell
-                list(command),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # a process group of its own, so that all of it can be killed
-                env=env,
-                cwd=cwd,
-            )
+            program = Program(command, stdin, env, cwd)
         except OSError as error:
             raise CommandFailed(f"{command[0]} cannot be run: {error.strerror}", code="CANNOT_RUN") from error
         with self._lock:
             self._programs.add(program)
         try:
             if self._stop.is_set():
-                self._kill(program)
-            with program:
-                output = _talk(program, stdin)
+                program.stop()
+            returncode, output = program.talk(on_line)
         finally:
             with self._lock:
                 self._programs.discard(program)
+            program.close()
         self.check()
-        if check and program.returncode != 0:
+        if check and returncode != 0:
             raise CommandFailed(
-                f"{command[0]} ended with {program.returncode}",
+                f"{command[0]} ended with {returncode}",
                 code="EXIT_STATUS",
-                returncode=program.returncode,
+                returncode=returncode,
                 output=output[-2000:],
             )
-        return Completed(program.returncode, output)
+        return Completed(returncode, output)
 
     def stop(self) -> None:
         """Set ``canceled`` and end every program that :meth:`run` waits for."""
         self._stop.set()
         with self._lock:
             for program in self._programs:
-                self._kill(program)
+                program.stop()
 
-    def _kill(self, program: subprocess.Popen[bytes]) -> None:
-        _signal(program, signal.SIGTERM)
-        timer = threading.Timer(KILL_AFTER, self._insist, (program,))
-        timer.daemon = True
-        timer.start()
+    def kill_programs(self) -> None:
+        """Kill every program that :meth:`run` waits for, without waiting: the agent ends.
 
-    def _insist(self, program: subprocess.Popen[bytes]) -> None:
+        What restarts the device after :meth:`rebooting` is spared.
+        """
+        if self._spared:
+            return
         with self._lock:
-            if program in self._programs:  # else its process group may be another's by now
-                _signal(program, signal.SIGKILL)
+            for program in self._programs:
+                program.kill()
 
 
-def _talk(program: subprocess.Popen[bytes], stdin: bytes) -> str:
-    assert program.stdin is not None
-    assert program.stdout is not None
-    with contextlib.suppress(BrokenPipeError), program.stdin as pipe:  # it may not want to read
-        pipe.write(stdin)
-    kept = bytearray()
-    descriptor = program.stdout.fileno()
-    while piece := os.read(descriptor, 65536):
-        kept += piece[: OUTPUT_MAX - len(kept)]
-    return kept.decode("utf-8", "replace")
-
-
-def _signal(program: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # gone already
-        os.killpg(program.pid, number)
+def _percentage(value: Any) -> float:
+    """A number from 0 to 100 as JSON takes it; subclasses of float and int become plain."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"percent is a number, not {type(value).__name__}")
+    if not 0 <= value <= 100:
+        raise ValueError(f"percent is 0 to 100, not {value}")
+    return int(value) if isinstance(value, int) else float(value)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from thingctl_agent import reasons
 from thingctl_agent.address import address_of
-from thingctl_agent.errors import ConfigError
 from thingctl_agent.mqtt import Connection
 from thingctl_agent.tls import Contexts
+from thingctl_protocol.log_stream import keep_standard_descriptors
 
 if TYPE_CHECKING:
     import ssl
@@ -40,17 +40,23 @@ class Dialer:
         self._done = done
         self._contexts = Contexts(config.tls)
         self.dialing = False
+        self._opening: Connection | None = None
+
+    def drop(self) -> None:
+        """In a forked child: close the connection that is being opened."""
+        if self._opening is not None:
+            self._opening.drop()
 
     def dial(self) -> None:
         """Begin; the settings are looked at anew, as a file may be there again."""
         self.dialing = True
+        keep_standard_descriptors()
         try:
             address = address_of(self._config, will=True)
-            connection = Connection(address, self._events, self._tls())
-        except ConfigError as error:
-            self._end(None, str(error))
-            return
-        threading.Thread(target=self._open, args=(connection, address), name="dial", daemon=True).start()
+            connection = self._opening = Connection(address, self._events, self._tls())
+            threading.Thread(target=self._open, args=(connection, address), name="dial", daemon=True).start()
+        except Exception as error:  # ConfigError; no thread, memory or descriptor
+            self._end(None, str(error) or type(error).__name__)
 
     def _tls(self) -> ssl.SSLContext | None:
         return self._contexts.current() if self._config.broker.tls else None
@@ -66,4 +72,5 @@ class Dialer:
 
     def _end(self, connection: Connection | None, problem: str) -> None:
         self.dialing = False
+        self._opening = None
         self._done(connection, problem)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Reject(Exception):
@@ -10,6 +14,10 @@ class Reject(Exception):
 
     ``code``: a word for programs (``reasonCode``). ``text``: a sentence for people.
     """
+
+    code: str = "REJECTED"
+    """Of a subclass that does not call ``super().__init__``."""
+    text: str = ""
 
     def __init__(self, code: str, text: str = "") -> None:
         super().__init__(text or code)
@@ -27,6 +35,11 @@ class CommandFailed(Exception):
     ``text`` and ``code`` become the reason; ``details``, if any, the result. Unlike
     any other exception, all of it is shown to the operator.
     """
+
+    code: str = "FAILED"
+    """Of a subclass that does not call ``super().__init__``."""
+    text: str = ""
+    details: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, text: str = "", *, code: str = "FAILED", **details: Any) -> None:
         super().__init__(text or code)

@@ -199,6 +199,12 @@ class History:
             del self._cleared[execution_id], self._entries[execution_id]
             self._cleared_bytes -= self._full.pop(execution_id, 0)
 
+    def merge(self, other: History) -> None:
+        """Take in what another history knows. An end that is known here stands."""
+        for execution_id, entry in other._entries.items():
+            for record in _records(execution_id, entry):
+                self.apply(record, durable=entry.durable)
+
     def snapshot(self) -> Iterator[Record]:
         """The records that make this history, as few as there can be."""
         yield Opened(self.boot_id)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import errno
 import os
 import select
 import signal
 import threading
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,6 +26,10 @@ class Socket(Protocol):
     def fileno(self) -> int:
         """Its descriptor; -1: it has none any more."""
         ...
+
+
+BATCH: Final = 100
+"""Calls that the loop makes before it looks at its connection again."""
 
 
 class Inbox:
@@ -54,9 +59,13 @@ class Inbox:
         """
         self._register(connection)
         timeout = None if seconds == float("inf") else max(0, int(seconds * 1000) + 1)
+        if self._calls:
+            timeout = 0
         readable = False
-        for descriptor, _ in self._poll.poll(timeout):
+        for descriptor, what in self._poll.poll(timeout):
             if descriptor == self._wake_read:
+                if what & select.POLLNVAL:
+                    raise OSError(errno.EBADF, "a handler has closed the agent's descriptors")
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake_read, 4096)
             else:
@@ -79,6 +88,16 @@ class Inbox:
                 signal.signal(number, handler)
 
         return restore
+
+    def release(self) -> None:
+        """In a forked child: close the wake-up pipe, and give the signals their default effects."""
+        with contextlib.suppress(ValueError):
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.close(self._wake_read)
+        os.close(self._wake_write)
 
     def _on_signal(self, what: Callable[[], None]) -> Callable[[int, object], None]:
         return lambda *_: self._calls.append(what)  # the interpreter writes to the wake-up descriptor

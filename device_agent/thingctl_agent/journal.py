@@ -15,7 +15,9 @@ import mmap
 import os
 from typing import Final
 
+from thingctl_agent import bookmark
 from thingctl_agent.blocks import HEADER_SECTORS, SECTOR, Identity, block, blocks, header, read_header, scan
+from thingctl_agent.bookmark import Bookmark
 from thingctl_agent.errors import JournalError
 from thingctl_agent.history import Cleared, Closed, History, Opened, Record
 
@@ -47,18 +49,21 @@ class Journal:
         self._active = 0  # offset of the segment in use
         self._position = 0
         self._buffer = mmap.mmap(-1, 8 * SECTOR)
+        self._flushed = 0
+        self._boot_id = boot_id
+        self._file = -1
         self._lock = _lock(self.path)
         try:
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            self._read()
+            self._bookmark = bookmark.decode(os.pread(self._lock, bookmark.SIZE, 0))
+            self._open()
             self.trusted = not self.damage and (self.history.closed or self.history.boot_id in {"", boot_id})
             if self.damage or not self._identity.generation:
-                if self.damage:
-                    self._set_aside()
-                self._make(max(segment, self._needed()))
+                self._make(max(segment, self._needed()), set_aside=bool(self.damage))
             self._go_direct()
+            self._flushed = self._position
+            self._note()
         except BaseException:
-            os.close(self._lock)
+            self._let_go()
             raise
 
     def opened(self, boot_id: str) -> None:
@@ -85,20 +90,53 @@ class Journal:
             self._position += len(raw)
             if flush:
                 self._flush()
+        if full or flush:
+            self._flushed = self._position
+        self._note()
         self._lazy.clear()
 
     def close(self) -> None:
         """Write that all is well, and let go of the file."""
         with contextlib.suppress(OSError):
             self.append(Closed(), flush=True)
-        os.close(self._file)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._file != -1:
+            os.close(self._file)
         os.close(self._lock)
 
+    def _note(self) -> None:
+        """Note beside the journal how far it has been written."""
+        identity = self._identity
+        at = (self._position - self._active, self._flushed - self._active)
+        with contextlib.suppress(OSError):
+            os.pwrite(self._lock, Bookmark(self._boot_id, identity.generation, *at).encode(), 0)
+
+    def release(self) -> None:
+        """In a forked child: close the descriptors and write nothing. The parent's lock stays."""
+        self._let_go()
+
     # -- reading
+
+    def _open(self) -> None:
+        """Read the file, if there is one. It is not made here: a try that fails leaves nothing behind."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{self.path}.new")
+        try:
+            self._file = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            self.damage = "it is missing, though it was here before" if self._bookmark is not None else ""
+            return
+        self._read()
+        identity, end = self._identity, self._position - self._active
+        if self._bookmark is not None and not self.damage:
+            self.damage = self._bookmark.missing(self._boot_id, identity.generation, end)
 
     def _read(self) -> None:
         size = os.fstat(self._file).st_size
         if not size:
+            self.damage = "it is empty" if self._bookmark is not None else ""
             return
         with mmap.mmap(self._file, size, prot=mmap.PROT_READ) as file, memoryview(file) as data:
             self._read_segments(data, size)
@@ -130,9 +168,14 @@ class Journal:
             self.damage = f"the last record is torn; {len(result.records)} whole records kept"
 
     def _set_aside(self) -> None:
-        os.close(self._file)
-        os.replace(self.path, f"{self.path}.damaged")
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Keep what was found for people to look at; it also stays in place until the new one replaces it."""
+        damaged = f"{self.path}.damaged"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(damaged)
+        try:
+            os.link(self.path, damaged)
+        except OSError:  # a file system without links
+            os.replace(self.path, damaged)
 
     # -- writing
 
@@ -141,7 +184,7 @@ class Journal:
         snapshot = len(blocks(Identity(1, bytes(8)), self.history.snapshot()))
         return -(-(HEADER_SECTORS * SECTOR + 2 * snapshot) // SECTOR) * SECTOR
 
-    def _make(self, segment: int) -> None:
+    def _make(self, segment: int, *, set_aside: bool = False) -> None:
         """Fill a new file with the history, and put it in the place of the one there is."""
         new = f"{self.path}.new"
         descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -149,17 +192,23 @@ class Journal:
             zeros = bytes(64 * 1024)
             for offset in range(0, 2 * segment, len(zeros)):
                 _write_all(descriptor, zeros[: 2 * segment - offset], offset)
-            self._identity = Identity(self._identity.generation + 1, os.urandom(8), segment)
-            snapshot = blocks(self._identity, self.history.snapshot())
-            _write_all(descriptor, header(self._identity) + snapshot, 0)
+            noted = 0 if self._bookmark is None else self._bookmark.generation
+            identity = Identity(max(self._identity.generation, noted) + 1, os.urandom(8), segment)
+            snapshot = blocks(identity, self.history.snapshot())
+            _write_all(descriptor, header(identity) + snapshot, 0)
             os.fsync(descriptor)
+            if set_aside and self._file != -1 and os.fstat(self._file).st_size:
+                self._set_aside()
             os.replace(new, self.path)
             _sync_directory(os.path.dirname(self.path))
         except BaseException:
             os.close(descriptor)
+            with contextlib.suppress(OSError):
+                os.unlink(new)
             raise
-        os.close(self._file)
-        self._file = descriptor
+        if self._file != -1:
+            os.close(self._file)
+        self._file, self._identity = descriptor, identity
         self._segment = segment
         self._active = 0
         self._position = HEADER_SECTORS * SECTOR + len(snapshot)

@@ -15,6 +15,7 @@ import importlib
 import importlib.util
 import sys
 import threading
+from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any, Final
 
@@ -29,7 +30,12 @@ LATE: Final = (
     "base64",
     "structlog.stdlib",
     "structlog.threadlocal",
+    "thingctl_agent.hints",
+    "thingctl_agent.reasons",
 )
+
+PRETTIER: Final = "rich"
+"""What structlog imports where it is installed, for tracebacks in colour: 7 MB that no device needs."""
 
 NEVER_RAISED: Final = {"ssl": ("SSLWantReadError", "SSLWantWriteError")}
 """Exceptions that paho names in ``except`` clauses. As long as ssl is not loaded nobody raises
@@ -45,7 +51,14 @@ class _NeverRaisedError(Exception):
 class _Late(ModuleType):
     """Stands in for a module until something of it is wanted."""
 
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        del self.__spec__  # made when it is asked for: importlib.util.find_spec() refuses None
+
     def __getattr__(self, name: str) -> Any:
+        if name == "__spec__":
+            self.__spec__ = _spec(self.__name__)
+            return self.__spec__
         if name.startswith("__") and name not in {"__all__", "__path__", "__file__", "__version__"}:
             raise AttributeError(name)  # the import system looks for these; they mean nothing here
         if name in NEVER_RAISED.get(self.__name__, ()) and sys.modules.get(self.__name__) is self:
@@ -62,6 +75,18 @@ def install() -> None:
         if name not in sys.modules:
             sys.modules[name] = _Late(name)
             _bind(name, sys.modules[name])
+    _import_structlog()
+
+
+def _import_structlog() -> None:
+    """Import it as on a machine without ``PRETTIER``; a handler that wants that finds it all the same."""
+    if "structlog" in sys.modules or PRETTIER in sys.modules:
+        return
+    sys.modules[PRETTIER] = None  # type: ignore[assignment] # the import system's own way to say: not there
+    try:
+        importlib.import_module("structlog")
+    finally:
+        del sys.modules[PRETTIER]
 
 
 def _real(stand_in: ModuleType) -> ModuleType:
@@ -77,6 +102,13 @@ def _real(stand_in: ModuleType) -> ModuleType:
             _bind(name, module)
             return module
         return sys.modules[name]
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    """Where the real module is. ``find_spec`` would look at the stand-in."""
+    parent = name.rpartition(".")[0]
+    path = getattr(sys.modules.get(parent), "__path__", None) if parent else None
+    return PathFinder.find_spec(name, path)
 
 
 def _bind(name: str, module: ModuleType) -> None:

@@ -14,32 +14,41 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from thingctl_agent import boot
-from thingctl_agent.backoff import Backoff
+from thingctl_agent import boot, forks
+from thingctl_agent.backoff import SAME_NAME, Backoff
 from thingctl_agent.dialer import Dialer
 from thingctl_agent.effects import Interrupt, Note, Publish, Save, Start
 from thingctl_agent.extras import ANNOUNCEMENT, TOPICS, Extras
-from thingctl_agent.inbox import Inbox
+from thingctl_agent.inbox import BATCH, Inbox
+from thingctl_agent.reports import HandlerReports
 from thingctl_agent.session import ANNOUNCEMENT as ANNOUNCEMENT_RECEIPT
 from thingctl_agent.systemd import Notifier
+from thingctl_protocol.errors import ProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from thingctl_agent.config import Config
     from thingctl_agent.effects import Effect
+    from thingctl_agent.history import History
     from thingctl_agent.journal import Journal
+    from thingctl_agent.journal_opener import JournalOpener
     from thingctl_agent.mqtt import Connection
-    from thingctl_agent.outcome import Outcome
     from thingctl_agent.registry import Registry
     from thingctl_agent.session import Session
     from thingctl_agent.workers import Workers
 
-HANDLERS_GRACE: Final = 0.4
-"""Seconds that handlers have to end by themselves when the agent stops."""
+ACKNOWLEDGED_WITHIN: Final = 0.4
+"""Seconds after the handlers' grace in which the broker may acknowledge what they led to."""
 
-STOP_WITHIN: Final = 0.8
-"""Seconds after which the agent stops waiting for the broker's acknowledgements."""
+START_WITHIN: Final = 10.0
+"""Seconds for each function that is called at the agent's start."""
+
+STOP_WITHIN: Final = 1.0
+"""Seconds for each function that is called at the agent's end, if ``stop_grace`` is not longer."""
+
+_LONG_GRACE: Final = 5.0
+"""Seconds; with a longer grace, the unit's TimeoutStopSec may be too short."""
 
 _NEVER: Final = float("inf")
 _SYNC_CHECKED_EVERY: Final = 10.0
@@ -56,8 +65,11 @@ class Loop:
         journal: Journal | None,
         *,
         notifier: Notifier | None = None,
+        opener: JournalOpener | None = None,
     ) -> None:
-        """``journal``: ``None`` when it cannot be used; then durable commands are refused."""
+        """``journal``: ``None`` when it cannot be used; durable commands are refused until it can."""
+        self._opener = opener
+        self._boot_id = ""
         self._config = config
         self._registry = registry
         self._session = session
@@ -68,6 +80,7 @@ class Loop:
         self._extras = Extras(announce=config.announce)
         self._backoff = Backoff(_draw)
         self._inbox = Inbox()
+        self._reports = HandlerReports(self._inbox.post, session, self._do, boot.since_boot, self._wall)
         self._dialer = Dialer(config, self, self._inbox.post, self._dialed)
         self._connection: Connection | None = None
         self._dial_at = 0.0
@@ -85,25 +98,11 @@ class Loop:
         """Have the loop end: handlers get a moment, responses are sent, the announcement withdrawn."""
         self._inbox.post(self._begin_to_stop)
 
-    def progress(self, execution_id: str, percent: float | None, message: str | None) -> None:
-        """A handler says how far it has come."""
-        self._inbox.post(
-            lambda: self._do(self._session.progress(execution_id, percent, message, boot.since_boot()))
-        )
-
-    def save(self, execution_id: str, value: bytes) -> None:
-        """A handler wants a value kept."""
-        self._inbox.post(lambda: self._do(self._session.keep(execution_id, value)))
-
-    def _on_finished(self, execution_id: str, outcome: Outcome) -> None:
-        def finish() -> None:
-            now = boot.since_boot()
-            self._do(self._session.finished(execution_id, outcome, now, self._wall))
-
-        self._inbox.post(finish)
-
     def _on_failed(self, execution_id: str, error: BaseException) -> None:
-        self._log.error("handler failed", executionId=execution_id, exc_info=error)
+        if execution_id:
+            self._log.error("handler failed", executionId=execution_id, exc_info=error)
+        else:
+            self._log.error("a task or callback of the handlers' event loop failed", exc_info=error)
 
     # -- the loop
 
@@ -117,13 +116,17 @@ class Loop:
                 signal.SIGHUP: self._reconnect,
             }
         )
+        self._boot_id = boot_id
+        with forks.given_up(
+            self._give_up_journal, self._give_up_connection, self._dialer.drop, self._inbox.release
+        ):
+            self._run_to_end(restore)
+        return self._handlers_left
+
+    def _run_to_end(self, restore: Callable[[], None]) -> None:
         try:
-            now = boot.since_boot()
-            trusted = self._journal is not None and self._journal.trusted
-            self._do(self._session.recover(boot_id, now, self._wall, trusted=trusted))
-            if self._journal is not None:
-                with contextlib.suppress(OSError):
-                    self._journal.opened(boot_id)
+            self._run_hooks("start", START_WITHIN)
+            self._recover()
             self._notifier.ready()
             self._log.info(
                 "started", thing=self._config.thing, url=_plain_url(self._config), actions=len(self._registry)
@@ -133,7 +136,14 @@ class Loop:
         finally:
             self._end()
             restore()
-        return self._handlers_left
+
+    def _give_up_journal(self) -> None:
+        if self._journal is not None:
+            self._journal.release()
+
+    def _give_up_connection(self) -> None:
+        if self._connection is not None:
+            self._connection.drop()
 
     def _turn(self) -> bool:
         """Wait once and do what is to be done; returns whether all is done."""
@@ -144,28 +154,58 @@ class Loop:
             self._dialer.dial()
         readable = self._inbox.wait(self._next_due() - now, self._connection)
         now = boot.since_boot()
-        while (what := self._inbox.take()) is not None:
+        for _ in range(BATCH):
+            if (what := self._inbox.take()) is None:
+                break
             self._survive(what)
         connection = self._connection
         if connection is not None and (readable or connection.wants_write or now >= connection.next_due):
-            connection.serve(now, readable=readable)
+            self._serve(connection, now, readable=readable)
         due = self._session.next_due()
         if due is not None and due <= now:
             self._do(self._session.tick(now, self._wall))
+        if now >= self._journal_at and self._opener is not None:
+            self._take_journal(self._opener.open_again())
         if now >= self._watchdog_at:
             assert self._notifier.watchdog_interval is not None
-            self._notifier.alive()
-            self._watchdog_at = now + self._notifier.watchdog_interval
+            self._feed_watchdog(now, self._notifier.watchdog_interval)
         if self._connection is not None and self._connection.wants_write:
-            self._connection.serve(now, readable=False)  # what this turn has published
+            self._serve(self._connection, now, readable=False)  # what this turn has published
         return False
+
+    def _feed_watchdog(self, now: float, interval: float) -> None:
+        """Show that the agent works, unless every place is held by a call that timed out.
+
+        Such an agent answers no durable command any more; the service manager restarts it.
+        """
+        if self._session.hung:
+            self._watchdog_at = now + interval / 4
+            return
+        self._notifier.alive()
+        self._watchdog_at = now + interval
+
+    def _serve(self, connection: Connection, now: float, *, readable: bool) -> None:
+        """Read and write. A descriptor that a handler has closed under it is a lost connection."""
+        try:
+            connection.serve(now, readable=readable)
+        except Exception as error:
+            self._log.exception("connection given up")
+            if connection is self._connection:
+                with contextlib.suppress(OSError):
+                    connection.drop()
+                self.on_lost(f"the connection failed: {error}")
+
+    @property
+    def _journal_at(self) -> float:
+        """When to try again to open the journal."""
+        return _NEVER if self._journal is not None or self._opener is None else self._opener.retry_at
 
     @property
     def _idle(self) -> bool:
         """Whether the next thing to do about the connection is to dial."""
         return self._connection is None and not self._dialer.dialing and self._stop_at is None
 
-    def _survive(self, what: Callable[[], None]) -> None:
+    def _survive(self, what: Callable[[], object]) -> None:
         try:
             what()
         except Exception:
@@ -173,18 +213,19 @@ class Loop:
 
     def _next_due(self) -> float:
         due = self._session.next_due()
-        times = [self._watchdog_at, _NEVER if due is None else due]
+        times = [self._watchdog_at, self._journal_at, _NEVER if due is None else due]
         if self._connection is not None:
             times.append(self._connection.next_due)
         elif self._idle:
             times.append(self._dial_at)
         if self._stop_at is not None:
-            times.append(self._stop_at + (STOP_WITHIN if self._abandoned else HANDLERS_GRACE))
+            times.append(self._gone_at if self._abandoned else self._stop_at + self._config.stop_grace)
         return min(times)
 
     # -- effects
 
-    def _do(self, effects: Iterable[Effect]) -> None:
+    def _do(self, effects: Iterable[Effect]) -> set[str]:
+        """Do the effects in order; returns the executions of which a record could not be written."""
         unsaved: set[str] = set()
         for effect in effects:
             match effect:
@@ -201,21 +242,33 @@ class Loop:
                     self._interrupt(execution_id)
                 case Note(level, event, fields):
                     getattr(self._log, level)(event, **fields)
+        return unsaved
 
     def _start(self, start: Start) -> None:
         action = self._registry.get(start.action)
         assert action is not None, "the session starts what is registered"
+        self._backoff.worked()
+        self._the_workers().start(start, action)
+
+    def _the_workers(self) -> Workers:
         if self._workers is None:
             from thingctl_agent.workers import Workers  # noqa: PLC0415
 
-            self._workers = Workers(self, self._on_finished, self._on_failed)
-        self._workers.start(start, action)
+            self._workers = Workers(self._reports, self._reports.finished, self._on_failed)
+        return self._workers
+
+    def _run_hooks(self, when: str, seconds: float) -> None:
+        hooks = self._registry.hooks(when)
+        if hooks:
+            self._the_workers().run_hooks(hooks if when == "start" else reversed(hooks), seconds)
 
     def _interrupt(self, execution_id: str) -> None:
         if self._workers is not None:
             self._workers.interrupt(execution_id)
 
     def _save(self, save: Save, *, flush: bool) -> bool:
+        if self._journal is None and self._opener is not None:
+            self._take_journal(self._opener.open_for_a_command())
         try:
             if self._journal is not None:
                 self._journal.append(save.record, flush=flush)
@@ -227,6 +280,22 @@ class Loop:
         now = boot.since_boot()
         self._do(self._session.unsaved(save.record, now, self._wall))
         return False
+
+    def _take_journal(self, journal: Journal | None) -> None:
+        """Go on with a journal that could be opened at last."""
+        if journal is None:
+            return
+        self._journal = journal
+        self._recover(journal.history)
+
+    def _recover(self, found: History | None = None) -> None:
+        """Take up what an earlier run left, ``found`` in a journal that was opened late."""
+        journal, now, boot_id = self._journal, boot.since_boot(), self._boot_id
+        trusted = journal is not None and journal.trusted
+        self._do(self._session.recover(boot_id, now, self._wall, trusted=trusted, found=found))
+        if journal is not None:
+            with contextlib.suppress(OSError):
+                journal.opened(boot_id)
 
     # -- the connection
 
@@ -240,20 +309,20 @@ class Loop:
         now = boot.since_boot()
         connection.begin(now)
         self._connection = connection
-        connection.serve(now, readable=False)
+        self._serve(connection, now, readable=False)
 
     def _failed(self, reason: str) -> None:
         now = boot.since_boot()
         wait = self._backoff.failed(now)
         self._dial_at = now + wait
-        self._log.warning("not connected", reason=reason, retryIn=round(wait, 1))
+        hint = {"hint": SAME_NAME} if self._backoff.flaps else {}
+        self._log.warning("not connected", reason=reason, retryIn=round(wait, 1), **hint)
         self._notifier.status(f"not connected: {reason}")
 
     def on_connected(self) -> None:
         """CONNACK."""
         assert self._connection is not None
         now = boot.since_boot()
-        self._backoff.connected(now)
         topics, thing = self._session.topics, self._session.thing
         filters = [(topics.request_filter(thing), 1)]
         if self._extras.wanted(TOPICS):
@@ -264,17 +333,28 @@ class Loop:
 
     def on_subscribed(self, *, extras: bool) -> None:
         """SUBACK."""
+        now = boot.since_boot()
         self._extras.answered()
+        self._backoff.ready(now)
         self._log.info("ready for commands", extras=extras)
         self._notifier.status("connected and ready for commands")
-        self._do(self._session.subscribed(boot.since_boot()))
+        self._do(self._session.subscribed(now))
         if self._extras.wanted(ANNOUNCEMENT):
             self._extras.asking(ANNOUNCEMENT)
-            self._announced = True
-            self._do([self._session.announcement()])
+            self._announce()
         if self._config.presence:
             self._present = True
             self._do([self._session.presence(online=True)])
+
+    def _announce(self) -> None:
+        try:
+            announcement = self._session.announcement()
+        except ProtocolError as error:
+            self._extras.answered()
+            self._log.warning("the actions are not announced", reason=str(error))
+            return
+        self._announced = True
+        self._do([announcement])
 
     def on_message(self, topic: str, payload: bytes, *, retain: bool) -> None:
         """A message; it is acknowledged when this returns, so what must be on the disk is."""
@@ -335,6 +415,10 @@ class Loop:
         self._stop_at = boot.since_boot()
         self._log.info("stopping")
         self._notifier.stopping()
+        grace = self._config.stop_grace
+        if grace > _LONG_GRACE:
+            hooks = len(self._registry.hooks("stop"))
+            self._notifier.stopping_takes((1 + hooks) * grace + _LONG_GRACE)
         self._do(self._session.stop())
         if self._announced:
             self._do([self._session.withdrawal()])
@@ -342,19 +426,27 @@ class Loop:
     def _finished_stopping(self, now: float) -> bool:
         if self._stop_at is None:
             return False
-        if not self._abandoned and (not self._session.busy or now >= self._stop_at + HANDLERS_GRACE):
+        if not self._abandoned and (not self._session.busy or now >= self._stop_at + self._config.stop_grace):
             self._abandoned = True
             self._do(self._session.abandon())
         if not self._abandoned:
             return False
         nobody_listens = self._connection is None or not self._session.unacknowledged
-        return nobody_listens or now >= self._stop_at + STOP_WITHIN
+        return nobody_listens or now >= self._gone_at
+
+    @property
+    def _gone_at(self) -> float:
+        assert self._stop_at is not None
+        return self._stop_at + self._config.stop_grace + ACKNOWLEDGED_WITHIN
 
     def _end(self) -> None:
+        if self._workers is not None:
+            self._workers.kill_programs()
         if self._connection is not None:
             self._part()
         if self._journal is not None:
             self._journal.close()
+        self._run_hooks("stop", max(STOP_WITHIN, self._config.stop_grace))
         self._log.info("stopped", handlersLeft=self._handlers_left)
 
     @property

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from math import isfinite
 from typing import Any, Final
 
 import msgspec
 
+from thingctl_agent import json_values
+from thingctl_agent.json_values import NotJsonError
 from thingctl_protocol.errors import ProtocolError
 from thingctl_protocol.limits import REASON_CODE_MAX, REASON_DESCRIPTION_MAX
-from thingctl_protocol.messages import StatusReason, check_json, encode_response
+from thingctl_protocol.messages import StatusReason, encode_response
 from thingctl_protocol.statuses import Status
 
 HANDLER_ERROR: Final = "HANDLER_ERROR"
@@ -24,6 +25,13 @@ INVALID_PARAMS: Final = "INVALID_PARAMS"
 INVALID_REQUEST: Final = "INVALID_REQUEST"
 JOURNAL_UNAVAILABLE: Final = "JOURNAL_UNAVAILABLE"
 NOT_REBOOTED: Final = "NOT_REBOOTED"
+
+_NEVER_RUN: Final = {
+    "coroutine": "a coroutine",
+    "generator": "a generator",
+    "async_generator": "an async generator",
+}
+"""Types of objects whose code has not run when a handler returns them."""
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):
@@ -47,18 +55,33 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
 
 
 def succeeded(value: Any) -> Outcome:
-    """The handler returned ``value``; FAILED when it cannot be said in JSON."""
+    """The handler returned ``value``; FAILED when JSON cannot express it."""
     if value is None:
         return Outcome(Status.SUCCEEDED)
-    result = _encoded(value)
-    if result is None:
-        return failed(RESULT_NOT_JSON, "it was done, but what it returned cannot be said in JSON")
-    return Outcome(Status.SUCCEEDED, result)
+    kind = type(value).__name__
+    if kind in _NEVER_RUN:
+        return failed(RESULT_NOT_JSON, f"the handler returned {_NEVER_RUN[kind]}, which has not run")
+    try:
+        return Outcome(Status.SUCCEEDED, json_values.encode(value))
+    except NotJsonError as error:
+        return failed(RESULT_NOT_JSON, f"the handler ended, but JSON cannot express its result: {error}")
 
 
 def failed(code: str, text: str, details: dict[str, Any] | None = None) -> Outcome:
     """It was tried and could not be done. ``details``, if any, become the result."""
-    return Outcome(Status.FAILED, _encoded(details) if details else None, reason(code, text))
+    if not details:
+        return Outcome(Status.FAILED, None, reason(code, text))
+    try:
+        return Outcome(Status.FAILED, json_values.encode(details), reason(code, text))
+    except NotJsonError as error:
+        return Outcome(
+            Status.FAILED, None, reason(code, f"{text} (JSON cannot express the details: {error})")
+        )
+
+
+def handler_error() -> Outcome:
+    """The handler raised something that the operator is not shown."""
+    return failed(HANDLER_ERROR, "the handler raised an exception; the log of the device has it")
 
 
 def rejected(code: str, text: str) -> Outcome:
@@ -74,27 +97,6 @@ def canceled(text: str) -> Outcome:
 def reason(code: str, text: str) -> StatusReason:
     """A status reason within the bounds of the protocol."""
     return StatusReason(_shown(code, REASON_CODE_MAX), _shown(text, REASON_DESCRIPTION_MAX))
-
-
-def _encoded(value: Any) -> bytes | None:
-    try:
-        encoded = msgspec.json.encode(value)
-        if b"null" in encoded and not _is_finite(msgspec.to_builtins(value)):
-            return None  # JSON has no word for it, and null would be a lie
-        if encoded.count(b"[") + encoded.count(b"{") > 32:
-            check_json(encoded)  # no deeper than the other side will take
-    except Exception:
-        return None
-    return encoded
-
-
-def _is_finite(value: Any) -> bool:
-    """Whether no number in ``value`` is infinite or not a number."""
-    if isinstance(value, float):
-        return isfinite(value)
-    if isinstance(value, dict):
-        return all(map(_is_finite, value.values()))
-    return not isinstance(value, list | tuple) or all(map(_is_finite, value))
 
 
 def _marker(result: bytes) -> bytes:

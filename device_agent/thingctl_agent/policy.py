@@ -55,7 +55,8 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
         FAILED ``INTERRUPTED``; ``"rerun"`` begins again; ``"resume"`` too, and the
         handler finds in ``ctx.saved`` what it last gave to ``ctx.save()``.
     reboots
-        The action restarts the device: SUCCEEDED is said after the reboot.
+        The action restarts the device: SUCCEEDED is said after the reboot, if the handler
+        had called ``ctx.rebooting()`` or returned before it.
     """
 
     timeout: float | None = None

@@ -23,10 +23,13 @@ def settle(entry: Entry, policy: Policy | None, *, rebooted: bool, trusted: bool
     wall clock minus uptime would not do, as the clock may have been set. ``trusted``: the
     journal lost nothing, so that without a Started record it was certainly not begun.
     """
+    if entry.accepted is not None and policy is None and trusted and not entry.attempt:
+        text = f"this device no longer has an action named {entry.accepted.action!r}; nothing of it was done"
+        return outcome.rejected(outcome.UNKNOWN_ACTION, text).encode()
     if entry.accepted is None or policy is None:
         return interrupted().encode()
     if policy.reboots:
-        # Its Started record is flushed, so this holds for a journal that is not trusted, too.
+        # Its records are flushed, so this holds for a journal that is not trusted, too.
         return _settle_reboot(entry, rebooted=rebooted) if entry.attempt else 0
     begun = max(entry.attempt, 0 if trusted else 1)
     if begun and (not policy.reruns or begun >= RESTARTS_MAX):
@@ -35,9 +38,10 @@ def settle(entry: Entry, policy: Policy | None, *, rebooted: bool, trusted: bool
 
 
 def _settle_reboot(entry: Entry, *, rebooted: bool) -> bytes:
+    """SUCCEEDED only if the handler had recorded that it was about to restart the device."""
     if not rebooted:
         return not_rebooted("only the agent restarted, not the device").encode()
-    return outcome.succeeded(None).encode() if entry.rebooting is None else entry.rebooting.payload
+    return interrupted().encode() if entry.rebooting is None else entry.rebooting.payload
 
 
 def interrupted() -> outcome.Outcome:

@@ -7,6 +7,7 @@ JSON Schemas that the agent announces. What cannot work is refused at registrati
 
 from __future__ import annotations
 
+import contextlib
 import typing
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -52,6 +53,8 @@ class Action(msgspec.Struct, frozen=True, gc=False):
         try:
             return self.decoder.decode(params)
         except msgspec.ValidationError as error:
+            with contextlib.suppress(msgspec.MsgspecError, ValueError, OverflowError):
+                return self.decoder.decode(msgspec.json.encode(_integral(msgspec.json.decode(params))))
             text, _, path = str(error).partition(" - at `$")
             raise InvalidParamsError(text, pointer_of(path.rstrip("`"))) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
@@ -70,6 +73,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._actions: dict[str, Action] = {}
+        self._hooks: dict[str, list[Callable[[], Any]]] = {"start": [], "stop": []}
 
     def add(self, function: Callable[..., Any], name: str | None = None, **options: Any) -> Action:
         """Register ``function``; raises :class:`RegistrationError`.
@@ -91,9 +95,26 @@ class Registry:
     def extend(self, other: Registry) -> None:
         """Take over the actions of another registry; raises :class:`RegistrationError`."""
         for action in other:
-            if action.name in self._actions:
+            known = self._actions.get(action.name)
+            if known is not None and known is not action:
                 raise RegistrationError(f"there is an action named {action.name!r} already")
             self._actions[action.name] = action
+        for when, hooks in self._hooks.items():
+            hooks += [hook for hook in other.hooks(when) if hook not in hooks]
+
+    def add_hook(self, when: str, function: Callable[[], Any]) -> None:
+        """Register a function for the agent's ``start`` or ``stop``; raises :class:`RegistrationError`."""
+        name = getattr(function, "__name__", type(function).__name__)
+        with contextlib.suppress(TypeError):  # no Python function: the call will show
+            if signature.REQUIRED in signature.parameters(function).values():
+                raise RegistrationError(f"{name}: what is called at the agent's {when} has no parameters")
+        if signature.is_generator(function):
+            raise RegistrationError(f"{name}: a generator cannot be called at the agent's {when}")
+        self._hooks[when].append(function)
+
+    def hooks(self, when: str) -> list[Callable[[], Any]]:
+        """The functions for the agent's ``"start"`` or ``"stop"``, in the order of their registration."""
+        return list(self._hooks[when])
 
     def get(self, name: str) -> Action | None:
         """The action of that name, if there is one."""
@@ -107,9 +128,13 @@ class Registry:
 
 
 def _describe(function: Callable[..., Any], name: str, policy: Policy) -> Action:
+    if signature.is_generator(function):
+        raise RegistrationError(f"{name}: a generator cannot be a handler: calling it runs none of it")
     try:
         parameters = signature.parameters(function)
         hints = typing.get_type_hints(signature.plain(function), include_extras=True)
+    except RegistrationError as error:
+        raise RegistrationError(f"{name}: {error}") from None
     except (NameError, TypeError, ValueError, AttributeError) as error:
         raise RegistrationError(f"{name}: its signature cannot be read: {error}") from None
     context_parameter: str | None = None
@@ -146,6 +171,15 @@ def _describe(function: Callable[..., Any], name: str, policy: Policy) -> Action
     )
     is_async = signature.is_async(function)
     return Action(name, function, is_async, params, context_parameter, decoder, description, policy)
+
+
+def _integral(value: Any) -> Any:
+    """``value`` with each float that is an integer as an ``int``: to JSON Schema, 1.0 is one."""
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) < 2**63 else value
+    if isinstance(value, dict):
+        return {key: _integral(item) for key, item in value.items()}
+    return [_integral(item) for item in value] if isinstance(value, list) else value
 
 
 def _schema(kind: Any) -> dict[str, Any]:

@@ -10,11 +10,11 @@ An execution goes: held (its age cannot be told yet) -> waiting (for a place) ->
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from thingctl_agent import hints, outcome
 from thingctl_agent.answers import Answers
-from thingctl_agent.calls import HOLD, Call, Limits
+from thingctl_agent.calls import AT_WORK_AFTER, HOLD, Call, Limits
 from thingctl_agent.clock import Clock, Wall
 from thingctl_agent.effects import Effect, Interrupt, Publish, Start
 from thingctl_agent.history import Accepted, Cleared, History, Kept, Rebooting, Record, Started
@@ -75,23 +75,35 @@ class Session:
 
     # -- what happens
 
-    def recover(self, boot_id: str, now: float, wall: Wall, *, trusted: bool) -> list[Effect]:
+    def recover(
+        self, boot_id: str, now: float, wall: Wall, *, trusted: bool, found: History | None = None
+    ) -> list[Effect]:
         """Take up what an earlier run left. Call once, first.
 
-        ``trusted``: the journal is whole and lost nothing, so that a request without a
-        Started record was certainly not begun.
+        Call it again with the history ``found`` in a journal that could not be opened then; what this
+        run knows is added to it. ``trusted``: the journal is whole and lost nothing, so that a
+        request without a Started record was certainly not begun.
         """
-        rebooted = self._history.boot_id not in {"", boot_id}
-        self._history.boot_id = boot_id
-        for execution_id, payload in self._history.unacknowledged():
-            self._out.outbox.put(execution_id, payload)
-        for execution_id, entry in self._history.unanswered():
+        ours = History()
+        if found is not None:
+            ours, self._history = self._history, found
+        history = self._history
+        rebooted = history.boot_id not in {"", boot_id}
+        history.boot_id = boot_id
+        unacknowledged = [one for one in history.unacknowledged() if ours.get(one[0]) is None]
+        unanswered = [one for one in history.unanswered() if ours.get(one[0]) is None]
+        history.merge(ours)
+        self._out.adopt(history)
+        for execution_id, payload in unacknowledged:
+            self._out.send(self._out.outbox.put(execution_id, payload))
+        for execution_id, entry in unanswered:
             self._recover_one(execution_id, entry, rebooted=rebooted, trusted=trusted)
         self._start_ready(now, wall)
         return self._out.take()
 
     def connected(self, now: float) -> list[Effect]:
         """The broker has accepted the connection."""
+        self._clock.connected()
         self._out.send(self._out.outbox.connected())
         self._out.progress(self._out.reporter.connected(now))
         return self._out.take()
@@ -124,6 +136,8 @@ class Session:
 
     def acknowledged(self, receipt: str) -> list[Effect]:
         """The broker has acknowledged a publish that had this receipt."""
+        if self._out.reporter.acknowledged(receipt):
+            return self._out.take()
         entry = self._history.get(receipt)
         if entry is not None and not entry.cleared:
             self._out.record(Cleared(receipt), durable=entry.durable, flush=False)
@@ -136,6 +150,7 @@ class Session:
         """A handler says how far it has come."""
         call = self._running.get(execution_id)
         if call is not None and not call.answered:
+            call.at_work_at = None
             self._out.progress(self._out.reporter.say(execution_id, percent, message, now))
         return self._out.take()
 
@@ -155,9 +170,9 @@ class Session:
                 "warning", "handler ended after its answer", executionId=execution_id, status=result.status
             )
         elif call.action.policy.reboots and result.status is Status.SUCCEEDED:
-            self._out.note("info", "restart asked for", executionId=execution_id)
             self._rebooting[execution_id] = (call, now + REBOOT_WITHIN)
             self._out.record(Rebooting(execution_id, result.encode()), flush=True)
+            self._out.note("info", "restart asked for", executionId=execution_id)
         elif call.asked_to_stop == "stop" and result.status is Status.CANCELED:
             if not call.action.policy.reruns:
                 self._out.answer(call, interrupted())
@@ -166,8 +181,30 @@ class Session:
         self._start_ready(now, wall)
         return self._out.take()
 
+    def rebooting(self, execution_id: str, result: Any, now: float) -> list[Effect]:
+        """A handler is about to restart the device. No effect: it has been answered already."""
+        call = self._running.get(execution_id)
+        if call is not None and not call.answered:
+            call.rebooting = True
+            call.timeout_at = now + REBOOT_WITHIN
+            payload = outcome.succeeded(result).encode()
+            self._out.record(Rebooting(execution_id, payload), flush=True)
+            self._out.note("info", "restart asked for", executionId=execution_id)
+        return self._out.take()
+
+    def awaits_reboot(self, execution_id: str) -> bool:
+        """Whether the handler has ended, and the execution ends with the device's restart."""
+        return execution_id in self._rebooting
+
+    def goes_down(self, execution_id: str) -> bool:
+        """Whether its handler has recorded that the device is about to restart."""
+        call = self._running.get(execution_id)
+        return execution_id in self._rebooting or (call is not None and call.rebooting)
+
     def unsaved(self, record: Record, now: float, wall: Wall) -> list[Effect]:
         """A record could not be written: what depends on it is not done."""
+        if isinstance(record, Rebooting) and (rebooting := self._running.get(record.execution_id)):
+            rebooting.rebooting = False  # its handler is told, and does not restart the device
         if not isinstance(record, Accepted | Started):
             return []
         call = self._running.pop(record.execution_id, None)
@@ -184,9 +221,12 @@ class Session:
 
     def tick(self, now: float, wall: Wall) -> list[Effect]:
         """Time has passed."""
-        for call in list(self._running.values()):
-            if call.timeout_at is not None and call.timeout_at <= now and not call.answered:
+        for call in [call for call in self._running.values() if not call.answered]:
+            if call.timeout_at is not None and call.timeout_at <= now:
                 self._time_out(call)
+            elif call.at_work_at is not None and call.at_work_at <= now:
+                call.at_work_at = None
+                self._out.progress(self._out.reporter.at_work(call.execution_id, now))
         for execution_id, (call, until) in list(self._rebooting.items()):
             if until <= now:
                 del self._rebooting[execution_id]
@@ -197,7 +237,9 @@ class Session:
 
     def next_due(self) -> float | None:
         """When :meth:`tick` has something to do next (seconds since boot); ``None``: not foreseeable."""
-        times = [c.timeout_at for c in self._running.values() if c.timeout_at is not None and not c.answered]
+        running = [call for call in self._running.values() if not call.answered]
+        times = [call.timeout_at for call in running if call.timeout_at is not None]
+        times += [call.at_work_at for call in running if call.at_work_at is not None]
         times += [until for _, until in self._rebooting.values()]
         for call in self._waiting.values():
             if call.deadline is not None:
@@ -213,7 +255,7 @@ class Session:
         """The agent is to stop: nothing starts any more, handlers are asked to end."""
         self._stopping = True
         for call in self._running.values():
-            if not call.answered and not call.action.policy.reboots:
+            if not call.answered and not call.rebooting:
                 call.asked_to_stop = call.asked_to_stop or "stop"
                 self._out.add(Interrupt(call.execution_id))
         return self._out.take()
@@ -221,7 +263,7 @@ class Session:
     def abandon(self) -> list[Effect]:
         """The handlers' grace is over: answer for those that still run."""
         for call in self._running.values():
-            if not call.answered and not call.action.policy.reboots and not call.action.policy.reruns:
+            if not call.answered and not call.rebooting and not call.action.policy.reruns:
                 self._out.answer(call, interrupted())
                 call.answered = True
                 self._slots.overdue(call.execution_id)
@@ -230,7 +272,7 @@ class Session:
     @property
     def busy(self) -> bool:
         """Whether a handler runs that :meth:`stop` has asked to end."""
-        return any(not c.answered and not c.action.policy.reboots for c in self._running.values())
+        return any(not c.answered and not c.rebooting for c in self._running.values())
 
     @property
     def unacknowledged(self) -> int:
@@ -309,13 +351,9 @@ class Session:
             return outcome.rejected(
                 outcome.INVALID_PARAMS, f"{error.text} at {error.pointer or 'the params'}"
             )
-        if self._slots.stuck(action.name, action.policy):
-            return outcome.rejected(outcome.BUSY, "an earlier call of it has timed out and still runs")
-        waiting_bytes = sum(len(call.params) for call in self._waiting.values())
-        if (
-            len(self._waiting) >= self._limits.waiting
-            or waiting_bytes + len(params) > self._limits.waiting_bytes
-        ):
+        if stuck := self._slots.stuck(action.name, action.policy):
+            return outcome.rejected(outcome.BUSY, stuck)
+        if not self._limits.has_room(self._waiting.values(), len(params)):
             return outcome.rejected(outcome.BUSY, f"{len(self._waiting)} commands wait already")
         return None
 
@@ -325,7 +363,9 @@ class Session:
             self._out.answer(waiting, outcome.canceled("it had not begun"))
             return
         running = self._running.get(execution_id)
-        if running is not None and not running.answered and not running.asked_to_stop:
+        if running is None or running.answered or running.rebooting:
+            return
+        if not running.asked_to_stop:
             running.asked_to_stop = "cancel"
             self._out.add(Interrupt(execution_id))
 
@@ -338,20 +378,34 @@ class Session:
                 continue  # held
             if call.deadline <= now:
                 del self._waiting[call.execution_id]
-                self._out.answer(call, call.expired() if not call.attempt else interrupted())
+                self._out.answer(call, self._missed(call))
             elif self._may_start and self._slots.free(call.action.name, call.action.policy):
                 del self._waiting[call.execution_id]
                 self._start(call, now)
 
+    def _missed(self, call: Call) -> Outcome:
+        """The verdict on a call whose deadline has passed while it waited."""
+        if call.attempt:
+            return interrupted()
+        stuck = self._slots.stuck(call.action.name, call.action.policy)
+        return outcome.rejected(outcome.BUSY, stuck) if stuck else call.expired()
+
+    @property
+    def hung(self) -> bool:
+        """Whether every place is held by a call that timed out."""
+        return self._slots.hung
+
     @property
     def _may_start(self) -> bool:
-        return not self._stopping and not self._rebooting
+        going_down = self._rebooting or any(call.rebooting for call in self._running.values())
+        return not self._stopping and not going_down
 
     def _start(self, call: Call, now: float) -> None:
         assert call.deadline is not None
         policy = call.action.policy
         call.attempt += 1
         call.timeout_at = call.deadline if policy.timeout is None else now + policy.timeout
+        call.at_work_at = now + AT_WORK_AFTER
         self._running[call.execution_id] = call
         self._slots.take(call.execution_id, call.action.name, policy)
         self._out.record(
@@ -363,10 +417,15 @@ class Session:
 
     def _time_out(self, call: Call) -> None:
         # A function cannot be killed: answer, and keep its place taken until it ends.
-        self._out.answer(call, outcome.failed(outcome.TIMEOUT, "the handler did not end in time"))
+        late = outcome.failed(outcome.TIMEOUT, "the handler did not end in time")
+        self._out.answer(call, not_rebooted("the device did not go down") if call.rebooting else late)
+        call.rebooting = False
         call.answered = True
+        was_hung = self._slots.hung
         self._slots.overdue(call.execution_id)
         self._out.add(Interrupt(call.execution_id))
+        if self._slots.hung and not was_hung:
+            self._out.note("warning", "every place is held by a call that timed out; only reads are answered")
 
     # -- after a restart
 
@@ -376,10 +435,10 @@ class Session:
         settled = settle(entry, action.policy if action else None, rebooted=rebooted, trusted=trusted)
         if isinstance(settled, bytes) or accepted is None or action is None:
             assert isinstance(settled, bytes)
-            self._out.note("warning", "interrupted by a restart", executionId=execution_id)
             self._out.put(
                 execution_id, settled, accepted.timestamp + accepted.ttl if accepted else 0.0, durable=True
             )
+            self._out.note("warning", "interrupted by a restart", executionId=execution_id)
             return
         self._out.note("info", "taken up again", executionId=execution_id, attempt=settled + 1)
         self._waiting[execution_id] = Call(

@@ -18,7 +18,9 @@ REQUIRED: Final = object()
 
 _VAR_POSITIONAL: Final = 0x04
 _VAR_KEYWORD: Final = 0x08
+_GENERATOR: Final = 0x20
 _COROUTINE: Final = 0x80
+_ASYNC_GENERATOR: Final = 0x200
 
 
 def parameters(function: Callable[..., Any]) -> dict[str, Any]:
@@ -61,10 +63,19 @@ def plain(function: Callable[..., Any]) -> types.FunctionType:
 
 def is_async(function: Callable[..., Any]) -> bool:
     """Whether calling it gives a coroutine."""
+    return bool(_flags(function) & _COROUTINE)
+
+
+def is_generator(function: Callable[..., Any]) -> bool:
+    """Whether calling it runs nothing and gives a generator."""
+    return bool(_flags(function) & (_GENERATOR | _ASYNC_GENERATOR))
+
+
+def _flags(function: Callable[..., Any]) -> int:
     if isinstance(function, types.MethodType):
         function = function.__func__
     code = getattr(function, "__code__", None)
-    return code is not None and bool(code.co_flags & _COROUTINE)
+    return 0 if code is None else int(code.co_flags)
 
 
 def clean(text: str) -> str:

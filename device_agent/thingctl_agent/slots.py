@@ -19,22 +19,43 @@ class Slots:
         self._per_action: dict[str, int] = {}
         self._groups: dict[str, int] = {}
         self._overdue: dict[str, int] = {}
+        self._overdue_groups: dict[str, int] = {}
         self._buckets: dict[str, tuple[float, float]] = {}
 
     def __len__(self) -> int:
         return len(self._running)
 
     def free(self, action: str, policy: Policy) -> bool:
-        """Whether one more call of ``action`` may start now."""
+        """Whether one more call of ``action`` may start now.
+
+        Calls that should have ended take no place away from an action that is not durable:
+        reads go on when the rest of the device hangs.
+        """
+        counted = len(self._running) - (0 if policy.durable else self._late)
         return (
-            len(self._running) < self._total
+            counted < self._total
             and self._per_action.get(action, 0) < policy.concurrency
             and (policy.exclusive is None or not self._groups.get(policy.exclusive))
         )
 
-    def stuck(self, action: str, policy: Policy) -> bool:
-        """Whether every place of ``action`` is held by a call that should have ended."""
-        return self._overdue.get(action, 0) >= policy.concurrency
+    @property
+    def hung(self) -> bool:
+        """Whether every place is held by a call that should have ended."""
+        return self._late >= self._total
+
+    @property
+    def _late(self) -> int:
+        return sum(self._overdue.values())
+
+    def stuck(self, action: str, policy: Policy) -> str:
+        """Why no call of ``action`` can start until one that timed out has ended; ``""``: it can."""
+        if self._overdue.get(action, 0) >= policy.concurrency:
+            return "an earlier call of it has timed out and still runs"
+        if policy.exclusive is not None and self._overdue_groups.get(policy.exclusive):
+            return f"a call of its group {policy.exclusive!r} has timed out and still runs"
+        if self.hung and policy.durable:
+            return f"{self._late} calls that timed out still run"
+        return ""
 
     def take(self, execution_id: str, action: str, policy: Policy) -> None:
         """A call starts."""
@@ -45,8 +66,10 @@ class Slots:
 
     def overdue(self, execution_id: str) -> None:
         """A call was answered in its place, and runs on."""
-        action, _ = self._running[execution_id]
+        action, group = self._running[execution_id]
         self._overdue[action] = self._overdue.get(action, 0) + 1
+        if group is not None:
+            self._overdue_groups[group] = self._overdue_groups.get(group, 0) + 1
 
     def release(self, execution_id: str, *, was_overdue: bool = False) -> None:
         """A call has ended."""
@@ -54,6 +77,8 @@ class Slots:
         _less(self._per_action, action)
         if was_overdue:
             _less(self._overdue, action)
+            if group is not None:
+                _less(self._overdue_groups, group)
         if group is not None:
             _less(self._groups, group)
 

@@ -35,6 +35,10 @@ class Notifier:
         """About to end."""
         self._send("STOPPING=1")
 
+    def stopping_takes(self, seconds: float) -> None:
+        """Ask for more time than the unit's TimeoutStopSec, from now."""
+        self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
+
     def _send(self, state: str) -> None:
         if not self._address:
             return

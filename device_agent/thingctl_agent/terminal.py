@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import Final, TextIO
+from typing import Final
 
 
 class Terminal:
@@ -43,25 +43,6 @@ class Terminal:
         sink = os.open(os.devnull, os.O_WRONLY)
         os.dup2(sink, sys.stdout.fileno())
         os.close(sink)
-
-
-class LossyStream:
-    """Writes to a stream, and drops what it does not take: an agent outlives the disk of its log."""
-
-    def __init__(self, stream: TextIO | None) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> None:
-        """Write a text."""
-        if self._stream is not None:
-            with contextlib.suppress(OSError, ValueError):
-                self._stream.write(text)
-
-    def flush(self) -> None:
-        """Flush the stream."""
-        if self._stream is not None:
-            with contextlib.suppress(OSError, ValueError):
-                self._stream.flush()
 
 
 TERMINAL: Final = Terminal()

@@ -19,23 +19,28 @@ from __future__ import annotations
 import json
 import queue
 import time
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from thingctl_agent.effects import Effect, Interrupt, Note, Publish, Save, Start
 from thingctl_agent.history import History
+from thingctl_agent.reports import HandlerReports
 from thingctl_agent.session import Session
 from thingctl_agent.workers import Workers
 from thingctl_protocol.identifiers import IdSource
 from thingctl_protocol.messages import encode_request
 from thingctl_protocol.statuses import TERMINAL, Status
+from thingctl_protocol.topics import Topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from thingctl_agent.calls import Limits
     from thingctl_agent.history import Record
-    from thingctl_agent.outcome import Outcome
     from thingctl_agent.registry import Registry
+
+
+HOOK_WITHIN: Final = 10.0
+"""Seconds for each function that is called at the agent's start or end."""
 
 
 class Reply:
@@ -95,13 +100,12 @@ class Device:
         self.errors: list[BaseException] = []
         self.records: list[Record] = []
         self._registry = agent.registry
+        self._thing = thing
+        self._limits = limits
         self._ids = IdSource()
+        self._boots = 1
         self._published: dict[str, list[dict[str, Any]]] = {}
-        self._events: queue.SimpleQueue[Callable[[], list[Effect]]] = queue.SimpleQueue()
-        self._session = Session(thing, agent.registry, History(), limits=limits)
-        self._workers = Workers(self, self._on_finished, lambda _, error: self.errors.append(error))
-        self._do(self._session.connected(time.monotonic()))
-        self._do(self._session.subscribed(time.monotonic()))
+        self._run = self._begin(History())
 
     def __enter__(self) -> Self:
         return self
@@ -109,21 +113,33 @@ class Device:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def send(self, action: str, /, *, ttl: float = 60.0, wait: float = 10.0, **params: Any) -> Reply:
-        """Send a command and wait for its end. ``ttl`` and ``wait`` in seconds.
+    def send(
+        self,
+        action: str,
+        params: Any = None,
+        /,
+        *,
+        ttl: float = 60.0,
+        age: float = 0.0,
+        wait: float = 10.0,
+        **named: Any,
+    ) -> Reply:
+        """Send a command and wait for its end. ``ttl``, ``age`` and ``wait`` in seconds.
 
-        For params with those two names, use :meth:`start`. Raises :class:`TimeoutError`
-        when there is no terminal status after ``wait``.
+        Params are given by name, or as one dict: then their names may be any.
+        Raises :class:`TimeoutError` when there is no terminal status after ``wait``.
         """
-        return self.wait(self.start(action, params, ttl=ttl), wait)
+        return self.wait(self.start(action, params, ttl=ttl, age=age, **named), wait)
 
-    def start(self, action: str, params: Any = None, *, ttl: float = 60.0, age: float = 0.0) -> str:
-        """Send a command, ``age`` seconds old, and return its execution id."""
+    def start(
+        self, action: str, params: Any = None, /, *, ttl: float = 60.0, age: float = 0.0, **named: Any
+    ) -> str:
+        """Send a command, ``age`` seconds old, and return its execution id. Params as for :meth:`send`."""
         execution_id = self._ids.make(time.time_ns() // 1_000_000, time.monotonic_ns())
         payload = encode_request(
             command_id=f"command-of-{execution_id}",
             action=action,
-            params=json.dumps({} if params is None else params).encode(),
+            params=json.dumps({**params, **named} if named and params else named or params or {}).encode(),
             timestamp=0,
             ttl=1,
         )
@@ -133,27 +149,31 @@ class Device:
 
     def deliver(self, execution_id: str, payload: bytes) -> None:
         """Hand a request over as it stands, to try a repeated or a malformed one."""
-        self._drain()
-        topic = self._session.topics.request(self._session.thing, execution_id)
-        self._do(self._session.message(topic, payload, time.monotonic(), time.time, retain=False))
+        self._run.drain()
+        self._run.message(Topics.request, execution_id, payload)
 
     def cancel(self, execution_id: str) -> None:
         """Ask the device to stop an execution."""
-        topic = self._session.topics.cancel(self._session.thing, execution_id)
-        self._do(self._session.message(topic, b"{}", time.monotonic(), time.time, retain=False))
+        self._run.message(Topics.cancel, execution_id, b"{}")
 
     def reply(self, execution_id: str) -> Reply:
         """What the device has said of it so far."""
-        self._drain()
+        self._run.drain()
         return Reply(list(self._published.get(execution_id, ())))
 
     def wait(self, execution_id: str, seconds: float = 10.0) -> Reply:
-        """Wait for the end of an execution; raises :class:`TimeoutError`."""
+        """Wait for the end of an execution.
+
+        Raises :class:`TimeoutError`: after ``seconds``, and without waiting for an execution that
+        ends with a restart of the device, which is :meth:`reboot`.
+        """
         deadline = time.monotonic() + seconds
         while (reply := self.reply(execution_id)).status not in TERMINAL:
+            if self._run.session.awaits_reboot(execution_id):
+                raise TimeoutError(f"it ends with a restart of the device; call device.reboot(): {reply!r}")
             if time.monotonic() >= deadline:
                 raise TimeoutError(f"no end after {seconds} s: {reply!r}")
-            self._turn(deadline - time.monotonic())
+            self._run.turn(deadline - time.monotonic())
         return reply
 
     def wait_for_progress(self, execution_id: str, seconds: float = 10.0) -> Reply:
@@ -162,59 +182,113 @@ class Device:
         while not (reply := self.reply(execution_id)).responses:
             if time.monotonic() >= deadline:
                 raise TimeoutError(f"not a word after {seconds} s")
-            self._turn(deadline - time.monotonic())
+            self._run.turn(deadline - time.monotonic())
         return reply
 
+    def wait_for_reboot(self, execution_id: str, seconds: float = 10.0) -> None:
+        """Wait until its handler has recorded that the device restarts; raises :class:`TimeoutError`."""
+        deadline = time.monotonic() + seconds
+        while not self._run.session.goes_down(execution_id):
+            if time.monotonic() >= deadline:
+                raise TimeoutError(f"no restart after {seconds} s: {self.reply(execution_id)!r}")
+            self._run.turn(deadline - time.monotonic())
+
+    def restart(self) -> None:
+        """Kill the agent and start it again, in the same boot: what its journal has is taken up."""
+        self._run.drain()
+        self._run.workers.interrupt_all()  # a thread cannot be killed; what it reports is not heard
+        history = History()
+        for record in self.records:
+            history.apply(record)
+        history.boot_id = self._run.boot_id
+        self._run = self._begin(history)
+
+    def reboot(self) -> None:
+        """Restart the device: as :meth:`restart`, with another boot id."""
+        self._boots += 1
+        self.restart()
+
     def close(self) -> None:
-        """Ask handlers that still run to stop. A function that does not look is left alone."""
-        self._do(self._session.stop())
+        """Ask handlers that still run to stop, and call what ``on_stop`` has registered.
 
-    # -- for the workers
+        A function that does not look is left alone.
+        """
+        self._run.do(self._run.session.stop())
+        self._run.workers.run_hooks(reversed(self._registry.hooks("stop")), HOOK_WITHIN)
 
-    def progress(self, execution_id: str, percent: float | None, message: str | None) -> None:
-        """A handler says how far it has come."""
-        self._events.put(lambda: self._session.progress(execution_id, percent, message, time.monotonic()))
+    def _begin(self, history: History) -> _Run:
+        session = Session(self._thing, self._registry, history, limits=self._limits)
+        run = _Run(self._registry, session, f"boot-{self._boots}", self)
+        run.begin()
+        return run
 
-    def save(self, execution_id: str, value: bytes) -> None:
-        """A handler wants a value kept."""
-        self._events.put(lambda: self._session.keep(execution_id, value))
+    # -- for the run
 
-    def _on_finished(self, execution_id: str, outcome: Outcome) -> None:
-        self._events.put(lambda: self._session.finished(execution_id, outcome, time.monotonic(), time.time))
+    def published(self, execution_id: str, payload: bytes) -> None:
+        """The agent has said something of an execution."""
+        self._published.setdefault(execution_id, []).append(json.loads(payload))
+
+
+class _Run:
+    """One run of an agent: a new one begins with each restart."""
+
+    def __init__(self, registry: Registry, session: Session, boot_id: str, device: Device) -> None:
+        self.session = session
+        self.boot_id = boot_id
+        self._registry = registry
+        self._device = device
+        self._events: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        reports = HandlerReports(self._events.put, session, self.do, time.monotonic, time.time)
+        self.workers = Workers(reports, reports.finished, lambda _, error: device.errors.append(error))
+
+    def begin(self) -> None:
+        """Take up what the journal has, and connect."""
+        self.workers.run_hooks(self._registry.hooks("start"), HOOK_WITHIN)
+        now = time.monotonic()
+        self.do(self.session.recover(self.boot_id, now, time.time, trusted=True))
+        self.do(self.session.connected(now))
+        self.do(self.session.subscribed(now))
+
+    def message(self, topic: Callable[[Topics, str, str], str], execution_id: str, payload: bytes) -> None:
+        """A message arrives."""
+        name = topic(self.session.topics, self.session.thing, execution_id)
+        self.do(self.session.message(name, payload, time.monotonic(), time.time, retain=False))
 
     # -- the loop
 
-    def _turn(self, seconds: float) -> None:
+    def turn(self, seconds: float) -> None:
         """Wait for one event, but not past the session's next time-out, and do what follows."""
-        due = self._session.next_due()
+        due = self.session.next_due()
         if due is not None:
             seconds = min(seconds, due - time.monotonic())
         try:
             event = self._events.get(timeout=max(seconds, 0.0)) if seconds > 0 else self._events.get_nowait()
-            self._do(event())
+            event()
         except queue.Empty:
             pass
-        self._do(self._session.tick(time.monotonic(), time.time))
+        self.do(self.session.tick(time.monotonic(), time.time))
 
-    def _drain(self) -> None:
-        self._turn(0.0)
-        while not self._events.empty():
-            self._turn(0.0)
+    def drain(self) -> None:
+        """Do what has happened so far."""
+        for _ in range(1 + self._events.qsize()):
+            self.turn(0.0)
 
-    def _do(self, effects: Iterable[Effect]) -> None:
+    def do(self, effects: Iterable[Effect]) -> set[str]:
+        """Do the effects in order; returns the executions of which a record could not be written."""
         for effect in effects:
             match effect:
                 case Save(record):
-                    self.records.append(record)
+                    self._device.records.append(record)
                 case Publish(topic, payload, _, receipt):
-                    self._published.setdefault(topic.split("/")[-2], []).append(json.loads(payload))
+                    self._device.published(topic.split("/")[-2], payload)
                     if receipt is not None:
-                        self._events.put(lambda receipt=receipt: self._session.acknowledged(receipt))  # type: ignore[misc]
+                        self._events.put(lambda receipt=receipt: self.do(self.session.acknowledged(receipt)))  # type: ignore[misc]
                 case Start(_, action):
                     found = self._registry.get(action)
                     assert found is not None
-                    self._workers.start(effect, found)
+                    self.workers.start(effect, found)
                 case Interrupt(execution_id):
-                    self._workers.interrupt(execution_id)
+                    self.workers.interrupt(execution_id)
                 case Note():
                     pass
+        return set()

@@ -91,10 +91,14 @@ class Announcement(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tr
     actions: tuple[ActionDescription, ...] = ()
 
 
-class BrokerTime(msgspec.Struct, frozen=True, gc=False):
-    """The broker's wall clock, Unix seconds."""
+class BrokerTime(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """The broker's wall clock, Unix seconds.
+
+    ``steady``: at the same moment, seconds on a clock that nobody sets; its zero means nothing.
+    """
 
     timestamp: float
+    steady: float | None = None
 
 
 class _WrittenRequest(msgspec.Struct, frozen=True, gc=False, rename="camel"):
@@ -229,14 +233,18 @@ def decode_announcement(payload: bytes) -> Announcement:
     return _decode(_announcements, payload, ANNOUNCEMENT_MAX, "announcement")
 
 
-def encode_time(timestamp: float) -> bytes:
-    """Encode the broker's time (Unix seconds)."""
-    return _encode(BrokerTime(timestamp))
+def encode_time(timestamp: float, steady: float | None = None) -> bytes:
+    """Encode the broker's time.
+
+    >>> encode_time(1748390400.25, 5123.5)
+    b'{"timestamp":1748390400.25,"steady":5123.5}'
+    """
+    return _encode(BrokerTime(timestamp, steady))
 
 
-def decode_time(payload: bytes) -> float:
-    """Decode the broker's time (Unix seconds); raises :class:`ProtocolError`."""
-    return _decode(_times, payload, PAYLOAD_MAX, "time").timestamp
+def decode_time(payload: bytes) -> BrokerTime:
+    """Decode the broker's time; raises :class:`ProtocolError`."""
+    return _decode(_times, payload, PAYLOAD_MAX, "time")
 
 
 def encode_presence(presence: Presence) -> bytes:

@@ -135,6 +135,7 @@ def verdicts(effects: Iterable[Effect], execution_id: str | None = None) -> list
     return [
         " ".join([r["status"], *([r["statusReason"]["reasonCode"]] if "statusReason" in r else [])])
         for r in responses(effects, execution_id)
+        if r["status"] != "IN_PROGRESS"
     ]
 
 

@@ -166,3 +166,19 @@ def test_the_state_directory(monkeypatch, tmp_path):
 
 def test_settings_are_what_toml_can_say():
     assert msgspec.convert(msgspec.to_builtins(Config()), Config) == Config()
+
+
+def test_relative_paths_become_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "agent.toml").write_text('handlers = ["a.py"]\ntls = {ca = "ca.pem"}\nurl = "mqtts://b"')
+    config = load("agent.toml", {}, thing="t", password_file="pw", state_dir="s")
+    monkeypatch.chdir("/")
+    found = (*config.handlers, config.tls.ca, config.password_file, config.state_dir)
+    assert found == tuple(str(tmp_path / name) for name in ("a.py", "ca.pem", "pw", "s"))
+    assert config.tls.cert == ""
+
+
+@pytest.mark.parametrize("grace", [-1, 601])
+def test_a_stop_grace_out_of_bounds_is_refused(grace):
+    with pytest.raises(ConfigError, match="stop_grace is 0 to 600"):
+        load(None, {}, thing="t", stop_grace=grace)

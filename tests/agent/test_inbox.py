@@ -46,6 +46,15 @@ def taken(inbox):
     return [call() for call in iter(inbox.take, None)]
 
 
+def test_the_loop_does_not_sleep_while_a_call_waits():
+    inbox = Inbox()
+    inbox.post(print)
+    inbox.wait(0, None)
+    begun = time.monotonic()
+    inbox.wait(10, None)
+    assert time.monotonic() - begun < 5
+
+
 def test_calls_are_taken_in_the_order_in_which_they_were_posted(inbox):
     for i in range(3):
         inbox.post(lambda i=i: i)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from thingctl_agent.errors import JournalError
-from thingctl_agent.history import Accepted, Answered, Cleared, Closed, Opened, Rebooting, Started
+from thingctl_agent.history import Accepted, Answered, Cleared, Closed, History, Opened, Rebooting, Started
 from thingctl_agent.journal import Journal
 
 SMALL = 16 * 1024
@@ -258,3 +259,137 @@ def test_records_that_stand_for_no_execution_are_kept(tmp_path):
     assert again.history.boot_id == "boot-7"
     assert again.history.closed
     again.close()
+
+
+# -- damage to any part of it, and tries that fail
+
+
+@pytest.fixture(scope="module", params=["killed", "closed", "compacted a moment ago"])
+def used(request, tmp_path_factory):
+    """The files of a journal that has gone on in its other segment."""
+    folder = tmp_path_factory.mktemp("used")
+    journal = Journal(folder / "journal", "boot-1", segment=SMALL)
+    journal.history.boot_id = "boot-1"
+    journal.opened("boot-1")
+    count = 0
+    while journal._identity.generation < 4 or (
+        request.param != "compacted a moment ago" and journal._position < journal._active + SMALL // 2
+    ):
+        write(journal, accepted(f"e{count}", b"x" * (count % 7 * 100)))
+        write(journal, Started(f"e{count}", 1), flush=False)
+        if count % 3:
+            write(journal, Answered(f"e{count}", 9.0, b"y" * 100))
+            write(journal, Cleared(f"e{count}"), flush=False)
+        count += 1
+        if count % 40 == 0:
+            journal.history = _forgetting(journal.history)
+    journal.close() if request.param == "closed" else crash(journal)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def _forgetting(history):
+    """The last executions only, so that a snapshot fits its segment."""
+    fresh = History(remembered_max=5)
+    fresh.boot_id = history.boot_id
+    for record in list(history.snapshot())[-12:]:
+        fresh.apply(record)
+    return fresh
+
+
+def _reopened(folder, files, boot_id="boot-1"):
+    for old in folder.iterdir():
+        old.unlink()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    journal = Journal(folder / "journal", boot_id, segment=SMALL)
+    crash(journal)
+    return journal, {i: (attempt, response) for i, (attempt, response, _) in known(journal).items()}
+
+
+@pytest.mark.parametrize("boot_id", ["boot-1", "boot-2"])
+@pytest.mark.parametrize("block", [512, 4096])
+@pytest.mark.parametrize("how", ["zeroed", "flipped", "garbage"])
+def test_damage_of_any_one_sector_is_noticed(used, tmp_path, block, how, boot_id):
+    files = used
+    whole, knew = _reopened(tmp_path, files, boot_id)
+    assert not whole.damage
+    assert knew
+    raw = files["journal"]
+    for at in range(0, len(raw), block):
+        part = raw[at : at + block]
+        damaged = {
+            "zeroed": bytes(block),
+            "flipped": part[:20] + bytes([part[20] ^ 4]) + part[21:],
+            "garbage": bytes(i * 7 % 251 for i in range(block)),
+        }[how]
+        journal, knows = _reopened(
+            tmp_path, files | {"journal": raw[:at] + damaged + raw[at + block :]}, boot_id
+        )
+        if knows != knew:
+            assert not journal.trusted, f"at {at}"
+            # What was not flushed may be gone after a power cut: that is no damage.
+            assert journal.damage or (boot_id == "boot-2" and set(knows) == set(knew)), f"at {at}"
+
+
+@pytest.mark.parametrize("left", [0, 512, 5000])
+def test_a_journal_that_was_cut_off_or_removed_is_told_of(used, tmp_path, left):
+    files = used
+    cut, _ = _reopened(tmp_path, files | {"journal": files["journal"][:left]})
+    assert cut.damage
+    assert not cut.trusted
+    gone, _ = _reopened(tmp_path, {name: raw for name, raw in files.items() if name != "journal"})
+    assert gone.damage == "it is missing, though it was here before"
+    assert not gone.trusted
+
+
+def test_a_journal_of_an_older_version_is_read_and_noted_from_then_on(used, tmp_path):
+    files = used
+    _, knew = _reopened(tmp_path, files)
+    journal, knows = _reopened(tmp_path, files | {"journal.lock": b""})
+    assert knows == knew
+    assert not journal.damage
+    assert (tmp_path / "journal.lock").read_bytes()
+    first, _ = _reopened(tmp_path, {"journal": b"", "journal.lock": b""})
+    assert not first.damage, "an older version left an empty file where the disk was full"
+
+
+def test_a_try_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        for _ in range(2):
+            with pytest.raises(OSError, match="No space"):
+                Journal(tmp_path / "journal", "boot-1")
+            assert [path.name for path in tmp_path.iterdir()] == ["journal.lock"]
+    journal = Journal(tmp_path / "journal", "boot-1")
+    assert not journal.damage
+    assert journal.trusted
+    journal.close()
+
+
+def test_a_damaged_journal_is_not_lost_when_the_new_one_cannot_be_made(used, tmp_path, monkeypatch):
+    files = used
+    raw = files["journal"]
+    damaged = files | {"journal": raw[:-100] + bytes(100) + b"x"}
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            _reopened(tmp_path, damaged)
+    assert (tmp_path / "journal").read_bytes() == damaged["journal"]
+    journal = Journal(tmp_path / "journal", "boot-1", segment=SMALL)
+    assert journal.damage
+    assert (tmp_path / "journal.damaged").read_bytes() == damaged["journal"]
+    journal.close()
+
+
+def test_what_a_killed_try_left_is_removed(tmp_path):
+    Journal(tmp_path / "journal", "boot-1", segment=SMALL).close()
+    (tmp_path / "journal.new").write_bytes(b"x" * 1000)
+    Journal(tmp_path / "journal", "boot-1", segment=SMALL).close()
+    assert not (tmp_path / "journal.new").exists()

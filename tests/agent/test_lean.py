@@ -88,6 +88,17 @@ def test_an_idle_agent_has_not_loaded_them():
         assert f"'{name}'" in out
 
 
+def test_an_agent_beside_the_command_line_does_not_load_what_prints_it():
+    """rich is there when the extra ``broker`` is installed beside the agent."""
+    pytest.importorskip("rich")
+    out = run(
+        "import sys\nfrom thingctl_agent import lean\nlean.install()\nimport thingctl_agent.loop\n"
+        "print([name for name in ('rich', 'pygments') if name in sys.modules])\n"
+        "import rich.console\nprint(rich.console.Console.__name__)"
+    )
+    assert out == "[]\nConsole\n"
+
+
 NEVER_AT_WORK = ("argparse", "difflib", "tempfile", "thingctl_agent.install", "thingctl_protocol.bundle")
 
 START = """
@@ -114,3 +125,16 @@ for key in list(os.environ):
 )
 def test_a_plain_start_loads_nothing_that_only_other_starts_need(how):
     assert run(START.format(never=NEVER_AT_WORK, how=how)) == "[]\n"
+
+
+def test_a_module_that_is_not_loaded_is_found():
+    find = "importlib.util.find_spec(name).origin == importlib.import_module(name).__spec__.origin"
+    code = f"""
+import importlib, importlib.util
+from thingctl_agent import lean
+lean.install()
+import structlog
+print(all({find} for name in lean.LATE))
+print(any(type(importlib.import_module(name)).__name__ == "_Late" for name in lean.LATE))
+"""
+    assert run(code) == "True\nTrue\n"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import sys
+import threading
 
 import pytest
 import structlog
@@ -66,3 +68,53 @@ def test_below_the_level_nothing_is_written(log):
     logger, out = log("json", "error")
     logger.info("x")
     assert out.getvalue() == ""
+
+
+class Unspeakable:
+    def __str__(self):
+        raise SystemExit(1)
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+@pytest.mark.parametrize("value", ["caf\udce9", Unspeakable(), {1: {2}}, {("a",): 1}, float("nan")])
+def test_no_value_makes_a_line_raise(log, form, value):
+    logger, out = log(form)
+    logger.info("file", name=value)
+    assert out.getvalue().count("\n") == 1
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_an_exception_that_cannot_be_formatted_is_logged(log, form):
+    logger, out = log(form)
+    broken = SyntaxError("x")
+    broken.text = 5
+    logger.error("handler failed", exc_info=broken)
+    assert "SyntaxError" in out.getvalue()
+
+
+def test_a_log_without_a_stream_is_silent(monkeypatch):
+    monkeypatch.setattr("sys.stderr", None)
+    logs.configure()
+    structlog.get_logger().bind().info("x")
+    structlog.reset_defaults()
+
+
+def test_what_python_would_print_is_logged(log, monkeypatch):
+    _, out = log("json")
+    for module, hook in ((sys, "unraisablehook"), (threading, "excepthook")):
+        monkeypatch.setattr(module, hook, getattr(module, hook))
+    logs.take_exceptions()
+
+    class Broken:
+        def __del__(self):
+            raise ValueError("in del")
+
+    Broken()
+    for function in (int, sys.exit):
+        thread = threading.Thread(target=function, args=("x",), name="poll")
+        thread.start()
+        thread.join()
+    first, second = (json.loads(line) for line in out.getvalue().splitlines())
+    assert first["event"] == "an exception was ignored"
+    assert "in del" in first["traceback"]
+    assert (second["event"], second["name"]) == ("a thread failed", "poll")

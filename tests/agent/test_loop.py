@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from agent.harness import until
 from thingctl_agent.config import Config
 from thingctl_agent.effects import Note, Publish, Save, Start
 from thingctl_agent.history import Accepted, History
@@ -86,6 +88,25 @@ def test_the_watchdog_is_fed_from_the_loop(make):
     assert 3 <= [state for state, _ in notifier.said].count("WATCHDOG=1") <= 12
 
 
+def test_the_watchdog_is_not_fed_while_every_place_hangs(make, monkeypatch):
+    notifier = Quiet(interval=0.05)
+    loop = make(notifier=notifier)
+    hung = threading.Event()
+    monkeypatch.setattr(type(loop._session), "hung", property(lambda _: hung.is_set()))
+    thread, _ = run(loop)
+    said = lambda: [state for state, _ in notifier.said].count("WATCHDOG=1")  # noqa: E731
+    until(said)
+    hung.set()
+    time.sleep(0.1)
+    before = said()
+    time.sleep(0.3)
+    assert said() <= before + 1
+    hung.clear()
+    until(lambda: said() > before + 1)
+    loop.stop()
+    thread.join(5)
+
+
 def test_what_raises_in_the_loop_does_not_end_it(make):
     loop = make()
     thread, _ = run(loop)
@@ -131,3 +152,17 @@ def test_draws_are_within_their_bounds():
     drawn = [_draw(0.0, 8.0) for _ in range(1000)]
     assert 0 <= min(drawn) < 1
     assert 7 < max(drawn) <= 8
+
+
+def test_an_announcement_that_is_too_long_is_logged_and_not_published(make, monkeypatch):
+    registry, logged = Registry(), []
+
+    def wordy() -> None: ...
+
+    wordy.__doc__ = "x" * 300_000
+    registry.add(wordy)
+    loop = make(registry=registry)
+    monkeypatch.setattr(loop, "_log", SimpleNamespace(warning=lambda event, **_: logged.append(event)))
+    loop._announce()
+    assert logged == ["the actions are not announced"]
+    assert not loop._announced

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from agent.core import Core, registry
 from thingctl_agent.calls import Limits
-from thingctl_agent.effects import Save, Start
+from thingctl_agent.effects import Publish, Save, Start
 from thingctl_agent.history import Answered, History
 from thingctl_agent.outcome import canceled, failed, succeeded
 
@@ -29,6 +29,7 @@ class Everything(RuleBasedStateMachine):
         self.running: set[str] = set()
         self.ended: dict[str, str] = {}
         self.starts: list[str] = []
+        self.at_work: list[str] = []
 
     def look(self) -> None:
         new, self.seen = self.core.effects[self.seen :], len(self.core.effects)
@@ -39,6 +40,10 @@ class Everything(RuleBasedStateMachine):
             elif isinstance(effect, Save) and isinstance(effect.record, Answered):
                 assert effect.record.execution_id not in self.ended, "a terminal status never changes"
                 self.ended[effect.record.execution_id] = json.loads(effect.record.payload)["status"]
+            elif isinstance(effect, Publish) and b"IN_PROGRESS" in effect.payload:
+                execution_id = effect.topic.split("/")[-2]
+                assert execution_id not in self.ended, "nothing follows a terminal status"
+                self.at_work.append(execution_id)
 
     @rule(i=st.integers(0, 8), action=st.sampled_from("abc"), ttl=st.integers(1, 20), age=st.integers(0, 5))
     def request(self, i, action, ttl, age):
@@ -94,6 +99,10 @@ class Everything(RuleBasedStateMachine):
     @invariant()
     def each_handler_started_at_most_once(self):
         assert len(self.starts) == len(set(self.starts))
+
+    @invariant()
+    def only_what_was_started_is_said_to_be_at_work(self):
+        assert set(self.at_work) <= set(self.starts)
 
     @invariant()
     def nobody_is_forgotten(self):

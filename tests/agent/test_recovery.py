@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from agent.core import Core, registry, responses, restarted, saved, started, verdicts
+from agent.core import Core, interrupted, registry, responses, restarted, saved, started, verdicts
 from thingctl_agent.calls import Limits
 from thingctl_agent.effects import Start
-from thingctl_agent.history import Accepted, Started
+from thingctl_agent.history import Accepted, Rebooting, Started
 from thingctl_agent.outcome import failed, succeeded
+from thingctl_agent.registry import Registry
 from thingctl_agent.session import REBOOT_WITHIN
 
 
@@ -138,10 +139,67 @@ def test_a_reboot_fails_when_only_the_agent_restarted():
     assert started(new.request("e1", "boot")) == [], "no loop"
 
 
-def test_a_device_that_went_down_inside_the_handler_has_rebooted():
-    assert verdicts(restarted(rebooting(), boot_id="boot-2").connect()) == ["SUCCEEDED"]
-    assert verdicts(restarted(rebooting(), boot_id="boot-2", trusted=False).connect()) == ["SUCCEEDED"]
+def intending(result=None):
+    core = rebooting()
+    core.take(core.session.rebooting("e1", result, core.now))
+    return core
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_device_that_went_down_inside_the_handler_was_interrupted(trusted):
+    assert verdicts(restarted(rebooting(), boot_id="boot-2", trusted=trusted).connect()) == [
+        "FAILED INTERRUPTED"
+    ]
     assert verdicts(restarted(rebooting()).connect()) == ["FAILED NOT_REBOOTED"]
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_device_that_went_down_after_the_handlers_record_has_rebooted(trusted):
+    core = intending({"version": 2})
+    assert saved(core.effects)[-1] == ("Rebooting", True)
+    assert responses(restarted(core, boot_id="boot-2", trusted=trusted).connect()) == [
+        {"status": "SUCCEEDED", "result": {"version": 2}}
+    ]
+    assert verdicts(restarted(core).connect()) == ["FAILED NOT_REBOOTED"]
+
+
+def test_a_stop_interrupts_what_reboots_unless_it_is_recorded():
+    core = rebooting()
+    assert interrupted(core.take(core.session.stop())) == ["e1"]
+    assert core.session.busy
+    assert verdicts(core.take(core.session.abandon())) == ["FAILED INTERRUPTED"]
+    core = intending()
+    assert interrupted(core.take(core.session.stop())) == []
+    assert not core.session.busy
+    assert core.take(core.session.abandon()) == []
+
+
+def test_what_is_recorded_is_not_canceled_and_does_not_time_out():
+    core = Core(registry(boot={"reboots": True, "timeout": 5}))
+    core.request("e1", "boot", ttl=600)
+    core.take(core.session.rebooting("e1", None, core.now))
+    assert interrupted(core.cancel("e1")) == []
+    assert verdicts(core.wait(60)) == []
+    core.request("e2", "a", ttl=1000)
+    assert started(core.effects) == ["e1"], "nothing starts while the device goes down"
+    assert verdicts(core.wait(REBOOT_WITHIN)) == ["FAILED NOT_REBOOTED"]
+
+
+def test_what_could_not_be_recorded_is_interrupted_as_others_are():
+    core = intending()
+    core.take(core.session.unsaved(Rebooting("e1", b""), core.now, core.wall))
+    assert interrupted(core.take(core.session.stop())) == ["e1"]
+
+
+def test_an_action_that_is_gone_and_was_not_begun_is_rejected():
+    core = Core()
+    core.session.stop()
+    core.request("e1", ttl=600)
+    others = Registry()
+    others.add(lambda: None, "c")
+    new = restarted(core, others)
+    assert verdicts(new.connect()) == ["REJECTED UNKNOWN_ACTION"]
+    assert verdicts(restarted(core, others, trusted=False).connect()) == ["FAILED INTERRUPTED"]
 
 
 def test_a_reboot_that_does_not_come_fails():

@@ -7,6 +7,7 @@ from typing import Annotated, TypedDict
 import msgspec
 import pytest
 
+from thingctl_agent import Agent
 from thingctl_agent.context import Context
 from thingctl_agent.errors import RegistrationError
 from thingctl_agent.registry import InvalidParamsError, Registry
@@ -172,3 +173,13 @@ async def asynchronous(seconds: float = 1) -> None: ...
 def test_async_functions_are_told_apart():
     assert Registry().add(asynchronous).is_async
     assert not Registry().add(move).is_async
+
+
+def test_two_files_may_share_one_agent():
+    shared, all_ = Agent(), Agent()
+    shared.action(name="nop")(lambda: None)
+    shared.on_stop(print)
+    all_.registry.extend(shared.registry)
+    all_.registry.extend(shared.registry)
+    assert len(all_.registry) == 1
+    assert all_.registry.hooks("stop") == [print]

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import pytest
 
-from agent.core import Core, interrupted, notes, registry, responses, restarted, saved, started, verdicts
-from thingctl_agent.calls import HOLD, Limits
+from agent.core import (
+    UNIX,
+    Core,
+    interrupted,
+    notes,
+    registry,
+    responses,
+    restarted,
+    saved,
+    started,
+    verdicts,
+)
+from thingctl_agent.calls import AT_WORK_AFTER, HOLD, WAITING_OVERHEAD, Limits
 from thingctl_agent.effects import Publish, Save, Start
-from thingctl_agent.history import Answered
+from thingctl_agent.history import Accepted, Answered, History, Started
 from thingctl_agent.outcome import canceled, succeeded
+from thingctl_broker.delivery import QUEUE_MAX, WINDOW
 from thingctl_protocol.messages import decode_announcement
 
 
@@ -139,8 +151,19 @@ def test_more_than_can_wait_is_rejected_busy_and_nothing_is_lost():
     assert started(core.effects) == ["e0", "e1", "e2"]
 
 
+def test_a_backlog_of_all_that_a_broker_holds_is_taken_in():
+    core = Core(limits=Limits(running=1))
+    for i in range(QUEUE_MAX + WINDOW):
+        core.request(f"e{i}")
+    assert verdicts(core.effects) == []
+    for i in range(QUEUE_MAX + WINDOW):
+        core.finish(f"e{i}")
+        core.acknowledge(f"e{i}")
+    assert verdicts(core.effects) == ["SUCCEEDED"] * (QUEUE_MAX + WINDOW)
+
+
 def test_waiting_params_are_bounded_in_bytes():
-    core = Core(limits=Limits(running=1, waiting=100, waiting_bytes=10))
+    core = Core(limits=Limits(running=1, waiting_bytes=WAITING_OVERHEAD + 10))
     core.session._registry.add(_typed, "typed")
     core.request("e0")
     core.request("e1", "typed", {"values": [1] * 10})
@@ -202,7 +225,7 @@ def test_a_time_out_is_answered_and_the_place_stays_taken_until_the_handler_ends
 def test_without_a_time_out_the_ttl_is_the_limit():
     core = Core()
     core.request("e1", ttl=30, age=10)
-    assert core.wait(19) == []
+    assert verdicts(core.wait(19)) == []
     assert verdicts(core.wait(2)) == ["FAILED TIMEOUT"]
 
 
@@ -286,6 +309,94 @@ def test_progress_is_limited_and_the_latest_is_said():
     assert core.session.progress("e1", 50, None, core.now) == []
 
 
+def test_a_handler_that_runs_for_a_second_is_said_to_be_at_work_once():
+    core = Core()
+    core.request("e1")
+    assert responses(core.wait(AT_WORK_AFTER - 0.01)) == []
+    assert responses(core.wait(30)) == [{"status": "IN_PROGRESS"}]
+    assert responses(core.finish("e1")) == [{"status": "SUCCEEDED"}]
+    assert responses(core.wait(30)) == []
+
+
+def test_a_handler_that_ends_or_reports_within_a_second_is_not_said_to_be_at_work():
+    core = Core(registry(a={"concurrency": 2}))
+    core.request("e1")
+    core.request("e2")
+    core.finish("e1")
+    core.take(core.session.progress("e2", 5, None, core.now))
+    assert responses(core.wait(30)) == []
+
+
+def test_progress_that_was_not_acknowledged_is_said_again_on_the_next_connection():
+    core = Core()
+    core.request("e1")
+    core.wait(2)
+    core.disconnect()
+    core.now += 1
+    assert responses(core.connect()) == [{"status": "IN_PROGRESS"}]
+    core.acknowledge("progress/e1")
+    core.disconnect()
+    core.now += 1
+    assert responses(core.connect()) == []
+
+
+def test_what_is_said_while_there_is_no_connection_gives_way_to_the_verdict():
+    core = Core(connected=False)
+    core.request("e1")
+    core.wait(2)
+    core.finish("e1")
+    assert responses(core.connect()) == [{"status": "SUCCEEDED"}]
+
+
+def test_an_acknowledgement_of_progress_is_not_one_of_the_response():
+    core = Core()
+    core.request("e1")
+    core.wait(2)
+    core.finish("e1")
+    assert saved(core.acknowledge("progress/e1")) == []
+    core.disconnect()
+    assert responses(core.connect()) == [{"status": "SUCCEEDED"}]
+
+
+# -- a journal that could be opened at last
+
+
+def test_what_an_earlier_run_left_is_taken_up_when_its_journal_can_be_opened():
+    core = Core(registry(b={"on_restart": "rerun"}))
+    core.request("ours")
+    core.finish("ours")
+    core.acknowledge("ours")
+    found = History()
+    found.boot_id = "boot-1"
+    for record in (
+        Accepted("cut short", "a", b"{}", UNIX, 600.0, core.now + 500),
+        Started("cut short", 1),
+        Accepted("again", "b", b"{}", UNIX, 600.0, core.now + 500),
+        Answered("unheard", UNIX, b'{"status":"SUCCEEDED"}'),
+    ):
+        found.apply(record)
+    effects = core.take(core.session.recover("boot-1", core.now, core.wall, trusted=True, found=found))
+    assert verdicts(effects, "cut short") == ["FAILED INTERRUPTED"]
+    assert verdicts(effects, "unheard") == ["SUCCEEDED"]
+    assert started(effects) == ["again"]
+    assert started(core.request("ours")) == [], "what this run has done is known still"
+    assert found.get("ours") is not None
+    assert saved(core.request("new")) == [("Accepted", True), ("Started", False)]
+    assert found.get("new") is not None
+
+
+def test_what_was_refused_for_want_of_a_journal_keeps_the_verdict_that_was_given():
+    core = Core()
+    core.request("e1")
+    core.take(core.session.unsaved(Accepted("e1", "a", b"{}", UNIX, 60.0, None), core.now, core.wall))
+    found = History()
+    found.apply(Accepted("e1", "a", b"{}", UNIX, 60.0, core.now + 50))
+    effects = core.take(core.session.recover("boot-1", core.now, core.wall, trusted=True, found=found))
+    assert started(effects) == []
+    core.acknowledge("e1")
+    assert verdicts(core.request("e1"), "e1") == ["REJECTED JOURNAL_UNAVAILABLE"]
+
+
 # -- the connection
 
 
@@ -363,3 +474,55 @@ def test_stopping_starts_nothing_more_and_keeps_what_waits():
     core.take(core.session.stop())
     assert started(core.finish("e1")) == []
     assert started(restarted(core).effects) == ["e2"]
+
+
+# -- calls that never end
+
+
+def hung(count=2, **policies):
+    """A device whose every place is held by a call that has timed out."""
+    names = [f"h{number}" for number in range(count)]
+    actions = registry(**{name: {"timeout": 1} for name in names}, **policies)
+    core = Core(actions, limits=Limits(running=count))
+    for name in names:
+        core.request(f"e-{name}", name)
+    core.wait(2)
+    return core
+
+
+def test_a_device_that_hangs_refuses_at_once_and_says_why():
+    core = hung()
+    assert core.session.hung
+    assert "every place is held by a call that timed out; only reads are answered" in notes(core.effects)
+    (answer,) = responses(core.request("e1"))
+    assert answer["statusReason"] == {
+        "reasonCode": "BUSY",
+        "reasonDescription": "2 calls that timed out still run",
+    }
+
+
+def test_a_device_that_hangs_answers_reads():
+    core = hung(read={"durable": False})
+    assert started(core.request("e1", "read")) == ["e1"]
+    core.finish("e1")
+    core.finish("e-h0")
+    assert not core.session.hung
+    assert started(core.request("e2", "a")) == ["e2"]
+
+
+def test_what_waited_for_a_device_that_hangs_is_told_why():
+    core = Core(registry(h={"timeout": 5}), limits=Limits(running=1))
+    core.request("e1", "h")
+    core.request("e2", "a", ttl=6)
+    core.wait(10)
+    assert verdicts(core.effects, "e2") == ["REJECTED BUSY"]
+
+
+def test_a_group_whose_call_hangs_refuses_at_once():
+    core = Core(registry(hang={"timeout": 1, "exclusive": "bus"}, ok={"exclusive": "bus"}))
+    core.request("e1", "hang")
+    core.wait(2)
+    (answer,) = responses(core.request("e2", "ok"))
+    assert "'bus' has timed out" in answer["statusReason"]["reasonDescription"]
+    core.finish("e1")
+    assert started(core.request("e3", "ok")) == ["e3"]

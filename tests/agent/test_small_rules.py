@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thingctl_agent.backoff import LONGEST, STABLE_AFTER, Backoff
-from thingctl_agent.clock import Clock
+from thingctl_agent.backoff import AT_WORK_LONGEST, LONGEST, SHORT_MANY, STABLE_AFTER, Backoff
+from thingctl_agent.clock import DRIFT_MAX, Clock
 from thingctl_agent.errors import RegistrationError
 from thingctl_agent.extras import ANNOUNCEMENT, TOPICS, Extras
 from thingctl_agent.history import Accepted, Entry
@@ -16,6 +16,8 @@ from thingctl_agent.policy import Policy, Rate, make_policy
 from thingctl_agent.progress import INTERVAL, Reporter
 from thingctl_agent.recovery import settle
 from thingctl_agent.slots import Slots
+from thingctl_protocol.limits import TTL_DEFAULT
+from thingctl_protocol.messages import BrokerTime
 
 # -- clock
 
@@ -24,7 +26,7 @@ def test_the_age_is_told_by_broker_time_and_the_monotonic_clock():
     clock = Clock()
     assert clock.age(1000, 50, lambda: None) is None
     assert clock.age(1000, 50, lambda: 1007.0) == 7
-    clock.broker_says(2000, 100)
+    clock.broker_says(BrokerTime(2000), 100)
     assert clock.knows_broker_time
     assert clock.age(2000, 160, lambda: pytest.fail("nobody asks the wall clock now")) == 60
 
@@ -32,14 +34,40 @@ def test_the_age_is_told_by_broker_time_and_the_monotonic_clock():
 @given(st.floats(0, 1e6), st.floats(0, 1e6), st.floats(0, 1e6))
 def test_age_grows_as_time_passes(said, at, later):
     clock = Clock()
-    clock.broker_says(said, at)
+    clock.broker_says(BrokerTime(said), at)
     assert clock.age(said, at + later, lambda: None) == pytest.approx(later, abs=1e-3)
+
+
+def test_a_broker_whose_clock_is_set_back_is_followed_and_a_late_message_is_not():
+    clock = Clock()
+    clock.broker_says(BrokerTime(5000, steady=10), 100)
+    clock.broker_says(BrokerTime(5020, steady=30), 150)  # 30 s under way
+    assert clock.age(5000, 150, lambda: None) == pytest.approx(50 - DRIFT_MAX * 50)
+    clock.broker_says(BrokerTime(1470, steady=80), 170)  # set back by an hour
+    assert clock.age(1470, 170, lambda: None) == 0
+
+
+def test_a_device_whose_clock_drifts_is_corrected_with_every_message():
+    for rate in (0.95, 0.99, 1.01, 1.05):
+        clock = Clock()
+        for real in range(0, 24 * 3600, 600):
+            clock.broker_says(BrokerTime(1e9 + real, steady=float(real)), real * rate)
+            assert clock.age(1e9 + real, real * rate, lambda: None) == pytest.approx(0, abs=1e-3)
+
+
+def test_a_new_connection_may_lead_to_another_brokers_steady_clock():
+    clock = Clock()
+    clock.broker_says(BrokerTime(5000, steady=1e6), 100)
+    clock.connected()
+    assert clock.age(5000, 110, lambda: None) == 10, "the time is known until the new broker says its own"
+    clock.broker_says(BrokerTime(5020, steady=7), 120)
+    assert clock.age(5000, 120, lambda: None) == 20
 
 
 # -- back-off
 
 
-def test_the_ceiling_doubles_up_to_a_minute_and_the_wait_is_drawn_below_it():
+def test_the_ceiling_doubles_up_to_half_a_ttl_and_the_wait_is_drawn_below_it():
     ceilings = []
     backoff = Backoff(lambda low, high: ceilings.append((low, high)) or high)
     waits = [backoff.failed(float(i)) for i in range(12)]
@@ -52,10 +80,40 @@ def test_only_a_connection_that_lasted_starts_the_count_again():
     backoff = Backoff(lambda _, high: high)
     for i in range(5):
         backoff.failed(float(i))
-    backoff.connected(10)
+    backoff.ready(10)
     assert backoff.failed(10 + STABLE_AFTER - 1) == 16, "two agents of one name must not fight at full speed"
-    backoff.connected(100)
+    backoff.ready(100)
     assert backoff.failed(100 + STABLE_AFTER) == 0.5
+
+
+def test_a_pause_does_not_outlast_a_command():
+    assert LONGEST <= TTL_DEFAULT / 2
+
+
+def test_a_link_that_flaps_and_brings_commands_is_not_waited_for_long():
+    backoff = Backoff(lambda _, high: high)
+    waits = []
+    for i in range(20):
+        backoff.ready(i * 100.0)
+        backoff.worked()
+        waits.append(backoff.failed(i * 100.0 + 5))
+    assert max(waits) == AT_WORK_LONGEST
+
+
+def test_connections_that_are_lost_again_and_again_within_seconds_are_told_of():
+    backoff = Backoff(lambda _, high: high)
+    flaps = []
+    for i in range(SHORT_MANY):
+        flaps.append(backoff.flaps)
+        backoff.failed(i * 100.0)  # refused: that is another fault
+        backoff.ready(i * 100.0 + 20)
+        backoff.failed(i * 100.0 + 22)
+    assert flaps == [False] * SHORT_MANY
+    assert backoff.flaps
+    for i in range(2 * SHORT_MANY):
+        backoff.ready(1000.0 * i)
+        backoff.failed(1000.0 * i + STABLE_AFTER)
+    assert not backoff.flaps
 
 
 # -- slots
@@ -221,9 +279,11 @@ def test_a_command_is_begun_again_only_if_that_is_harmless(attempt, rebooted, tr
 def test_what_reboots_is_never_begun_twice(attempt, rebooted, trusted):
     settled = settle(entry(attempt), Policy(reboots=True), rebooted=rebooted, trusted=trusted)
     assert isinstance(settled, bytes)
-    assert (b"SUCCEEDED" in settled) == rebooted
+    assert (b"INTERRUPTED" if rebooted else b"NOT_REBOOTED") in settled
 
 
 def test_what_is_not_known_any_more_is_ended():
     assert b"INTERRUPTED" in settle(entry(accepted=False), Policy(), rebooted=False, trusted=True)
-    assert b"INTERRUPTED" in settle(entry(), None, rebooted=False, trusted=True)
+    assert b"INTERRUPTED" in settle(entry(1), None, rebooted=False, trusted=True)
+    assert b"INTERRUPTED" in settle(entry(), None, rebooted=False, trusted=False)
+    assert b"UNKNOWN_ACTION" in settle(entry(), None, rebooted=False, trusted=True)

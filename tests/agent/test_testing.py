@@ -6,13 +6,15 @@ import asyncio
 import sys
 import threading
 import time
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.harness import until
-from thingctl_agent import Agent, Canceled, CommandFailed, Context, Reject
-from thingctl_agent.context import OUTPUT_MAX
+from thingctl_agent import Agent, Canceled, CommandFailed, Context, RegistrationError, Reject
+from thingctl_agent.programs import HEAD_MAX, TAIL_MAX
 from thingctl_agent.testing import Device
 
 agent = Agent()
@@ -178,7 +180,7 @@ def test_a_program_is_run(device):
     assert (reply.reason_code, reply.result) == ("EXIT_STATUS", {"returncode": 3, "output": "bad\n"})
     assert device.send("program", words=["import sys; sys.exit(3)"], check=False).result["returncode"] == 3
     reply = device.send("program", words=["print('x' * 10_000_000)"])
-    assert len(reply.result["output"]) == OUTPUT_MAX
+    assert reply.result["output"].count("x") == HEAD_MAX + TAIL_MAX - 1
 
 
 def test_a_program_and_its_children_end_with_the_execution(device, tmp_path):
@@ -256,3 +258,160 @@ def test_what_a_handler_keeps_is_recorded(device):
     with Device(keeping) as one:
         assert one.send("step").status == "SUCCEEDED"
         assert any(getattr(r, "value", b"") == b'{"step":2}' for r in one.records)
+
+
+# -- restarts
+
+lives = Agent()
+
+
+@lives.action(reboots=True)
+def update(ctx: Context, intend: bool = True, then: str = "wait") -> str:
+    if intend:
+        ctx.rebooting("2.0")
+    if then == "fail":
+        raise CommandFailed("no", code="NO")
+    if then == "wait":
+        ctx.progress(50)
+        ctx.sleep(30)
+    return "ended"
+
+
+@lives.action(on_restart="resume")
+def steps(ctx: Context) -> list[Any]:
+    if ctx.attempt == 1:
+        ctx.save([1, 2])
+        ctx.progress(50)
+        ctx.sleep(30)
+    return [ctx.attempt, ctx.saved]
+
+
+@lives.action
+def not_for_restarts(ctx: Context) -> None:
+    ctx.rebooting()
+
+
+@lives.action
+def big(ctx: Context, size: int) -> None:
+    ctx.save("x" * size)
+
+
+def test_a_recorded_restart_succeeds_with_its_result():
+    with Device(lives) as device:
+        execution_id = device.start("update")
+        device.wait_for_reboot(execution_id)
+        device.reboot()
+        reply = device.wait(execution_id)
+        assert (reply.status, reply.result) == ("SUCCEEDED", "2.0")
+
+
+def test_a_restart_by_another_hand_is_interrupted():
+    with Device(lives) as device:
+        execution_id = device.start("update", intend=False)
+        device.wait_for_progress(execution_id)
+        device.reboot()
+        assert device.wait(execution_id).reason_code == "INTERRUPTED"
+
+
+def test_a_restart_of_the_agent_alone_is_no_reboot():
+    with Device(lives) as device:
+        execution_id = device.start("update")
+        device.wait_for_reboot(execution_id)
+        device.restart()
+        assert device.wait(execution_id).reason_code == "NOT_REBOOTED"
+
+
+def test_a_send_that_waits_for_a_restart_says_so():
+    with Device(lives) as device:
+        with pytest.raises(TimeoutError, match=r"call device\.reboot"):
+            device.send("update", then="return")
+        with pytest.raises(TimeoutError, match="no restart"):
+            device.wait_for_reboot(device.start("steps"), 0.1)
+
+
+def test_a_handler_that_fails_after_its_record_has_failed():
+    with Device(lives) as device:
+        assert device.send("update", then="fail").reason_code == "NO"
+
+
+def test_a_handler_resumes_after_a_restart():
+    with Device(lives) as device:
+        execution_id = device.start("steps")
+        device.wait_for_progress(execution_id)
+        device.restart()
+        assert device.wait(execution_id).result == [2, [1, 2]]
+
+
+def test_rebooting_is_for_what_reboots():
+    with Device(lives) as device:
+        assert device.send("not_for_restarts").reason_code == "HANDLER_ERROR"
+        assert "reboots=True" in str(device.errors[0])
+
+
+def test_params_are_given_by_name_or_as_a_dict(device):
+    assert device.send("add", {"a": 1, "b": 2}).result == device.send("add", a=1, b=2).result
+    assert device.wait(device.start("add", a=1, b=2)).result == device.send("add", {"a": 1}, b=2).result
+
+
+# -- bounds
+
+
+@pytest.mark.parametrize(
+    "report", [(50, 123), (50, b"x"), ("50",), (True,), (Decimal(50),), (float("nan"),), (101,)]
+)
+def test_progress_of_a_wrong_type_raises_in_the_handlers_line(report):
+    context = Context("e1", "a", None)
+    with pytest.raises((TypeError, ValueError)):
+        context.progress(*report)
+
+
+def test_a_value_to_keep_is_bounded_and_json():
+    with Device(lives) as device:
+        assert device.send("big", size=60_000).status == "SUCCEEDED"
+        assert device.send("big", size=70_000).reason_code == "HANDLER_ERROR"
+        assert "65536 bytes" in str(device.errors[-1])
+    with pytest.raises(TypeError, match=r"object at \$\.a"):
+        Context("e1", "a", None).save({"a": object()})
+
+
+# -- start and stop
+
+
+def test_hooks_run_at_start_and_in_reverse_at_the_end():
+    hooked, heard = Agent(), []
+
+    @hooked.on_start
+    async def up() -> None:
+        await asyncio.sleep(0)
+        heard.append("up")
+
+    @hooked.on_start
+    def broken() -> None:
+        raise SystemExit(3)
+
+    hooked.on_stop(lambda: heard.append("first"))
+    hooked.on_stop(lambda: heard.append("last"))
+
+    @hooked.action
+    def nop() -> None:
+        heard.append("nop")
+
+    with Device(hooked) as device:
+        device.send("nop")
+        assert isinstance(device.errors[0], SystemExit)
+    assert heard == ["up", "nop", "last", "first"]
+
+
+def test_a_hook_without_an_end_does_not_hold_the_agent(monkeypatch):
+    monkeypatch.setattr("thingctl_agent.testing.HOOK_WITHIN", 0.05)
+    hooked, ended = Agent(), threading.Event()
+    hooked.on_start(ended.wait)
+    with Device(hooked) as device:
+        assert isinstance(device.errors[0], TimeoutError)
+    ended.set()
+
+
+@pytest.mark.parametrize("function", [lambda a: a, lambda: (yield)])
+def test_a_hook_that_cannot_be_called_is_refused(function):
+    with pytest.raises(RegistrationError, match="agent's stop"):
+        Agent().on_stop(function)

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from thingctl_broker.addresses import Address, bind_tcp, bound_to, is_loopback, parse_address
+from thingctl_broker.addresses import Address, Networks, bind_tcp, bound_to, is_loopback, parse_address
 
 
 @pytest.mark.parametrize(
@@ -80,3 +80,18 @@ def test_a_taken_port_is_refused_and_nothing_stays_open():
 def test_a_name_that_does_not_exist_is_an_os_error():
     with pytest.raises(OSError):
         bind_tcp(Address("no-such-host.invalid", 1))
+
+
+def test_networks_hold_the_addresses_in_them_however_they_are_written():
+    named = Networks(["10.0.0.0/8", "::1"]) | Networks(["2001:db8::/32"])
+    inside = ["10.255.0.1", "::ffff:10.0.0.1", "::1", "0:0::1", "2001:DB8:ffff::", "2001:db8::1%eth0"]
+    assert all(host in named for host in inside)
+    assert not any(host in named for host in ["11.0.0.1", "::2", "2001:db9::", "", "localhost"])
+    assert not Networks()
+    assert "127.0.0.1" not in Networks()
+
+
+@pytest.mark.parametrize("text", ["", "localhost", "10.0.0.1/8", "10.0.0.0/33", "::1/129", "1"])
+def test_what_is_no_network_is_refused_with_an_example(text):
+    with pytest.raises(ValueError, match=r"no address or network, such as 127\.0\.0\.1 or 10\.0\.0\.0/8"):
+        Networks([text])

@@ -136,6 +136,24 @@ WRONG = [
     ({"limits": {"write_timeout": -5}}, "write_timeout"),
     ({"limits": {"in_flight": 40_000}}, "in_flight"),
     ({"limits": {"speed": 1}}, "speed"),
+    ({"mqtt": {"proxy_protocol_from": ["10.0.0.1/8"]}}, "mqtt: proxy_protocol_from: '10.0.0.1/8'"),
+    ({"http": {"proxy_protocol_from": ["proxy.example"]}}, "http: proxy_protocol_from: 'proxy.example'"),
+    ({"http": {"trusted_proxies": [""]}}, "http: trusted_proxies: ''"),
+    ({"http": {"trusted_proxies": "10.0.0.0/8"}}, "trusted_proxies"),
+    *(
+        ({"http": {"public_url": url}}, "public_url")
+        for url in (
+            "fleet.example",
+            "ftp://fleet.example",
+            "https://",
+            "https://u:p@fleet.example",
+            "https://fleet.example?x=1",
+            "https://fleet.example/#/things",
+            "https://fleet.example:port",
+            "https://fleet example",
+            "https://[fleet",
+        )
+    ),
 ]
 
 
@@ -145,6 +163,20 @@ def test_what_makes_no_sense_is_refused_in_a_sentence_that_names_it(values, word
         convert_settings(values)
     assert word in str(fault.value)
     assert "\n" not in str(fault.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts"),
+    [
+        ("", set()),
+        ("https://Fleet.example/thingctl/", {"fleet.example"}),
+        ("https://fleet.example:443", {"fleet.example"}),
+        ("http://fleet.example:443", {"fleet.example:443"}),
+        ("HTTP://[::1]:80/x", {"[::1]"}),
+    ],
+)
+def test_the_public_host_is_as_a_browser_names_it(url, hosts):
+    assert convert_settings({"http": {"public_url": url}}).http.public_hosts == hosts
 
 
 @pytest.mark.parametrize(

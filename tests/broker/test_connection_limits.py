@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thingctl_broker import connection_limits as module
+from thingctl_broker.addresses import Networks
 from thingctl_broker.buckets import Rate
 from thingctl_broker.connection_limits import ConnectionLimiter, Rejection
 
@@ -42,6 +43,13 @@ def test_it_opens_them_at_a_rate_after_a_burst():
 def test_loopback_is_exempt(host):
     limiter = make_limiter()
     assert {limiter.admit(host, 0.0) for _ in range(100)} == {None}
+
+
+def test_named_proxies_are_exempt():
+    limiter = ConnectionLimiter(3, Rate(2.0, 4), Networks(["192.0.2.0/24"]))
+    assert {limiter.admit("192.0.2.1", 0.0) for _ in range(100)} == {None}
+    limiter.release("192.0.2.1")
+    assert [limiter.admit("198.51.100.1", 0.0) for _ in range(4)] == [None] * 3 + [Rejection.TOO_MANY]
 
 
 def test_an_ipv6_network_is_one_address():

@@ -292,10 +292,29 @@ def test_the_wall_clock_moves_no_deadline(jump):
 
 def test_its_request_is_what_was_asked_for():
     execution = make_execution(params=b'{"value": 24}', ttl=30)
-    request = decode_request(execution.request())
+    request = decode_request(execution.request(NOW, AT))
     assert (request.command_id, request.action, bytes(request.params)) == (
         execution.command_id,
         execution.action,
         b'{"value": 24}',
     )
     assert (request.timestamp, request.ttl) == (int(execution.created_at), 30)
+
+
+@pytest.mark.parametrize("step", [-3600.0, 3600.0, -30 * 86400.0])
+def test_a_request_written_after_the_clock_was_set_says_its_age_by_the_clock_of_that_moment(step):
+    execution = make_execution(ttl=30)
+    request = decode_request(execution.request(NOW + 8, AT + 8 + step))
+    assert request.timestamp == int(AT + step)
+
+
+@pytest.mark.parametrize("slack", [-0.2, 0.0, 0.2])
+def test_a_request_says_the_same_time_however_often_it_is_written(slack):
+    execution = make_execution(ttl=30)
+    assert execution.request(NOW + 8, AT + 8 + slack) == execution.request(NOW, AT)
+
+
+def test_times_of_an_execution_lie_on_one_line():
+    execution = make_execution(ttl=30)
+    assert execution.when(NOW) == AT
+    assert execution.when(NOW + 12.5) == AT + 12.5

@@ -15,7 +15,15 @@ from support.waits import eventually
 from thingctl_broker import openings
 from thingctl_broker.config import AuditSettings, ConfigurationError, HttpSettings, Settings
 from thingctl_broker.events import Counters
-from thingctl_broker.openings import data_dir_of, open_audit, open_http_tls, open_socket, report_refusals
+from thingctl_broker.listeners import Reason
+from thingctl_broker.openings import (
+    data_dir_of,
+    open_audit,
+    open_http_tls,
+    open_socket,
+    report_proxies,
+    report_refusals,
+)
 from thingctl_broker.paths import default_data_dir
 from thingctl_broker.pki import Authority, utc_now
 from thingctl_broker.tls import ServerTls
@@ -114,3 +122,22 @@ def test_a_refused_handshake_is_counted_and_logged_with_its_reason(tmp_path, loo
         (entry["listener"], entry["reason"]) for entry in logs if entry["event"] == "TLS handshake refused"
     ]
     assert sorted(told) == [("mqtt", "HTTP_REQUEST"), ("mqtt", "TLSV1_ALERT_UNKNOWN_CA")]
+
+
+def test_refused_connections_of_proxies_are_counted_and_each_reason_is_logged_once_a_minute():
+    counters = Counters()
+    with capture_logs() as logs:
+        refused = report_proxies("mqtt", counters)
+        for host, reason in (
+            ("192.0.2.1", Reason.MISSING),
+            ("192.0.2.1", Reason.MISSING),
+            ("192.0.2.2", Reason.MISSING),
+            ("192.0.2.1", Reason.LATE),
+        ):
+            refused(host, reason)
+    assert counters == {"proxies.missing": 3, "proxies.late": 1}
+    assert [(entry["listener"], entry["proxy"], entry["reason"]) for entry in logs] == [
+        ("mqtt", "192.0.2.1", "missing"),
+        ("mqtt", "192.0.2.2", "missing"),
+        ("mqtt", "192.0.2.1", "late"),
+    ]

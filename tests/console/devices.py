@@ -68,7 +68,8 @@ class Api:
             headers = self._headers | ({} if body is None else {"Content-Type": "application/json"})
             connection.request(method, f"/api/v1/{path}", content, headers)
             response = connection.getresponse()
-            return response.status, json.loads(response.read())
+            content = response.read()
+            return response.status, json.loads(content) if content else None
 
     def thing(self, name):
         status, thing = self.call("GET", f"things/{quote(name)}")

@@ -17,8 +17,8 @@ from console.devices import Api  # noqa: E402
 from support.waits import soon  # noqa: E402
 
 SIZES = {
-    "light": {"viewport": {"width": 1360, "height": 850}, "color_scheme": "light"},
-    "dark": {"viewport": {"width": 1360, "height": 850}, "color_scheme": "dark"},
+    "light": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "light"},
+    "dark": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "dark"},
     "phone": {
         "viewport": {"width": 390, "height": 844},
         "device_scale_factor": 2,
@@ -65,6 +65,10 @@ def scenes(demo):
         ("group", f"#/groups/{group}", ".group-view .legend"),
         ("things", "#/things", ".canvas .tr"),
         ("thing", f"#/things/{thing}", ".actions-list"),
+        ("settings", "#/settings", ".tabs"),
+        ("types", "#/settings/types", ".entries"),
+        ("type", "#/settings/types/thermostat", "#type-json"),
+        ("tokens", "#/settings/tokens", ".entries"),
     ]
 
 
@@ -83,6 +87,16 @@ def roll_out(demo, api):
     ):
         demo.call(demo.respond, demo.service.get(execution["executionId"]), **answer)
     return group["commandId"]
+
+
+def ask_before_many(page):
+    """The question before a command to many things."""
+    page.evaluate("location.hash = '#/send?to=tags&value=north&action=setTemperature'")
+    page.get_by_label("value").fill("99")
+    page.get_by_role("button", name="Edit as JSON").click()
+    page.get_by_label("Parameters as JSON").fill('{"value": 20, "mode": "eco"}')
+    page.get_by_role("button", name="Send command").click()
+    page.get_by_role("dialog").wait_for()
 
 
 def main(folder: Path) -> int:
@@ -112,6 +126,9 @@ def main(folder: Path) -> int:
             page.keyboard.press("Enter")
             page.get_by_role("button", name="Done").wait_for()
             page.screenshot(path=folder / f"bundle-{size}.png")
+            page.get_by_role("button", name="Done").click()
+            ask_before_many(page)
+            page.screenshot(path=folder / f"ask-{size}.png")
             context.close()
     print(f"{len(list(folder.glob('*.png')))} pictures in {folder}")
     return 0

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import os
 import re
+import subprocess
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
+from support.processes import TOKEN
 from support.waits import soon
 
 ROWS = ".canvas .tr"
@@ -140,6 +146,7 @@ def test_the_reader_does_not_lose_the_place_when_new_commands_come(look, device,
     rows.evaluate("element => element.scrollTop = 900")
     first = page.locator(ROWS).filter(visible=True)
     expect(first.first).to_be_visible()
+    soon(lambda: len(page.evaluate(TOPS)) > 8)  # drawn as far as the list reaches
     seen = page.evaluate(TOPS)
     for _ in range(3):
         api.send(lamp.name, "blink")
@@ -205,3 +212,73 @@ def test_what_a_gap_in_the_stream_left_out_is_read_from_the_list(look, device, a
     soon(lambda: page.evaluate("1") and sent)
     expect(row_of(page, sent[0])).to_be_visible()
     page.unroute_all(behavior="ignoreErrors")
+
+
+def test_a_tag_narrows_the_list_and_what_comes_in(look, device, api):
+    marked, other = device("marked-lamp"), device("unmarked-lamp")
+    assert api.call("PATCH", f"things/{marked.name}", {"tags": ["marked"]})[0] == 200
+    first = api.send(marked.name, "blink")
+    api.send(other.name, "blink")
+    page = look("#/commands")
+    expect(row_of(page, first)).to_be_visible()
+    page.get_by_role("combobox", name="Tag").fill("marked")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("tag=marked"))
+    expect(page.locator(ROWS)).to_have_count(1)
+    api.send(other.name, "blink")
+    second = api.send(marked.name, "blink")
+    expect(row_of(page, second)).to_be_visible()
+    expect(page.locator(ROWS)).to_have_count(2)
+    page.get_by_role("button", name="Clear filters").click()
+    expect(page).to_have_url(re.compile("#/commands$"))
+
+
+def test_an_execution_is_opened_by_its_id(look, sent):
+    page = look("#/commands")
+    page.get_by_role("searchbox", name="Execution ID").fill(sent[0]["executionId"])
+    page.keyboard.press("Enter")
+    pane = page.get_by_role("complementary", name="Execution")
+    expect(pane).to_contain_text(sent[0]["executionId"])
+
+
+def test_the_list_is_saved_as_csv_with_formulas_disarmed(look, device, api):
+    lamp = device("exported-lamp")
+    execution = api.send(lamp.name, "blink")
+    lamp.request(execution["executionId"])
+    lamp.respond(execution["executionId"], "FAILED", statusReason={"reasonDescription": '=1+"b", c'})
+    api.ended(execution["executionId"])
+    page = look(f"#/commands?thing={lamp.name}")
+    expect(row_of(page, execution)).to_be_visible()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export CSV").click()
+    (row,) = csv.DictReader(Path(download.value.path()).read_text("utf-8").splitlines())
+    assert row["executionId"] == execution["executionId"]
+    assert (row["action"], row["status"], row["reasonDescription"]) == ("blink", "FAILED", '\'=1+"b", c')
+
+
+def test_a_command_is_copied_as_curl(look, broker, api, thermostat):
+    execution = api.ended(api.send(thermostat, "setTemperature", {"value": 21})["executionId"])
+    page = look(f"#/commands/{execution['executionId']}")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy as curl").click()
+    expect(page.locator("#announcer")).to_have_text("Copied")
+    line = page.evaluate("navigator.clipboard.readText()")
+    done = subprocess.run(
+        ["/bin/sh", "-c", line.replace("curl", "curl -s", 1)],
+        env={"THINGCTL_TOKEN": TOKEN, "PATH": os.environ["PATH"]},
+        capture_output=True,
+        check=True,
+        timeout=20,
+    )
+    again = json.loads(done.stdout)
+    assert (again["thingId"], again["params"]) == (thermostat, {"value": 21})
+
+
+def test_the_list_is_readable_beside_the_details(look, api, thermostat):
+    execution = api.ended(api.send(thermostat, "setTemperature", {"value": 20})["executionId"])
+    page = look(f"#/commands/{execution['executionId']}", viewport={"width": 1280, "height": 800})
+    expect(page.get_by_role("complementary", name="Execution").locator(".facts")).to_be_visible()
+    row = row_of(page, execution)
+    for cell in (".c-thing", ".c-action"):
+        assert row.locator(cell).evaluate("cell => cell.scrollWidth <= cell.clientWidth"), cell
+    expect(row.locator(".c-thing")).to_have_text("thermostat-001")

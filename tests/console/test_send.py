@@ -249,3 +249,107 @@ def test_what_the_broker_refuses_is_said_at_its_field(look, thermostat):
     form.get_by_role("button", name="Send command").click()
     expect(form.get_by_role("alert")).to_contain_text("ttl must be from")
     expect(form.get_by_label("TTL in seconds")).to_be_focused()
+
+
+SECONDS = '[data-pointer="/params/seconds"]'
+
+TITLED = {
+    "actions": [
+        {
+            "name": "water",
+            "paramsSchema": {
+                "type": "object",
+                "required": ["zone", "seconds"],
+                "properties": {
+                    "zone": {"title": "Zone", "enum": ["beds", "lawn"]},
+                    "seconds": {"type": "integer", "maximum": 60, "title": "How long"},
+                },
+            },
+        },
+        {"name": "flush"},
+    ]
+}
+
+
+@pytest.fixture
+def sprinklers(device, api):
+    """Two devices with one announcement and one tag."""
+    made = [device(f"sprinkler-{number}", TITLED) for number in range(2)]
+    for one in made:
+        soon(lambda name=one.name: "actions" in api.thing(name))
+        assert api.call("PATCH", f"things/{one.name}", {"tags": ["garden"]})[0] == 200
+    return made
+
+
+def test_a_label_is_the_parameter_s_own_name(look, sprinklers):
+    form = form_of(look("#/send?thing=sprinkler-0&action=water"))
+    expect(form.locator(".params label")).to_have_text(["zone * (needed)", "seconds * (needed)"])
+    expect(form.get_by_text("How long; at most 60")).to_be_visible()
+
+
+def in_sight(page, locator):
+    """Whether the whole of an element lies within the window."""
+    box, size = locator.bounding_box(), page.viewport_size
+    return box["y"] >= 0 and box["y"] + box["height"] <= size["height"]
+
+
+def test_the_button_and_the_head_of_the_result_are_in_sight(look, sprinklers):
+    page = look("#/send?to=tags&value=garden&action=water", viewport={"width": 1280, "height": 800})
+    form = form_of(page)
+    form.get_by_label("zone").select_option("beds")
+    form.locator(SECONDS).fill("5")
+    assert in_sight(page, form.get_by_role("button", name="Send command"))
+    page.locator("main").evaluate("main => { main.scrollTop = main.scrollHeight }")
+    form.get_by_role("button", name="Dry run").click()
+    head = page.get_by_role("heading", name="2 things would get it")
+    expect(head).to_be_visible()
+    soon(lambda: in_sight(page, head))
+    form.get_by_label("To", exact=True).select_option("One thing")
+    form.get_by_label("Thing", exact=True).fill("sprinkler-0")
+    form.get_by_role("button", name="flush").click()
+    page.locator("main").evaluate("main => { main.scrollTop = main.scrollHeight }")
+    form.get_by_role("button", name="Send command").click()
+    head = page.locator(".result .details-head")
+    expect(head).to_be_visible()
+    soon(lambda: in_sight(page, head))
+
+
+def test_many_things_share_a_form_and_only_their_actions_are_offered(look, sprinklers, thermostat, api):
+    page = look("#/send?to=tags&value=garden")
+    form = form_of(page)
+    expect(form.locator(".choice")).to_have_text(["flush", "water"])
+    form.get_by_role("button", name="water").click()
+    form.get_by_label("zone").select_option("lawn")
+    form.locator(SECONDS).fill("61")
+    form.get_by_role("button", name="Send command").click()
+    expect(form.get_by_role("alert")).to_contain_text("at most 60")
+    form.get_by_role("button", name="Edit as JSON").click()
+    form.get_by_label("Parameters as JSON").fill('{"zone": "lawn", "seconds": 99}')
+    form.get_by_role("button", name="Dry run").click()
+    result = page.get_by_role("region", name="Result")
+    expect(result).to_contain_text("The broker would refuse it for 2 things")
+    expect(result).to_contain_text("/params/seconds")
+    form.get_by_role("button", name="Send command").click()
+    expect(form.get_by_role("alert")).to_contain_text("refuse it for every one")
+    assert not any(one.requests for one in sprinklers)
+    form.get_by_label("To", exact=True).select_option("Several things")
+    form.get_by_label("Names, with commas").fill(f"sprinkler-0, {thermostat}")
+    page.keyboard.press("Tab")
+    expect(form.locator(".choice", has_text="flush")).to_contain_text("1 of 2")
+
+
+def test_the_form_is_kept_when_the_page_is_loaded_anew(look, sprinklers):
+    page = look("#/send?thing=sprinkler-0")
+    form = form_of(page)
+    form.get_by_role("button", name="water").click()
+    form.get_by_label("zone").select_option("lawn")
+    form.locator(SECONDS).fill("7")
+    form.get_by_label("TTL in seconds").fill("33")
+    soon(lambda: '"ttl":"33"' in (page.evaluate("sessionStorage.getItem('thingctl.draft')") or ""))
+    page.reload()
+    expect(form.get_by_label("TTL in seconds")).to_have_value("33")
+    expect(form.get_by_label("zone").locator("option:checked")).to_have_text("lawn")
+    expect(form.locator(SECONDS)).to_have_value("7")
+    page.evaluate("location.hash = '#/things'")
+    page.get_by_role("link", name="Send", exact=True).click()
+    expect(form.get_by_label("TTL in seconds")).to_have_value("")

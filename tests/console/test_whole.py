@@ -29,6 +29,7 @@ def places(api, thermostat):
     ended = api.rejected(thermostat)
     many = {"targets": {"things": [thermostat]}, "action": "getTemperature"}
     group = api.call("POST", "commands", many)[1]["commandId"]
+    assert api.call("PUT", "thing-types/heater", {"description": "Heats"})[0] in {200, 201}
     return {
         "sign in": None,
         "overview": "#/",
@@ -41,7 +42,12 @@ def places(api, thermostat):
         "group": f"#/groups/{group}",
         "one command": f"#/commands?command={group}",
         "things": "#/things",
+        "some things": "#/things?type=thermostat&sort=seen",
         "thing": f"#/things/{thermostat}",
+        "settings": "#/settings",
+        "types": "#/settings/types",
+        "type": "#/settings/types/heater",
+        "tokens": "#/settings/tokens",
         "nowhere": "#/nowhere",
     }
 
@@ -62,11 +68,14 @@ def settled(page, place):
         expect(page.locator(".actions-list")).to_be_visible()
     if place.startswith("#/groups"):
         expect(page.locator(".group-view .legend")).to_be_visible()
+    if place.startswith("#/settings"):
+        expect(page.locator("main .card").first).not_to_contain_text("loading…")
     if place.startswith("#/send?thing"):
         expect(page.locator(".choice").first).to_be_visible()
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1360), ("dark", 390)])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
 def test_every_page_is_clean_by_axe(look, places, scheme, width):
     source = axe_source()
     context = look.context(signed_in=False, color_scheme=scheme, viewport={"width": width, "height": 850})
@@ -101,6 +110,35 @@ def test_every_page_fits_a_phone(look, places):
         )
         assert max(beyond) <= 360, name
         assert page.evaluate("document.querySelector('main').clientWidth") == 360, name
+
+
+OVERLAPS = """() => {
+  const shown = [...document.querySelectorAll("main h1, main button, main .button, main input, main select")]
+    .filter((one) => one.checkVisibility() && !one.closest(".rows, .details-pane, .send-foot, .chip"))
+    .map((one) => [one.textContent || one.name || one.id, one.getBoundingClientRect()])
+    .filter(([, box]) => box.width > 1 && box.height > 1);
+  const found = [];
+  shown.forEach(([name, a], index) => shown.slice(index + 1).forEach(([other, b]) => {
+    if (a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1) found.push(`${name} / ${other}`);
+  }));
+  return found;
+}"""
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_lies_over_anything_else(look, places, width):
+    page = look("", viewport={"width": width, "height": 800})
+    filtered = {
+        "filtered commands": "#/commands?status=FAILED&since=1h&tag=a",
+        "filtered things": "#/things?q=a&online=yes",
+    }
+    for name, place in (places | filtered).items():
+        if place is None:
+            continue
+        page.evaluate("place => { location.hash = place }", place)
+        settled(page, place)
+        assert page.evaluate(OVERLAPS) == [], name
+        assert page.evaluate("document.querySelector('main').scrollWidth") <= width, name
 
 
 def test_a_phone_shows_the_list_then_the_details_then_the_list_again(look, api, thermostat):
@@ -227,10 +265,19 @@ def test_nothing_there_yet_says_what_to_do(look, browser):
         expect(page.get_by_role("heading", name="No command has been sent yet")).to_be_visible()
         expect(page.get_by_role("link", name="Send the first command")).to_be_visible()
         page.evaluate("location.hash = '#/things'")
-        expect(page.get_by_role("heading", name="No thing has connected yet")).to_be_visible()
-        expect(page.get_by_text("thingctl-agent run")).to_be_visible()
+        expect(page.get_by_role("heading", name="There is no thing yet")).to_be_visible()
+        expect(page.get_by_role("button", name="Add the first thing")).to_be_visible()
+        assert "thingctl-agent run" not in page.locator("main").inner_text(), "a closed broker refuses that"
         page.evaluate("location.hash = '#/'")
         expect(page.get_by_role("heading", name="Nothing has gone wrong")).to_be_visible()
+        steps = page.get_by_role("region", name="First steps")
+        expect(steps).to_contain_text("sudo thingctl-agent install --bundle NAME.bundle")
+        expect(steps.get_by_role("link", name="Send the first command")).to_have_attribute("href", "#/send")
+        steps.get_by_role("button", name="Add thing").click()
+        page.get_by_label("Name").fill("first-1")
+        page.keyboard.press("Enter")
+        page.get_by_role("button", name="Done").click()
+        expect(steps).to_contain_text("A thing is there.")
         empty.close()
 
 

@@ -19,6 +19,7 @@ from thingctl_protocol.limits import (
 from thingctl_protocol.messages import (
     ActionDescription,
     Announcement,
+    BrokerTime,
     Presence,
     Progress,
     StatusReason,
@@ -184,7 +185,8 @@ def test_an_announcement_comes_back_as_it_went(schema, text):
 
 @given(st.floats(0, 1e11))
 def test_the_brokers_time_comes_back_as_it_went(timestamp):
-    assert decode_time(encode_time(timestamp)) == timestamp
+    assert decode_time(encode_time(timestamp)) == BrokerTime(timestamp)
+    assert decode_time(encode_time(timestamp, 5.0)) == BrokerTime(timestamp, 5.0)
 
 
 @given(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -88,3 +89,9 @@ def serving(data_dir: Path, *options: str, enrolment: str = "--open") -> Iterato
             line.split()[:2] for line in output(started).splitlines() if line[:4] in {"mqtt", "http"}
         )
         yield Serving(started, words["mqtt"], words["http"])
+
+
+def free_address() -> str:
+    """An address on which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"127.0.0.1:{server.getsockname()[1]}"

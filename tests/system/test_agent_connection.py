@@ -416,3 +416,12 @@ def test_tls_files_that_are_missing_are_named(tmp_path: Path) -> None:
         until(lambda: "/no/such/ca.pem" in agent.log)
     finally:
         agent.kill()
+
+
+def test_two_agents_of_one_name_say_so_and_the_thing_is_served(tmp_path: Path) -> None:
+    with mosquitto(tmp_path) as broker, Tracker(broker.port) as tracker, contextlib.ExitStack() as stack:
+        pair = [AgentProcess(ACTIONS, broker.url, tmp_path / name, thing="twin") for name in ("a", "b")]
+        for agent in pair:
+            stack.enter_context(agent)
+        until(lambda: any("is another device using this thing's name?" in a.log for a in pair), 60)
+        assert tracker.do("twin", "echo", {"text": "x"}, ttl=60)["status"] == "SUCCEEDED"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,6 @@ from agent.harness import AgentProcess, Mosquitto, Tracker, mosquitto, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.system
 
@@ -55,6 +55,13 @@ def steps(ctx: Context) -> list:
 def restart_device() -> str:
     effect("reboot")
     return "see you"
+
+@agent.action(reboots=True)
+def upgrade(ctx: Context, intend: bool) -> None:
+    if intend:
+        ctx.rebooting({"version": 2})
+    effect("upgrade")
+    time.sleep(60)
 
 @agent.action(stale="run")
 def anyway() -> str:
@@ -195,6 +202,33 @@ def test_a_disk_that_fails_refuses_what_must_be_remembered_and_serves_the_rest(
         assert "No space left" in agent.log
 
 
+def test_a_disk_that_is_full_at_the_start_is_used_when_it_has_room(
+    broker: Mosquitto, tracker: Tracker, tmp_path: Path
+) -> None:
+    code = (
+        "import os, sys; sync = os.fsync\n"
+        "def full(descriptor):\n"
+        "    if os.path.exists('full'): raise OSError(28, 'No space left on device')\n"
+        "    sync(descriptor)\n"
+        "os.fsync = full; from thingctl_agent.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    agent = AgentProcess(ACTIONS, broker.url, tmp_path / "s", thing="filled")
+    agent.argv = [sys.executable, "-c", code, *agent.argv[3:]]
+    (tmp_path / "s" / "full").touch()
+    with agent:
+        refused = tracker.do("filled", "echo")
+        assert refused["statusReason"]["reasonCode"] == "JOURNAL_UNAVAILABLE"
+        assert not (tmp_path / "s" / "journal.new").exists()
+        assert tracker.do("filled", "read")["result"] == "read"
+        (tmp_path / "s" / "full").unlink()
+        until(lambda: tracker.do("filled", "echo", {"text": "x"})["status"] == "SUCCEEDED", 10)
+        again = tracker.request("filled", "echo", {"text": "y"})
+        assert tracker.final(again)["status"] == "SUCCEEDED"
+        agent.kill()
+        agent.start()
+        assert tracker.do("filled", "echo", execution_id=again)["result"] == "y", "it is remembered"
+
+
 def test_a_state_directory_that_cannot_be_used_is_told_at_once(broker: Mosquitto, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     agent = AgentProcess(ACTIONS, broker.url, tmp_path / "s", "--state-dir", str(tmp_path / "file"))
@@ -228,3 +262,58 @@ def test_a_signal_while_it_starts_ends_it_with_0_and_no_traceback(tmp_path: Path
         assert "Traceback" not in agent.log
     finally:
         agent.kill()
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(("intend", "verdict"), [(True, "SUCCEEDED"), (False, "FAILED")])
+def test_a_restart_in_the_middle_is_success_only_if_the_handler_had_recorded_it(  # noqa: PLR0917 - fixtures
+    broker: Mosquitto, tracker: Tracker, tmp_path: Path, end: int, intend: bool, verdict: str
+) -> None:
+    thing = f"upgrade-{end}-{intend}"
+    agent = AgentProcess(ACTIONS, broker.url, tmp_path / "s", thing=thing)
+    with booted(agent, "boot-1", tmp_path / "boot"):
+        execution_id = tracker.request(thing, "upgrade", {"intend": intend}, ttl=600)
+        until(lambda: effects(agent))
+        agent.stop(end)
+        booted(agent, "boot-2", tmp_path / "boot").start()
+        answer = tracker.final(execution_id)
+        assert answer["status"] == verdict
+        assert answer.get("result") == ({"version": 2} if intend else None)
+        assert intend or answer["statusReason"]["reasonCode"] == "INTERRUPTED"
+
+
+FLOOD = """
+from thingctl_agent import Agent, Context
+agent = Agent()
+
+@agent.action(concurrency=6)
+def flood(ctx: Context) -> None:
+    for number in range(100_000):
+        ctx.progress(number / 1000, "x" * 100)
+        ctx.save(number)
+
+@agent.action
+def nop() -> None: ...
+"""
+
+
+def test_a_flood_of_progress_costs_no_memory_and_keeps_others_from_nothing(
+    broker: Mosquitto, tracker: Tracker, tmp_path: Path
+) -> None:
+    with AgentProcess(FLOOD, broker.url, tmp_path / "s", thing="flood") as agent:
+        tracker.do("flood", "nop")
+        before = memory(agent.pid)
+        ids = [tracker.request("flood", "flood", ttl=120) for _ in range(6)]
+        until(lambda: all(tracker.of(execution_id) for execution_id in ids), 20, "progress of all")
+        begun = time.monotonic()
+        assert tracker.do("flood", "nop")["status"] == "SUCCEEDED"
+        assert time.monotonic() - begun < 3
+        for execution_id in ids:
+            assert tracker.final(execution_id, 60)["status"] == "SUCCEEDED"
+        assert memory(agent.pid) - before < 6 * 1024
+
+
+def memory(pid: int) -> int:
+    """KiB of RSS."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))

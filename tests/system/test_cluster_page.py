@@ -20,6 +20,7 @@ import pytest
 
 from agent.harness import free_port, mosquitto, need_mosquitto
 from support import postgres as servers
+from support.haproxy import program as haproxy
 from support.hocon import filled_in, read_hocon
 from support.needs import missing
 from support.operators import Operator
@@ -98,9 +99,7 @@ def test_the_trial_of_the_page_works_as_typed():
 @contextmanager
 def balancer(folder: Path, workers: list[tuple[str, int]]) -> Iterator[Operator]:
     """HAProxy with our settings, but for its ports, in front of the workers; an operator who comes that way."""
-    program = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
-    if program is None:
-        missing("haproxy is not installed (apt-get install haproxy)")
+    program = haproxy()
     made = subprocess.run(
         [BIN / "thingctl", "tls", "init", "--dir", folder, "--name", "localhost"],
         check=False,

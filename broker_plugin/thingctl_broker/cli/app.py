@@ -2,50 +2,52 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
 
 from thingctl_broker.cli import audit, commands, thing_types, things, tls, tokens
 from thingctl_broker.cli.backup import backup
+from thingctl_broker.cli.completion import VARIABLE
 from thingctl_broker.cli.console import console
 from thingctl_broker.cli.exits import Exit, Failure
+from thingctl_broker.cli.help import CLIENT_EPILOG, AppGroup, OrderedGroup
 from thingctl_broker.cli.install import install, uninstall
 from thingctl_broker.cli.migrate import migrate
 from thingctl_broker.cli.output import clean
+from thingctl_broker.cli.scripts import completion, enable
 from thingctl_broker.cli.serve import serve  # its own heavy imports wait until it runs
+from thingctl_broker.cli.streams import OutputFailure, discard_output, flush, guard, settle_errors
 from thingctl_protocol import __version__
-
-_EPILOG = """\
-Exit codes: 0 done (and SUCCEEDED, where the command waits); 1 the broker refused; 2 usage;
-3 no broker; 4 no token; of an execution that was waited for: 10 FAILED, 11 REJECTED,
-12 TIMED_OUT, 13 CANCELED."""
 
 app = typer.Typer(
     name="thingctl",
+    cls=AppGroup,
     help="Send commands to devices over MQTT and know what became of each one.",
-    epilog=_EPILOG,
-    add_completion=False,
+    add_completion=False,  # "completion" is a command of its own: its scripts run no text of the broker's
     no_args_is_help=True,
     rich_markup_mode=None,  # plain text; it also spares loading rich
     pretty_exceptions_enable=False,
 )
+app.command(epilog=CLIENT_EPILOG)(commands.send)
+app.command("list", epilog=CLIENT_EPILOG)(commands.list_)
+app.command(epilog=CLIENT_EPILOG)(commands.show)
+app.command(epilog=CLIENT_EPILOG)(commands.watch)
+app.command(epilog=CLIENT_EPILOG)(commands.cancel)
+for noun, name in ((things.app, "things"), (thing_types.app, "thing-types"), (tokens.app, "tokens")):
+    for command in noun.registered_commands:
+        command.epilog = CLIENT_EPILOG
+    app.add_typer(noun, name=name, cls=OrderedGroup, epilog=CLIENT_EPILOG)
 app.command()(serve)
 app.command()(install)
 app.command()(uninstall)
-app.command()(console)
+app.command(epilog=CLIENT_EPILOG)(console)
 app.command()(backup)
 app.command()(migrate)
-app.command()(commands.send)
-app.command("list")(commands.list_)
-app.command()(commands.show)
-app.command()(commands.watch)
-app.command()(commands.cancel)
-app.add_typer(things.app, name="things")
-app.add_typer(thing_types.app, name="thing-types")
-app.add_typer(tokens.app, name="tokens")
 app.add_typer(audit.app, name="audit")
 app.add_typer(tls.app, name="tls")
+app.command()(completion)
 
 
 def _version(asked: bool) -> None:
@@ -65,12 +67,43 @@ def options(
 
 def run() -> int:
     """Run the command line and return the exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a character shows its code instead.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    guard()
+    if VARIABLE in os.environ:
+        enable()
+    try:
+        code = _run()
+        flush()
+    except OutputFailure as failure:
+        discard_output()
+        code = _report(failure)
+    settle_errors()
+    return code
+
+
+def _run() -> int:
     try:
         app(prog_name="thingctl")
+    except OutputFailure:
+        raise
     except Failure as failure:
-        print(f"thingctl: {clean(failure.text)}", file=sys.stderr)
-        return failure.code
+        return _report(failure)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else Exit.OK
+    except UnicodeEncodeError:
+        return _report(Failure(Exit.USAGE, f"an argument is not {_text()}"))
     return Exit.OK
+
+
+def _report(failure: Failure) -> int:
+    """Print the failure's sentence; return its exit code."""
+    if failure.text:
+        print(f"thingctl: {clean(failure.text)}", file=sys.stderr)
+    return failure.code
+
+
+def _text() -> str:
+    """What the arguments should be, and how to make them so."""
+    if sys.getfilesystemencoding() == "utf-8":
+        return "UTF-8 text"
+    name = next((name for name in ("LC_ALL", "LC_CTYPE", "LANG") if os.environ.get(name)), "LC_ALL")
+    return f"text in this locale ({name}={os.environ.get(name, '')}): set LC_ALL=C.UTF-8"

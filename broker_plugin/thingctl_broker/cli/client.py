@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import ssl
 from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import TYPE_CHECKING, Any, Final, Self
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
+from thingctl_broker.cli import exact_json
+from thingctl_broker.cli.diagnosis import explain, lost
 from thingctl_broker.cli.exits import Exit, Failure
 from thingctl_protocol.identifiers import is_id
 
@@ -24,27 +27,45 @@ Filters = Mapping[str, str | list[str]]
 TIMEOUT: Final = 10.0
 """Seconds for the broker to answer, beyond what it was asked to wait."""
 
-WAIT: Final = 50.0
-"""Seconds of one waiting request."""
-
 PAGE: Final = 500
 """Items of one page, at the most."""
 
 
-class ApiClient:
-    """One connection to one broker; a context manager. Raises :class:`Failure` for whatever goes wrong."""
+_PROBLEM: Final = "urn:thingctl:problem:"
 
-    def __init__(self, url: str, token: str, ca: str = "") -> None:
+_NEXT_STEPS: Final = {
+    "unknown-thing": "thingctl things list",
+    "unknown-thing-type": "thingctl thing-types list",
+    "unknown-token": "thingctl tokens list",
+    "unknown-execution": "thingctl list",
+}
+"""The command that lists what there is, by the problem that something is not there."""
+
+
+class ProxyFailure(Failure):
+    """A proxy before the broker answered in the broker's place."""
+
+
+class ApiClient:
+    """One connection to one broker; a context manager. Each method raises :class:`Failure`."""
+
+    def __init__(
+        self, url: str, token: str, ca: str = "", *, token_source: str = "", timeout: float | None = None
+    ) -> None:
         """``url``: ``http://host[:port]`` or ``https://…``, with a path if a proxy adds one.
 
-        ``ca``: a file with the authority to trust; empty: the system's.
+        ``ca``: a file with the authority to trust; empty: the system's. ``token_source``: the option,
+        variable or file of the token. ``timeout``: seconds for an answer; None: ``TIMEOUT``.
         """
         self.url = url
-        parts = urlsplit(url)
+        self._token_source = token_source
+        self._timeout = timeout
+        self._has_answered = False
         try:
+            parts = urlsplit(url)
             host, port = parts.hostname, parts.port
         except ValueError:
-            host, port = None, None
+            parts, host, port = urlsplit(""), None, None
         if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment:
             raise Failure(Exit.USAGE, f"{url!r} is not a URL like http://127.0.0.1:8080")
         self._base = f"{parts.path.rstrip('/')}/api/v1"
@@ -55,6 +76,14 @@ class ApiClient:
             self._connection = HTTPSConnection(host, port, timeout=TIMEOUT, context=_context(ca))
         else:
             self._connection = HTTPConnection(host, port, timeout=TIMEOUT)
+
+    def check_reachable(self) -> None:
+        """Connect and disconnect; raises :class:`Failure` if nothing listens at the URL."""
+        address = (self._connection.host, self._connection.port)
+        try:
+            socket.create_connection(address, self._timeout or TIMEOUT).close()
+        except OSError as error:
+            raise Failure(Exit.UNREACHABLE, explain(self.url, error)) from None
 
     def __enter__(self) -> Self:
         return self
@@ -69,7 +98,7 @@ class ApiClient:
 
         ``key``: with that of an earlier command, its execution is returned and nothing is sent.
         """
-        fields = [f'"thingId":{json.dumps(thing)}', f'"action":{json.dumps(action)}', f'"params":{params}']
+        fields = [f'"thingId":{_string(thing)}', f'"action":{_string(action)}', f'"params":{params}']
         if ttl is not None:
             fields.append(f'"ttl":{ttl}')
         if not key.isascii() or not key.isprintable():  # the broker has its say on the rest
@@ -86,7 +115,7 @@ class ApiClient:
         """Withdraw an execution, or have its thing asked to stop. Returns it."""
         return self._execution("POST", _path(execution_id) + "/cancel")
 
-    def executions(self, filters: dict[str, str], limit: int) -> Iterator[Json]:
+    def executions(self, filters: Filters, limit: int) -> Iterator[Json]:
         """At most ``limit`` executions, newest first."""
         return self._pages("/commands", "executions", filters, limit)
 
@@ -94,9 +123,15 @@ class ApiClient:
         """All things, by name; or those that the filters let through."""
         return self._pages("/things", "things", filters or {}, None)
 
-    def items(self, path: str, key: str) -> Iterator[Json]:
-        """Everything in a collection of the API, by name."""
-        return self._pages(path, key, {}, None)
+    def thing(self, name: str) -> Json:
+        """One thing."""
+        return self.request("GET", f"/things/{quote(name, safe='')}")
+
+    def items(
+        self, path: str, key: str, filters: Filters | None = None, limit: int | None = None
+    ) -> Iterator[Json]:
+        """What is in a collection of the API, by name; at most ``limit``."""
+        return self._pages(path, key, filters or {}, limit)
 
     # How it asks.
 
@@ -150,25 +185,33 @@ class ApiClient:
         headers = self._headers | (headers or {})
         if body is not None:
             headers["Content-Type"] = "application/json"
-        try:
-            status, content = self._exchange(method, target, body, headers, TIMEOUT + wait)
-        except TimeoutError:
-            raise Failure(
-                Exit.UNREACHABLE, f"the broker at {self.url} did not answer within {TIMEOUT + wait:g} s"
-            ) from None
-        except OSError as error:
-            reason = error.strerror or str(error) or type(error).__name__
-            raise Failure(Exit.UNREACHABLE, f"cannot reach the broker at {self.url}: {reason}") from None
-        except HTTPException:
-            raise self._no_broker() from None
+        status, content = self._ask(method, target, body, headers, (self._timeout or TIMEOUT) + wait)
         if status == 204:
             return {}
         answer = _object(content)
+        if status in {502, 503, 504} and not _is_problem(answer):
+            raise self._proxy(status, method)
         if answer is None:
             raise self._no_broker()
         if not 200 <= status < 300:
-            raise _refusal(status, answer)
+            raise self._refusal(status, answer)
         return answer
+
+    def _ask(
+        self, method: str, target: str, body: str | None, headers: dict[str, str], timeout: float
+    ) -> tuple[int, bytes]:
+        """Return the status and the content of the answer; raises :class:`Failure` if there is none."""
+        try:
+            found = self._exchange(method, target, body, headers, timeout)
+        except TimeoutError:
+            raise Failure(
+                Exit.UNREACHABLE, f"the broker at {self.url} did not answer within {timeout:g} s"
+            ) from None
+        except (OSError, HTTPException) as error:
+            text = lost(self.url, error) if self._has_answered else explain(self.url, error)
+            raise Failure(Exit.UNREACHABLE, text) from None
+        self._has_answered = True
+        return found
 
     def _exchange(
         self, method: str, target: str, body: str | None, headers: dict[str, str], timeout: float
@@ -190,6 +233,28 @@ class ApiClient:
     def _no_broker(self) -> Failure:
         return Failure(Exit.UNREACHABLE, f"what answers at {self.url} is not a thingctl broker")
 
+    def _proxy(self, status: int, method: str) -> ProxyFailure:
+        text = f"a proxy at {self.url} answered {status}: the broker behind it did not answer in time"
+        if method != "GET":
+            text += "; whether the broker has done what was asked is not known"
+        return ProxyFailure(Exit.UNREACHABLE, text)
+
+    def _refusal(self, status: int, problem: Json) -> Failure:
+        """Say in a sentence what the broker's problem details say, and what to do next."""
+        detail = problem.get("detail") or problem.get("title") or f"the broker answered {status}"
+        place = problem.get("pointer") or problem.get("parameter")
+        text = f"{detail} (at {place})" if place else str(detail)
+        if status in {401, 403}:
+            return Failure(Exit.UNAUTHORIZED, text + self._token_note(status))
+        step = _NEXT_STEPS.get(str(problem.get("type")).removeprefix(_PROBLEM))
+        return Failure(Exit.REFUSED, f"{text}; to see what there is: {step}" if step else text)
+
+    def _token_note(self, status: int) -> str:
+        note = f"; the token comes from {self._token_source}" if self._token_source else ""
+        if status == 401:
+            note += "; the broker's administrator makes one: thingctl tokens add NAME SCOPE"
+        return note
+
 
 def _context(ca: str) -> ssl.SSLContext:
     try:
@@ -206,15 +271,15 @@ def _path(execution_id: str) -> str:
 
 def _object(content: bytes) -> Json | None:
     try:
-        value = json.loads(content)
+        value = exact_json.decode(content)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
 
-def _refusal(status: int, problem: Json) -> Failure:
-    """Say in a sentence what the broker's problem details say."""
-    detail = problem.get("detail") or problem.get("title") or f"the broker answered {status}"
-    place = problem.get("pointer") or problem.get("parameter")
-    text = f"{detail} (at {place})" if place else str(detail)
-    return Failure(Exit.UNAUTHORIZED if status in {401, 403} else Exit.REFUSED, text)
+def _is_problem(answer: Json | None) -> bool:
+    return answer is not None and str(answer.get("type")).startswith(_PROBLEM)
+
+
+def _string(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

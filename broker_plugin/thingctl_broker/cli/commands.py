@@ -2,37 +2,54 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from typing import TYPE_CHECKING, Annotated, Final
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from thingctl_broker.cli import output
-from thingctl_broker.cli.client import WAIT
-from thingctl_broker.cli.exits import Exit, Failure, of_status
+from thingctl_broker.cli import completion, output
+from thingctl_broker.cli.exits import Failure, of_status
+from thingctl_broker.cli.following import follow
+from thingctl_broker.cli.moments import earlier
+from thingctl_broker.cli.params import encode_params
 from thingctl_broker.cli.settings import DEFAULT_URL, AsJson, Token, Url, connect
 from thingctl_protocol.statuses import TERMINAL
 
 if TYPE_CHECKING:
-    from thingctl_broker.cli.client import ApiClient, Json
+    from thingctl_broker.cli.client import ApiClient, Filters, Json
 
-WATCH_INTERVAL: Final = 0.5
-"""Seconds between two looks at an execution that is watched."""
-
-ExecutionId = Annotated[str, typer.Argument(metavar="ID", help="The execution's id.")]
+ExecutionId = Annotated[
+    str, typer.Argument(metavar="ID", help="The execution's id.", autocompletion=completion.executions)
+]
 
 
 def send(
-    thing: Annotated[str, typer.Argument(metavar="THING", help="The thing's name.")],
-    action: Annotated[str, typer.Argument(metavar="ACTION", help="What it shall do.")],
+    thing: Annotated[
+        str, typer.Argument(metavar="THING", help="The thing's name.", autocompletion=completion.things)
+    ],
+    action: Annotated[
+        str, typer.Argument(metavar="ACTION", help="What it shall do.", autocompletion=completion.actions)
+    ],
     values: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Params; a value that reads as JSON is JSON, else text."),
+        typer.Argument(
+            metavar="KEY=VALUE",
+            help="Params. A value that reads as JSON is JSON, else text; KEY:=JSON must be JSON.",
+        ),
     ] = None,
     *,
+    text: Annotated[
+        list[str] | None,
+        typer.Option("--text", "-f", metavar="KEY=TEXT", help="A param that is text; may be repeated."),
+    ] = None,
     params: Annotated[
-        str, typer.Option("--params", metavar="JSON", help="Params as a JSON object; KEY=VALUE adds to it.")
+        str,
+        typer.Option(
+            "--params",
+            metavar="JSON",
+            help="Params as a JSON object, @FILE with one, or - for standard input; KEY=VALUE adds to it.",
+        ),
     ] = "{}",
     ttl: Annotated[
         int | None, typer.Option("--ttl", metavar="SECONDS", help="How long it may take.", min=1)
@@ -45,40 +62,74 @@ def send(
             help="A name for this command: sent again with it, it is not carried out again.",
         ),
     ] = "",
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until it has ended.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Show what happens until it has ended; Ctrl-C leaves it running.")
+    ] = False,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     token: Token = "",
 ) -> None:
     """Send a command to a thing."""
-    encoded = encode_params(params, values or [])
+    encoded = encode_params(params, values or [], text)
     with connect(url, token) as client:
         execution = client.send(thing, action, encoded, ttl, key)
         if wait:
-            execution = _until_ended(client, execution)
+            _end(client, follow(client, execution), as_json=as_json)
     if as_json:
         output.print_json(execution)
     else:
         output.print_outcome(execution)
-    if wait:
-        raise typer.Exit(of_status(execution["status"]))
 
 
 def list_(
     *,
-    thing: Annotated[str, typer.Option("--thing", metavar="THING", help="Only of this thing.")] = "",
-    action: Annotated[str, typer.Option("--action", metavar="ACTION", help="Only this action.")] = "",
+    thing: Annotated[
+        str,
+        typer.Option(
+            "--thing", metavar="THING", help="Only of this thing.", autocompletion=completion.things
+        ),
+    ] = "",
+    action: Annotated[
+        str,
+        typer.Option(
+            "--action", metavar="ACTION", help="Only this action.", autocompletion=completion.actions
+        ),
+    ] = "",
     status: Annotated[
         list[str] | None,
-        typer.Option("--status", metavar="STATUS", help="Only in this status; may be repeated."),
+        typer.Option(
+            "--status",
+            metavar="STATUS",
+            help="Only in this status; may be repeated.",
+            autocompletion=completion.statuses,
+        ),
     ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option("--tag", metavar="TAG", help="Only of things with this tag; may be repeated."),
+    ] = None,
+    since: Annotated[
+        str,
+        typer.Option("--since", metavar="WHEN", help="Only those sent since: 2d, 1h, 30m ago; or a time."),
+    ] = "",
+    until: Annotated[
+        str, typer.Option("--until", metavar="WHEN", help="Only those sent before: 1h ago; or a time.")
+    ] = "",
     limit: Annotated[int, typer.Option("--limit", help="How many at the most.", min=1)] = 20,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     token: Token = "",
 ) -> None:
     """List executions, newest first."""
-    filters = {"thingId": thing, "action": action, "status": ",".join(status or ()).upper()}
+    now = datetime.now(UTC)
+    filters: Filters = {
+        "thingId": thing,
+        "action": action,
+        "status": ",".join(status or ()).upper(),
+        "tag": tag or [],
+        "createdAfter": earlier(since, now) if since else "",
+        "createdBefore": earlier(until, now) if until else "",
+    }
     with connect(url, token) as client:
         found = list(client.executions({k: v for k, v in filters.items() if v}, limit))
     if as_json:
@@ -110,30 +161,18 @@ def show(
     """Show one execution with all that is known about it."""
     with connect(url, token) as client:
         execution = client.execution(execution_id)
-    if as_json:
-        output.print_json(execution)
-    else:
-        output.print_execution(execution)
+        if as_json:
+            output.print_json(execution)
+        else:
+            output.print_execution(execution, _known_actions(client, execution))
 
 
-def watch(execution_id: ExecutionId, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
-    """Follow one execution until it has ended."""
+def watch(
+    execution_id: ExecutionId, *, as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = ""
+) -> None:
+    """Show what happens to one execution until it has ended."""
     with connect(url, token) as client:
-        execution = client.execution(execution_id)
-        told, last_progress = 0, None
-        while True:
-            events = execution.get("events") or []
-            for event in events[told:]:
-                print(output.precise_time(event.get("at")), output.clean(event.get("event")), flush=True)
-            told = len(events)
-            if execution.get("progress") != last_progress:
-                last_progress = execution["progress"]
-                print("progress:", output.progress(last_progress), flush=True)
-            if execution["status"] in TERMINAL:
-                break
-            execution = client.execution(execution_id, WATCH_INTERVAL)
-    output.print_outcome(execution)
-    raise typer.Exit(of_status(execution["status"]))
+        _end(client, follow(client, client.execution(execution_id)), as_json=as_json)
 
 
 def cancel(
@@ -150,61 +189,35 @@ def cancel(
             print("  the thing has been asked to stop")
 
 
-def _until_ended(client: ApiClient, execution: Json) -> Json:
-    """Ask again until the execution has ended; its TTL sees to it that it does."""
+def _end(client: ApiClient, execution: Json, *, as_json: bool) -> None:
+    """Print an execution that has ended, and end the command with the exit code of its status."""
+    if as_json:
+        output.print_json(execution)
+    else:
+        output.print_outcome(execution, _known_actions(client, execution))
+    raise typer.Exit(of_status(execution["status"]))
+
+
+def _known_actions(client: ApiClient, execution: Json) -> list[tuple[str, str]]:
+    """For an action that its thing does not know: the actions that it has announced, and a likely one."""
+    reason = execution.get("statusReason")
+    if not isinstance(reason, dict) or reason.get("reasonCode") != "UNKNOWN_ACTION":
+        return []
     try:
-        while execution["status"] not in TERMINAL:
-            execution = client.execution(execution["executionId"], WAIT)
-    except KeyboardInterrupt:
-        status, execution_id = map(output.clean, (execution["status"], execution["executionId"]))
-        print(f"still {status}: thingctl watch {execution_id}", file=sys.stderr)
-        raise
-    except Failure as failure:
-        raise Failure(failure.code, f"{failure.text}; the execution is {execution['executionId']}") from None
-    return execution
+        announced = client.thing(str(execution.get("thingId"))).get("actions")
+    except Failure:
+        return []  # the token may not read things, or the thing is gone
+    return [("it has", suggestion(str(execution.get("action")), [str(name) for name in announced or ()]))]
 
 
-def encode_params(params: str, values: list[str]) -> str:
-    """Make the params of a command: the fields of a JSON object and those of ``KEY=VALUE``.
+def suggestion(action: str, announced: list[str]) -> str:
+    """The announced actions in a line, and the one that ``action`` is close to.
 
-    >>> encode_params('{"unit": "C"}', ["value=24.50", "mode=eco"])
-    '{"unit": "C","value":24.50,"mode":"eco"}'
-
-    Works on the text, so that numbers keep their digits. Raises :class:`Failure` (usage).
+    >>> suggestion("watre", ["flush", "water"])
+    'flush, water; did you mean water?'
     """
-    try:
-        given = json.loads(params, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise Failure(Exit.USAGE, f"--params is not JSON: {error}") from None
-    if not isinstance(given, dict):
-        raise Failure(Exit.USAGE, "--params is not a JSON object")
-    keys = set(given)
-    inside = params.strip()[1:-1]
-    fields = [inside] if given else []
-    for value in values:
-        key, equals, text = value.partition("=")
-        if not equals or not key:
-            raise Failure(Exit.USAGE, f"{value!a} is not KEY=VALUE")
-        if key in keys:
-            raise Failure(Exit.USAGE, f"{key!a} is given twice")
-        keys.add(key)
-        fields.append(f"{json.dumps(key)}:{text if _is_json(text) else json.dumps(text)}")
-    encoded = "{" + ",".join(fields) + "}"
-    try:
-        encoded.encode()
-    except UnicodeEncodeError:
-        raise Failure(Exit.USAGE, "the params are not UTF-8") from None
-    return encoded
+    from difflib import get_close_matches  # noqa: PLC0415 needed after a mistake only
 
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _refuse_constant(name: str) -> None:
-    """Python reads NaN and Infinity as JSON; nobody else does."""
-    raise ValueError(f"{name} is not JSON")
+    text = output.clean(", ".join(announced)) or "no action announced"
+    close = get_close_matches(action, announced, 1)
+    return f"{text}; did you mean {output.clean(close[0])}?" if close else text

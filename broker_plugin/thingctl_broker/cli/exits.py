@@ -38,6 +38,9 @@ class Exit(IntEnum):
     INTERRUPTED = 130
     """Ctrl-C."""
 
+    PIPE_CLOSED = 141
+    """The reader of the output has left (``| head -1``), as the shell says it of other programs."""
+
 
 def of_status(status: str) -> Exit:
     """The exit code for the status of an execution that has ended."""

@@ -23,7 +23,7 @@ class Installed(NamedTuple):
 
     url: str
     public_url: str
-    """The same by the name that other machines know it by."""
+    """The same by the name that other machines know it by: ``http.public_url``, if that is set."""
     token_file: Path
     ca: str
 
@@ -39,13 +39,13 @@ def installed(root: Path = Path("/")) -> Installed | None:
         address = parse_address(http.get("bind", "127.0.0.1:8080"))
     except ValueError:
         return None
-    cert = http.get("tls_cert", "")
+    cert, told = http.get("tls_cert", ""), str(http.get("public_url", ""))
     own, public = _hosts(root, cert, address.host, _public_host(settings))
     scheme = "https" if cert else "http"
     ca = settings.get("mqtt", {}).get("tls_ca", "") if cert else ""
     return Installed(
         f"{scheme}://{_bracketed(own)}:{address.port}",
-        f"{scheme}://{_bracketed(public)}:{address.port}",
+        told.rstrip("/") or f"{scheme}://{_bracketed(public)}:{address.port}",
         root / unit.STATE_DIR.lstrip("/") / ADMIN_TOKEN_FILE,
         str(root / ca.lstrip("/")) if ca else "",
     )

@@ -7,7 +7,6 @@ or hide what was really said.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -15,12 +14,15 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TextIO
 from unicodedata import combining, east_asian_width
 
+from thingctl_broker.cli import exact_json
+from thingctl_broker.cli.exits import Exit, Failure
+from thingctl_protocol.statuses import TERMINAL
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from thingctl_broker.cli.client import Json
 
-_NOT_PLAIN: Final = re.compile(r"[^ -~]")
 _COLOURS: Final = {
     "SENT": "36",
     "IN_PROGRESS": "36",
@@ -56,14 +58,10 @@ def print_json(value: Any) -> None:
 
 
 def _json(value: Any, indent: int | None) -> str:
-    # Outside its strings JSON is ASCII, so whatever is not printable can be escaped in place.
-    text = json.dumps(value, ensure_ascii=False, indent=indent)
-    return _NOT_PLAIN.sub(_json_escape, text)
-
-
-def _json_escape(found: re.Match[str]) -> str:
-    c = found[0]
-    return c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1]
+    try:
+        return exact_json.encode(value, indent)
+    except RecursionError:
+        raise Failure(Exit.REFUSED, "the answer is nested too deeply to print") from None
 
 
 def local_time(text: object) -> str:
@@ -132,6 +130,13 @@ def _width(text: str) -> int:
     return sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in text)
 
 
+def cut(text: str, columns: int) -> str:
+    """The beginning of ``text`` that takes at most ``columns`` on a terminal."""
+    while _width(text) > columns:
+        text = text[:-1]
+    return text
+
+
 def summary(execution: Json) -> str:
     """An execution in a line."""
     status = execution["status"]
@@ -143,18 +148,18 @@ def summary(execution: Json) -> str:
     return line
 
 
-def print_outcome(execution: Json) -> None:
-    """Print where an execution stands, and what came of it."""
+def print_outcome(execution: Json, more: Sequence[tuple[str, str]] = ()) -> None:
+    """Print where an execution stands, its result, and the fields in ``more``."""
     print(summary(execution))
-    print_fields([*_outcome(execution), ("execution", clean(execution["executionId"]))])
+    print_fields([*_outcome(execution), *more, ("execution", clean(execution["executionId"]))])
 
 
-def print_execution(execution: Json) -> None:
-    """Print all there is about an execution."""
+def print_execution(execution: Json, more: Sequence[tuple[str, str]] = ()) -> None:
+    """Print all there is about an execution, and the fields in ``more``."""
     print(summary(execution))
     fields = [("execution", clean(execution["executionId"])), ("command", clean(execution.get("commandId")))]
     fields.append(("params", compact_json(execution.get("params"))))
-    fields += _outcome(execution)
+    fields += [*_outcome(execution), *more]
     fields.append(
         ("delivery", f"{clean(execution.get('delivery'))}, attempts: {clean(execution.get('attempts'))}")
     )
@@ -170,7 +175,7 @@ def print_execution(execution: Json) -> None:
 
 def _outcome(execution: Json) -> list[tuple[str, str]]:
     fields = []
-    if "progress" in execution:
+    if "progress" in execution and execution.get("status") not in TERMINAL:
         fields.append(("progress", progress(execution["progress"])))
     if "result" in execution:
         fields.append(("result", compact_json(execution["result"])))

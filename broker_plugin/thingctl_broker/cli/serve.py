@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path  # noqa: TC003 typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from thingctl_broker.paths import ADMIN_TOKEN_FILE
+from thingctl_protocol.log_stream import print_safely
 
 if TYPE_CHECKING:
     from thingctl_broker.application import Application
@@ -85,7 +87,8 @@ def serve(  # noqa: PLR0917 typer's options
 
         run(read_settings(config, adjust) if config is not None else check(adjust(Settings())), _tell)
     except ConfigurationError as error:
-        typer.echo(f"thingctl: {error}", err=True)
+        with contextlib.suppress(OSError):
+            typer.echo(f"thingctl: {error}", err=True)
         raise typer.Exit(2) from None
 
 
@@ -160,7 +163,7 @@ def _tell(application: Application | Worker) -> None:
     token = application.tokens.new_admin_token
     if token is not None:
         lines.append(_token_line(token, application.data_dir))
-    typer.echo("\n".join(lines))
+    print_safely("\n".join(lines))  # the broker serves all the same; the token is in its file, too
 
 
 def _token_line(token: str, data_dir: object) -> str:

@@ -2,87 +2,102 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path  # noqa: TC003 typer reads the annotations
-from typing import Annotated
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thingctl_broker.cli import output
+from thingctl_broker.cli import exact_json, output
+from thingctl_broker.cli.collection import (
+    Collection,
+    Name,
+    add_list,
+    add_remove,
+    add_show,
+    names_a_command,
+)
 from thingctl_broker.cli.exits import Exit, Failure
+from thingctl_broker.cli.params import read_text
 from thingctl_broker.cli.settings import DEFAULT_URL, AsJson, Token, Url, connect
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The thing type's name.")]
+if TYPE_CHECKING:
+    from thingctl_broker.cli.client import Json
 
-app = typer.Typer(help="List, show, put and remove thing types.")
+File = Annotated[
+    str, typer.Argument(metavar="FILE", help="JSON: description and actions; - for standard input.")
+]
+
+app = typer.Typer(help="List, show, add, change and remove thing types.")
 
 
-@app.callback(invoke_without_command=True)
 def list_(
     context: typer.Context, *, as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = ""
 ) -> None:
-    """List the thing types; or what the command says."""
-    if context.invoked_subcommand is not None:
-        return
-    with connect(url, token) as client:
-        found = list(client.items("/thing-types", "thingTypes"))
-    if as_json:
-        output.print_json(found)
-    elif not found:
-        print("no thing types", file=sys.stderr)
-    else:
-        output.print_table(
-            ("THING TYPE", "THINGS", "ACTIONS"),
-            [
-                (
-                    output.clean(found_type.get("name")),
-                    output.clean(found_type.get("things")),
-                    output.clean(", ".join(str(a.get("name")) for a in found_type.get("actions") or ())),
-                )
-                for found_type in found
-            ],
-        )
+    """List the thing types."""
+    if not names_a_command(context):
+        _TYPES.print_all(url, token, as_json=as_json)
+
+
+add_list(app, list_)
 
 
 @app.command()
-def show(name: Name, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
-    """Print one thing type as JSON."""
+def add(name: Name, file: File, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
+    """Add a thing type."""
+    body = _definition(file)
     with connect(url, token) as client:
-        output.print_json(client.request("GET", _path(name)))
+        if any(found.get("name") == name for found in client.items(_TYPES.path, _TYPES.key)):
+            raise Failure(
+                Exit.REFUSED,
+                f"there is a thing type named {name} already; "
+                f"to change it: thingctl thing-types set {name} FILE",
+            )
+        client.request("PUT", _TYPES.location(name), body=exact_json.encode(body))
+
+
+@app.command("set")
+def set_(name: Name, file: File, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
+    """Change what the file says of a thing type: its description, its actions as a whole, or both."""
+    body = _definition(file)
+    with connect(url, token) as client:
+        client.request("PATCH", _TYPES.location(name), body=exact_json.encode(body))
 
 
 @app.command()
-def put(
-    name: Name,
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="JSON: description and actions; - for standard input.")
-    ],
-    *,
-    url: Url = DEFAULT_URL,
-    token: Token = "",
-) -> None:
-    """Add a thing type, or replace it."""
+def put(name: Name, file: File, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
+    """Add a thing type, or replace all that is said of it."""
+    body = _definition(file)
+    with connect(url, token) as client:
+        client.request("PUT", _TYPES.location(name), body=exact_json.encode(body))
+
+
+def _definition(file: str) -> Any:
+    """The JSON in ``file`` without what only ``show`` prints; raises :class:`Failure`."""
+    text = read_text(file)
     try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
-        body = json.loads(text)
-    except OSError as error:
-        raise Failure(Exit.USAGE, f"{file} cannot be read: {error.strerror}") from None
+        body = exact_json.decode(text, unique=True)
     except (ValueError, RecursionError) as error:
         raise Failure(Exit.USAGE, f"{file} is not JSON: {error}") from None
-    if isinstance(body, dict):  # what `show` prints may be put again
+    if isinstance(body, dict):
         body = {key: value for key, value in body.items() if key not in {"name", "things"}}
-    with connect(url, token) as client:
-        client.request("PUT", _path(name), body=json.dumps(body))
+    return body
 
 
-@app.command()
-def remove(name: Name, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
-    """Forget a thing type that no thing is of."""
-    with connect(url, token) as client:
-        client.request("DELETE", _path(name))
+def _row(thing_type: Json) -> tuple[str, ...]:
+    return (
+        output.clean(thing_type.get("name")),
+        output.clean(thing_type.get("things")),
+        output.clean(", ".join(str(action.get("name")) for action in thing_type.get("actions") or ())),
+    )
 
 
-def _path(name: str) -> str:
-    return f"/thing-types/{quote(name, safe='')}"
+_TYPES = Collection(
+    "thing type",
+    "/thing-types",
+    "thingTypes",
+    ("THING TYPE", "THINGS", "ACTIONS"),
+    _row,
+    output.print_json,
+    "no thing types: thingctl thing-types add NAME FILE",
+)
+add_show(app, _TYPES)
+add_remove(app, _TYPES, "remove", "Forget a thing type that no thing is of.")

@@ -7,12 +7,19 @@ import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
-from urllib.parse import quote
 
 import typer
 
-from thingctl_broker.cli import output
+from thingctl_broker.cli import completion, output
 from thingctl_broker.cli.bundles import STDOUT, bundle_file, print_bundle
+from thingctl_broker.cli.collection import (
+    Collection,
+    Name,
+    add_list,
+    add_remove,
+    add_show,
+    names_a_command,
+)
 from thingctl_broker.cli.exits import Exit, Failure
 from thingctl_broker.cli.settings import DEFAULT_URL, AsJson, Token, Url, connect
 from thingctl_broker.cli.tls import thing_pair
@@ -20,8 +27,10 @@ from thingctl_broker.cli.tls import thing_pair
 if TYPE_CHECKING:
     from thingctl_broker.cli.client import Json
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The thing's name.")]
-Type = Annotated[str | None, typer.Option("--type", metavar="TYPE", help="Its thing type.")]
+Type = Annotated[
+    str | None,
+    typer.Option("--type", metavar="TYPE", help="Its thing type.", autocompletion=completion.thing_types),
+]
 Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="TAG", help="A tag of it; may be repeated.")]
 Description = Annotated[str | None, typer.Option("--description", metavar="TEXT", help="What it is.")]
 
@@ -39,14 +48,18 @@ UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 app = typer.Typer(help="List, add, change and remove things.", no_args_is_help=False)
 
 
-@app.callback(invoke_without_command=True)
 def list_(
     context: typer.Context,
     *,
     tag: Annotated[
         list[str] | None, typer.Option("--tag", metavar="TAG", help="Only with this tag; may be repeated.")
     ] = None,
-    type_: Annotated[str, typer.Option("--type", metavar="TYPE", help="Only of this thing type.")] = "",
+    type_: Annotated[
+        str,
+        typer.Option(
+            "--type", metavar="TYPE", help="Only of this thing type.", autocompletion=completion.thing_types
+        ),
+    ] = "",
     online: Annotated[
         bool | None, typer.Option("--online/--offline", help="Only those that are, or are not, connected.")
     ] = None,
@@ -54,8 +67,8 @@ def list_(
     url: Url = DEFAULT_URL,
     token: Token = "",
 ) -> None:
-    """List the things that the broker knows; or what the command says."""
-    if context.invoked_subcommand is not None:
+    """List the things that the broker knows."""
+    if names_a_command(context):
         return
     filters: dict[str, str | list[str]] = {}
     if tag:
@@ -64,16 +77,10 @@ def list_(
         filters["type"] = type_
     if online is not None:
         filters["online"] = "true" if online else "false"
-    with connect(url, token) as client:
-        found = list(client.things(filters))
-    if as_json:
-        output.print_json(found)
-    elif not found:
-        print("no such things" if filters else "no things: thingctl things add NAME", file=sys.stderr)
-    else:
-        output.print_table(
-            ("THING", "ONLINE", "LAST SEEN", "TYPE", "TAGS", "ACTIONS"), [_row(thing) for thing in found]
-        )
+    _THINGS.print_all(url, token, filters, as_json=as_json)
+
+
+add_list(app, list_)
 
 
 @app.command()
@@ -113,17 +120,6 @@ def add(
     _print_credentials(thing, as_json=as_json, bundle=bundle)
 
 
-@app.command()
-def show(name: Name, *, as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = "") -> None:
-    """Show one thing with all that is known about it."""
-    with connect(url, token) as client:
-        thing = client.request("GET", _path(name))
-    if as_json:
-        output.print_json(thing)
-    else:
-        _print_thing(thing)
-
-
 @app.command("set")
 def set_(
     name: Name,
@@ -147,17 +143,7 @@ def set_(
         patch["enabled"] = enabled
     with connect(url, token) as client:
         thing = client.request("PATCH", _path(name), body=json.dumps(patch))
-    if as_json:
-        output.print_json(thing)
-    else:
-        _print_thing(thing)
-
-
-@app.command()
-def remove(name: Name, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
-    """Forget a thing: its connection ends, what waits for it is withdrawn."""
-    with connect(url, token) as client:
-        client.request("DELETE", _path(name))
+    _THINGS.print_one(thing, as_json=as_json)
 
 
 @app.command()
@@ -204,7 +190,7 @@ def _definition(type_: str | None, tags: list[str] | None, description: str | No
 
 
 def _path(name: str) -> str:
-    return f"/things/{quote(name, safe='')}"
+    return _THINGS.location(name)
 
 
 def _row(thing: Json) -> tuple[str, ...]:
@@ -251,6 +237,7 @@ def _print_thing(thing: Json) -> None:
         ("tags", output.clean(" ".join(map(str, thing.get("tags") or ())))),
         ("about", output.clean(thing.get("description") or "")),
         ("client", output.clean(thing.get("clientId") or "")),
+        ("takeovers", _takeovers(thing.get("takeovers") or 0)),
         ("agent", output.clean(thing.get("agentVersion") or "")),
         ("last seen", output.precise_time(thing["lastSeen"]) if "lastSeen" in thing else "never"),
         ("password", "yes" if thing.get("hasPassword") else "no"),
@@ -266,3 +253,21 @@ def _print_thing(thing: Json) -> None:
         for fault in thing.get("schemaFaults") or ()
     ]
     output.print_fields((field, value) for field, value in fields if value)
+
+
+def _takeovers(count: int) -> str:
+    """How often another client took the session; empty: never."""
+    return f"{count} since the broker started: is another device using this name?" if count else ""
+
+
+_THINGS = Collection(
+    "thing",
+    "/things",
+    "things",
+    ("THING", "ONLINE", "LAST SEEN", "TYPE", "TAGS", "ACTIONS"),
+    _row,
+    _print_thing,
+    "no things: thingctl things add NAME",
+)
+add_show(app, _THINGS)
+add_remove(app, _THINGS, "remove", "Forget a thing: its connection ends, what waits for it is withdrawn.")

@@ -3,43 +3,39 @@
 from __future__ import annotations
 
 import json
-import re
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Final
-from urllib.parse import quote
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thingctl_broker.cli import output
+from thingctl_broker.cli import completion, output
+from thingctl_broker.cli.collection import (
+    Collection,
+    Name,
+    add_list,
+    add_remove,
+    add_show,
+    names_a_command,
+)
 from thingctl_broker.cli.exits import Exit, Failure
+from thingctl_broker.cli.moments import later
 from thingctl_broker.cli.settings import DEFAULT_URL, AsJson, Token, Url, connect
 
 if TYPE_CHECKING:
     from thingctl_broker.cli.client import Json
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The token's name.")]
-
-_DURATION: Final = re.compile(r"([0-9]{1,6})([smhd])")
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-app = typer.Typer(help="Make, list, renew and revoke API tokens.")
+app = typer.Typer(help="List, show, add, renew and remove API tokens.")
 
 
-@app.callback(invoke_without_command=True)
 def list_(
     context: typer.Context, *, as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = ""
 ) -> None:
-    """List the API tokens; or what the command says."""
-    if context.invoked_subcommand is not None:
-        return
-    with connect(url, token) as client:
-        found = list(client.items("/tokens", "tokens"))
-    if as_json:
-        output.print_json(found)
-    else:
-        output.print_table(
-            ("TOKEN", "SCOPES", "THINGS", "ACTIONS", "EXPIRES"), [_row(found_token) for found_token in found]
-        )
+    """List the API tokens, without their secrets."""
+    if not names_a_command(context):
+        _TOKENS.print_all(url, token, as_json=as_json)
+
+
+add_list(app, list_)
 
 
 @app.command()
@@ -56,7 +52,12 @@ def add(
     *,
     thing: Annotated[
         list[str] | None,
-        typer.Option("--thing", metavar="PATTERN", help="Only for these things; * for any characters."),
+        typer.Option(
+            "--thing",
+            metavar="PATTERN",
+            help="Only for these things; * for any characters.",
+            autocompletion=completion.things,
+        ),
     ] = None,
     action: Annotated[
         list[str] | None,
@@ -76,7 +77,7 @@ def add(
     if action:
         body["actions"] = action
     if expires:
-        body["expiresAt"] = expiry(expires, datetime.now(UTC))
+        body["expiresAt"] = later(expires, datetime.now(UTC))
     with connect(url, token) as client:
         made = client.request("POST", "/tokens", body=json.dumps(body))
     _print_secret(made, as_json=as_json)
@@ -86,36 +87,18 @@ def add(
 def renew(name: Name, *, as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = "") -> None:
     """Give a token another secret and show it, this once; the old one ends at once."""
     with connect(url, token) as client:
-        made = client.request("POST", f"{_path(name)}/renew")
+        made = client.request("POST", f"{_TOKENS.location(name)}/renew")
     _print_secret(made, as_json=as_json)
 
 
-@app.command()
-def revoke(name: Name, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
-    """End a token, at once."""
-    with connect(url, token) as client:
-        client.request("DELETE", _path(name))
-
-
-def expiry(text: str, now: datetime) -> str:
-    """Read ``30d`` from ``now`` on, or a time; return it as RFC 3339. Raises :class:`Failure`.
-
-    >>> expiry("90m", datetime(2030, 1, 1, tzinfo=UTC))
-    '2030-01-01T01:30:00+00:00'
-    """
-    found = _DURATION.fullmatch(text)
-    try:
-        if found is not None:
-            moment = now + timedelta(**{_UNITS[found[2]]: int(found[1])})
-        else:
-            moment = datetime.fromisoformat(text).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise Failure(Exit.USAGE, f"{text!r} is no time: 30d, 12h, or 2030-01-31T12:00:00Z") from None
-    return moment.isoformat()
-
-
-def _path(name: str) -> str:
-    return f"/tokens/{quote(name, safe='')}"
+@app.command("set")
+def set_(name: Name) -> None:
+    """A token stays as it was made: add another one, or renew this one's secret."""
+    raise Failure(
+        Exit.USAGE,
+        f"a token stays as it was made: add another one (thingctl tokens add NAME SCOPE) and remove {name}; "
+        f"for another secret: thingctl tokens renew {name}",
+    )
 
 
 def _row(token: Json) -> tuple[str, ...]:
@@ -134,3 +117,26 @@ def _print_secret(token: Json, *, as_json: bool) -> None:
         return
     print(f"{output.clean(token.get('name'))}: shown this once")
     output.print_fields([("token", output.clean(token.get("token")))])
+
+
+def _print_token(token: Json) -> None:
+    name, scopes, things, actions, expires = _row(token)
+    print(name)
+    fields = [("scopes", scopes), ("things", things), ("actions", actions), ("expires", expires)]
+    if "createdAt" in token:
+        fields.append(("created", output.local_time(token["createdAt"])))
+    output.print_fields(fields)
+
+
+_TOKENS = Collection(
+    "token",
+    "/tokens",
+    "tokens",
+    ("TOKEN", "SCOPES", "THINGS", "ACTIONS", "EXPIRES"),
+    _row,
+    _print_token,
+    "no tokens: thingctl tokens add NAME SCOPE",
+)
+add_show(app, _TOKENS)
+add_remove(app, _TOKENS, "remove", "End a token, at once.")
+add_remove(app, _TOKENS, "revoke", "End a token, at once; the same as remove.")

@@ -153,7 +153,7 @@ class Incoming:
 
     def _greet(self, thing: str) -> None:
         """The thing is there: it gets the time, and what waits for it."""
-        self._link.publish_time(thing, self._operations.unix())
+        self._requests.tell_time(thing, anew=True)
         self._requests.arrived(thing)
 
     async def _is_known(self, thing: str) -> bool:

@@ -15,6 +15,7 @@ import structlog
 from thingctl_broker.cluster.link_ports import Handed, LinkDown
 from thingctl_broker.cluster.store_ports import StoreDown
 from thingctl_broker.events import Change
+from thingctl_broker.told_time import ToldTime
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 HANDED_LAG: Final = 1.0
 """Seconds before it is kept that the cluster has a request: most have ended by then, and need no note."""
+
+TOLD_MAX: Final = 20_000
+"""Things of which it is remembered when they were told the time."""
 
 CLAIM_MAX: Final = 100
 """Requests of one thing that are claimed at once."""
@@ -52,6 +56,8 @@ class Requests:
         self._changed = changed
         self._tasks: set[asyncio.Task[None]] = set()
         self._handed: set[str] = set()
+        self._told: dict[str, ToldTime] = {}
+        """By thing, the one told longest ago first."""
         self._under_way: set[str] = set()
         self._offering: dict[str, bool] = {}
         """Things that are being offered what waits, and whether to begin again when that is done."""
@@ -84,6 +90,17 @@ class Requests:
             self._offering[thing] = False
             self._spawn(self._offer, thing)
 
+    def tell_time(self, thing: str, *, anew: bool = False) -> None:
+        """Tell the thing the time, if it has not been told of late. ``anew``: in any case."""
+        now, unix = self._clock.monotonic(), self._clock.unix()
+        told = self._told.pop(thing, None) or ToldTime()
+        if anew or told.is_due(now, unix):
+            told.tell(now, unix)
+            self._link.publish_time(thing, unix)
+        self._told[thing] = told
+        if len(self._told) > TOLD_MAX:
+            del self._told[next(iter(self._told))]
+
     def ended(self, execution_ids: Iterable[str]) -> None:
         """Executions have ended: it need not be kept any more that the cluster has their requests."""
         self._handed.difference_update(execution_ids)
@@ -114,11 +131,13 @@ class Requests:
             self._under_way.discard(execution.execution_id)
 
     async def _publish_now(self, execution: Execution) -> bool:
-        left = execution.deadline - self._clock.monotonic()
+        now = self._clock.monotonic()
+        left = execution.deadline - now
         if left <= 0:
             return False  # about to be closed
-        payload = execution.request()
+        payload = execution.request(now, self._clock.unix())
         thing, execution_id = execution.thing, execution.execution_id
+        self.tell_time(thing)
         try:
             handed = await self._link.publish_request(thing, execution_id, payload, left)
         except LinkDown:

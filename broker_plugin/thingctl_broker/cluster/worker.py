@@ -35,7 +35,14 @@ from thingctl_broker.http.server import HttpServer
 from thingctl_broker.http.webhook_client import WebhookClient
 from thingctl_broker.http.webhooks import Webhooks
 from thingctl_broker.mqtt.cluster.link import ClusterLink
-from thingctl_broker.openings import data_dir_of, open_audit, open_http_tls, open_socket, report_refusals
+from thingctl_broker.openings import (
+    data_dir_of,
+    open_audit,
+    open_http_tls,
+    open_socket,
+    report_proxies,
+    report_refusals,
+)
 from thingctl_broker.passwords import Passwords
 from thingctl_broker.postgres.schema import SchemaError
 from thingctl_broker.postgres.settings import shown
@@ -259,11 +266,19 @@ class Worker:
         )
         self._http = HttpServer(
             create_app(
-                self.operations, self._rollouts, self.tokens, directory, note, rate=settings.http.rate
+                self.operations,
+                self._rollouts,
+                self.tokens,
+                directory,
+                note,
+                rate=settings.http.rate,
+                public_url=settings.http.public_url,
             ),
             self._http_socket,
             None,
             None if self._http_tls is None else self._http_tls.context,
+            proxies=settings.http.proxies,
+            refused=report_proxies("http", self.operations.counters),
         )
 
     async def _secret(self) -> bytes:

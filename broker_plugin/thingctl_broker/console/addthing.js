@@ -1,64 +1,37 @@
-// Adding a thing: what it is, and then the settings that its agent needs, told this once.
+// Adding a thing: what it is, and then the bundle that enrols its device.
 
 import * as api from "./api.js";
-import { announce, copyButton, h, put, visible } from "./dom.js";
-import { suggesting } from "./widgets.js";
+import { announce, h, visible } from "./dom.js";
+import { enrolmentView } from "./enrolment.js";
+import { formDialog, labelled, listed, suggesting } from "./widgets.js";
+
+/** The fields of what an operator says of a thing: {elements, read(), inputOf(error)}. */
+export function definitionFields({ type = "", tags = [], description = "" } = {}) {
+  let types = [];
+  api.thingTypes().then((found) => (types = found.map((one) => one.name)), () => {});
+  const typed = suggesting({ id: "thing-type", placeholder: "none", value: type }, () => types);
+  const tagged = h("input", { type: "text", id: "thing-tags", autocomplete: "off", placeholder: "floor-2, north", value: tags.join(", ") });
+  const about = h("input", { type: "text", id: "thing-about", maxlength: 1024, autocomplete: "off", value: description });
+  return {
+    elements: [labelled("Type", typed.input, { list: typed.list }), labelled("Tags", tagged, { note: "separated by commas" }), labelled("Description", about)],
+    read: () => ({ type: typed.input.value.trim() || null, tags: listed(tagged.value), description: about.value.trim() }),
+    inputOf: ({ pointer }) => ({ "/type": typed.input, "/description": about })[pointer] ?? (pointer?.startsWith("/tags") ? tagged : null),
+  };
+}
 
 /** Ask for a thing and add it; `added()` is called when it is there. */
 export function addThing(added) {
-  let types = [];
-  api.thingTypes().then((found) => (types = found.map((type) => type.name)), () => {});
-  const name = h("input", { type: "text", id: "new-thing", required: true, maxlength: 128, autocomplete: "off", spellcheck: "false", placeholder: "thermostat-002" });
-  const type = suggesting({ id: "new-type", placeholder: "none" }, () => types);
-  const tags = h("input", { type: "text", id: "new-tags", autocomplete: "off", placeholder: "floor-2, north" });
-  const about = h("input", { type: "text", id: "new-about", maxlength: 1024, autocomplete: "off" });
-  const fault = h("div", { class: "message", role: "alert" });
-  const submit = h("button", { type: "submit", class: "primary" }, "Add thing");
-  const form = h("form", { novalidate: true, "aria-label": "Add thing" },
-    h("h2", { id: "add-title" }, "Add a thing"),
-    field("Name", name, "A to Z, a to z, 0 to 9 and : _ . -"), field("Type", type.input, null, type.list), field("Tags", tags, "separated by commas"), field("Description", about),
-    fault, h("p", { class: "actions" }, h("button", { type: "button", on: { click: () => dialog.close() } }, "Cancel"), submit));
-  const dialog = h("dialog", { class: "ask", "aria-labelledby": "add-title" }, form);
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    submit.disabled = true;
-    put(fault);
-    const asked = { name: name.value.trim(), tags: tags.value.split(",").map((tag) => tag.trim()).filter(Boolean), description: about.value.trim() };
-    if (type.input.value.trim()) asked.type = type.input.value.trim();
-    try {
-      show(await api.addThing(asked));
+  const name = h("input", { type: "text", id: "thing-name", required: true, maxlength: 128, autocomplete: "off", spellcheck: "false", placeholder: "thermostat-002" });
+  const definition = definitionFields();
+  const dialog = formDialog("Add a thing", [labelled("Name", name, { note: "A to Z, a to z, 0 to 9 and : _ . -" }), definition.elements], {
+    label: "Add thing",
+    wide: true,
+    inputOf: (error) => definition.inputOf(error) ?? name,
+    async save() {
+      const thing = await api.addThing({ name: name.value.trim(), ...definition.read() });
+      announce("The thing is added");
       added();
-    } catch (error) {
-      put(fault, h("p", {}, visible(error.message, 500)));
-      ({ "/type": type.input, "/description": about }[error.pointer] ?? (error.pointer?.startsWith("/tags") ? tags : name)).focus();
-    }
-    submit.disabled = false;
+      return enrolmentView(`${visible(thing.name, 128)} is added`, thing, () => dialog.close());
+    },
   });
-
-  function show(thing) {
-    const text = bundle(thing);
-    put(dialog, h("div", { class: "bundle" },
-      h("h2", { id: "add-title", tabindex: -1 }, `${visible(thing.name, 128)} is added`),
-      h("p", {}, "These settings let its agent in. The password is told this once: copy them now, into a file on the device that nobody else may read, and check the address."),
-      h("pre", { tabindex: 0, "aria-label": "Settings of its agent" }, visible(text)),
-      h("p", { class: "help" }, "Start it with ", h("code", {}, "thingctl-agent run --config agent.toml my_actions.py")),
-      h("p", { class: "actions" }, copyButton("Copy the settings", () => text, { worded: true }), h("button", { type: "button", class: "primary", on: { click: () => dialog.close() } }, "Done"))));
-    dialog.querySelector("h2").focus();
-    announce("The thing is added");
-  }
-
-  dialog.addEventListener("close", () => dialog.remove());
-  document.body.append(dialog);
-  dialog.showModal();
-  name.focus();
-}
-
-function field(label, input, note = null, list = null) {
-  return h("div", { class: "field" }, h("label", { for: input.id }, label), input, list, note && h("p", { class: "help" }, note));
-}
-
-/** The agent's settings, as the TOML that it reads. */
-function bundle({ name, credentials }) {
-  const settings = { thing: name, url: `mqtt://${location.hostname}:1883`, username: credentials.username, password: credentials.password };
-  return Object.entries(settings).map(([key, value]) => `${key} = ${JSON.stringify(value)}`).join("\n") + "\n";
 }

@@ -21,11 +21,11 @@ export class ApiError extends Error {
   }
 }
 
-/** Ask; return the answer as text. `query`: parameters, those without a value left out. */
+/** Ask; return the answer as text. `query`: parameters; a list is one parameter repeated, one without a value is left out. */
 async function ask(method, path, { query = {}, body, signal, token = session.token() } = {}) {
   const url = new URL(path, BASE);
   for (const [name, value] of Object.entries(query)) {
-    if (value !== null && value !== undefined && value !== "") url.searchParams.set(name, value);
+    for (const one of [value].flat()) if (one !== null && one !== undefined && one !== "") url.searchParams.append(name, one);
   }
   const headers = { Authorization: `Bearer ${token}` };
   if (body !== undefined) headers["Content-Type"] = "application/json";
@@ -75,19 +75,65 @@ export const execution = async (executionId) => parse(await ask("GET", `commands
 export const cancel = async (executionId) => parse(await ask("POST", `commands/${id(executionId)}/cancel`));
 export const thing = (name, options) => get(`things/${id(name)}`, options);
 
-/** A thing type with its actions; types by name, page by page, are few enough for one. */
 export const thingType = (name, options) => get(`thing-types/${id(name)}`, options);
-export const thingTypes = async () => (await get("thing-types", { query: { limit: 500 } })).thingTypes ?? [];
-export const addThing = async (thing) => JSON.parse(await ask("POST", "things", { body: JSON.stringify(thing) }));
+export const thingTypes = () => every("thing-types", "thingTypes");
+export const putThingType = (name, text) => ask("PUT", `thing-types/${id(name)}`, { body: text });
+export const removeThingType = (name) => ask("DELETE", `thing-types/${id(name)}`);
+export const addThing = (thing) => post("things", thing);
+export const changeThing = async (name, changes) => JSON.parse(await ask("PATCH", `things/${id(name)}`, { body: JSON.stringify(changes) }));
+export const removeThing = (name) => ask("DELETE", `things/${id(name)}`);
+export const newPassword = (name) => post(`things/${id(name)}/password`, {});
 
-/** Send a command; `params` is JSON as text. */
-export async function send(thingId, action, params, ttl) {
-  const fields = [`"thingId":${JSON.stringify(thingId)}`, `"action":${JSON.stringify(action)}`, `"params":${params}`];
-  if (ttl !== null) fields.push(`"ttl":${ttl}`);
-  return parse(await ask("POST", "commands", { body: `{${fields.join(",")}}` }));
+/** The actions that things have in common; `query`: tag, type or thingId. */
+export const actions = (query, options) => get("actions", { query, ...options });
+
+/** How devices are enrolled: {mqttUrl?, bundleFault?, topicRoot, open}; null where the broker does not say. */
+export const enrolment = () => get("enrolment").catch((error) => {
+  if (error.status === 404) return null;
+  throw error;
+});
+
+export const tokens = () => every("tokens", "tokens");
+export const addToken = (token) => post("tokens", token);
+export const renewToken = (name) => post(`tokens/${id(name)}/renew`);
+export const revokeToken = (name) => ask("DELETE", `tokens/${id(name)}`);
+
+/** The broker's version, and whether it is ready: {version, ready, reason}. */
+export async function health() {
+  const [description, ready] = await Promise.all([
+    get("../../openapi.json"),
+    ask("GET", "../../readyz").then(() => null, (error) => error),
+  ]);
+  if (ready?.unreachable) throw ready;
+  return { version: description.info.version, ready: !ready, reason: ready?.message ?? "" };
 }
 
-/** Send a command to many things, or with `dryRun` ask who would get it. */
+async function post(path, body) {
+  return JSON.parse(await ask("POST", path, { body: body === undefined ? undefined : JSON.stringify(body) }));
+}
+
+async function every(path, key) {
+  const all = [];
+  let cursor = null;
+  do {
+    const page = await get(path, { query: { limit: 500, cursor } });
+    all.push(...page[key]);
+    cursor = page.nextCursor;
+  } while (cursor);
+  return all;
+}
+
+/** A command as the API takes it; `params` is JSON as text. */
+export function commandBody(thingId, action, params, ttl) {
+  const fields = [`"thingId":${JSON.stringify(thingId)}`, `"action":${JSON.stringify(action)}`, `"params":${params}`];
+  if (ttl !== null) fields.push(`"ttl":${ttl}`);
+  return `{${fields.join(",")}}`;
+}
+
+/** Send a command; `params` is JSON as text. */
+export const send = async (...command) => parse(await ask("POST", "commands", { body: commandBody(...command) }));
+
+/** Send a command to many things, or with `dryRun` ask who would get it and who would be refused. */
 export async function sendToMany(targets, action, params, ttl, { rollout = {}, dryRun = false } = {}) {
   const fields = [`"targets":${JSON.stringify(targets)}`, `"action":${JSON.stringify(action)}`, `"params":${params}`];
   if (ttl !== null) fields.push(`"ttl":${ttl}`);

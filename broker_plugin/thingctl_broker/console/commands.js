@@ -1,14 +1,16 @@
 // The page of commands: the list, live, and beside it the details of one.
 
 import { announce, foreign, h, put } from "./dom.js";
+import { toCsv } from "./csv.js";
 import { Details } from "./details.js";
 import { Executions, readFilters } from "./executions.js";
 import { filterBar } from "./filters.js";
 import { count, duration, shortId, TERMINAL } from "./format.js";
+import * as known from "./known.js";
 import * as live from "./live.js";
 import { go, hashOf } from "./router.js";
 import { Rows } from "./rows.js";
-import { failure, icon, notice, pageHead, progressBar, sendLink, statusBadge, thingLink, when } from "./widgets.js";
+import { exportButton, failure, icon, notice, pageHead, progressBar, sendLink, statusBadge, thingLink, when } from "./widgets.js";
 
 const COLUMNS = [
   { label: "Execution ID", class: "c-id" },
@@ -38,7 +40,7 @@ export class CommandsPage {
     this.foot = h("p", { class: "list-foot" });
     this.aside = h("aside", { class: "details-pane", "aria-label": "Execution", hidden: true });
     this.element = h("div", { class: "page commands" },
-      pageHead("Commands", this.bar.clear, sendLink()),
+      pageHead("Commands", exportButton(() => this.#export(), "commands"), sendLink()),
       this.bar.element, this.bar.whole,
       h("div", { class: "split" }, h("section", { class: "list", "aria-label": "List of commands" }, this.newer, this.rows.element, this.state, this.foot), this.aside));
     this.ticking = setInterval(() => this.#tick(), 1000);
@@ -128,11 +130,18 @@ export class CommandsPage {
 
   #footText() {
     const { list } = this;
-    if (!list.items.length) return list.loaded && list.loading ? "Looking further back…" : "";
+    if (!list.items.length) return list.loading ? (list.loaded ? "Looking further back…" : "loading…") : "";
     const shown = count(list.items.length, "command");
     if (list.error) return [`${shown} loaded; reading on failed. `, h("button", { type: "button", class: "quiet small", on: { click: () => list.loadMore() } }, "Try again")];
-    if (list.loading) return `${shown} loaded, reading on…`;
+    if (list.loading) return `${shown} so far, loading…`;
     return list.more ? `${shown} loaded; scroll for older ones` : `${shown}, all that there are`;
+  }
+
+  async #export() {
+    const executions = await this.list.all(known.EXPORTED_MAX);
+    announce(`${count(executions.length, "command")} exported`);
+    return toCsv(["executionId", "commandId", "thingId", "action", "status", "delivery", "createdAt", "endedAt", "durationSeconds", "reasonCode", "reasonDescription", "requestedBy"],
+      executions.map((one) => [one.executionId, one.commandId, one.thingId, one.action, one.status, one.delivery, one.createdAt, one.endedAt, one.durationSeconds, one.statusReason?.reasonCode, one.statusReason?.reasonDescription, one.requestedBy]));
   }
 
   #nothingFits() {
@@ -198,7 +207,7 @@ function hint(item) {
 }
 
 function nothingYet() {
-  return notice("No command has been sent yet", "Choose a thing and an action; what became of it will be told here, as it happens.", {
+  return notice("No command has been sent yet", "Choose a thing and an action. Its progress and its result show up here as they come.", {
     actions: [sendLink({}, "Send the first command")].filter(Boolean),
   });
 }

@@ -96,7 +96,7 @@ export class Details {
     const open = new Set([...this.element.querySelectorAll("pre")].filter((pre) => pre.scrollTop > 0).map((pre) => [pre.dataset.name, pre.scrollTop]));
     put(this.element,
       this.#head(execution), this.message, this.#verdict(execution), this.#progress(execution), this.#late(execution),
-      json("Params", "params", execution.params), "result" in execution ? json("Result", "result", execution.result) : null,
+      json("Params", "params", execution.params, copyButton("Copy as curl", () => curlOf(execution), { worded: true, small: true })), "result" in execution ? json("Result", "result", execution.result) : null,
       this.#delivery(execution), this.#timeline(execution), this.#facts(execution));
     for (const [name, top] of open) this.element.querySelector(`pre[data-name="${name}"]`).scrollTop = top;
     if (!this.unwatch) this.#watch(execution);
@@ -219,9 +219,15 @@ export class Details {
   }
 }
 
-function json(title, name, value) {
+/** The command as a line for a shell; the token stays in a variable. */
+export function curlOf({ thingId, action, params, ttl }) {
+  const body = api.commandBody(thingId, action, write(params), ttl).replaceAll("'", "'\\''");
+  return `curl -X POST '${new URL("commands", api.BASE)}' -H "Authorization: Bearer $THINGCTL_TOKEN" -H 'Content-Type: application/json' -d '${body}'`;
+}
+
+function json(title, name, value, more = null) {
   const text = pretty(value);
   return h("section", { "aria-label": title },
-    h("h3", {}, title, copyButton(`Copy ${title.toLowerCase()}`, () => text)),
+    h("h3", {}, title, copyButton(`Copy ${title.toLowerCase()}`, () => text), more),
     h("pre", { "data-name": name, tabindex: 0, "aria-label": title, dir: "ltr" }, visible(text, 200_000)));
 }

@@ -57,6 +57,8 @@ const ICONS = {
   commands: "M5 7l4 5-4 5m7 0h7",
   things: "M7 3h10v18H7zM11 18h2",
   send: "M4 12l16-8-6 16-3-7z",
+  settings: "M4 7h9m5 0h2M4 17h3m5 0h8M15.5 4.5a2.5 2.5 0 100 5 2.5 2.5 0 000-5zM9.5 14.5a2.5 2.5 0 100 5 2.5 2.5 0 000-5z",
+  save: "M12 4v11m-5-5l5 5 5-5M5 20h14",
   close: "M6 6l12 12M18 6L6 18",
   copy: "M9 9h10v11H9zM15 9V4H5v11h4",
   sun: "M12 8a4 4 0 100 8 4 4 0 000-8zM12 3v1m0 16v1m9-9h-1M4 12H3m15.4-6.4l-.7.7M6.3 17.7l-.7.7m12.8 0l-.7-.7M6.3 6.3l-.7-.7",
@@ -72,10 +74,10 @@ export function icon(name) {
   return s("svg", { class: "icon", viewBox: "0 0 24 24", "aria-hidden": "true", focusable: "false" }, s("path", { d: ICONS[name] }));
 }
 
-/** A button that puts `text()` on the clipboard; `worded`: with its label beside the picture. */
-export function copyButton(label, text, { worded = false } = {}) {
+/** A button that puts `text()` on the clipboard; `worded`: with its label beside the picture; `small`: as a quiet one. */
+export function copyButton(label, text, { worded = false, small = false } = {}) {
   const button = worded
-    ? h("button", { type: "button" }, icon("copy"), label)
+    ? h("button", { type: "button", class: small ? "quiet small" : null }, icon("copy"), label)
     : h("button", { type: "button", class: "quiet small", "aria-label": label, title: label }, icon("copy"));
   button.addEventListener("click", async () => {
     try {

@@ -1,16 +1,19 @@
 // The executions of one view, newest first: read page by page, and kept up to date by the stream.
 
 import * as api from "./api.js";
+import * as known from "./known.js";
 import { brokerNow } from "./live.js";
+import { listed } from "./widgets.js";
 
 const PAGE = 200;
 const LIVE_MAX = 5000; // rows that stay while new ones come in and nobody looks further down
 
-/** The filters of a view as the URL has them: thing, action, command, status (a list), since, from, to. */
+/** The filters of a view as the URL has them: thing, action, tag (a list), command, status (a list), since, from, to. */
 export function readFilters(query) {
   return {
     thing: (query.thing ?? "").trim(),
     action: (query.action ?? "").trim(),
+    tags: listed(query.tag ?? ""),
     command: (query.command ?? "").trim(),
     statuses: (query.status ?? "").split(",").filter(Boolean),
     since: query.since ?? "",
@@ -64,7 +67,7 @@ export class Executions {
   }
 
   get query() {
-    return { thingId: this.filters.thing, action: this.filters.action, commandId: this.filters.command, status: this.filters.statuses.join(",") };
+    return { thingId: this.filters.thing, action: this.filters.action, tag: this.filters.tags, commandId: this.filters.command, status: this.filters.statuses.join(",") };
   }
 
   get start() {
@@ -79,6 +82,7 @@ export class Executions {
     this.error = null;
     this.early.clear();
     this.onChange(new Set());
+    if (this.filters.tags.length) await known.refresh(); // the stream tells no tags: the things do
     const found = [];
     let cursor = this.start;
     let pages = 0;
@@ -106,6 +110,18 @@ export class Executions {
     this.loading = false;
     this.apply(early, { drop: true, quiet: true });
     this.onChange(null);
+  }
+
+  /** Read at most `most` executions of the view from the broker, newest first, as they stand now. */
+  async all(most) {
+    const found = [];
+    let cursor = this.start;
+    do {
+      const page = await api.executions({ ...this.query, limit: 500, cursor }, { signal: this.abort.signal });
+      found.push(...page.executions.filter((execution) => this.span[0] === null || Date.parse(execution.createdAt) >= this.span[0]));
+      cursor = page.nextCursor;
+    } while (this.#reaches(cursor) && found.length < most);
+    return found.slice(0, most);
   }
 
   /** Read on below. */
@@ -184,9 +200,9 @@ export class Executions {
   }
 
   #admits(item) {
-    const { thing, action, command, statuses } = this.filters;
+    const { thing, action, tags, command, statuses } = this.filters;
     const [from, to] = this.span;
-    return (!thing || item.thingId === thing) && (!action || item.action === action) && (!command || item.commandId === command) && (!statuses.length || statuses.includes(item.status)) && (from === null || item.createdMs >= from) && (to === null || item.createdMs <= to);
+    return (!thing || item.thingId === thing) && (!action || item.action === action) && (!command || item.commandId === command) && known.hasTags(item.thingId, tags) && (!statuses.length || statuses.includes(item.status)) && (from === null || item.createdMs >= from) && (to === null || item.createdMs <= to);
   }
 }
 

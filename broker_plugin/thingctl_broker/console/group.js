@@ -6,11 +6,11 @@ import { count, duration, STATUSES, statusWord, TERMINAL } from "./format.js";
 import * as live from "./live.js";
 import * as me from "./me.js";
 import { hashOf } from "./router.js";
-import { confirmDialog, failure, notice, pageHead, statusBadge, thingLink } from "./widgets.js";
+import { confirmDialog, failure, pageHead, statusBadge, thingLink } from "./widgets.js";
 
 const TROUBLE = ["FAILED", "REJECTED", "TIMED_OUT"];
 const SHOWN = 50;
-const STATES = { RUNNING: "Going out", PAUSED: "Paused", STOPPED: "Stopped: too many failures", CANCELED: "Canceled", FINISHED: "Sent to all" };
+const STATES = { RUNNING: "Sending", PAUSED: "Paused", STOPPED: "Stopped: too many failures", CANCELED: "Canceled", FINISHED: "Sent to all" };
 
 export class GroupView {
   constructor(commandId) {
@@ -72,7 +72,7 @@ export class GroupView {
       h("section", { "aria-label": "Executions" },
         h("header", { class: "card-head" }, h("h3", {}, "Executions, trouble first"), h("a", { href: hashOf(["commands"], { command: this.commandId }) }, "See all")),
         executions.length ? h("ul", { class: "trouble recent" }, executions.map((execution) => h("li", {}, statusBadge(execution.status), thingLink(execution.thingId, hashOf(["commands", execution.executionId], { command: this.commandId })),
-          h("span", { class: "why" }, foreign(execution.statusReason?.reasonDescription ?? "", 120)), h("span", { class: "why took" }, execution.durationSeconds === undefined ? "" : duration(execution.durationSeconds))))) : h("p", { class: "hint" }, "Nothing has gone out yet.")),
+          h("span", { class: "why" }, foreign(execution.statusReason?.reasonDescription ?? "", 120)), h("span", { class: "why took" }, execution.durationSeconds === undefined ? "" : duration(execution.durationSeconds))))) : h("p", { class: "hint" }, "Nothing has been sent yet.")),
       h("p", { class: "hint" }, "Command ", h("span", { class: "mono" }, this.commandId), copyButton("Copy command id", () => this.commandId)));
     if (focused) (this.element.querySelector(`[data-focus="${focused}"]`) ?? this.element.querySelector("h2")).focus();
   }
@@ -108,7 +108,7 @@ export class GroupView {
 
   async #move(move) {
     put(this.message);
-    if (move === "cancel" && !(await confirmDialog("Cancel the whole command?", "Nothing more goes out, and every execution that has not ended is asked to stop.", { yes: "Cancel all", no: "Let it run", danger: true }))) return;
+    if (move === "cancel" && !(await confirmDialog("Cancel the whole command?", "Nothing more is sent, and every execution that has not ended is asked to stop.", { yes: "Cancel all", no: "Let it run", danger: true }))) return;
     try {
       await api.moveGroup(this.commandId, move);
       await this.#read();
@@ -132,12 +132,4 @@ export class GroupPage {
   destroy() {
     this.view.destroy();
   }
-}
-
-/** Who would get a command. */
-export function dryRunResult({ targeted, things }) {
-  return h("div", { class: "details" }, h("h2", { tabindex: -1 }, `${count(targeted, "thing")} would get it`), targeted ? null : notice("Nobody is meant by that", "Choose other things."),
-    things.length ? h("ul", { class: "names-list" }, things.slice(0, 200).map((name) => h("li", {}, thingLink(name, hashOf(["things", name]))))) : null,
-    targeted > 200 ? h("p", { class: "hint" }, `and ${(targeted - 200).toLocaleString("en")} more`) : null,
-    h("p", { class: "hint" }, "Nothing was sent."));
 }

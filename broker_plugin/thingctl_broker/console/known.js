@@ -2,9 +2,13 @@
 
 import * as api from "./api.js";
 
+/** Rows of one exported list. */
+export const EXPORTED_MAX = 10_000;
+
 const FRESH = 60_000;
 let names = [];
 let actions = [];
+let tags = new Map();
 let readAt = 0;
 let reading = null;
 
@@ -22,13 +26,19 @@ export function refresh() {
 export function learn(things) {
   names = things.map((thing) => thing.name);
   actions = [...new Set(things.flatMap((thing) => thing.actions ?? []))].sort();
+  tags = new Map(things.filter((thing) => thing.tags?.length).map((thing) => [thing.name, thing.tags]));
 }
 
 export const thingNames = () => names;
 export const actionNames = () => actions;
+export const tagNames = () => [...new Set([...tags.values()].flat())].sort();
+
+/** Whether a thing has all of `wanted`, as far as is known. */
+export const hasTags = (name, wanted) => wanted.every((tag) => tags.get(name)?.includes(tag));
 
 export function forget() {
   names = [];
   actions = [];
+  tags = new Map();
   readAt = 0;
 }

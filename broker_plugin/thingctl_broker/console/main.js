@@ -10,9 +10,11 @@ import { OverviewPage } from "./overview.js";
 import { go, hashOf, here } from "./router.js";
 import { SendPage } from "./send.js";
 import * as session from "./session.js";
+import { SettingsPage } from "./settings.js";
 import { applyTheme, places, Shell } from "./shell.js";
 import { signInPage } from "./signin.js";
-import { ThingPage, ThingsPage } from "./things.js";
+import { ThingPage } from "./thing.js";
+import { ThingsPage } from "./things.js";
 import { notice, pageHead } from "./widgets.js";
 
 const app = document.getElementById("app");
@@ -21,13 +23,14 @@ let page = null;
 let shown = "";
 
 /** Which page a path names: a key that is the same as long as the page can show it, and how to make it. */
-function pageOf([first, second]) {
+function pageOf([first, second, third]) {
   switch (first) {
     case undefined: return ["overview", () => new OverviewPage()];
     case "commands": return ["commands", () => new CommandsPage()];
     case "groups": return second === undefined ? ["nowhere", () => new Nowhere()] : [`groups/${second}`, () => new GroupPage(second)];
     case "send": return ["send", () => new SendPage()];
     case "things": return second === undefined ? ["things", () => new ThingsPage()] : [`things/${second}`, () => new ThingPage(second)];
+    case "settings": return [["settings", second ?? "", third ?? ""].join("/"), () => new SettingsPage([second, third])];
     default: return ["nowhere", () => new Nowhere()];
   }
 }

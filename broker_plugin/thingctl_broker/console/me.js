@@ -30,6 +30,15 @@ export function mayOn(scope, thing, action) {
   return may(scope) && fits(me?.things, thing) && fits(me?.actions, action);
 }
 
+/** Whether the token may send an action to some things. */
+export const mayAct = (action) => may("commands:send") && fits(me?.actions, action);
+
+/** Whether the token may change this thing. */
+export const mayChange = (thing) => may("things:write") && fits(me?.things, thing);
+
+export const scopes = () => me?.scopes ?? [];
+export const limits = () => ({ things: me?.things ?? [], actions: me?.actions ?? [] });
+
 /** Whether the token is for some things or actions only. */
 export const isLimited = () => Boolean(me?.things?.length || me?.actions?.length);
 

@@ -1,9 +1,12 @@
 // The first page: how the last hour went, and what wants to be looked at.
 
 import * as api from "./api.js";
+import { addThing } from "./addthing.js";
 import { foreign, h, put } from "./dom.js";
 import { ago, count, duration } from "./format.js";
+import { installLine } from "./enrolment.js";
 import * as live from "./live.js";
+import * as me from "./me.js";
 import { commandsPlot, latencyPlot } from "./plots.js";
 import { hashOf } from "./router.js";
 import { failure, notice, pageHead, sendLink, statusBadge, thingLink, when } from "./widgets.js";
@@ -20,7 +23,8 @@ export class OverviewPage {
     this.latency = latencyPlot(() => this.minutes);
     this.trouble = h("section", { class: "card", "aria-label": "Latest trouble" });
     this.state = h("div");
-    this.body = h("div", { class: "overview-body", hidden: true }, this.tiles, h("div", { class: "plots" }, this.commands.element, this.latency.element), this.trouble);
+    this.first = h("section", { class: "card first-steps", "aria-label": "First steps", hidden: true });
+    this.body = h("div", { class: "overview-body", hidden: true }, this.first, this.tiles, h("div", { class: "plots" }, this.commands.element, this.latency.element), this.trouble);
     this.element = h("div", { class: "page overview" },
       pageHead("Overview", sendLink()), this.state, this.body);
   }
@@ -72,9 +76,23 @@ export class OverviewPage {
       tile("Commands, last hour", hour.created.toLocaleString("en"), `${count(executions.live, "still running", "still running")}`, hashOf(["commands"], { since: "1h" })),
       tile("Succeeded", ended ? `${percent(good / ended)} %` : "–", ended ? `${good.toLocaleString("en")} of ${ended.toLocaleString("en")} ended` : "nothing has ended", hashOf(["commands"], { since: "1h", status: "SUCCEEDED" })),
       tile("Time to the verdict", latency ? duration(latency.p50) : "–", latency ? `95 %: ${duration(latency.p95)}, 99 %: ${duration(latency.p99)}` : "no answers yet"));
+    this.#showFirstSteps(things.total, executions.total);
     this.body.hidden = false;
     this.commands.redraw();
     this.latency.redraw();
+  }
+
+  /** Until the first command: what to do, and what of it is done. */
+  #showFirstSteps(things, executions) {
+    const done = `${things > 0} ${executions > 0}`;
+    this.first.hidden = executions > 0;
+    if (this.steps === done || executions > 0) return;
+    this.steps = done;
+    const add = me.may("things:write") ? h("button", { type: "button", class: things ? null : "primary", on: { click: () => addThing(() => this.#read()) } }, "Add thing") : null;
+    put(this.first, h("header", { class: "card-head" }, h("h2", {}, "First steps")), h("ol", { class: "numbered" },
+      h("li", { "data-done": things > 0 ? "yes" : null }, h("p", {}, things ? "A thing is there." : "Add a thing. The broker makes a bundle: one file that lets its device in."), things ? h("p", {}, h("a", { href: hashOf(["things"]) }, "See the things")) : add && h("p", { class: "actions" }, add)),
+      h("li", {}, h("p", {}, "Install the agent on its device, with the bundle:"), h("p", {}, h("code", {}, installLine("NAME.bundle")))),
+      h("li", {}, h("p", {}, "Send it a command, and see the result here."), me.may("commands:send") ? h("p", {}, h("a", { href: hashOf(["send"]) }, "Send the first command")) : null)));
   }
 
   async #readTrouble() {

@@ -17,7 +17,8 @@ export class FormError extends Error {
 
 /**
  * Make a form for the params that `schema` describes, with `value` in it.
- * Returns {element, read()}: `read` returns the params, and raises FormError. null: this schema makes no form.
+ * Returns {element, read(lenient)}: `read` returns the params, and raises FormError; lenient, it leaves out
+ * what is no value. null: this schema makes no form.
  */
 export function paramsForm(schema, value = {}) {
   const context = { root: schema, counter: { fields: 0 }, pointer: "/params" };
@@ -55,35 +56,43 @@ function resolve(schema, context, depth = 0) {
 
 const unescape = (part) => part.replaceAll("~1", "/").replaceAll("~0", "~");
 
-/** A field: {element, read()} with `read` returning undefined for what is left out. */
+function attempt(read) {
+  try {
+    return read();
+  } catch {
+    return undefined;
+  }
+}
+
+/** A field: {element, read(lenient)} with `read` returning undefined for what is left out. */
 function field(name, schema, value, required, { item = false, ...around }, depth) {
   const context = { ...around, pointer: `${around.pointer}/${name.replaceAll("~", "~0").replaceAll("/", "~1")}` };
   const resolved = resolve(schema, context);
   const start = value === undefined ? resolved.default : value;
-  const labelText = visible(resolved.title ?? name, 80);
+  const labelText = visible(name, 80); // not the title: the name is what programs and the command line take
   context.counter.fields += 1;
   const kind = depth > DEEPEST || context.counter.fields > MOST_FIELDS ? "json" : kindOf(resolved);
   if (kind === "object") {
     const inner = objectField(resolved, isObject(start) ? start : undefined, context, depth + 1, !required);
     const legend = h("legend", {}, labelText, required && !item ? mark() : null);
-    return { element: h("fieldset", { class: "group" }, legend, help(resolved), inner.element), read: inner.read };
+    return { element: h("fieldset", { class: "group" }, legend, help(resolved, "", name), inner.element), read: inner.read };
   }
   if (kind === "array") {
     const inner = arrayField(labelText, resolved, Array.isArray(start) ? start : [], required, context, depth + 1);
-    return { element: h("fieldset", { class: "group" }, h("legend", {}, labelText, required && !item ? mark() : null), help(resolved), inner.element), read: inner.read };
+    return { element: h("fieldset", { class: "group" }, h("legend", {}, labelText, required && !item ? mark() : null), help(resolved, "", name), inner.element), read: inner.read };
   }
   const control = CONTROLS[kind](resolved, start, required);
   const id = `field-${(ids += 1)}`;
   control.input.id = id;
   if (!item) control.input.dataset.pointer = context.pointer;
-  const note = help(resolved, bounds(resolved));
+  const note = help(resolved, bounds(resolved), item ? resolved.title ?? "" : name);
   if (note) {
     note.id = `${id}-help`;
     control.input.setAttribute("aria-describedby", note.id);
   }
   const label = h("label", { for: id }, labelText, required && !item ? mark() : null);
   const element = kind === "boolean" && control.input.type === "checkbox" ? h("div", { class: "field check" }, control.input, label, note) : h("div", { class: "field" }, label, control.input, note);
-  return { element, read: () => control.read(labelText) };
+  return { element, read: (lenient) => (lenient ? attempt(() => control.read(labelText)) : control.read(labelText)) };
 }
 
 function kindOf(schema) {
@@ -192,12 +201,12 @@ function objectField(schema, value, context, depth, optional = false) {
   const empty = depth === 0 && !names.length ? h("p", { class: "hint" }, "This action takes no parameters.") : null;
   return {
     element: h("div", { class: "object" }, empty, fields.map(([, { element }]) => element)),
-    read() {
+    read(lenient = false) {
       const found = new Map(rest);
       let fault = null;
       for (const [name, { read }] of fields) {
         try {
-          const entered = read();
+          const entered = read(lenient);
           if (entered !== undefined) found.set(name, entered);
         } catch (error) {
           fault ??= error;
@@ -237,8 +246,9 @@ function arrayField(label, schema, start, required, context, depth) {
   while (items.length < least) append(undefined);
   return {
     element: put(h("div", { class: "array" }), list, add),
-    read() {
+    read(lenient = false) {
       if (!items.length && !required) return undefined;
+      if (lenient) return items.map((item) => item.read(true) ?? null);
       if (items.length < least) throw new FormError(`${label} must have at least ${least} items`, add);
       return items.map((item) => item.read());
     },
@@ -256,8 +266,9 @@ function bounds(schema) {
   return words.join(", ");
 }
 
-function help(schema, more = "") {
-  const text = [typeof schema.description === "string" ? visible(schema.description, 500) : "", more].filter(Boolean).join("; ");
+function help(schema, more = "", name = "") {
+  const title = typeof schema.title === "string" && schema.title.toLowerCase() !== name.toLowerCase() ? visible(schema.title, 80) : "";
+  const text = [title, typeof schema.description === "string" ? visible(schema.description, 500) : "", more].filter(Boolean).join("; ");
   return text ? h("p", { class: "help" }, text) : null;
 }
 

@@ -1,13 +1,14 @@
-// The page to send a command: a thing, an action, its params, and at once what became of it.
+// The page to send a command: a thing or many, an action, its params, and the result beside them.
 
 import * as api from "./api.js";
+import { Audience } from "./audience.js";
+import { confirmBulk, dryRunResult } from "./bulk.js";
 import { Details } from "./details.js";
-import { dryRunResult, GroupView } from "./group.js";
 import { announce, foreign, h, put, visible } from "./dom.js";
 import { isObject, parse, pretty, write } from "./json.js";
 import * as known from "./known.js";
 import * as me from "./me.js";
-import { hashOf } from "./router.js";
+import { go, hashOf } from "./router.js";
 import { FormError, paramsForm } from "./schema.js";
 import { icon, notice, pageHead, presence, suggesting } from "./widgets.js";
 
@@ -17,39 +18,30 @@ function together(announced = [], typed = []) {
   return [...announced, ...typed.filter((action) => !names.has(action.name))];
 }
 
-// Whom a command may be for: how the choice is called, what is asked for then, an example.
-const KINDS = {
-  thing: ["One thing"],
-  things: ["Several things", "Names, with commas", "thermostat-001, thermostat-002"],
-  type: ["All things of a type", "Thing type", "thermostat"],
-  tags: ["All things with tags", "Tags, with commas", "floor-2, north"],
-  all: ["All things"],
-};
-
-const RULES = [
-  ["rate", "Rate", "things in a second"],
-  ["batch", "At once", "executions that run at the same time"],
-  ["maxFailures", "Failures", "after so many, nothing more goes out"],
-];
+/** What was typed before the page was loaded anew (F5), for the same place. */
+const DRAFT = "thingctl.draft";
+let draft = null;
+if (performance.getEntriesByType("navigation")[0]?.type === "reload") {
+  try {
+    draft = parse(sessionStorage.getItem(DRAFT));
+  } catch {
+    draft = null;
+  }
+  if (draft?.hash !== location.hash) draft = null;
+}
 
 export class SendPage {
   constructor() {
     this.title = "Send command";
     this.raw = false;
     this.thing = suggesting({ id: "send-thing", required: true, placeholder: "thermostat-001" }, known.thingNames);
-    this.to = h("select", { id: "send-to" }, Object.entries(KINDS).map(([kind, [label]]) => h("option", { value: kind }, label)));
-    this.many = suggesting({ id: "send-many" }, () => (this.to.value === "type" ? this.types : this.to.value === "things" ? known.thingNames() : []));
-    this.manyLabel = h("label", { for: "send-many" });
-    this.manyField = h("div", { class: "field", hidden: true }, this.manyLabel, this.many.input, this.many.list);
-    this.types = [];
-    this.rules = Object.fromEntries(RULES.map(([name, label, note]) => [name, { input: h("input", { id: `send-${name}`, type: "text", inputmode: "decimal", class: "number", autocomplete: "off" }), label, note }]));
-    this.rollout = h("details", { class: "rollout", hidden: true }, h("summary", {}, "Roll out step by step"),
-      h("div", { class: "object" }, Object.entries(this.rules).map(([name, { input, label, note }]) => h("div", { class: "field" }, h("label", { for: `send-${name}` }, label), input, h("p", { class: "help" }, note)))));
+    this.audience = new Audience({ onKind: () => this.#chooseKind(), onChange: () => this.#chooseMany() });
     this.dry = h("button", { type: "button", hidden: true, on: { click: () => this.#send(true) } }, "Dry run");
     this.about = h("p", { class: "help", "aria-live": "polite" });
     this.action = suggesting({ id: "send-action", required: true, maxlength: 128, placeholder: "setTemperature" }, () => this.#announced().map((action) => action.name));
     this.buttons = h("div", { class: "choices", role: "group", "aria-label": "Actions that the thing announced" });
     this.described = h("div", { class: "help" });
+    this.differ = h("p", { class: "help" });
     this.params = h("div", { class: "params" });
     this.toggle = h("button", { type: "button", class: "quiet small", on: { click: () => this.#toggle() } });
     this.ttl = h("input", { id: "send-ttl", type: "text", inputmode: "numeric", class: "number", placeholder: "60", autocomplete: "off" });
@@ -57,20 +49,19 @@ export class SendPage {
     this.submit = h("button", { type: "submit", class: "primary" }, icon("send"), "Send command");
     this.result = h("section", { class: "card result", "aria-label": "Result" });
     this.form = h("form", { class: "card send-form", novalidate: true, "aria-label": "Send command", on: { submit: (event) => this.#submit(event) } },
-      h("div", { class: "field" }, h("label", { for: "send-to" }, "To"), this.to),
+      this.audience.elements[0],
       (this.thingField = h("div", { class: "field" }, h("label", { for: "send-thing" }, "Thing"), this.thing.input, this.thing.list, this.about)),
-      this.manyField,
+      this.audience.elements[1],
       h("div", { class: "field" }, h("label", { for: "send-action" }, "Action"), this.action.input, this.action.list, this.buttons, this.described),
       h("div", { class: "group top", role: "group", "aria-labelledby": "send-params-title" },
-        h("div", { class: "group-head" }, h("span", { id: "send-params-title" }, "Parameters"), this.toggle), this.params),
+        h("div", { class: "group-head" }, h("span", { id: "send-params-title" }, "Parameters"), this.toggle), this.differ, this.params),
       h("div", { class: "field" }, h("label", { for: "send-ttl" }, "TTL in seconds"), this.ttl, h("p", { class: "help" }, "How long the thing may take. Past it, the request is not delivered any more. Empty: the broker's default.")),
-      this.rollout, this.fault, h("p", { class: "actions" }, this.submit, this.dry));
+      this.audience.rollout, h("div", { class: "send-foot" }, this.fault, h("p", { class: "actions" }, this.submit, this.dry)));
+    for (const event of ["input", "change", "click"]) this.form.addEventListener(event, () => this.#keepSoon());
     this.element = h("div", { class: "page send" }, pageHead("Send command"), h("div", { class: "columns" }, this.form, this.result));
     this.thing.input.addEventListener("change", () => this.#chooseThing());
     this.thing.input.addEventListener("input", () => known.thingNames().includes(this.thing.input.value) && this.#chooseThing());
     this.action.input.addEventListener("input", () => this.#chooseAction());
-    this.to.addEventListener("change", () => this.#chooseKind());
-    this.many.input.addEventListener("change", () => this.#chooseType());
     this.#showResult(null);
     known.refresh().then(() => this.thing.offer());
   }
@@ -91,89 +82,91 @@ export class SendPage {
       }
       if (this.asked !== asked) return;
     }
-    this.to.value = query.to in KINDS ? query.to : "thing";
-    this.many.input.value = query.value ?? "";
+    const kept = draft ?? {};
+    draft = null;
+    this.audience.show(kept.to ?? query.to, kept.value ?? query.value, kept.rules);
     this.#showKind();
-    this.thing.input.value = start.thing ?? query.thing ?? "";
-    this.action.input.value = start.action ?? query.action ?? "";
-    this.ttl.value = start.ttl ?? "";
-    this.start = start.params;
-    this.raw = false;
+    this.thing.input.value = kept.thing ?? start.thing ?? query.thing ?? "";
+    this.action.input.value = kept.action ?? start.action ?? query.action ?? "";
+    this.ttl.value = kept.ttl ?? start.ttl ?? "";
+    this.start = kept.params ?? start.params;
+    this.startText = kept.text ?? null;
     this.shown = null;
     this.chosen = null;
     put(this.fault);
-    await (this.to.value === "thing" ? this.#chooseThing() : this.#chooseType());
+    await (this.audience.isMany ? this.#chooseMany() : this.#chooseThing());
     if (fault) this.#complain(fault);
-    if (this.to.value !== "thing") this.to.focus();
+    if (this.audience.isMany) this.audience.to.focus();
     else if (!this.thing.input.value) this.thing.input.focus();
     else if (!this.action.input.value) this.action.input.focus();
   }
 
   destroy() {
     this.gone = true;
+    clearTimeout(this.keeping);
     this.details?.destroy();
+  }
+
+  #keepSoon() {
+    clearTimeout(this.keeping);
+    this.keeping = setTimeout(() => this.#keep(), 100);
+  }
+
+  /** Keep what is in the form for when the page is loaded anew. */
+  #keep() {
+    const { text } = this;
+    const kept = { hash: location.hash, ...this.audience.draft, thing: this.thing.input.value, action: this.action.input.value, ttl: this.ttl.value, params: text ? undefined : this.filled?.read(true), text: text?.value };
+    try {
+      sessionStorage.setItem(DRAFT, write(kept));
+    } catch {
+      sessionStorage.removeItem(DRAFT); // longer than a session may keep
+    }
   }
 
   onShortcut(key) {
     if (key !== "/") return false;
-    this.thing.input.focus();
+    (this.audience.isMany ? this.audience.input : this.thing.input).focus();
     return true;
   }
 
   #announced() {
-    return (this.of?.actions ?? []).filter((action) => me.mayOn("commands:send", this.chosen ?? "", action.name));
+    return (this.of?.actions ?? []).filter((action) => (this.audience.isMany ? me.mayAct(action.name) : me.mayOn("commands:send", this.chosen ?? "", action.name)));
   }
 
   #chooseKind() {
     this.#showKind();
-    this.many.input.value = "";
     this.chosen = null;
     this.of = null;
     put(this.buttons);
-    if (this.to.value === "thing") this.#chooseThing();
-    else this.#chooseType();
+    if (this.audience.isMany) this.#chooseMany();
+    else this.#chooseThing();
   }
 
   #showKind() {
-    const kind = this.to.value;
-    const [, label, placeholder] = KINDS[kind];
-    this.thingField.hidden = kind !== "thing";
-    this.manyField.hidden = kind === "thing" || kind === "all";
-    this.rollout.hidden = this.dry.hidden = kind === "thing";
-    put(this.manyLabel, label ?? "");
-    this.many.input.placeholder = placeholder ?? "";
-    if (kind === "type" && !this.types.length) api.thingTypes().then((types) => (this.types = types.map((type) => type.name)), () => {});
+    this.thingField.hidden = this.audience.isMany;
+    this.dry.hidden = !this.audience.isMany;
   }
 
-  /** The actions to choose from are those of the type, where one is meant, and else all that are known. */
-  async #chooseType() {
-    const name = this.to.value === "type" ? this.many.input.value.trim() : "";
-    const type = name ? await api.thingType(name).catch(() => null) : null;
-    if (this.gone || this.to.value === "thing") return;
-    this.of = { actions: type?.actions ?? known.actionNames().map((action) => ({ name: action })) };
-    put(this.buttons, this.of.actions.slice(0, 24).map((action) => h("button", { type: "button", class: "choice", "data-action": action.name, on: { click: () => this.#pick(action.name) } }, foreign(action.name, 60))));
-    this.chosen = `${this.to.value} ${name}`;
+  /** The actions to choose from are those that the things have; their form is made from the schema they share. */
+  async #chooseMany() {
+    const query = this.audience.query();
+    const chosen = `many ${write(query)}`;
+    if (chosen === this.chosen) return;
+    this.chosen = chosen;
+    let found = { things: 0, actions: [] };
+    if (query) found = await api.actions(query).catch(() => ({ things: 0, actions: known.actionNames().map((name) => ({ name })) }));
+    if (this.gone || this.chosen !== chosen) return;
+    this.of = found;
+    this.#offer(query && found.things ? null : query ? "No thing fits." : null);
+  }
+
+  /** Show the actions to choose from. */
+  #offer(instead = null) {
+    const actions = this.#announced();
+    const all = this.of?.things;
+    put(this.buttons, instead ? h("span", { class: "help" }, instead) : actions.slice(0, 24).map((action) => h("button", { type: "button", class: "choice", "data-action": action.name, on: { click: () => this.#pick(action.name) } }, foreign(action.name, 60), all && action.things < all ? h("span", { class: "hint" }, `${action.things.toLocaleString("en")} of ${all.toLocaleString("en")}`) : null)));
     this.shown = null;
     this.#chooseAction();
-  }
-
-  #targets() {
-    const kind = this.to.value;
-    const values = this.many.input.value.split(",").map((value) => value.trim()).filter(Boolean);
-    if (kind === "all") return { all: true };
-    if (!values.length) throw new FormError(`${KINDS[kind][1]}: say which`, this.many.input);
-    return kind === "type" ? { type: values[0] } : { [kind]: values };
-  }
-
-  #rules() {
-    const found = {};
-    for (const [name, { input, label }] of Object.entries(this.rules)) {
-      const text = input.value.trim();
-      if (text === "") continue;
-      if (!/^\d{1,9}(\.\d+)?$/.test(text)) throw new FormError(`${label} must be a number`, input);
-      found[name] = Number(text);
-    }
-    return found;
   }
 
   async #chooseThing() {
@@ -197,11 +190,7 @@ export class SendPage {
         put(this.about, meanings[error.status] ?? visible(error.message, 300));
       }
     }
-    const actions = this.#announced();
-    put(this.buttons, actions.slice(0, 24).map((action) => h("button", { type: "button", class: "choice", "data-action": action.name, on: { click: () => this.#pick(action.name) } }, foreign(action.name, 60))));
-    if (this.of && !actions.length) put(this.buttons, h("span", { class: "help" }, "It announced no actions; any name may be sent."));
-    this.shown = null;
-    this.#chooseAction();
+    this.#offer(this.of && !this.#announced().length ? "It announced no actions; any name may be sent." : null);
   }
 
   #pick(name) {
@@ -219,9 +208,12 @@ export class SendPage {
     if (key === this.shown) return;
     this.shown = key;
     this.schema = isObject(action?.paramsSchema) ? action.paramsSchema : null;
-    this.raw = false;
+    this.raw = this.startText !== null;
     this.#drawParams(this.start ?? {});
+    if (this.startText !== null) this.text.value = this.startText;
     this.start = undefined;
+    this.startText = null;
+    put(this.differ, action && this.audience.isMany && action.alike === false ? "The things announced different parameters for this action." : null);
   }
 
   #drawParams(value) {
@@ -277,24 +269,31 @@ export class SendPage {
   }
 
   async #send(dryRun) {
-    if (this.submit.disabled) return;
+    if (this.busy) return;
     put(this.fault);
     for (const input of this.form.querySelectorAll("[aria-invalid]")) input.removeAttribute("aria-invalid");
     try {
-      const many = this.to.value === "thing" ? null : this.#targets();
-      const rollout = many ? this.#rules() : {};
+      const many = this.audience.isMany ? this.audience.targets() : null;
+      const rollout = many ? this.audience.rolloutRules() : {};
       const thing = this.thing.input.value.trim();
       const action = this.action.input.value.trim();
       if (!many && !thing) throw new FormError("Choose a thing", this.thing.input);
       if (!action) throw new FormError("Choose an action", this.action.input);
-      const params = write(this.#read());
+      const entered = this.#read();
+      const params = write(entered);
       const ttl = this.#readTtl();
-      this.submit.disabled = true;
+      this.#setBusy(true);
       if (many) {
-        const answer = await api.sendToMany(many, action, params, ttl, { rollout, dryRun });
-        announce(dryRun ? "Nothing was sent" : "Command sent");
-        this.#showMany(answer, dryRun);
-        this.submit.disabled = false;
+        const answer = await api.sendToMany(many, action, params, ttl, { rollout, dryRun: true });
+        const hopeless = answer.refused > 0 && answer.refused === answer.targeted;
+        if (dryRun || hopeless) this.#showDryRun(answer);
+        if (hopeless && !dryRun) throw new FormError("The broker would refuse it for every one of these things. The result says why.", this.params.querySelector("input, select, textarea"));
+        if (!dryRun && (answer.targeted < 2 || (await confirmBulk(answer, { action, params: entered, rollout })))) {
+          const { commandId } = await api.sendToMany(many, action, params, ttl, { rollout });
+          announce("Command sent");
+          go(["groups", commandId]);
+        }
+        this.#setBusy(false);
         return;
       }
       const execution = await api.send(thing, action, params, ttl);
@@ -304,13 +303,20 @@ export class SendPage {
     } catch (error) {
       this.#complain(error);
     }
-    this.submit.disabled = false;
+    this.#setBusy(false);
+  }
+
+  /** A button that is busy keeps the focus, for when a dialog gives it back. */
+  #setBusy(busy) {
+    this.busy = busy;
+    for (const button of [this.submit, this.dry]) button.setAttribute("aria-disabled", String(busy));
   }
 
   #complain(error) {
     put(this.fault, h("p", {}, visible(error.message, 500)));
     const pointer = error.pointer ?? "";
-    if (pointer.startsWith("/targets") || pointer.startsWith("/rollout")) (pointer.startsWith("/targets") ? this.many.input : this.rollout.querySelector("input")).focus();
+    if (pointer.startsWith("/targets")) this.audience.input.focus();
+    if (pointer.startsWith("/rollout")) this.audience.rollout.querySelector("input").focus();
     const places = { "/thingId": this.thing.input, "/action": this.action.input, "/ttl": this.ttl };
     const told = [...this.params.querySelectorAll("[data-pointer]")].find((input) => input.dataset.pointer === error.pointer);
     const input = error instanceof FormError ? error.input : places[error.pointer] ?? told ?? null;
@@ -319,26 +325,28 @@ export class SendPage {
     input.focus();
   }
 
-  #showMany(answer, dryRun) {
+  #showDryRun(answer) {
     this.details?.destroy();
     this.details = null;
-    if (dryRun) {
-      put(this.result, dryRunResult(answer));
-      return;
-    }
-    this.details = new GroupView(answer.commandId);
-    put(this.result, this.details.element, h("p", { class: "list-foot" }, h("a", { href: hashOf(["groups", answer.commandId]) }, "Open by itself")));
+    announce("Nothing was sent");
+    put(this.result, dryRunResult(answer));
+    this.#bringIntoSight();
+  }
+
+  /** The head of the result is what a reader looks for. */
+  #bringIntoSight() {
+    (this.result.querySelector(".details-head") ?? this.result.querySelector("h2") ?? this.result).scrollIntoView({ block: "nearest" });
   }
 
   #showResult(execution) {
     this.details?.destroy();
     if (!execution) {
-      put(this.result, notice("The result shows up here", "As soon as the command is sent: how far it got, how it goes, and how it ended."));
+      put(this.result, notice("The result shows up here", "How far the command got, its progress, and how it ended."));
       return;
     }
     this.details = new Details(execution.executionId, { execution, onResent: (again) => this.#showResult(again) });
     put(this.result, this.details.element, h("p", { class: "list-foot" }, h("a", { href: hashOf(["commands", execution.executionId]) }, "Open among all commands")));
-    this.result.scrollIntoView({ block: "nearest" });
+    this.#bringIntoSight();
   }
 }
 

@@ -1,7 +1,7 @@
 // What stands around every page: where one can go, how the broker is, and the way out.
 
 import * as connection from "./connection.js";
-import { h, put } from "./dom.js";
+import { foreign, h, put } from "./dom.js";
 import * as live from "./live.js";
 import * as me from "./me.js";
 import { hashOf } from "./router.js";
@@ -12,6 +12,7 @@ const PLACES = [
   [["commands"], "Commands", "commands", () => me.may("commands:read")],
   [["send"], "Send", "send", () => me.may("commands:send")],
   [["things"], "Things", "things", () => me.may("things:read")],
+  [["settings"], "Settings", "settings", () => true],
 ];
 
 /** The places that the token may see. */
@@ -49,6 +50,7 @@ export class Shell {
       h("header", { class: "side" },
         h("a", { class: "brand", href: hashOf([]), "aria-label": "thingctl, overview" }, h("span", { class: "logo", "aria-hidden": "true" }, ">_"), h("span", {}, "thingctl")),
         h("nav", { "aria-label": "Pages" }, this.links),
+        me.name() ? h("p", { class: "signed-in", title: `Scopes: ${me.scopes().join(", ")}` }, "Signed in as ", h("a", { href: hashOf(["settings"]) }, foreign(me.name(), 60))) : null,
         h("div", { class: "side-foot" }, this.state, h("div", { class: "side-actions" }, theme, h("button", { type: "button", class: "quiet small", title: me.name() ? `Sign out ${me.name()}` : "Sign out", "aria-label": "Sign out", on: { click: signOut } }, icon("out"))))),
       h("div", { class: "content" }, this.banner, this.main));
     this.unlisten = connection.listen((state) => this.#showConnection(state));

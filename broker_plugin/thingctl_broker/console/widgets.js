@@ -1,6 +1,6 @@
 // Small parts that several pages show.
 
-import { foreign, h, icon, put, s } from "./dom.js";
+import { foreign, h, icon, put, s, visible } from "./dom.js";
 import { fullMoment, moment, statusWord } from "./format.js";
 import * as me from "./me.js";
 import { hashOf } from "./router.js";
@@ -71,19 +71,93 @@ export function suggesting(props, suggestions) {
   return { input, list, offer };
 }
 
-/** Ask before doing; resolves to whether to go on. */
-export function confirmDialog(title, text, { yes, no = "Keep as it is", danger = false }) {
-  return new Promise((resolve) => {
-    const dialog = h("dialog", { class: "ask", "aria-labelledby": "ask-title" },
-      h("form", { method: "dialog" }, h("h2", { id: "ask-title" }, title), h("p", {}, text),
-        h("p", { class: "actions" }, h("button", { value: "no", autofocus: true }, no), h("button", { value: "yes", class: danger ? "danger" : "primary" }, yes))));
-    dialog.addEventListener("close", () => {
-      dialog.remove();
-      resolve(dialog.returnValue === "yes");
-    });
-    document.body.append(dialog);
-    dialog.showModal();
+/** Show a dialog made of `content`, whose heading has the id `dialog-title`; it leaves the page when it closes. */
+export function openDialog(content, { onClose = () => {}, wide = false } = {}) {
+  const dialog = h("dialog", { class: wide ? "ask wide" : "ask", "aria-labelledby": "dialog-title" }, content);
+  const before = document.activeElement;
+  dialog.addEventListener("close", () => {
+    dialog.remove();
+    onClose(dialog.returnValue);
+    if (before?.isConnected && document.activeElement === document.body) before.focus();
   });
+  document.body.append(dialog);
+  dialog.showModal();
+  return dialog;
+}
+
+/** Ask before doing; `text`: words or elements. Resolves to whether to go on. */
+export function confirmDialog(title, text, { yes, no = "Keep as it is", danger = false, wide = false }) {
+  return new Promise((resolve) => {
+    openDialog(
+      h("form", { method: "dialog" }, h("h2", { id: "dialog-title" }, title), typeof text === "string" ? h("p", {}, text) : text,
+        h("p", { class: "actions" }, h("button", { value: "no", autofocus: true }, no), h("button", { value: "yes", class: danger ? "danger" : "primary" }, yes))),
+      { onClose: (answer) => resolve(answer === "yes"), wide });
+  });
+}
+
+/**
+ * Ask with a form; `fields`: its elements. `save()` does what was asked for and may raise: the
+ * message is shown, and `inputOf(error)` gets the focus. The dialog closes when `save` returns nothing.
+ */
+export function formDialog(title, fields, { label, save, inputOf = () => null, focus = null, wide = false }) {
+  const fault = h("div", { class: "message", role: "alert" });
+  const submit = h("button", { type: "submit", class: "primary" }, label);
+  const form = h("form", { novalidate: true, "aria-label": title },
+    h("h2", { id: "dialog-title" }, title), fields, fault,
+    h("p", { class: "actions" }, h("button", { type: "button", on: { click: () => dialog.close() } }, "Cancel"), submit));
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    submit.disabled = true;
+    put(fault);
+    try {
+      const next = await save();
+      if (next) {
+        put(dialog, next);
+        dialog.querySelector("h2").focus();
+      } else dialog.close();
+    } catch (error) {
+      put(fault, h("p", {}, visible(error.message, 500)));
+      inputOf(error)?.focus();
+    }
+    submit.disabled = false;
+  });
+  const dialog = openDialog(form, { wide });
+  (focus ?? form.querySelector("input, textarea, select"))?.focus();
+  return dialog;
+}
+
+/** A labelled field of a form. */
+export function labelled(label, input, { note = null, list = null } = {}) {
+  const help = note && h("p", { class: "help", id: `${input.id}-help` }, note);
+  if (help) input.setAttribute("aria-describedby", help.id);
+  return h("div", { class: "field" }, h("label", { for: input.id }, label), input, list, help);
+}
+
+/** The names in a field, between commas. */
+export function listed(text) {
+  return text.split(",").map((part) => part.trim()).filter(Boolean);
+}
+
+/** Give the browser a file to save. */
+export function saveFile(name, text, type) {
+  const url = URL.createObjectURL(new Blob([text], { type }));
+  h("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+}
+
+/** A button that saves what `make()` returns as CSV; it names the file after `page`. */
+export function exportButton(make, page = "things") {
+  const button = h("button", { type: "button", class: "export", title: "Save the list as CSV", "aria-label": "Export CSV" }, icon("save"), h("span", {}, "CSV"));
+  button.addEventListener("click", async () => {
+    button.disabled = true;
+    try {
+      saveFile(`thingctl-${page}-${new Date().toISOString().slice(0, 19).replaceAll(":", "")}.csv`, await make(), "text/csv");
+    } catch (error) {
+      await confirmDialog("The list cannot be exported", visible(error.message, 500), { yes: "Try again", no: "Close" }).then((again) => again && setTimeout(() => button.click()));
+    }
+    button.disabled = false;
+  });
+  return button;
 }
 
 /** A link to a thing. */

@@ -26,6 +26,7 @@ from thingctl_broker.http.console import Console
 from thingctl_broker.http.errors import INTERNAL_ERROR, METHOD_NOT_ALLOWED, Problem, problem_of
 from thingctl_broker.http.openapi import describe
 from thingctl_broker.http.queries import Parameters
+from thingctl_broker.http.routes_actions import Actions
 from thingctl_broker.http.routes_authentication import Authentications
 from thingctl_broker.http.routes_commands import COMMANDS, Commands
 from thingctl_broker.http.routes_enrolment import Enrolments
@@ -65,11 +66,13 @@ def create_app(
     *,
     connections: Callable[[], int] | None = None,
     rate: Rate | None = None,
+    public_url: str = "",
 ) -> Api:
     """Make the API over ``operations``. It runs in the loop that they live in.
 
     ``note`` writes down what is done to tokens. ``connections``: how many MQTT connections
     are open, for ``/metrics``. ``rate``: how often each token may call; None: as often as it likes.
+    ``public_url``: where the API is for its clients; empty: where they say.
     """
     callers = Callers(tokens, rate, operations.counters)
     groups = Groups(operations, rollouts)
@@ -77,6 +80,7 @@ def create_app(
     streams = Streams(operations)
     routes = [
         *groups.routes(),
+        *Actions(directory.registry).routes(),
         *Things(directory).routes(),
         *ThingTypes(directory).routes(),
         *Tokens(tokens, note).routes(),
@@ -95,7 +99,7 @@ def create_app(
         callers=callers,
         streams=streams,
         probes=probes,
-        dialects=(Navixy(operations, callers), Graph(operations, callers)),
+        dialects=(Navixy(operations, callers), Graph(operations, callers, public_url)),
     )
 
 

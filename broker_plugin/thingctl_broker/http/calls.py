@@ -13,9 +13,11 @@ import msgspec
 
 from thingctl_broker.credentials import NAME_PATTERN
 from thingctl_broker.http.compat import graph, navixy
+from thingctl_broker.http.dry_runs import DryRun
 from thingctl_broker.http.errors import ProblemDetails
 from thingctl_broker.http.field_types import whole
-from thingctl_broker.http.queries import LIMIT_DEFAULT, LIMIT_MAX, SORTS, WAIT_MAX
+from thingctl_broker.http.queries import HELD_MAX, LIMIT_DEFAULT, LIMIT_MAX, SORTS, WAIT_MAX
+from thingctl_broker.http.routes_actions import ACTIONS, ActionsResource
 from thingctl_broker.http.routes_authentication import (
     AUTHENTICATION,
     AuthenticationBody,
@@ -23,7 +25,7 @@ from thingctl_broker.http.routes_authentication import (
 )
 from thingctl_broker.http.routes_commands import COMMANDS
 from thingctl_broker.http.routes_enrolment import ENROLMENT, EnrolmentResource
-from thingctl_broker.http.routes_groups import GROUPS, DryRun, GroupBody, GroupResource
+from thingctl_broker.http.routes_groups import GROUPS, GroupBody, GroupResource
 from thingctl_broker.http.routes_overview import OVERVIEW, OverviewResource
 from thingctl_broker.http.routes_probes import HEALTH, METRICS, READY
 from thingctl_broker.http.routes_sign_in import SIGN_IN, SIGN_IN_CODES, CodeResource, SignInBody
@@ -162,7 +164,7 @@ _CURSOR: Final = Parameter("cursor", "the nextCursor of the page before", _NAME)
 _EXECUTION_CURSOR: Final = _CURSOR._replace(schema=_ID)
 _WAIT: Final = Parameter(
     "wait",
-    "seconds for which the answer may be held back until the execution has ended",
+    f"seconds for which the answer may be held back until the execution has ended; {HELD_MAX:g} at most are",
     {"type": "number", "exclusiveMinimum": 0, "maximum": WAIT_MAX},
 )
 _KEY: Final = Parameter(
@@ -177,6 +179,12 @@ _TAG: Final = Parameter(
     "tag",
     "only those that have it; repeated: all of them",
     {"type": "array", "items": _matching(TAG_PATTERN)},
+    repeated=True,
+)
+_THINGS: Final = Parameter(
+    "thingId",
+    "only those of this thing; repeated: of these things",
+    {"type": "array", "items": _NAME},
     repeated=True,
 )
 _TYPE: Final = Parameter("type", "only those of this thing type", _NAME)
@@ -250,6 +258,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
     ("POST", AUTHENTICATION): Operation({200: AuthenticationResult}, AuthenticationBody),
     ("GET", ENROLMENT): Operation({200: EnrolmentResource}),
     ("GET", OVERVIEW): Operation({200: OverviewResource}),
+    ("GET", ACTIONS): Operation({200: ActionsResource}, parameters=(_THINGS, _TAG, _TYPE)),
     ("GET", THINGS): Operation({200: ThingPage}, parameters=(_ONLINE, _TAG, _TYPE, _LIMIT, _CURSOR)),
     ("POST", THINGS): Operation({201: ThingResource}, body=NewThingBody),
     ("GET", THINGS + "/{name}"): Operation({200: ThingResource}),

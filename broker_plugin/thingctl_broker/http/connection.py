@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from thingctl_broker.addresses import NO_NETWORKS
 from thingctl_broker.buckets import Rate
 from thingctl_broker.connection_limits import ConnectionLimiter
 from thingctl_broker.http.answers import WHOLE
@@ -25,12 +26,17 @@ from thingctl_broker.http.errors import (
     Kind,
     Problem,
 )
+from thingctl_broker.http.forwarding import read_forwarded
+from thingctl_broker.http.heads import fault_of
+from thingctl_broker.http.links import FORWARDED
 
 if TYPE_CHECKING:
     import asyncio
 
+    from thingctl_broker.addresses import Networks
     from thingctl_broker.http.answers import Answer
     from thingctl_broker.http.shortcut import Shortcut
+    from thingctl_broker.proxy_protocol import Peer
 
 CLOSE: Final = (b"connection", b"close")
 _CLOSE_LINE: Final = b"%b: %b\r\n" % CLOSE
@@ -99,9 +105,23 @@ class _Refused(Exception):
 class Connection(HttpToolsProtocol):
     """One connection, bounded in size and time."""
 
-    def __init__(self, *args: Any, limiter: ConnectionLimiter | None = None, **kwargs: Any) -> None:
-        """``limiter``: of the connections of each address; None: of this one alone."""
+    def __init__(
+        self,
+        *args: Any,
+        limiter: ConnectionLimiter | None = None,
+        trusted: Networks = NO_NETWORKS,
+        peer: Peer | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """``limiter``: of the connections of each address; None: of this one alone.
+
+        ``trusted``: the proxies whose ``X-Forwarded-`` headers count. ``peer``: the client by the PROXY
+        protocol; None: by the socket.
+        """
         super().__init__(*args, **kwargs)
+        self._trusted = trusted
+        """Trusted proxies; once there is a client that is none of them: none."""
+        self._peer = peer
         self._limiter = ConnectionLimiter(CONNECTIONS_PER_ADDRESS, OPENING) if limiter is None else limiter
         self._admitted_host: str | None = None
         """What the limiter counts this connection under, while it does."""
@@ -131,7 +151,11 @@ class Connection(HttpToolsProtocol):
         When all places are taken, a connection that has not asked for anything makes room.
         """
         super().connection_made(transport)
+        if self._peer is not None:
+            self.client = self._peer
         host = self.client[0] if self.client else ""
+        if host not in self._trusted:
+            self._trusted = NO_NETWORKS
         if self._limiter.admit(host, self.loop.time()) is not None:
             self.refuse(TOO_MANY_CONNECTIONS, "too many come from this address")
             return
@@ -147,6 +171,8 @@ class Connection(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         """Another protocol takes the connection over, and counts it."""
         self._release()
+        make: Any = self.ws_protocol_class
+        self.ws_protocol_class = partial(make, peer=self.scope["client"])  # type: ignore[assignment] # it is called
         super().handle_websocket_upgrade()
 
     def _release(self) -> None:
@@ -213,7 +239,7 @@ class Connection(HttpToolsProtocol):
             return False
         taken: Any = _Taken(self)
         self.cycle = taken
-        if not shortcut.take(data, self.client, taken.answered):
+        if not shortcut.take(data, self.client, taken.answered, self._trusted):
             self.cycle = before
             return False
         self._received = self._shared = 0
@@ -240,24 +266,23 @@ class Connection(HttpToolsProtocol):
         # However it came: all in one piece, it may be longer than what is refused while it comes.
         if self._received + self._shared > HEAD_MAX and self._head_size() > HEAD_MAX:
             raise _Refused(HEAD_TOO_LARGE, _TOO_LONG)
-        self._check_head()
+        fault = fault_of(self.headers, self.parser.get_http_version())
+        if fault is not None:
+            raise _Refused(INVALID_REQUEST, fault)
+        if self._trusted:
+            self._look_behind_proxy()
         super().on_headers_complete()
         self._asked = True
         # The application starts in a turn of its own, so this is in time.
         self.scope[WHOLE] = partial(self._write_whole, self.cycle)  # type: ignore[typeddict-unknown-key]
 
-    def _check_head(self) -> None:
-        """Refuse what might be framed or routed in another way elsewhere; raises :class:`_Refused`."""
-        hosts = codings = 0
-        for name, value in self.headers:
-            if name == b"host":
-                hosts += 1
-            elif name == b"transfer-encoding":
-                codings += 1
-                if value.strip().lower() != b"chunked":
-                    raise _Refused(INVALID_REQUEST, "the only Transfer-Encoding here is chunked")
-        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
-            raise _Refused(INVALID_REQUEST, "HTTP/1.1 wants one Host header [RFC 9112 3.2]")
+    def _look_behind_proxy(self) -> None:
+        """Take from a trusted proxy who has sent the request, and under which address."""
+        assert self.client is not None
+        told = read_forwarded(self.headers, self.client[0], self._trusted)
+        self.scope[FORWARDED] = told  # type: ignore[typeddict-unknown-key]
+        if told.client != self.client[0]:
+            self.scope["client"] = told.client, 0
 
     def _head_size(self) -> int:
         headers = sum(len(name) + len(value) + _HEADER for name, value in self.headers)

@@ -11,8 +11,20 @@ from thingctl_broker.http.bodies import BODY_MAX
 HEAD_MAX: Final = 2048
 """Bytes of a head that is looked at here, its empty line and all."""
 
-MEANINGLESS: Final = frozenset({b"host", b"user-agent", b"accept", b"accept-encoding", b"accept-language"})
-"""Headers that no answer to a command depends on."""
+MEANINGLESS: Final = frozenset(
+    {
+        b"host",
+        b"user-agent",
+        b"accept",
+        b"accept-encoding",
+        b"accept-language",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-prefix",
+        b"x-forwarded-proto",
+    }
+)
+"""Headers that no answer to a command depends on. What trusted proxies forward tells only who has sent it."""
 
 _NEEDED: Final = frozenset({b"host", b"authorization", b"content-length"})
 _ONE_VALUE: Final = {b"content-type": b"application/json", b"connection": b"keep-alive"}
@@ -77,3 +89,19 @@ def read_head(head: bytes, url: bytes) -> Head | None:
     if not digits.isdigit() or not 0 < int(digits) <= BODY_MAX:
         return None
     return Head(told.headers, int(digits))
+
+
+def fault_of(headers: list[tuple[bytes, bytes]], version: str) -> str | None:
+    """Why others might frame or route a request in another way; None: they will not.
+
+    ``version``: of HTTP, such as ``1.1``. Names are in lower case.
+    """
+    hosts = 0
+    for name, value in headers:
+        if name == b"host":
+            hosts += 1
+        elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            return "the only Transfer-Encoding here is chunked"
+    if hosts > 1 or (hosts == 0 and version == "1.1"):
+        return "HTTP/1.1 wants one Host header [RFC 9112 3.2]"
+    return None

@@ -77,6 +77,7 @@ COUNTED: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
             "refused",
             "revoked",
             "subscriptions",
+            "takenOver",
             "tooLarge",
             "tooManyFailures",
             "writeBuffer",
@@ -84,6 +85,10 @@ COUNTED: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
         ),
     ),
     "http": ("HTTP requests refused, by reason", ("addressRate", "tokenRate", "unauthorized")),
+    "proxies": (
+        "Connections of named proxies that were refused, by what the PROXY header was",
+        ("late", "malformed", "missing", "tooMany"),
+    ),
     "things": ("What things did too often", ("hasty",)),
     "tls": (
         "TLS handshakes refused, by OpenSSL's reason",

@@ -56,7 +56,7 @@ def describe(routes: Iterable[Route]) -> bytes:
                 "version": __version__,
                 "description": "Send commands to devices over MQTT and know what became of each one.",
             },
-            "servers": [{"url": "/"}],
+            "servers": [{"url": "./"}],
             "paths": paths,
             "components": {
                 "schemas": components,

@@ -23,8 +23,10 @@ LIMIT_MAX: Final = 500
 """Items of one page."""
 
 WAIT_MAX: Final = 60.0
-"""Seconds that a request may wait for an execution to end."""
+"""Seconds that a request may ask to wait for an execution to end."""
 
+HELD_MAX: Final = 55.0
+"""Seconds that an answer is held back at most: proxies by default give up after 60."""
 
 SORTS: Final = ("-createdAt", "createdAt")
 """Newest first, oldest first."""
@@ -76,9 +78,9 @@ class Parameters:
         return tuple(values)
 
     def wait(self) -> float | None:
-        """``wait``: seconds above 0, at most ``WAIT_MAX``."""
+        """``wait``: seconds above 0; up to ``WAIT_MAX`` may be asked for, and ``HELD_MAX`` are given."""
         text = self.text("wait", _is_wait, f"seconds above 0, at most {WAIT_MAX:g}")
-        return None if text is None else float(text)
+        return None if text is None else min(float(text), HELD_MAX)
 
     def limit(self) -> int:
         """``limit``: items of one page, 1 to ``LIMIT_MAX``."""

@@ -14,6 +14,7 @@ from thingctl_broker.http.auth import needs, require, require_command
 from thingctl_broker.http.bodies import checked_post_back, decode_body, read_json_body
 from thingctl_broker.http.errors import INVALID_HEADER, INVALID_PARAMETER, UNKNOWN_THING, Problem
 from thingctl_broker.http.keeping import until_ended
+from thingctl_broker.http.links import location
 from thingctl_broker.http.queries import Parameters, executions_asked
 from thingctl_broker.http.routes_groups import is_for_many
 from thingctl_broker.http.schemas import (
@@ -45,6 +46,7 @@ COMMANDS: Final = "/api/v1/commands"
 IDEMPOTENCY_KEY: Final = b"idempotency-key"
 """The header that makes a command safe to send again."""
 
+_COMMANDS: Final = COMMANDS.encode()
 _NONE: Final[frozenset[str]] = frozenset()
 _WAIT: Final = frozenset({"wait"})
 _SEND: Final = frozenset({"validate", "wait"})
@@ -86,13 +88,13 @@ class Commands:
         key = _idempotency_key(scope["headers"]) if IDEMPOTENCY_KEY in headers else ""
         encoded = await read_json_body(headers, receive)
         if is_for_many(encoded):
-            return await self._send_to_many(encoded, token, asked, key)
+            return await self._send_to_many(scope, encoded, asked, key)
         body = decode_body(command_body_decoder, encoded)
         if token.is_limited:
             require_command(token, body.thing_id, body.action)
         post_back_uri = checked_post_back(body.post_back_uri)
         try:
-            if asked is not None and asked.text("validate", _is_only, "only"):
+            if _is_dry(asked):
                 checked = await self._operations.validate(
                     body.thing_id, body.action, body.params_json(), body.ttl
                 )
@@ -110,20 +112,22 @@ class Commands:
         except UnknownThing as error:
             raise Problem(UNKNOWN_THING, error.text, pointer="/thingId") from None
         if wait is None:
-            return _accepted(execution_id, answer)
+            return _accepted(scope["raw_path"], execution_id, answer)
         try:
-            return await self._ended(execution_id, wait, receive)
+            return await self._ended(scope["raw_path"], execution_id, wait, receive)
         except NotAccepting:  # now; but when it was sent it was accepted, and so the answer says
-            return Answer(202, answer, (_location(execution_id),))
+            return Answer(202, answer, (_location(scope["raw_path"], execution_id),))
 
-    async def _send_to_many(self, encoded: bytes, token: Token, asked: Parameters | None, key: str) -> Answer:
-        if asked is not None:
-            raise Problem(INVALID_PARAMETER, "a command to many things takes no parameter", parameter="wait")
+    async def _send_to_many(
+        self, scope: AsgiScope, encoded: bytes, asked: Parameters | None, key: str
+    ) -> Answer:
+        if asked is not None and asked.wait() is not None:
+            raise Problem(INVALID_PARAMETER, "a command to many things does not wait", parameter="wait")
         if key:
             raise Problem(
                 INVALID_HEADER, "an Idempotency-Key is for a command to one thing", header="Idempotency-Key"
             )
-        return await self._groups.send(encoded, token)
+        return await self._groups.send(encoded, scope["token"], scope["raw_path"], validate=_is_dry(asked))
 
     @needs(Scope.COMMANDS_SEND)
     async def send_routed(self, request: Request) -> Answer:
@@ -136,7 +140,9 @@ class Commands:
         wait = Parameters(request.scope["query_string"], _WAIT).wait()
         execution_id = _asked_id(request)
         body = await self._operations.read(execution_id, partial(_shown, request.scope["token"]))
-        return Answer(200, body) if wait is None else await self._ended(execution_id, wait, request.receive)
+        if wait is None:
+            return Answer(200, body)
+        return await self._ended(request.scope["raw_path"], execution_id, wait, request.receive)
 
     @needs(Scope.COMMANDS_READ)
     async def list(self, request: Request) -> Answer:
@@ -164,20 +170,20 @@ class Commands:
         admit = partial(_check_visible, request.scope["token"])
         return Answer(200, await self._operations.cancel(_asked_id(request), admit, encode_execution))
 
-    async def _ended(self, execution_id: str, wait: float, receive: Receive) -> Answer:
+    async def _ended(self, base: bytes, execution_id: str, wait: float, receive: Receive) -> Answer:
         """The execution when it has ended (200), or as it stands after ``wait`` seconds (202)."""
         await until_ended(self._operations, execution_id, wait, receive)
         status, body = await self._operations.read(execution_id, _awaited)
-        return Answer(status, body, (_location(execution_id),))
+        return Answer(status, body, (_location(base, execution_id),))
 
 
 def accepted(execution: Execution) -> Answer:
-    """The answer to a command that was accepted."""
-    return _accepted(*_sent(execution))
+    """The answer to a command that was accepted, asked for as ``COMMANDS``."""
+    return _accepted(_COMMANDS, *_sent(execution))
 
 
-def _accepted(execution_id: str, encoded: bytes) -> Answer:
-    return Answer(201, encoded, (_location(execution_id),))
+def _accepted(base: bytes, execution_id: str, encoded: bytes) -> Answer:
+    return Answer(201, encoded, (_location(base, execution_id),))
 
 
 def _sent(execution: Execution) -> tuple[str, bytes]:
@@ -213,6 +219,10 @@ def _asked_id(request: Request) -> str:
     return execution_id
 
 
+def _is_dry(asked: Parameters | None) -> bool:
+    return asked is not None and asked.text("validate", _is_only, "only") is not None
+
+
 def _is_only(text: str) -> bool:
     return text == "only"
 
@@ -227,5 +237,5 @@ def _idempotency_key(headers: Iterable[tuple[bytes, bytes]]) -> str:
     return keys[0]
 
 
-def _location(execution_id: str) -> tuple[bytes, bytes]:
-    return b"location", f"{COMMANDS}/{execution_id}".encode()
+def _location(base: bytes, execution_id: str) -> tuple[bytes, bytes]:
+    return location(base, f"{COMMANDS}/{execution_id}")

@@ -13,7 +13,9 @@ from thingctl_broker.errors import UnknownCommand, unknown_command
 from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.auth import needs, require_command
 from thingctl_broker.http.bodies import checked_post_back, decode_body
+from thingctl_broker.http.dry_runs import dry_run
 from thingctl_broker.http.field_types import ActionName, Params, PostBackUri, Time, Ttl  # noqa: TC001 msgspec reads them
+from thingctl_broker.http.links import location
 from thingctl_broker.http.queries import Parameters
 from thingctl_broker.rollouts import RolloutRules, State
 from thingctl_broker.table import Query
@@ -35,9 +37,6 @@ if TYPE_CHECKING:
     from thingctl_broker.table import Page
 
 GROUPS: Final = "/api/v1/groups"
-
-SHOWN_MAX: Final = 1000
-"""Things named in the answer to a dry run."""
 
 _NONE: Final[frozenset[str]] = frozenset()
 _NO_RULES: Final = RolloutRules()
@@ -83,14 +82,6 @@ class GroupResource(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     refusals: dict[str, str] = {}
 
 
-class DryRun(msgspec.Struct, frozen=True, rename="camel"):
-    """Who would get a command. ``things``: the first of them."""
-
-    dry_run: bool
-    targeted: int
-    things: list[str]
-
-
 group_body_decoder: Final = msgspec.json.Decoder(GroupBody)
 _names: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -121,18 +112,19 @@ class Groups:
             Route(GROUPS + "/{command_id}/cancel", self.cancel, methods=["POST"]),
         ]
 
-    async def send(self, body: bytes, token: Token) -> Answer:
+    async def send(self, body: bytes, token: Token, base: bytes, *, validate: bool = False) -> Answer:
         """Accept a command for many things (202), or tell who would get it (200).
 
-        Of things that are not named, those are meant that the token is for.
+        ``base``: the request's path. ``validate``: a dry run, as ``dryRun`` in the body. Of things
+        that are not named, those are meant that the token is for.
         """
         asked = decode_body(group_body_decoder, body)
         things = self._resolved(asked, token)
         params = asked.params_json()
         post_back_uri = checked_post_back(asked.post_back_uri)
-        if asked.dry_run:
-            self._operations.check(asked.action, params, asked.ttl)
-            return Answer(200, _encode(DryRun(True, len(things), things[:SHOWN_MAX])))
+        if asked.dry_run or validate:
+            checked = await dry_run(self._operations, things, asked.action, params, asked.ttl)
+            return Answer(200, _encode(checked))
         rollout = await self._rollouts.begin(
             things,
             asked.action,
@@ -142,8 +134,8 @@ class Groups:
             requested_by=token.name,
             post_back_uri=post_back_uri,
         )
-        location = f"{GROUPS}/{rollout.record.command_id}".encode()
-        return Answer(202, await self._told(rollout), ((b"location", location),))
+        link = location(base, f"{GROUPS}/{rollout.record.command_id}")
+        return Answer(202, await self._told(rollout), (link,))
 
     def _resolved(self, asked: GroupBody, token: Token) -> list[str]:
         """Return the names of the targeted things; raises :class:`Problem` (403) for a name beyond the token.

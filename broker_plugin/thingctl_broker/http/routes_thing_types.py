@@ -11,6 +11,7 @@ from thingctl_broker.credentials import Scope
 from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.auth import needs, require_everything, visible_things
 from thingctl_broker.http.bodies import decode_body, read_json_body
+from thingctl_broker.http.links import location
 from thingctl_broker.http.queries import Parameters
 from thingctl_broker.http.schemas import encode_page
 from thingctl_broker.http.thing_schemas import type_body_decoder, type_patch_decoder, type_resource
@@ -67,8 +68,9 @@ class ThingTypes:
         name: str = request.path_params["name"]
         body = decode_body(type_body_decoder, await _body(request))
         is_new = await self._directory.put_type(body.thing_type(name))
-        location = ((b"location", f"{THING_TYPES}/{name}".encode()),) if is_new else ()
-        return self._shown(request, 201 if is_new else 200, *location)
+        if not is_new:
+            return self._shown(request, 200)
+        return self._shown(request, 201, location(request.scope["raw_path"], f"{THING_TYPES}/{name}"))
 
     @needs(Scope.THINGS_WRITE)
     async def patch(self, request: Request) -> Answer:

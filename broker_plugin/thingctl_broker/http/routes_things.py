@@ -11,6 +11,7 @@ from thingctl_broker.errors import InvalidThing, NoDeviceUrl, UnknownThing
 from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.auth import needs, require_thing, visible_things
 from thingctl_broker.http.bodies import decode_body, read_json_body
+from thingctl_broker.http.links import location
 from thingctl_broker.http.queries import Parameters
 from thingctl_broker.http.schemas import encode_page
 from thingctl_broker.http.thing_schemas import (
@@ -85,7 +86,9 @@ class Things:
         thing, password = await self._directory.add(
             body.name, body.definition(), body.password, with_password=body.with_password
         )
-        return Answer(201, self._whole(thing, self._given(thing, password)), (_location(thing.name),))
+        return Answer(
+            201, self._whole(thing, self._given(thing, password)), (_location(request, thing.name),)
+        )
 
     @needs(Scope.THINGS_READ)
     async def show(self, request: Request) -> Answer:
@@ -104,7 +107,7 @@ class Things:
         return Answer(
             201 if is_new else 200,
             self._whole(thing),
-            (_location(name),) if is_new else (),
+            (_location(request, name),) if is_new else (),
         )
 
     @needs(Scope.THINGS_WRITE)
@@ -171,5 +174,5 @@ def _is_boolean(text: str) -> bool:
     return text in {"true", "false"}
 
 
-def _location(name: str) -> tuple[bytes, bytes]:
-    return b"location", f"{THINGS}/{name}".encode()
+def _location(request: Request, name: str) -> tuple[bytes, bytes]:
+    return location(request.scope["raw_path"], f"{THINGS}/{name}")

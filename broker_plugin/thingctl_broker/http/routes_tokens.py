@@ -22,6 +22,7 @@ from thingctl_broker.http.auth import needs
 from thingctl_broker.http.bodies import decode_body, read_json_body
 from thingctl_broker.http.errors import INVALID_BODY, Problem
 from thingctl_broker.http.field_types import Time, described, whole
+from thingctl_broker.http.links import location
 from thingctl_broker.http.queries import Parameters
 from thingctl_broker.http.schemas import encode_page
 from thingctl_broker.times import rfc3339
@@ -110,8 +111,8 @@ class Tokens:
         token = Token(body.name, frozenset(body.scopes), body.things, body.actions, _expiry(body.expires_at))
         secret = await self._tokens.add(token)
         self._note(Event.TOKEN_MADE, detail=_encoded(self._tokens.get(body.name)).decode())
-        location = (b"location", f"{TOKENS}/{body.name}".encode())
-        return Answer(201, _encoded(self._tokens.get(body.name), secret), (location,))
+        link = location(request.scope["raw_path"], f"{TOKENS}/{body.name}")
+        return Answer(201, _encoded(self._tokens.get(body.name), secret), (link,))
 
     @needs(Scope.ADMIN)
     async def show(self, request: Request) -> Answer:

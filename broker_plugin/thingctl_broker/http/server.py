@@ -9,15 +9,21 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import uvicorn
 
+from thingctl_broker.addresses import NO_PROXIES
 from thingctl_broker.connection_limits import ConnectionLimiter
 from thingctl_broker.http.connection import CONNECTIONS_PER_ADDRESS, OPENING, Connection
+from thingctl_broker.listeners import ignore_refused, listen
 
 if TYPE_CHECKING:
     import socket
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from starlette.types import Receive, Scope, Send
+
+    from thingctl_broker.addresses import Proxies
+    from thingctl_broker.listeners import Listener, Refused
+    from thingctl_broker.proxy_protocol import Peer
 
 STOP_GRACE: Final = 0.5
 """Seconds that answers under way have when the server stops."""
@@ -56,10 +62,13 @@ class HttpServer:
         sock: socket.socket,
         websocket: Callable[..., asyncio.Protocol] | None = None,
         tls: ssl.SSLContext | None = None,
+        *,
+        proxies: Proxies = NO_PROXIES,
+        refused: Refused = ignore_refused,
     ) -> None:
         """``websocket`` makes the protocol that takes a connection over which asks for WebSocket.
 
-        ``tls``: serve HTTPS with it.
+        ``tls``: serve HTTPS with it. ``refused`` hears of connections without their PROXY header.
         """
         self._app = app
         self._sock = sock
@@ -67,7 +76,9 @@ class HttpServer:
             uvicorn.Config(
                 app,
                 http=partial(  # type: ignore[arg-type] # called, whatever it is
-                    Connection, limiter=ConnectionLimiter(CONNECTIONS_PER_ADDRESS, OPENING)
+                    Connection,
+                    limiter=ConnectionLimiter(CONNECTIONS_PER_ADDRESS, OPENING, proxies.named),
+                    trusted=proxies.trusted,
                 ),
                 ws="none" if websocket is None else websocket,  # type: ignore[arg-type] # called, whatever it is
                 lifespan="off",
@@ -80,7 +91,7 @@ class HttpServer:
                 headers=[] if tls is None else [STRICT_TRANSPORT],
             )
         )
-        self._server.tls = tls
+        self._server.listening = partial(listen, tls=tls, proxies=proxies.speaking, refused=refused)
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -113,14 +124,20 @@ class _Server(uvicorn.Server):
     Those live in its ``serve``, which is never called.
     """
 
-    tls: ssl.SSLContext | None = None
+    listening: Callable[..., Awaitable[Listener]] = listen
+    """What listens on a socket."""
 
     async def open(self, sock: socket.socket) -> None:
         """Listen on ``sock``."""
         self.config.load()
-        self.config.ssl = self.tls
         self.lifespan = self.config.lifespan_class(self.config)
-        await self.startup([sock])
+        self._listener = await self.listening(sock, self._protocol, backlog=self.config.backlog)
+        self.started = True
+
+    def _protocol(self, peer: Peer | None) -> asyncio.Protocol:
+        return self.config.http_protocol_class(  # type: ignore[call-arg] # the class is ours
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state, peer=peer
+        )
 
     async def on_tick(self, counter: int) -> bool:
         """Every 0.1 s: keep the Date header; now and then close connections that got stuck."""
@@ -133,8 +150,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close everything: idle connections now, busy ones when answered, stuck ones after the grace."""
-        for server in self.servers:
-            server.close()
+        self._listener.close()
         for sock in sockets or ():
             sock.close()
         state = self.server_state

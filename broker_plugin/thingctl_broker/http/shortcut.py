@@ -16,11 +16,13 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from thingctl_broker.addresses import NO_NETWORKS
 from thingctl_broker.credentials import Scope
 from thingctl_broker.errors import ServiceError
 from thingctl_broker.http.auth import require, require_command
 from thingctl_broker.http.bodies import decode_body
 from thingctl_broker.http.errors import Problem
+from thingctl_broker.http.forwarding import read_forwarded
 from thingctl_broker.http.heads import HEAD_MAX, read_head
 from thingctl_broker.http.routes_commands import COMMANDS, accepted
 from thingctl_broker.http.schemas import command_body_decoder
@@ -29,10 +31,12 @@ from thingctl_broker.origin import Origin, origin
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from thingctl_broker.addresses import Networks
     from thingctl_broker.credentials import Token
     from thingctl_broker.http.answers import Answer
     from thingctl_broker.http.callers import Callers
     from thingctl_broker.operations import SendsAtOnce
+    from thingctl_broker.proxy_protocol import Peer
 
 HEADS_KEPT: Final = 256
 """Heads that are known by their bytes: a client's differ by their Content-Length at most."""
@@ -54,11 +58,19 @@ class Shortcut:
         self._callers = callers
         self._tell = tell
         self._head = lru_cache(HEADS_KEPT)(read_head)
+        self._behind = lru_cache(HEADS_KEPT)(self._read_behind)
 
-    def take(self, data: bytes, client: tuple[str, int] | None, answered: Callable[[Answer], None]) -> bool:
+    def take(
+        self,
+        data: bytes,
+        client: Peer | None,
+        answered: Callable[[Answer], None],
+        trusted: Networks = NO_NETWORKS,
+    ) -> bool:
         """Answer the request that ``data`` is, now or later; False: it is for the other way.
 
-        Then nothing has happened, and ``answered`` is not called.
+        Then nothing has happened, and ``answered`` is not called. ``trusted``: the proxies, if the
+        client is one of them.
         """
         if not data.startswith(_START):
             return False
@@ -66,6 +78,8 @@ class Shortcut:
         head = self._head(data[:end], _URL)
         if head is None or end + head.length != len(data):
             return False
+        if trusted and client is not None:
+            client = self._behind(data[:end], client[0], trusted), 0
         scope = {"headers": head.headers, "client": client}
         token = self._callers.admit_at_once(scope)
         if token is None:
@@ -81,11 +95,17 @@ class Shortcut:
             self._callers.forget(token)
         return taken
 
+    def _read_behind(self, encoded: bytes, peer: str, trusted: Networks) -> str:
+        """The address of the client behind a trusted proxy, by a head that is known."""
+        head = self._head(encoded, _URL)
+        assert head is not None
+        return read_forwarded(head.headers, peer, trusted).client
+
     def _send(
         self,
         encoded: bytes,
         token: Token,
-        client: tuple[str, int] | None,
+        client: Peer | None,
         answered: Callable[[Answer], None],
     ) -> bool:
         require(token, _SEND)

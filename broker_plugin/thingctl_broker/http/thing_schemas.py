@@ -209,6 +209,7 @@ class ThingResource(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     since: Time | None = None
     last_seen: Time | None = None
     client_id: str = ""
+    takeovers: int = 0
     agent_version: str = ""
     actions: list[str] | None = None
     announcement: Announcement | None = None
@@ -255,6 +256,7 @@ def thing_resource(thing: Thing, at: float) -> ThingResource:
         since=None if thing.since is None else rfc3339(thing.since),
         last_seen=None if thing.last_seen is None else rfc3339(thing.last_seen),
         client_id=thing.client_id,
+        takeovers=thing.takeovers,
         agent_version="" if announcement is None else announcement.agent_version,
         actions=None if announcement is None else [action.name for action in announcement.actions],
         old_password=_old_password(thing, at),

@@ -16,7 +16,8 @@ from thingctl_broker.mqtt.certificates import names_of
 from thingctl_broker.mqtt.inflight import CANCEL, InFlight
 from thingctl_broker.mqtt.subscriptions import CommandSubscriptions
 from thingctl_broker.mqtt.wire import Wire
-from thingctl_protocol.messages import EMPTY_OBJECT
+from thingctl_broker.told_time import ToldTime
+from thingctl_protocol.messages import EMPTY_OBJECT, encode_time
 from thingctl_protocol.topics import Kind
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ _log = logging.getLogger("thingctl.front")
 
 _REQUEST: Final = Kind.REQUEST
 """Looked up once: it is a call of a function in Python 3.11."""
+
+_TIME: Final = Kind.TIME
 
 
 class FrontSide(Protocol):
@@ -58,7 +61,7 @@ class FrontSide(Protocol):
         """A connection is gone, or as good as gone."""
         ...
 
-    def predecessor(self, client_id: str) -> asyncio.Task[None] | None:
+    def predecessor(self, client_id: str, host: str) -> asyncio.Task[None] | None:
         """Close whoever has this client id [MQTT-3.1.4-2]; return what must end before it is free."""
         ...
 
@@ -99,6 +102,7 @@ class Client(Wire):
         "_in_flight",
         "_observing",
         "_stands",
+        "_told_time",
         "_topics",
         "behind",
         "client_id",
@@ -125,6 +129,7 @@ class Client(Wire):
         """Seconds that the client may be silent."""
         self._connect: Connect | None = None  # None: it is not admitted yet
         self._in_flight = InFlight()
+        self._told_time = ToldTime()
         self._topics: ThingTopics  # of a thing only, and so are requests
         self._stands: Callable[[], bool] | None = None
 
@@ -164,6 +169,7 @@ class Client(Wire):
 
     def publish_request(self, execution_id: str, payload: bytes, *, again: bool) -> bool:
         """Write a request; return whether a PUBACK will follow."""
+        self.tell_time()
         topic = self._topics.request(execution_id)
         if self._observing:
             self.front.observers.tell(topic.decode(), payload)
@@ -178,6 +184,20 @@ class Client(Wire):
         packet_id = self._in_flight.add(execution_id, None if behind is None else behind.is_taken)
         self.write(packets.encode_publish(topic, payload, qos=1, packet_id=packet_id, dup=again))
         return True
+
+    def tell_time(self, *, anew: bool = False) -> None:
+        """Write the broker's time, if the client listens for it and was not told of late.
+
+        ``anew``: also when it was.
+        """
+        thing = self.thing
+        if thing is None or _TIME not in self.subscriptions.qos:
+            return
+        service = self.front.service
+        now, unix = service.monotonic(), service.unix()
+        if anew or self._told_time.is_due(now, unix):
+            self._told_time.tell(now, unix)
+            self.write(packets.encode_publish(self.front.topics.time(thing).encode(), encode_time(unix, now)))
 
     def publish_cancel(self, execution_id: str) -> None:
         """Write a cancel, if the client listens for it."""

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from thingctl_broker.addresses import NO_NETWORKS
 from thingctl_broker.connection_limits import ConnectionLimiter
 from thingctl_broker.events import RateLimit
+from thingctl_broker.listeners import ignore_refused, listen
 from thingctl_broker.mqtt.amqtt_broker import drop_session
 from thingctl_broker.mqtt.away import bound
 from thingctl_broker.mqtt.connection import Connection
@@ -29,12 +31,15 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
+    from thingctl_broker.addresses import Networks
+    from thingctl_broker.listeners import Listener, Refused
     from thingctl_broker.mqtt.amqtt_broker import Broker
     from thingctl_broker.mqtt.client import Client
     from thingctl_broker.mqtt.gatekeeper import Gatekeeper
     from thingctl_broker.mqtt.packets import Connect
     from thingctl_broker.mqtt.subscriptions import CommandSubscriptions
     from thingctl_broker.mqtt.wire import Wire
+    from thingctl_broker.proxy_protocol import Peer
     from thingctl_broker.service import CommandService
 
 WATCH_INTERVAL: Final = 0.5
@@ -55,7 +60,9 @@ class Front:
         gatekeeper: Gatekeeper,
         topics: Topics | None = None,
         limits: FrontLimits | None = None,
+        proxies: Networks = NO_NETWORKS,
     ) -> None:
+        """``proxies``: the addresses that no limit of connections by address is for."""
         self.topics = Topics() if topics is None else topics
         self.limits = FrontLimits() if limits is None else limits
         self.gatekeeper = gatekeeper
@@ -63,7 +70,9 @@ class Front:
         self.broker: Broker
         self.time: Callable[[], float]
         """The loop's monotonic time."""
-        self._limiter = ConnectionLimiter(self.limits.connections_per_address, self.limits.connection_opening)
+        self._limiter = ConnectionLimiter(
+            self.limits.connections_per_address, self.limits.connection_opening, proxies
+        )
         self.log_limit = RateLimit(60.0)
         self.connections: set[Client] = set()
         self.observers = Observers(self.limits.observers, self._missed)
@@ -73,7 +82,7 @@ class Front:
         self._present: Counter[str] = Counter()
         self._leaving: dict[str, asyncio.Task[None]] = {}
         self._kept = KeptSessions(self.limits.kept_sessions, self.limits.kept_sessions_per_thing)
-        self._servers: list[asyncio.Server] = []
+        self._listeners: list[Listener] = []
         self._watcher: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop
 
@@ -83,25 +92,31 @@ class Front:
         broker: Broker,
         sockets: list[socket.socket],
         tls: ssl.SSLContext | None = None,
+        *,
+        proxies: Networks = NO_NETWORKS,
+        refused: Refused = ignore_refused,
     ) -> None:
-        """Listen on ``sockets``, which are bound; ``tls``: with it, and not without."""
+        """Listen on ``sockets``, which are bound; ``tls``: with it, and not without.
+
+        ``proxies``: the addresses whose connections begin with a PROXY header; ``refused`` hears of each
+        that does not.
+        """
         self.service = service
         self.broker = broker
         steady_subscriptions(broker)
         self._loop = asyncio.get_running_loop()
         self.time = self._loop.time
         for sock in sockets:
-            timeout = None if tls is None else self.limits.connect_timeout
-            self._servers.append(
-                await self._loop.create_server(
-                    self.connection,
-                    sock=sock,
-                    backlog=4096,
-                    ssl=tls,
-                    ssl_handshake_timeout=timeout,
-                    ssl_shutdown_timeout=timeout,
-                ),
+            listener = await listen(
+                sock,
+                self.connection,
+                tls=tls,
+                tls_timeout=self.limits.connect_timeout,
+                proxies=proxies,
+                refused=refused,
+                backlog=4096,
             )
+            self._listeners.append(listener)
         self._watcher = self._loop.create_task(self._watch())
 
     async def stop(self) -> None:
@@ -109,8 +124,8 @@ class Front:
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
-        for server in self._servers:
-            server.close()
+        for listener in self._listeners:
+            listener.close()
         for connection in tuple(self.connections):
             connection.close("the broker is stopping")
         if self._leaving:
@@ -133,9 +148,12 @@ class Front:
 
     # What connections tell.
 
-    def connection(self) -> Connection:
-        """One for a client that is about to be accepted."""
-        return Connection(self)
+    def connection(self, peer: Peer | None = None) -> Connection:
+        """One for a client that is about to be accepted. ``peer``: its address; None: the transport's."""
+        connection = Connection(self)
+        if peer is not None:
+            connection.peer = peer
+        return connection
 
     def opened(self, connection: Client) -> bool:
         """A client has opened a connection; False: there is no room for it."""
@@ -194,16 +212,32 @@ class Front:
         ):
             drop_session(self.broker, client_id)
 
-    def predecessor(self, client_id: str) -> asyncio.Task[None] | None:
+    def predecessor(self, client_id: str, host: str) -> asyncio.Task[None] | None:
         """Close whoever has this client id [MQTT-3.1.4-2]; return what must end before it is free.
+
+        ``host``: of the client that comes.
 
         amqtt shares one session object between two connections of the same id (its take-over
         leaves the new one deaf), so the second must not reach it before the first has left.
         """
         previous = self._clients.get(client_id)
         if previous is not None:
+            self._taken_over(previous, host)
             previous.close("taken over by a new connection")
         return self._leaving.get(client_id)
+
+    def _taken_over(self, previous: Client, host: str) -> None:
+        """Tell of it: a device whose old connection hangs comes back so, and so does another of its name."""
+        self.note(
+            "takenOver",
+            "another client took the session: it is the same one again, or two devices use one name",
+            who=previous.client_id,
+            address=host,
+            previousAddress=previous.peer[0],
+            previousHeard=round(self.time() - previous.heard_at, 1),
+        )
+        if previous.thing is not None:
+            self.service.things.taken_over(previous.thing)
 
     def resumes_amqtt_session(self, connect: Connect) -> bool:
         """Whether amqtt has a session that this client goes on with. One that it may not is dropped.

@@ -90,7 +90,7 @@ class Handshake:
             return True
         if not isawaitable(admission):
             named = _named(connect, admission)
-            if front.predecessor(named.client_id) is None:
+            if front.predecessor(named.client_id, connection.peer[0]) is None:
                 connection.admit(named, admission)
                 return True
         self._task = asyncio.get_running_loop().create_task(self._decide(connect, admission))
@@ -138,7 +138,7 @@ class Handshake:
             return
         connect = _named(connect, admitted)
         # Several may wait for the same client id: each that is let in is the next one's predecessor.
-        while (leaving := front.predecessor(connect.client_id)) is not None:
+        while (leaving := front.predecessor(connect.client_id, connection.peer[0])) is not None:
             await asyncio.wait([leaving])
         if connection.is_closed():
             return

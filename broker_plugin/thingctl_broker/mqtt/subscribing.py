@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from thingctl_broker.mqtt import packets
 from thingctl_broker.mqtt.frames import PacketTooLarge
 from thingctl_broker.mqtt.packets import SUBSCRIPTION_REFUSED
-from thingctl_protocol.messages import encode_time
 from thingctl_protocol.topics import Kind, is_filter
 
 if TYPE_CHECKING:
@@ -127,7 +126,6 @@ class Subscriber:
         if connection.is_closed() or Kind.REQUEST not in qos or thing is None:
             front.released(connection)
             return
-        if tell_time and Kind.TIME in qos:
-            now = encode_time(front.service.unix())
-            connection.write(packets.encode_publish(front.topics.time(thing).encode(), now))
+        if tell_time:
+            connection.tell_time(anew=True)
         front.serves(connection)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Container
 
     from thingctl_broker.mqtt.front import Front
+    from thingctl_broker.proxy_protocol import Peer
 
 PATH: Final = "/mqtt"
 
@@ -38,8 +39,10 @@ class WebSocket(asyncio.Protocol, asyncio.Transport):
     To the loop it is a protocol, to the MQTT connection a transport.
     """
 
-    def __init__(self, front: Front, hosts: Container[str]) -> None:
+    def __init__(self, front: Front, hosts: Container[str], peer: Peer | None = None) -> None:
         """``hosts``: the ``host:port`` under which browsers may have got their page.
+
+        ``peer``: the client's address, as HTTP knows it; None: the transport's.
 
         A page from elsewhere that a browser lets connect here could pretend to be a device,
         because to the front it would come from this machine.
@@ -47,6 +50,7 @@ class WebSocket(asyncio.Protocol, asyncio.Transport):
         asyncio.Transport.__init__(self)
         self._front = front
         self._hosts = hosts
+        self._peer = peer
         self._protocol = ServerProtocol(subprotocols=[_SUBPROTOCOL], max_size=front.limits.packet_bytes)
         self._transport: asyncio.Transport
         self._mqtt: Connection | None = None
@@ -129,7 +133,9 @@ class WebSocket(asyncio.Protocol, asyncio.Transport):
         return self._transport.get_write_buffer_size()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """What the transport underneath says."""
+        """What the transport underneath says, unless HTTP knows better."""
+        if name == "peername" and self._peer is not None:
+            return self._peer
         return self._transport.get_extra_info(name, default)
 
     # How it is done.
@@ -139,7 +145,7 @@ class WebSocket(asyncio.Protocol, asyncio.Transport):
         if request.path.partition("?")[0] != PATH:
             response = protocol.reject(HTTPStatus.NOT_FOUND, f"MQTT is spoken at {PATH}\n")
         elif not self._is_from_here(origins := request.headers.get_all("Origin")):
-            host, *_ = self._transport.get_extra_info("peername") or ("",)
+            host, *_ = self.get_extra_info("peername") or ("",)
             text = "a page from elsewhere may not connect"
             self._front.note("origin", text, who=str(host), origin=" ".join(origins)[:200])
             response = protocol.reject(HTTPStatus.FORBIDDEN, "not from this page\n")

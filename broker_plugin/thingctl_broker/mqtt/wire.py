@@ -31,7 +31,7 @@ class Wire(asyncio.Protocol):
     def __init__(self, limits: FrontLimits) -> None:
         self.limits = limits
         self.peer = _NO_PEER
-        """Address and port of the client."""
+        """Address and port of the client: by the PROXY protocol, or else by the transport."""
         self._transport: asyncio.Transport
         self._closed = False
         self._reading_stops = 0
@@ -55,7 +55,7 @@ class Wire(asyncio.Protocol):
         """Take the transport."""
         self._transport = transport  # type: ignore[assignment] # uvloop's is one by behaviour only
         peer = transport.get_extra_info("peername")
-        if peer:  # a client that has reset the connection already has none
+        if peer and self.peer is _NO_PEER:  # a client that has reset the connection already has none
             self.peer = (str(peer[0]), int(peer[1]))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 why does not matter

@@ -1,6 +1,7 @@
 """``reboot``: restart the device.
 
-The answer comes after the reboot, by comparing boot ids. That there is no reboot loop
+The answer comes after the reboot, by comparing boot ids. That the command is about to be
+started is on the disk before it is. That there is no reboot loop
 rests on the journal: the request is on the disk before the device goes down, and is never
 run again. So it is refused where the journal does not survive a reboot; and for a while
 after each boot, whatever a broker sends.
@@ -44,6 +45,7 @@ def register(registry: Registry, options: Options) -> None:
             raise Reject("NOT_DURABLE", "the journal would not survive a reboot: its directory is in memory")
         ctx.progress(message="rebooting")
         ctx.sleep(delay)  # the acknowledgement of the request is on its way meanwhile
+        ctx.rebooting()
         ctx.run(options.command)
 
     registry.add(reboot, reboots=True, timeout=90)

@@ -21,7 +21,7 @@ class Options(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Result(TypedDict):
-    """How the program ended, and the first 64 KiB of what it wrote."""
+    """How the program ended, and what it wrote: the first 16 and the last 48 KiB."""
 
     returncode: int
     output: str

@@ -11,7 +11,7 @@ import pytest
 
 from broker.http.running import TOKEN
 from thingctl_broker.cli import client as module
-from thingctl_broker.cli.client import ApiClient
+from thingctl_broker.cli.client import ApiClient, ProxyFailure
 from thingctl_broker.cli.exits import Exit, Failure
 
 EXECUTION = b'{"executionId":"e","status":"SENT"}'
@@ -56,7 +56,6 @@ def failure(url, call=lambda client: client.execution("e")):
         http(b'{"executionId":1,"status":2}'),
         http(b"\xff"),
         http(b"[" * 100_000),
-        http(b"<html>bad gateway</html>", 502, b"Bad Gateway"),
         http(b"", 302, b"Found"),
     ],
 )
@@ -67,6 +66,31 @@ def test_a_server_that_is_no_broker_is_told_from_one_that_is_not_there(answer):
         Exit.UNREACHABLE,
         f"what answers at {url} is not a thingctl broker",
     )
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+@pytest.mark.parametrize("content", [b"<html>bad gateway</html>", b"", b'{"message":"bad gateway"}'])
+def test_a_proxy_that_answers_in_the_brokers_place_is_named(status, content):
+    with serving(http(content, status, b"Bad")) as url:
+        found = failure(url)
+    assert isinstance(found, ProxyFailure)
+    assert (found.code, found.text) == (
+        Exit.UNREACHABLE,
+        f"a proxy at {url} answered {status}: the broker behind it did not answer in time",
+    )
+
+
+def test_a_proxy_that_answers_a_post_leaves_open_what_the_broker_did():
+    with serving(http(b"", 504, b"Gateway Timeout")) as url:
+        found = failure(url, lambda client: client.send("lamp", "x", "{}", None))
+    assert found.text.endswith("; whether the broker has done what was asked is not known")
+
+
+def test_a_503_of_the_broker_is_no_proxys():
+    problem = {"type": "urn:thingctl:problem:table-full", "detail": "full"}
+    with serving(http(json.dumps(problem).encode(), 503, b"No")) as url:
+        found = failure(url)
+    assert (found.code, found.text) == (Exit.REFUSED, "full")
 
 
 @pytest.mark.parametrize(

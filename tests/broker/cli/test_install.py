@@ -277,3 +277,11 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def test_the_console_of_what_is_installed_is_where_the_settings_say(tmp_path):
+    config = tmp_path / unit.CONFIG[1:]
+    config.parent.mkdir(parents=True)
+    config.write_text('[http]\npublic_url = "https://fleet.example/thingctl/"\n')
+    found = installed(tmp_path)
+    assert (found.url, found.public_url) == ("http://127.0.0.1:8080", "https://fleet.example/thingctl")

@@ -53,6 +53,11 @@ def test_a_thing_is_added_and_its_password_shown(api, quick):
     assert quick("things", "password", "new", "--json").json["name"] == "new"
 
 
+def test_a_thing_whose_session_was_taken_says_so(api, quick):
+    api.call(api.service.things.taken_over, "lamp")
+    assert "takeovers 1 since the broker started: is another device" in quick("things", "show", "lamp").out
+
+
 def test_a_thing_is_shown_changed_and_removed(api, quick, tmp_path):
     file = tmp_path / "light.json"
     file.write_text('{"actions": [{"name": "dim"}]}')
@@ -91,7 +96,7 @@ def test_a_name_leads_nowhere_else(api, quick, name):
 def test_thing_types_are_put_shown_listed_and_removed(api, quick, tmp_path, monkeypatch):
     file = tmp_path / "light.json"
     file.write_text(json.dumps({"description": "Lights", "actions": [{"name": "dim"}, {"name": "blink"}]}))
-    assert quick("thing-types").err == "no thing types\n"
+    assert quick("thing-types").err == "no thing types: thingctl thing-types add NAME FILE\n"
     assert quick("thing-types", "put", "light", str(file)) == (0, "", "")
     assert quick("thing-types").out.splitlines()[1].split() == ["light", "0", "dim,", "blink"]
     shown = quick("thing-types", "show", "light")

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
-import pytest
-
-from thingctl_broker.cli.exits import Exit, Failure
-from thingctl_broker.cli.tokens import expiry
+from thingctl_broker.cli.exits import Exit
 from thingctl_broker.credentials import Scope
 
 
@@ -57,28 +52,6 @@ def test_what_is_wrong_is_said(quick):
     ran = quick("tokens", "add", "t", "commands:*")
     assert (ran.code, "is no scope" in ran.err) == (1, True)
     assert quick("tokens", "revoke", "admin").code == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "at"),
-    [
-        ("45s", "2030-01-01T00:00:45+00:00"),
-        ("2h", "2030-01-01T02:00:00+00:00"),
-        ("30d", "2030-01-31T00:00:00+00:00"),
-        ("2031-01-01T02:00:00+02:00", "2031-01-01T00:00:00+00:00"),
-    ],
-)
-def test_when_a_token_ends(text, at):
-    assert expiry(text, datetime(2030, 1, 1, tzinfo=UTC)) == at
-
-
-@pytest.mark.parametrize("text", ["", "soon", "30", "-1d", "999999d", "2030-13-01"])
-def test_what_is_no_time(text):
-    if text == "999999d":
-        assert expiry(text, datetime(2030, 1, 1, tzinfo=UTC)).startswith("4767")
-        return
-    with pytest.raises(Failure):
-        expiry(text, datetime(2030, 1, 1, tzinfo=UTC))
 
 
 def test_the_help_tells_every_scope(quick):

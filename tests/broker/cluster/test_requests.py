@@ -317,3 +317,25 @@ async def test_an_announcement_that_was_kept_is_no_sign_of_life(fleet, one):
     one.link.announce("lamp", ANNOUNCEMENT, Source.RETAINED)
     await settled()
     assert fleet.got == []
+
+
+async def test_a_thing_is_told_the_time_ahead_of_a_request_if_it_was_not_of_late(fleet, one):
+    fleet.come("lamp")
+
+    async def told_with_a_request():
+        before = len(one.link.times)
+        await one.send()
+        await settled()
+        return one.link.times[before:]
+
+    assert await told_with_a_request() == [("lamp", fleet.clock.unix())]
+    assert await told_with_a_request() == []
+    fleet.clock.jump(-3600)
+    assert await told_with_a_request() == [("lamp", fleet.clock.unix())]
+
+
+async def test_what_is_remembered_of_times_told_is_bounded(fleet, one, monkeypatch):
+    monkeypatch.setattr(module, "TOLD_MAX", 2)
+    for thing in ("a", "b", "a", "c"):
+        one.requests.tell_time(thing)
+    assert list(one.requests._told) == ["a", "c"]

@@ -22,7 +22,7 @@ REPLACED = ("positive_data_acceptance", "unsupported_method")
 BEYOND_SCHEMAS = re.compile(
     "no thing type is named|no thing is named|no thing matches these targets"
     "|targets are told by one of|there is no thing|there is no tag"
-    "|a command to many things takes no parameter|an Idempotency-Key is for a command to one thing"
+    "|a command to many things does not wait|an Idempotency-Key is for a command to one thing"
     "|a thing without a password is given none|a token with the scope .* is not limited"
     "|it would have expired already|the action .* is there twice|the request is [0-9]+ bytes long"
     "|got `number`|Port out of range|does not appear to be an IPv4 or IPv6"  # 60.0 is an integer to JSON Schema

@@ -14,9 +14,10 @@ import threading
 from contextlib import closing
 from http.client import HTTPConnection, HTTPSConnection
 from typing import NamedTuple
+from urllib.parse import urljoin
 
 from support.fleet import Fleet
-from thingctl_broker.addresses import Address, bind_tcp
+from thingctl_broker.addresses import NO_PROXIES, Address, bind_tcp
 from thingctl_broker.buckets import Rate
 from thingctl_broker.cluster.link_ports import Presence, Source
 from thingctl_broker.directory import Directory
@@ -46,6 +47,8 @@ class Reply(NamedTuple):
     status: int
     headers: dict[str, str]
     content: bytes
+    link: str = ""
+    """Where ``Location`` leads, for a client that asked for this."""
 
     @property
     def json(self):
@@ -58,12 +61,14 @@ class Server:
     A test plays the things: ``connect``, ``respond``, ``announce``; ``requested`` is what went to them.
     """
 
-    def _serve(self, rate=None, tls=None):
+    def _serve(self, rate=None, tls=None, proxies=NO_PROXIES, public_url=""):
         """Begin; the parts are there."""
-        self.app = create_app(self.operations, self.rollouts, self.tokens, self.directory, rate=rate)
+        self.app = create_app(
+            self.operations, self.rollouts, self.tokens, self.directory, rate=rate, public_url=public_url
+        )
         sock = bind_tcp(Address("127.0.0.1", 0))
         self._trust = None if tls is None else tls.trust
-        self.server = HttpServer(self.app, sock, tls=None if tls is None else tls.serve)
+        self.server = HttpServer(self.app, sock, tls=None if tls is None else tls.serve, proxies=proxies)
         self.host, self.port = self.server.address
         self.url = f"{'http' if tls is None else 'https'}://{self.host}:{self.port}"
         self.run(self.server.start())
@@ -109,7 +114,8 @@ class Server:
             connection.request(method, target, body, headers)
             response = connection.getresponse()
             found = {name.lower(): value for name, value in response.getheaders()}
-            return Reply(response.status, found, response.read())
+            link = urljoin(target, found.get("location", ""))
+            return Reply(response.status, found, response.read(), link)
 
     def client(self, timeout=10):
         """A client's connection, not opened yet."""
@@ -156,7 +162,7 @@ class Server:
 class RunningApi(Server):
     """Over the embedded service."""
 
-    def __init__(self, things=("lamp", "lock"), journal=None, rate=None, tls=None):
+    def __init__(self, things=("lamp", "lock"), journal=None, rate=None, **serving):
         self.service, self.link, self.clock = service_with_fakes(things, journal)
         self.tokens = TokenStore.open(None, TOKEN)
         self.passwords = Passwords(FailureLimit(Rate(1e-9, OF_NAME.burst)))  # however slow the machine is
@@ -165,7 +171,7 @@ class RunningApi(Server):
         self.directory = Directory(self.operations, self.passwords)
         self.table = self.service.table
         self._start_loop()
-        self._serve(rate, tls)
+        self._serve(rate, **serving)
 
     @property
     def requested(self):

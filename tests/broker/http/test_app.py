@@ -49,6 +49,7 @@ async def test_the_routed_post_is_the_same_post(api):
         "type": "http",
         "method": "POST",
         "path": "/api/v1/commands",
+        "raw_path": b"/api/v1/commands",
         "query_string": b"",
         "headers": [(b"authorization", AUTHORIZED["Authorization"].encode())],
         "token": api.tokens.verify(AUTHORIZED["Authorization"].removeprefix("Bearer ")),

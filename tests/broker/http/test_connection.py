@@ -14,6 +14,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from broker.http.running import AUTHORIZED, until
+from thingctl_broker.addresses import Networks
 from thingctl_broker.connection_limits import ConnectionLimiter
 from thingctl_broker.http import connection as limits
 from thingctl_broker.http import server
@@ -334,6 +335,14 @@ async def test_an_address_has_a_share_of_the_connections():
     assert dict(limiter._open) == {"192.0.2.1": 1}
 
 
+async def test_a_named_proxy_has_more_than_a_share():
+    limiter = ConnectionLimiter(2, limits.OPENING, Networks(["192.0.2.0/24"]))
+    made = [make_connection(limiter) for _ in range(3)]
+    assert [one.transport.written for one in made] == [b""] * 3
+    assert make_connection(limiter, peer=("198.51.100.1", 7)).client == ("198.51.100.1", 7)
+    assert dict(limiter._open) == {"198.51.100.1": 1}
+
+
 class FakeSocket:
     def setsockopt(self, *_):
         pass
@@ -373,7 +382,7 @@ class FakeTransport:
         pass
 
 
-def make_connection(limiter=None):
+def make_connection(limiter=None, peer=None):
     """A connection whose application never answers."""
     loop = asyncio.get_running_loop()
 
@@ -382,7 +391,7 @@ def make_connection(limiter=None):
 
     config = uvicorn.Config(app, http=limits.Connection, ws="none", lifespan="off", log_config=None)
     config.load()
-    made = limits.Connection(config, ServerState(), {}, loop, limiter=limiter)
+    made = limits.Connection(config, ServerState(), {}, loop, limiter=limiter, peer=peer)
     made.connection_made(FakeTransport())
     return made
 

@@ -54,6 +54,11 @@ DOORS = {
         ]
         for verb in ("pause", "resume", "cancel")
     },
+    "GET /api/v1/actions": [
+        ("GET", "/api/v1/actions?thingId={thing}", None),
+        ("GET", "/api/v1/actions?type={type}", None),
+        ("GET", "/api/v1/actions?tag={tag}", None),
+    ],
     "GET /api/v1/things": [
         ("GET", THINGS + "?tag={tag}", None),
         ("GET", THINGS + "?type={type}", None),

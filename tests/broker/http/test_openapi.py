@@ -223,3 +223,8 @@ def test_one_success_shape(running, method, path):
         Draft202012Validator(
             {"$ref": f"#/components/schemas/{answer.__name__}", "components": whole["components"]}
         ).validate(reply.json)
+
+
+def test_the_server_is_where_the_description_is():
+    """A proxy may serve both under a path of its own."""
+    assert DESCRIPTION["servers"] == [{"url": "./"}]

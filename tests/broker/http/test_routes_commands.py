@@ -29,7 +29,7 @@ def test_post_accepts_a_command_and_says_where_its_execution_is(api):
     )
     assert reply.status == 201
     execution = reply.json
-    assert reply.headers["location"] == path(execution)
+    assert reply.link == path(execution)
     assert execution == {
         "executionId": execution["executionId"],
         "commandId": execution["commandId"],
@@ -89,7 +89,7 @@ def test_an_execution_tells_its_whole_life(embedded):
     assert told["delivery"] == "STARTED"
     assert told["result"] == {"reached": 22}
     assert told["statusReason"] == {"reasonCode": "TOO_COLD", "reasonDescription": "the window is open"}
-    assert told["progress"] == {"percent": 40, "message": "half way"}
+    assert "progress" not in told  # it has ended
     assert told["durationSeconds"] == 2.0
     assert told["events"] == [
         {"at": "2025-05-28T00:00:00.000Z", "event": "created"},
@@ -140,13 +140,13 @@ def test_post_with_wait_answers_when_the_execution_ends(api):
     reply = api.post(COMMANDS + "?wait=10", {"thingId": "lamp", "action": "turnOn"})
     thread.join()
     assert (reply.status, reply.json["status"]) == (200, "SUCCEEDED")
-    assert reply.headers["location"] == path(reply.json)
+    assert reply.link == path(reply.json)
 
 
 def test_post_with_wait_answers_202_when_the_execution_still_runs(api):
     reply = api.post(COMMANDS + "?wait=0.01", {"thingId": "lamp", "action": "turnOn"})
     assert (reply.status, reply.json["status"]) == (202, "SENT")
-    assert reply.headers["location"] == path(reply.json)
+    assert reply.link == path(reply.json)
     assert api.waiting() == 0
 
 
@@ -355,7 +355,7 @@ def test_a_key_makes_a_command_safe_to_send_again(api):
     key = AUTHORIZED | {"Idempotency-Key": '"8e03978e-40d5"'}
     first = api.post(COMMANDS, body, headers=key)
     again = api.post(COMMANDS, body, headers=key)
-    assert (again.status, again.content, again.headers["location"]) == (201, first.content, path(first.json))
+    assert (again.status, again.content, again.link) == (201, first.content, path(first.json))
     assert len(api.executions()) == 1
     other = api.post(COMMANDS, body | {"params": {"level": 2}}, headers=key)
     assert (other.status, other.json["type"]) == (409, "urn:thingctl:problem:idempotency-conflict")
@@ -447,7 +447,7 @@ def test_a_command_that_was_accepted_is_not_said_to_be_refused_when_the_store_go
             api.fleet.store.add = added
         reply = api.post(COMMANDS + "?wait=10", {"thingId": "lamp", "action": "turnOn"})
         assert (reply.status, reply.json["status"]) == (202, "SENT")
-        assert reply.headers["location"] == path(reply.json)
+        assert reply.link == path(reply.json)
         reply = api.post(COMMANDS, {"thingId": "lamp", "action": "turnOn"})
         assert (reply.status, reply.json["type"]) == (503, "urn:thingctl:problem:not-accepting")
         assert reply.headers["retry-after"] == "5"

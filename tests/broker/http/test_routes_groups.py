@@ -24,7 +24,7 @@ def group(targets, **fields):
 
 
 def finished(api, reply):
-    location = reply.headers["location"]
+    location = reply.link
     until(lambda: api.get(location).json["state"] == "FINISHED")
     return api.get(location).json
 
@@ -32,7 +32,7 @@ def finished(api, reply):
 def test_a_command_to_many_things(api):
     reply = api.post(COMMANDS, group({"things": ["lamp", "lock"]}, params={"a": 1}, ttl=9))
     assert reply.status == 202
-    assert reply.headers["location"] == f"{GROUPS}/{reply.json['commandId']}"
+    assert reply.link == f"{GROUPS}/{reply.json['commandId']}"
     assert reply.json["targeted"] == 2
     told = finished(api, reply)
     assert told["statuses"] == {"SENT": 2}
@@ -40,7 +40,7 @@ def test_a_command_to_many_things(api):
     listed = api.get(f"{COMMANDS}?commandId={reply.json['commandId']}").json["executions"]
     assert {execution["thingId"] for execution in listed} == {"lamp", "lock"}
     api.respond(listed[0], status="SUCCEEDED")
-    assert api.get(reply.headers["location"]).json["percent"] == 50.0
+    assert api.get(reply.link).json["percent"] == 50.0
 
 
 def test_each_execution_posts_back():
@@ -66,7 +66,14 @@ def test_a_dry_run_sends_nothing(api):
     reply = api.post(COMMANDS, group({"all": True}, dryRun=True))
     assert (reply.status, reply.json) == (
         200,
-        {"dryRun": True, "targeted": 2, "things": ["lamp", "lock"]},
+        {
+            "dryRun": True,
+            "targeted": 2,
+            "things": ["lamp", "lock"],
+            "refused": 0,
+            "refusals": [],
+            "unannounced": 0,
+        },
     )
     assert len(api.executions()) == 0
 
@@ -102,7 +109,7 @@ def test_what_is_for_one_thing_only(api):
 
 def test_pause_resume_cancel(api):
     reply = api.post(COMMANDS, group({"all": True}, rollout={"batch": 1}))
-    location = reply.headers["location"]
+    location = reply.link
     until(lambda: api.get(location).json["statuses"] == {"SENT": 1})
     assert api.post(location + "/pause").json["state"] == "PAUSED"
     assert api.post(location + "/resume").json["state"] == "RUNNING"
@@ -116,7 +123,7 @@ def test_pause_resume_cancel(api):
 
 def test_too_many_failures(api):
     reply = api.post(COMMANDS, group({"all": True}, rollout={"batch": 1, "maxFailures": 1}))
-    location = reply.headers["location"]
+    location = reply.link
     until(lambda: len(api.executions()) == 1)
     (execution,) = api.get(f"{COMMANDS}?commandId={reply.json['commandId']}").json["executions"]
     api.respond(execution, status="FAILED")
@@ -161,11 +168,11 @@ def test_ten_thousand_in_one_request_and_nobody_starves():
         reply = api.post(COMMANDS, group({"things": names}))
         assert (reply.status, reply.json["targeted"]) == (202, 10_000)
         slowest = 0.0
-        while api.get(reply.headers["location"], timeout=30).json["state"] != "FINISHED":
+        while api.get(reply.link, timeout=30).json["state"] != "FINISHED":
             began = time.monotonic()
             api.send("lamp", ttl=60)
             slowest = max(slowest, time.monotonic() - began)
-        assert api.get(reply.headers["location"]).json["statuses"] == {"SENT": 10_000}
+        assert api.get(reply.link).json["statuses"] == {"SENT": 10_000}
         assert slowest < 2.0
     finally:
         api.close()

@@ -16,7 +16,7 @@ LIGHT = {
 
 def test_a_type_is_put_shown_listed_patched_and_removed(api):
     reply = api.request("PUT", f"{TYPES}/light", LIGHT)
-    assert (reply.status, reply.headers["location"]) == (201, f"{TYPES}/light")
+    assert (reply.status, reply.link) == (201, f"{TYPES}/light")
     action = {"name": "dim", "paramsSchema": {"type": "object"}, "policy": {"a": 1}}
     assert reply.json == {"name": "light", "description": "Lights", "actions": [action], "things": 0}
     assert api.get(f"{TYPES}/light").json == reply.json

@@ -49,6 +49,13 @@ def test_a_thing_shows_its_presence(api):
     assert (shown["online"], shown["since"]) == (False, "2025-05-28T00:00:01.500Z")
 
 
+def test_a_thing_whose_session_was_taken_shows_how_often(api):
+    api.connect("lamp")
+    for _ in range(2):
+        api.call(api.service.things.taken_over, "lamp")
+    assert api.get(f"{THINGS}/lamp").json["takeovers"] == 2
+
+
 def test_things_are_listed_by_name_without_their_schemas(api):
     announce(api, "lamp", {"name": "turnOn", "paramsSchema": {}})
     page = api.get(THINGS).json
@@ -95,7 +102,7 @@ def test_things_are_filtered_by_tag_type_and_presence(api):
 
 def test_put_adds_a_thing_and_replaces_what_is_said_of_it(api):
     reply = api.request("PUT", f"{THINGS}/new", {"tags": ["b", "a"], "description": "Grüße"})
-    assert (reply.status, reply.headers["location"]) == (201, f"{THINGS}/new")
+    assert (reply.status, reply.link) == (201, f"{THINGS}/new")
     assert (reply.json["tags"], reply.json["description"]) == (["a", "b"], "Grüße")
     assert reply.json["hasPassword"] is False
     reply = api.request("PUT", f"{THINGS}/new", {"tags": ["c"]})

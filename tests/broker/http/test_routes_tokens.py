@@ -109,7 +109,7 @@ def test_a_token_is_told_once_and_shown_without_its_secret(api):
     reply = api.post(
         TOKENS, {"name": "night", "scopes": ["commands:send", "commands:read"], "things": ["l*"]}
     )
-    assert reply.headers["location"] == f"{TOKENS}/night"
+    assert reply.link == f"{TOKENS}/night"
     secret = reply.json.pop("token")
     shown = api.get(f"{TOKENS}/night")
     assert shown.json["scopes"] == ["commands:read", "commands:send"]

@@ -17,7 +17,7 @@ from thingctl_broker.http.schemas import (
     rfc3339,
 )
 from thingctl_protocol.messages import Progress, StatusReason
-from thingctl_protocol.statuses import Status
+from thingctl_protocol.statuses import TERMINAL, Status
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -80,7 +80,6 @@ def test_an_execution_shows_every_field_that_it_has():
         ],
         "result": {"b": 2},
         "statusReason": {"reasonCode": "NO_RESPONSE", "reasonDescription": "why"},
-        "progress": {"percent": 50.0, "message": "half"},
         "retrySafe": False,
         "late": {
             "status": "FAILED",
@@ -99,11 +98,30 @@ def test_an_execution_shows_every_field_that_it_has():
     }
 
 
+def test_progress_is_shown_of_an_execution_at_work_only():
+    for status in Status:
+        told = json.loads(encode_execution(execution(status=status, progress=Progress(50.0, "half"))))
+        assert ("progress" in told) == (status not in TERMINAL)
+
+
+def test_a_first_answer_that_is_the_verdict_is_no_start():
+    told = json.loads(
+        encode_execution(execution(status=Status.SUCCEEDED, started_at=1002.0, ended_at=1002.0))
+    )
+    assert "startedAt" not in told
+    assert [event["event"] for event in told["events"]] == ["created", "ended"]
+    late = Late(Status.SUCCEEDED, 1040.0, 10.0)
+    told = json.loads(
+        encode_execution(execution(status=Status.TIMED_OUT, started_at=1040.0, ended_at=1030.0, late=late))
+    )
+    assert [event["event"] for event in told["events"]] == ["created", "ended", "late"]
+
+
 def test_events_stand_in_the_order_of_time():
     """An answer may overtake the PUBACK of its request."""
     told = json.loads(
         encode_execution(
-            execution(published_at=1001.0, started_at=1002.0, ended_at=1002.0, delivered_at=1003.0)
+            execution(published_at=1001.0, started_at=1001.5, ended_at=1002.0, delivered_at=1003.0)
         )
     )
     assert [event["event"] for event in told["events"]] == [

@@ -61,7 +61,7 @@ def test_the_same_command_with_the_same_key_is_sent_once(api):
     first, second = post(api, key="k-1"), post(api, key="k-1")
     assert (first.status, second.status) == (201, 201)
     assert first.json == second.json
-    assert first.headers["location"] == second.headers["location"]
+    assert first.link == second.link
     assert len(api.requested) == 1
 
 

@@ -21,6 +21,7 @@ from uvicorn.server import ServerState
 
 from broker.http.running import AUTHORIZED, RunningApi
 from broker_support import HeldJournal
+from thingctl_broker.addresses import NO_NETWORKS, Networks
 from thingctl_broker.buckets import Rate
 from thingctl_broker.credentials import Scope, Token
 from thingctl_broker.directory import Directory
@@ -104,7 +105,7 @@ class NoSocket:
 class World:
     """An API with one connection to it, from an address that every good token has called from."""
 
-    def __init__(self, *, shortcut: bool, held: bool) -> None:
+    def __init__(self, *, shortcut: bool, held: bool, trusted: Networks = NO_NETWORKS) -> None:
         self.journal = HeldJournal() if held else NoJournal()
         self.service, self.link, _ = service_with_fakes(("lamp", "lock"), self.journal)
         entropy = count(1)
@@ -119,7 +120,10 @@ class World:
         callers = self.app._callers
         callers._clock = lambda: 0.0
         callers._known = KnownCallers.fromkeys(
-            (token.name, "127.0.0.1") for token in tokens() if token.name != "limited"
+            (token.name, address)
+            for token in tokens()
+            if token.name != "limited"
+            for address in ("127.0.0.1", "192.0.2.7")
         )
         config = uvicorn.Config(
             self.app, http=Connection, ws="none", lifespan="off", log_config=None, proxy_headers=False
@@ -127,7 +131,7 @@ class World:
         config.load()
         self.server = ServerState()
         self.server.default_headers = [(b"date", b"Thu, 01 Jan 1970 00:00:00 GMT")]
-        self.connection, self.transport = Connection(config, self.server, {}), Transport()
+        self.connection, self.transport = Connection(config, self.server, {}, trusted=trusted), Transport()
         self.connection.connection_made(self.transport)
         self.taken = 0
         if shortcut:
@@ -190,7 +194,7 @@ class World:
 class Fate(NamedTuple):
     """``held``: commits wait for ``commits`` (behind each piece) or the end; ``fails``: they do.
 
-    ``at``: behind that piece the client goes, the server stops, or the client stops reading.
+    ``trusted``: the client is a proxy whose headers count. ``at``: behind that piece the client goes, the server stops, or the client stops reading.
     """
 
     held: bool = False
@@ -198,11 +202,13 @@ class Fate(NamedTuple):
     fails: bool = False
     at: int = -1
     what: str = ""
+    trusted: bool = False
 
 
 async def play(pieces: list[bytes], fate: Fate, *, shortcut: bool) -> tuple[list[object], int]:
     """What is written after each piece that comes, and what the world is like at the end; how many were taken."""
-    world = World(shortcut=shortcut, held=fate.held)
+    trusted = Networks(["127.0.0.1"]) if fate.trusted else NO_NETWORKS
+    world = World(shortcut=shortcut, held=fate.held, trusted=trusted)
     seen: list[object] = []
     lost = False
     for number, piece in enumerate(pieces):
@@ -295,6 +301,13 @@ HEADERS = (
     b"X-Folded: a\r\n b",
     b"no header",
 )
+FORWARDED = (
+    b"X-Forwarded-For: 192.0.2.7",
+    b"x-forwarded-for: 192.0.2.8, 127.0.0.1",
+    b"X-Forwarded-For: 127.0.0.2, unknown",
+    b"X-Forwarded-Proto: https",
+    b"X-Forwarded-Prefix: /thingctl",
+)
 LINES = (
     b"POST /api/v1/commands HTTP/1.1",
     b"POST /api/v1/commands HTTP/1.0",
@@ -308,13 +321,13 @@ LINES = (
 PLAIN = st.builds(
     lambda body, headers, token: request(body, *headers, token=token),
     st.sampled_from(BODIES[:4]),
-    st.lists(st.sampled_from(HEADERS[:4]), unique=True, max_size=4),
+    st.lists(st.sampled_from(HEADERS[:4] + FORWARDED), unique=True, max_size=4),
     st.sampled_from(["sender", "sender", "admin"]),
 )
 ODD = st.builds(
     lambda body, headers, **others: request(body, *headers, **others),
     st.sampled_from(BODIES),
-    st.lists(st.sampled_from(HEADERS), max_size=2),
+    st.lists(st.sampled_from(HEADERS + FORWARDED), max_size=2),
     token=st.sampled_from(list(TOKENS)),
     line=st.sampled_from([LINES[0], LINES[0], LINES[0], *LINES]),
     length=st.sampled_from([None, None, None, None, 0, 5, 36, 37, 2_000_000]),
@@ -365,6 +378,7 @@ fates = st.builds(
     fails=st.sampled_from([False, False, True]),
     at=st.integers(0, 3),
     what=st.sampled_from(["", "", "goes", "stops", "pauses"]),
+    trusted=st.booleans(),
 )
 
 
@@ -393,6 +407,8 @@ def statuses(written: bytes) -> list[int]:
         (request(token="admin"), True),
         *((request(body), True) for body in BODIES[1:5]),
         (request(TURN_ON, *HEADERS[:4], b"Connection: Keep-Alive"), True),
+        *((request(TURN_ON, header), True) for header in FORWARDED),
+        (request(TURN_ON, *FORWARDED[:2]), False),
         (request(TURN_ON + b" " * (BODY_MAX - len(TURN_ON))), True),
         (request(TURN_ON + b" " * (BODY_MAX + 1 - len(TURN_ON))), False),
         *((request(TURN_ON, header), False) for header in HEADERS[5:] if header != HEADERS[8]),

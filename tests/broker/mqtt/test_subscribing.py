@@ -9,6 +9,8 @@ from support.things import REQUESTS
 from support.wire import RawClient
 from thingctl_broker.mqtt import packets
 from thingctl_broker.mqtt.packets import PacketType
+from thingctl_broker.testing import ManualClock
+from thingctl_protocol.messages import BrokerTime, decode_request, decode_time
 from thingctl_protocol.statuses import Delivery
 
 
@@ -45,6 +47,47 @@ async def test_a_wider_filter_of_its_own_serves_as_well(running):
     assert (time.topic, time.qos) == ("$emqx/commands/things/lamp/time", 0)
     running.service.send("lamp", "turnOn")
     assert (await client.expect_publish()).topic.endswith("/request")
+
+
+async def test_the_time_goes_ahead_of_a_request_when_it_was_not_told_of_late_or_the_clock_was_set():
+    clock = ManualClock()
+    async with front_broker(clock=clock) as running:
+        client = await RawClient.connected(running.address, "lamp")
+        assert await client.subscribe("$emqx/commands/things/lamp/#") == [1]
+
+        async def told():
+            time = decode_time((await client.expect_publish()).payload)
+            assert time == BrokerTime(clock.unix(), clock.monotonic())
+
+        async def requested():
+            running.service.send("lamp", "turnOn")
+            request = await client.expect_publish()
+            assert request.topic.endswith("/request")
+            return decode_request(request.payload)
+
+        await told()
+        await requested()
+        clock.advance(9)
+        await requested()
+        clock.jump(-3600)
+        running.service.send("lamp", "turnOn")
+        await told()
+        request = await client.expect_publish()
+        assert decode_request(request.payload).timestamp == int(clock.unix())
+        clock.advance(10)
+        running.service.send("lamp", "turnOn")
+        await told()
+
+
+async def test_a_thing_that_does_not_listen_for_the_time_is_not_told():
+    clock = ManualClock()
+    async with front_broker(clock=clock) as running:
+        client = await RawClient.connected(running.address, "lamp")
+        assert await client.subscribe(REQUESTS.format("lamp")) == [1]
+        for step in (-3600, 3600):
+            clock.jump(step)
+            running.service.send("lamp", "turnOn")
+            assert (await client.expect_publish()).topic.endswith("/request")
 
 
 async def test_requests_follow_a_qos_0_subscription_at_qos_0(running):

@@ -6,6 +6,7 @@ import asyncio
 import random
 
 import pytest
+from structlog.testing import capture_logs
 
 from support.brokers import plugin_broker
 from support.waits import eventually
@@ -135,3 +136,26 @@ async def test_a_will_is_published_on_a_take_over(running):
     second = await RawClient.connected(running.address, "lamp")
     assert (await listener.expect_publish()).payload == b"gone"
     await second.ping()
+
+
+async def test_a_take_over_is_logged_counted_and_shown_on_the_thing(running):
+    first = await RawClient.connected(running.address, "lamp")
+    assert running.service.things.get("lamp").takeovers == 0
+    with capture_logs() as logs:
+        for _ in range(3):
+            await RawClient.connected(running.address, "lamp")
+        await first.expect_end()
+    assert running.service.things.get("lamp").takeovers == 3
+    assert running.service.counters["front.takenOver"] == 3
+    told = [log for log in logs if log.get("fault") == "takenOver"]
+    assert [(log["client"], log["previousAddress"]) for log in told] == [("lamp", "127.0.0.1")], (
+        "once a minute"
+    )
+
+
+async def test_a_client_that_left_properly_is_not_taken_over(running):
+    for _ in range(2):
+        client = await RawClient.connected(running.address, "lamp")
+        client.send(b"\xe0\x00")
+        await eventually(lambda: not running.front.connections)
+    assert running.service.things.get("lamp").takeovers == 0

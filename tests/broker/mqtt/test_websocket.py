@@ -10,7 +10,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from support.brokers import front_broker
+from support.brokers import front_broker, plugin_broker
 from support.waits import eventually
 from thingctl_broker.addresses import Address, bind_tcp, bound_to
 from thingctl_broker.http.server import HttpServer
@@ -230,3 +230,23 @@ async def test_a_client_that_pings_and_does_not_read_is_dropped(running):
             await asyncio.sleep(0.001)
     assert running.service.counters["front.writeBuffer"] == 1
     writer.transport.abort()
+
+
+async def test_behind_a_trusted_proxy_the_client_is_the_one_that_it_names(tmp_path):
+    http = {
+        "bind": "127.0.0.1:0",
+        "trusted_proxies": ["127.0.0.1"],
+        "public_url": "https://Fleet.example:443/thingctl",
+    }
+    async with plugin_broker(tmp_path, http=http) as running:
+        port = running.application.http_address.port
+        asked = {"subprotocols": ["mqtt"], "additional_headers": {"X-Forwarded-For": "192.0.2.7"}}
+        async with connect(url(port), origin="https://fleet.example", **asked) as client:
+            await client.send(CONNECT)
+            assert await client.recv() == b"\x20\x02\x00\x00"
+            (connection,) = running.front.connections
+            assert connection.peer == ("192.0.2.7", 0)
+        for origin in ("https://evil.example", "null", ""):
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(url(port), origin=origin, **asked)
+            assert refused.value.response.status_code == 403

@@ -28,6 +28,7 @@ from thingctl_broker.http.bodies import checked_post_back, decode_body, escaped,
 from thingctl_broker.http.compat.dialect import printed
 from thingctl_broker.http.errors import INVALID_BODY, Kind, Problem
 from thingctl_broker.http.field_types import URI_PATTERN, JsonObject, described, whole
+from thingctl_broker.http.links import absolute, location
 from thingctl_broker.http.queries import LIMIT_DEFAULT, LIMIT_MAX, Parameters
 from thingctl_protocol.identifiers import THING_PATTERN, is_action_name, is_id, is_thing_name
 from thingctl_protocol.messages import EMPTY_OBJECT
@@ -205,8 +206,10 @@ _bodies: Final = msgspec.json.Decoder(GraphCommandBody)
 class Graph:
     """The endpoints of Graph's dialect."""
 
-    def __init__(self, operations: Operations, callers: Callers) -> None:
+    def __init__(self, operations: Operations, callers: Callers, public_url: str = "") -> None:
+        """``public_url``: what links to further pages begin with; empty: as the request was sent."""
         self._operations = operations
+        self._public_url = public_url
         self._callers = callers
 
     def owns(self, path: str) -> bool:
@@ -251,7 +254,8 @@ class Graph:
             if thing.name > after and token.covers(thing.name) and wanted(thing)
         )
         found = heapq.nsmallest(limit + 1, behind, key=attrgetter("name"))
-        link = _next_link(request, found[limit - 1].name) if len(found) > limit else None
+        here = absolute(request, self._public_url)
+        link = _next_link(here, request, found[limit - 1].name) if len(found) > limit else None
         page = msgspec.to_builtins(GraphDevices([GraphDevice.of(thing) for thing in found[:limit]], link))
         page["value"] = [chosen(device) for device in page["value"]]
         return Answer(200, printed(page))
@@ -275,8 +279,9 @@ class Graph:
             requested_by=request.scope["token"].name,
             post_back_uri=post_back_uri,
         )
-        location = f"{request.url.path}/{execution_id}".encode()
-        return Answer(201, answer, ((b"location", location),))
+        # Where clients write "command" or a slash at the end, the path has become another on its way here.
+        link = location(request.scope["raw_path"], f"{request.scope['path']}/{execution_id}")
+        return Answer(201, answer, (link,))
 
     @needs(Scope.COMMANDS_READ)
     async def show(self, request: Request) -> Answer:
@@ -466,12 +471,12 @@ def _selected(text: str | None) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return lambda fields: {name: value for name, value in fields.items() if name.lower() in names}
 
 
-def _next_link(request: Request, last: str) -> str:
-    """The same list behind the device named ``last``: a client follows it as it stands."""
+def _next_link(here: str, request: Request, last: str) -> str:
+    """The same list behind the device named ``last``: a client follows it as it stands. ``here``: its URL."""
     kept = [
         (name, value)
         for name, value in parse_qsl(request.scope["query_string"].decode("ascii"), keep_blank_values=True)
         if name != "$skiptoken"
     ]
     query = urlencode([*kept, ("$skiptoken", last)], safe="$", quote_via=quote)
-    return f"{request.url.replace(query='')}?{query}"
+    return f"{here}?{query}"

@@ -105,7 +105,7 @@ def test_the_examples_of_the_page(api, version, request_body, response_body, typ
     told = lower(json.loads(response_body)) | {"id": execution.execution_id, "type": type_}
     assert reply.status == 201
     assert lower(reply.json) == told | {"responsepayload": None}
-    assert reply.headers["location"] == f"{path}/{execution.execution_id}"
+    assert reply.link == f"{path}/{execution.execution_id}"
 
 
 def test_the_template_of_the_page_is_the_order_of_fields(api):
@@ -287,7 +287,10 @@ def test_command_in_the_singular_is_the_same(api):
     path = "/beta/me/devices/command/command"  # also of a device of that name
     api.know("command")
     reply = api.post(path, {"type": "LaunchUri", "payload": {}})
-    assert reply.headers["location"] == f"/beta/me/devices/command/commands/{newest(api).execution_id}"
+    assert reply.link == f"/beta/me/devices/command/commands/{newest(api).execution_id}"
+    for ending in ("/", "s", "s/"):
+        reply = api.post(path + ending, {"type": "LaunchUri", "payload": {}})
+        assert reply.link == f"/beta/me/devices/command/commands/{newest(api).execution_id}"
     assert api.get(f"{path}/{newest(api).execution_id}/").json["status"] == "requesting"
 
 
