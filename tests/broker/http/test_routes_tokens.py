@@ -58,6 +58,7 @@ def test_every_endpoint_has_the_scope_that_its_name_promises():
         ("GET", "/metrics"): "commands:read",
         ("GET", "/events"): "commands:read",
         ("GET", "/overview"): "commands:read",
+        ("GET", "/actions"): "things:read",
         ("GET", "/enrolment"): "things:read",
         ("GET", "/things"): "things:read",
         ("POST", "/things"): "things:write",
