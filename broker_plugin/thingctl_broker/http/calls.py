@@ -44,7 +44,7 @@ from thingctl_broker.http.thing_schemas import (
     TypePatch,
     TypeResource,
 )
-from thingctl_broker.idempotency import KEY_MAX
+from thingctl_broker.idempotency import KEY_PATTERN
 from thingctl_broker.things import TAG_PATTERN
 from thingctl_protocol.identifiers import ACTION_PATTERN, THING_PATTERN, UUID7_PATTERN
 from thingctl_protocol.statuses import Status
@@ -170,7 +170,7 @@ _WAIT: Final = Parameter(
 _KEY: Final = Parameter(
     "Idempotency-Key",
     "makes the command safe to send again: the same key is the same execution",
-    {"type": "string", "pattern": "^[!-~]+$", "minLength": 1, "maxLength": KEY_MAX},
+    _matching(KEY_PATTERN),
     place="header",
 )
 
@@ -189,7 +189,7 @@ _THINGS: Final = Parameter(
 )
 _TYPE: Final = Parameter("type", "only those of this thing type", _NAME)
 _VALIDATE: Final = Parameter(
-    "validate", "only: check the command and send nothing", {"type": "string", "enum": ["only"]}
+    "validate", "check the command and send nothing", {"type": "string", "enum": ["only"]}
 )
 _TIME: Final[Schema] = {"type": "string", "format": "date-time"}
 _GONE: Final = Nothing("done; there is nothing to tell")
