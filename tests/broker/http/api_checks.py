@@ -1,7 +1,8 @@
 """Schemathesis' checks for this API: the command line loads this module by ``SCHEMATHESIS_HOOKS``.
 
-The two checks here stand in for those of the same purpose. They pass the answers that no JSON Schema
-can foresee: rules between two fields, and a dialect that tells states of the broker by 400.
+The checks here stand in for those of the same purpose. They pass the answers that no JSON Schema
+can foresee: rules between two fields, bodies that are too large, and a dialect that answers 400 for
+states of the broker.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from thingctl_broker.credentials import ADMIN
 from thingctl_broker.http.queries import WAIT_MAX
 from thingctl_broker.http.routes_tokens import TOKENS
 
-REPLACED = ("positive_data_acceptance", "unsupported_method")
+REPLACED = ("positive_data_acceptance", "negative_data_rejection", "unsupported_method")
+TOO_LARGE = 413
 
 BEYOND_SCHEMAS = re.compile(
     "no thing type is named|no thing is named|no thing matches these targets"
@@ -60,9 +62,19 @@ def is_beyond_schemas(reply, case):
 @schemathesis.check
 def valid_data_is_taken(ctx, response, case):
     """What the schema allows is refused only by a rule that a schema cannot tell."""
-    if response.status_code == 400 and is_beyond_schemas(response, case):
+    if response.status_code == TOO_LARGE or (
+        response.status_code == 400 and is_beyond_schemas(response, case)
+    ):
         return None
     return CHECKS.get_one("positive_data_acceptance")(ctx, response, case)
+
+
+@schemathesis.check
+def invalid_data_is_refused(ctx, response, case):
+    """A body beyond the bound is refused before it is read."""
+    if response.status_code == TOO_LARGE:
+        return None
+    return CHECKS.get_one("negative_data_rejection")(ctx, response, case)
 
 
 @schemathesis.check
