@@ -19,7 +19,7 @@ from thingctl_broker.http.calls import OPERATIONS, Text
 from thingctl_broker.http.openapi import _camel
 from thingctl_broker.http.stream import EVENTS
 
-EXAMPLES = 5
+EXAMPLES = 3
 NO_ID = "0193448f-5d1c-7000-9b3c-0a1b2c3d4e5f"
 
 
@@ -191,7 +191,11 @@ def schemathesis(running, folder, *options):
 def test_schemathesis_finds_nothing(of, tmp_path):
     """``THINGCTL_SCHEMATHESIS=180`` lets it search for so many seconds in every way it knows."""
     seconds = os.environ.get("THINGCTL_SCHEMATHESIS")
-    options = ["--max-time", seconds] if seconds else ["--phases", "fuzzing", "--max-examples", str(EXAMPLES)]
+    options = (
+        ["--max-time", seconds]
+        if seconds
+        else ["--phases", "coverage,fuzzing", "--max-examples", str(EXAMPLES)]
+    )
     running = of()
     try:
         prepare(running)
