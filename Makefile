@@ -3,14 +3,18 @@
 PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3,$(if $(shell $(p) -c 'print(1)' 2>/dev/null),$(p))))
 VENV := .venv
 BIN := $(VENV)/bin
+SERVICE_VENV := /opt/thingctl
 RUN_STAMP := $(VENV)/.installed-run
 STAMP := $(VENV)/.installed
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt
 PYTEST_ARGS ?=
 IN_PARALLEL := --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
+CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+  echo "thingctl needs Python 3.11 or newer; this is $$($(PYTHON) --version 2>&1). Try: make PYTHON=/path/to/python3.11"; exit 1; }
+
 .DEFAULT_GOAL := help
-.PHONY: help install run wheel test check format bench screenshots clean
+.PHONY: help install run wheel service test check format bench screenshots clean
 
 help: ## list these targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -18,8 +22,7 @@ help: ## list these targets
 install: $(STAMP) ## make .venv with the pinned versions of everything
 
 $(RUN_STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "thingctl needs Python 3.11 or newer; this is $$($(PYTHON) --version 2>&1). Try: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(CHECK_PYTHON)
 	@echo "==> making $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV)
 	@echo "==> installing thingctl and what the broker needs (100 MB; half a minute)"
@@ -39,6 +42,17 @@ wheel: $(RUN_STAMP) ## build dist/thingctl-VERSION-py3-none-any.whl
 	@rm -f dist/thingctl-*.whl
 	@$(BIN)/python -m pip wheel --disable-pip-version-check --no-build-isolation --no-deps --wheel-dir dist .
 	@ls dist/thingctl-*.whl
+
+service: ## make the broker a systemd service, installed in /opt/thingctl (with sudo)
+	@$(CHECK_PYTHON)
+	@$(PYTHON) -m venv $(SERVICE_VENV)
+	@echo "==> building the wheel, and installing it with what the broker needs into $(SERVICE_VENV)"
+	@rm -f dist/thingctl-*.whl
+	@$(SERVICE_VENV)/bin/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	@$(SERVICE_VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  "$$(ls dist/thingctl-*.whl)[broker,fast]"
+	@$(SERVICE_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall dist/thingctl-*.whl
+	@$(SERVICE_VENV)/bin/thingctl install
 
 test: $(STAMP) ## run every check and every test (PYTEST_ARGS: some of them, in one process)
 	@$(MAKE) --no-print-directory check

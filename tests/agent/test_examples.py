@@ -99,19 +99,3 @@ def test_the_test_in_the_documentation_passes(tmp_path, monkeypatch):
     argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
     assert "1 passed" in done.stdout, done.stdout
-
-
-def test_the_documentation_has_a_cure_for_each_reason_of_a_refusal():
-    table = (
-        (ROOT / "docs" / "agent.md")
-        .read_text()
-        .split("after `not connected`:")[1]
-        .split("The reason codes")[0]
-    )
-    keys = [part for row in table.splitlines()[4:] if row for part in re.split("…|; |, ", row.split("|")[1])]
-    source = "".join(
-        (ROOT / "device_agent/thingctl_agent" / name).read_text() for name in ("reasons.py", "settings.py")
-    )
-    source = re.sub(r'["f\s{}]+', " ", source)
-    missing = [key for key in keys if re.sub(r'["f\s]+', " ", key).strip() not in source]
-    assert not missing

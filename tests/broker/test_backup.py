@@ -40,7 +40,7 @@ def test_a_backup_of_a_running_broker_restores_whole(tmp_path):
         subprocess.run([BIN / "thingctl", "backup", file, "--data-dir", data], check=True)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     page = (ROOT / "docs" / "operations.md").read_text().partition("## Backing up")[2]
-    (steps,) = re.findall(r"<!-- restore -->\n\n((?:    .*\n)+)", page)
+    (steps,) = re.findall(r"```sh\n(mv DATA_DIR .*?)```", page, re.DOTALL)
     for line in steps.splitlines():
         words = shlex.split(line.replace("DATA_DIR", str(data)).replace("FILE.tar", str(file)), comments=True)
         subprocess.run(words, check=True)

@@ -323,7 +323,7 @@ def _program(root: Path) -> str:
                 f"{path} is where the service cannot read it. Install thingctl into /opt, with the Python of "
                 "the system, and go on from there:\n"
                 "  sudo /usr/bin/python3 -m venv /opt/thingctl\n"
-                "  sudo /opt/thingctl/bin/pip install 'thingctl[broker]'\n"
+                "  sudo /opt/thingctl/bin/pip install '.[broker]'   # in a checkout\n"
                 "  sudo /opt/thingctl/bin/thingctl install",
             )
     return program
