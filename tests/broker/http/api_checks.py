@@ -18,7 +18,15 @@ from thingctl_broker.credentials import ADMIN
 from thingctl_broker.http.queries import WAIT_MAX
 from thingctl_broker.http.routes_tokens import TOKENS
 
-REPLACED = ("positive_data_acceptance", "negative_data_rejection", "unsupported_method")
+REPLACED = (
+    "positive_data_acceptance",
+    "negative_data_rejection",
+    "ensure_resource_availability",
+    "unsupported_method",
+)
+NO_TOKEN = "nobody"
+"""Deleted in place of the token that this run calls with."""
+
 TOO_LARGE = 413
 
 BEYOND_SCHEMAS = re.compile(
@@ -41,8 +49,8 @@ UNREADABLE = {3, 5, 7}
 @schemathesis.hook
 def before_call(context, case, kwargs):
     """Bring the token to where Navixy's clients have it, shorten waits, keep the caller's token."""
-    if case.path.startswith(TOKENS + "/") and case.path_parameters.get("name") == ADMIN:
-        case.path_parameters["name"] = "nobody"
+    if case.method == "DELETE" and case.path.startswith(TOKENS) and case.path_parameters.get("name") == ADMIN:
+        case.path_parameters["name"] = NO_TOKEN
     if case.path.startswith(DIALECT_OF_400) and isinstance(case.body, dict):
         case.body["hash"] = os.environ["THINGCTL_TEST_TOKEN"]
     wait = (case.query or {}).get("wait")
@@ -83,3 +91,11 @@ def other_methods_are_refused(ctx, response, case):
     if case.path.startswith(DIALECT_OF_400):
         return None
     return CHECKS.get_one("unsupported_method")(ctx, response, case)
+
+
+@schemathesis.check
+def what_was_created_is_there(ctx, response, case):
+    """But for the name that the hook has put in."""
+    if (case.path_parameters or {}).get("name") == NO_TOKEN:
+        return None
+    return CHECKS.get_one("ensure_resource_availability")(ctx, response, case)
