@@ -23,6 +23,12 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # what may follow "Bearer":
 _NAME: Final = re.compile(r"[A-Za-z0-9:_.-]{1,128}")
 _NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9:_./*-]{1,128}")
 
+NAME_PATTERN: Final = _NAME.pattern
+"""Regular expression of a token's whole name, without anchors."""
+
+COVERED_PATTERN: Final = _NAME_PATTERN.pattern
+"""Regular expression of what names the things or actions that a token covers, without anchors."""
+
 
 class CredentialsError(Exception):
     """Tokens could not be read, kept or accepted. ``text`` is one sentence for people."""
@@ -42,6 +48,10 @@ class TokenExists(CredentialsError):
 
 class LastAdmin(CredentialsError):
     """Without this token nobody could make one any more."""
+
+
+class ManagedElsewhere(CredentialsError):
+    """The broker's settings give this token: the API cannot change it."""
 
 
 class InvalidToken(CredentialsError):

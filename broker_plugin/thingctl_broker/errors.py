@@ -64,6 +64,11 @@ class UnknownCommand(ServiceError):
     """No command to many things has that id."""
 
 
+def unknown_command() -> UnknownCommand:
+    """Return the error for a missing command and for one that the caller must not see: the same words."""
+    return UnknownCommand("no command to many things has that id, or it was long ago")
+
+
 class WrongMove(ServiceError):
     """A command to many things cannot be paused, resumed or canceled as it stands."""
 

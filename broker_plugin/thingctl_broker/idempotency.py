@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 KEY_MAX: Final = 255
 """Characters of a key."""
 
-_KEY: Final = re.compile(rf"[\x21-\x7e]{{1,{KEY_MAX}}}")
+_KEY: Final = re.compile(rf"[!-~]{{1,{KEY_MAX}}}")
+
+KEY_PATTERN: Final = _KEY.pattern
+"""Regular expression of a whole key, without anchors."""
 
 
 def is_key(text: str) -> bool:

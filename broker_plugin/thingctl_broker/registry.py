@@ -236,9 +236,10 @@ class ThingRegistry:
         """The thing's type, if it has one."""
         return self._types.get(thing.definition.type)
 
-    def count_of_type(self, name: str) -> int:
-        """How many things are of that type."""
-        return len(self._by_type.get(name, ()))
+    def count_of_type(self, name: str, visible: Callable[[str], bool] | None = None) -> int:
+        """Return the number of things of that type; ``visible``: count only these, None: all."""
+        names = self._by_type.get(name, ())
+        return len(names) if visible is None else sum(map(visible, names))
 
     def putting_type(self, thing_type: ThingType) -> Change:
         """The change that adds a thing type or replaces it. Its schemas have been looked at."""

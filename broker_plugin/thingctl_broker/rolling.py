@@ -17,8 +17,8 @@ from thingctl_broker.errors import (
     NotAccepting,
     ServiceError,
     TableFull,
-    UnknownCommand,
     WrongMove,
+    unknown_command,
 )
 from thingctl_broker.events import Change
 from thingctl_broker.origin import NOBODY, Origin, origin
@@ -147,7 +147,7 @@ class Rollouts:
         """
         rollout = self._rollouts.get(command_id)
         if rollout is None:
-            raise UnknownCommand("no command to many things has that id, or it was long ago")
+            raise unknown_command()
         _check_move(rollout, to)
         if self._store is not None and rollout.record.state is not to:
             try:

@@ -63,10 +63,10 @@ MOVES: Final[Mapping[State, frozenset[State]]] = MappingProxyType(
 class RolloutRules(
     msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True, omit_defaults=True
 ):
-    """How a command goes out. None: without that bound.
+    """Limits of a rollout; null: no limit.
 
-    ``rate``: things in a second. ``batch``: executions that run at once. ``max_failures``:
-    so many failures, and nothing more goes out.
+    ``rate``: things per second. ``batch``: executions that run at the same time. ``maxFailures``:
+    the number of failures that stops the rollout.
     """
 
     rate: Annotated[float, msgspec.Meta(gt=0, le=100_000)] | None = None

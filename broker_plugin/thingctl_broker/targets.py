@@ -10,24 +10,31 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from thingctl_broker.errors import InvalidCommand
+from thingctl_broker.things import Tag, ThingName, TypeName  # noqa: TC001 msgspec reads them
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from thingctl_broker.registry import ThingRegistry
 
 
 class Targets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One of these. ``things``: names. ``type``: all of that type. ``tags``: all that have every tag."""
 
-    things: list[str] | None = None
-    type: str | None = None
-    tags: list[str] | None = None
+    things: list[ThingName] | None = None
+    type: TypeName | None = None
+    tags: list[Tag] | None = None
     all: bool | None = None
 
 
-def resolve(targets: Targets, registry: ThingRegistry) -> list[str]:
-    """The names of the things that are meant, each once: in the order given, or by name.
+def resolve(
+    targets: Targets, registry: ThingRegistry, covers: Callable[[str], bool] | None = None
+) -> list[str]:
+    """Return the names of the targeted things, each once: in the order given, or sorted.
 
-    Raises :class:`InvalidCommand` when that is nobody, or cannot be told.
+    ``covers``: whether the caller may command the thing of that name; ``type``, ``tags`` and ``all``
+    pass over the others. None: every thing. Raises :class:`InvalidCommand` for targets that match
+    no thing, and unless exactly one kind of target is given.
     """
     given = [name for name in targets.__struct_fields__ if getattr(targets, name) not in (None, False)]
     if len(given) != 1:
@@ -43,8 +50,10 @@ def resolve(targets: Targets, registry: ThingRegistry) -> list[str]:
         found = [thing.name for thing in registry if wanted <= {*thing.definition.tags}]
     else:
         found = [thing.name for thing in registry]
+    if covers is not None:
+        found = list(filter(covers, found))
     if not found:
-        raise InvalidCommand("no thing is meant by that", f"/targets/{given[0]}")
+        raise InvalidCommand("no thing matches these targets", f"/targets/{given[0]}")
     return sorted(found)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import msgspec
 
 from thingctl_broker.errors import InvalidThing
-from thingctl_protocol.identifiers import is_thing_name
+from thingctl_protocol.identifiers import THING_PATTERN, is_thing_name
 from thingctl_protocol.messages import ActionDescription, Announcement  # noqa: TC001 msgspec reads them
 
 if TYPE_CHECKING:
@@ -27,6 +27,20 @@ TYPE_ACTIONS_MAX: Final = 256
 """Actions of one thing type."""
 
 _TAG: Final = re.compile(rf"[A-Za-z0-9:_.=/-]{{1,{TAG_MAX}}}")
+
+TAG_PATTERN: Final = _TAG.pattern
+"""Regular expression of a whole tag, without anchors."""
+
+_DESCRIPTION: Final = re.compile(
+    r"[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]{0,%d}" % DESCRIPTION_MAX  # noqa: UP031 of braces
+)
+"""No control characters, line breaks or changes of the direction of writing."""
+
+ThingName = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": f"^{THING_PATTERN}$"})]
+TypeName = ThingName
+Tag = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": f"^{TAG_PATTERN}$"})]
+Description = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": f"^{_DESCRIPTION.pattern}$"})]
+"""Types of fields that tell an API description what the checks below take. Decoding takes any string."""
 
 
 class Definition(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -141,5 +155,5 @@ def check_description(text: str) -> None:
     """Raise :class:`InvalidThing` when ``text`` cannot be a description."""
     if len(text) > DESCRIPTION_MAX:
         raise InvalidThing(f"a description has at most {DESCRIPTION_MAX} characters", "/description")
-    if not text.isprintable():
-        raise InvalidThing("a description is one line of printable characters", "/description")
+    if _DESCRIPTION.fullmatch(text) is None:
+        raise InvalidThing("a description is one line without control characters", "/description")

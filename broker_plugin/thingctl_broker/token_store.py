@@ -20,6 +20,7 @@ from thingctl_broker.credentials import (
     CredentialsError,
     InvalidToken,
     LastAdmin,
+    ManagedElsewhere,
     TokenExists,
     UnknownToken,
     check_chosen,
@@ -224,7 +225,7 @@ class TokenStore:
         def decide() -> Swap:
             digest, token = self._find(name)
             if digest == self._stand_in:
-                raise InvalidToken("this token is given from outside: change it there", "")
+                raise ManagedElsewhere("the settings of the broker give this token: change it there")
             return Swap((digest, token), (digest_of(plain), token._replace(created_at=self._now())))
 
         await self._change(decide)

@@ -57,7 +57,11 @@ def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
+THING_PATTERN: Final = _THING.pattern
+ACTION_PATTERN: Final = _ACTION.pattern
+ID_PATTERN: Final = _ID.pattern
 UUID7_PATTERN: Final = _UUID7.pattern
+"""Regular expressions of whole names and ids, without anchors."""
 
 
 def is_uuid7(text: str) -> bool:

@@ -16,7 +16,7 @@ import structlog
 
 from thingctl_broker.cluster.operations import LIVE
 from thingctl_broker.cluster.store_ports import StoreDown
-from thingctl_broker.errors import NotAccepting, ServiceError, UnknownCommand, WrongMove
+from thingctl_broker.errors import NotAccepting, ServiceError, WrongMove, unknown_command
 from thingctl_broker.origin import NOBODY, Origin, origin
 from thingctl_broker.rollouts import FAILURES, Rollout, RolloutRecord, State
 from thingctl_broker.table import Query
@@ -128,7 +128,7 @@ class ClusterRollouts:
         """Pause, resume or cancel; it is kept when this returns."""
         record = await self._rows.move(command_id, to)
         if record is None:
-            raise UnknownCommand("no command to many things has that id, or it was long ago")
+            raise unknown_command()
         if record.state is not to:
             raise WrongMove(f"a command that is {record.state} cannot become {to}")
         self._woken.set()

@@ -78,6 +78,11 @@ def visible(token: Token) -> Callable[[Execution], bool] | None:
     return lambda execution: token.covers_command(execution.thing, execution.action)
 
 
+def visible_things(token: Token) -> Callable[[str], bool] | None:
+    """Return what tells by a thing's name whether the token may see it; None: it sees all."""
+    return token.covers if token.things else None
+
+
 def require_command(token: Token, thing: str, action: str) -> None:
     """Raise :class:`Problem` (403) unless the token is for that action on that thing."""
     if not token.covers_command(thing, action):

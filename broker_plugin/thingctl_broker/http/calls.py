@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import msgspec
 
+from thingctl_broker.credentials import NAME_PATTERN
 from thingctl_broker.http.compat import graph, navixy
 from thingctl_broker.http.dry_runs import DryRun
 from thingctl_broker.http.errors import ProblemDetails
+from thingctl_broker.http.field_types import whole
 from thingctl_broker.http.queries import HELD_MAX, LIMIT_DEFAULT, LIMIT_MAX, SORTS, WAIT_MAX
 from thingctl_broker.http.routes_actions import ACTIONS, ActionsResource
 from thingctl_broker.http.routes_authentication import (
@@ -42,10 +44,9 @@ from thingctl_broker.http.thing_schemas import (
     TypePatch,
     TypeResource,
 )
-from thingctl_broker.idempotency import KEY_MAX
-from thingctl_broker.things import TAG_MAX
-from thingctl_protocol.identifiers import UUID7_PATTERN
-from thingctl_protocol.limits import ACTION_MAX, ID_MAX, THING_MAX
+from thingctl_broker.idempotency import KEY_PATTERN
+from thingctl_broker.things import TAG_PATTERN
+from thingctl_protocol.identifiers import ACTION_PATTERN, THING_PATTERN, UUID7_PATTERN
 from thingctl_protocol.statuses import Status
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ class Operation(NamedTuple):
     answers: Mapping[int, Struct | tuple[Struct, ...] | Text | Nothing | None]
     """By status; several: one of them. None: any JSON."""
     body: Struct | tuple[Struct, ...] | None = None
+    needs_body: bool = True
+    """Whether a request without a body is refused."""
     parameters: Sequence[Parameter] = ()
     error: Struct = ProblemDetails
     """How every fault is told."""
@@ -128,26 +131,37 @@ class Health(msgspec.Struct, frozen=True):
     status: str
 
 
-def _text(maximum: int) -> Schema:
-    return {"type": "string", "minLength": 1, "maxLength": maximum}
+def _matching(pattern: str) -> Schema:
+    return {"type": "string", "pattern": whole(pattern)}
 
 
-_THING: Final = Parameter("thingId", "only those of this thing", _text(THING_MAX))
-_ACTION: Final = Parameter("action", "only those of this action", _text(ACTION_MAX))
+_NAME: Final = _matching(THING_PATTERN)
+_ID: Final = _matching(UUID7_PATTERN)
+
+
+def path_schema(name: str, path: str) -> Schema:
+    """Return the schema of the parameter ``name`` (camel case) of a route's path."""
+    if name == "name":
+        return _matching(NAME_PATTERN) if path.startswith(TOKENS) else _NAME
+    return _NAME if name == "deviceId" else _ID
+
+
+_THING: Final = Parameter("thingId", "only those of this thing", _NAME)
+_ACTION: Final = Parameter("action", "only those of this action", _matching(ACTION_PATTERN))
 _STATUS: Final = Parameter(
     "status",
     "only these; repeated, or several with commas",
     {"type": "array", "items": {"type": "string", "enum": [status.value for status in Status]}},
     repeated=True,
 )
-_COMMAND: Final = Parameter("commandId", "only those of this command", _text(ID_MAX))
+_COMMAND: Final = Parameter("commandId", "only those of this command", _ID)
 _LIMIT: Final = Parameter(
     "limit",
     "items of one page",
     {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT},
 )
-_CURSOR: Final = Parameter("cursor", "the nextCursor of the page before", _text(ID_MAX))
-_EXECUTION_CURSOR: Final = _CURSOR._replace(schema={"type": "string", "pattern": f"^{UUID7_PATTERN}$"})
+_CURSOR: Final = Parameter("cursor", "the nextCursor of the page before", _NAME)
+_EXECUTION_CURSOR: Final = _CURSOR._replace(schema=_ID)
 _WAIT: Final = Parameter(
     "wait",
     f"seconds for which the answer may be held back until the execution has ended; {HELD_MAX:g} at most are",
@@ -156,7 +170,7 @@ _WAIT: Final = Parameter(
 _KEY: Final = Parameter(
     "Idempotency-Key",
     "makes the command safe to send again: the same key is the same execution",
-    {"type": "string", "pattern": "^[!-~]+$", "minLength": 1, "maxLength": KEY_MAX},
+    _matching(KEY_PATTERN),
     place="header",
 )
 
@@ -164,18 +178,18 @@ _ONLINE: Final = Parameter("online", "only those that are, or are not", {"type":
 _TAG: Final = Parameter(
     "tag",
     "only those that have it; repeated: all of them",
-    {"type": "array", "items": _text(TAG_MAX)},
+    {"type": "array", "items": _matching(TAG_PATTERN)},
     repeated=True,
 )
 _THINGS: Final = Parameter(
     "thingId",
     "only those of this thing; repeated: of these things",
-    {"type": "array", "items": _text(THING_MAX)},
+    {"type": "array", "items": _NAME},
     repeated=True,
 )
-_TYPE: Final = Parameter("type", "only those of this thing type", _text(THING_MAX))
+_TYPE: Final = Parameter("type", "only those of this thing type", _NAME)
 _VALIDATE: Final = Parameter(
-    "validate", "only: check the command and send nothing", {"type": "string", "enum": ["only"]}
+    "validate", "check the command and send nothing", {"type": "string", "enum": ["only"]}
 )
 _TIME: Final[Schema] = {"type": "string", "format": "date-time"}
 _GONE: Final = Nothing("done; there is nothing to tell")
@@ -186,7 +200,7 @@ _TOP: Final = Parameter(
     f"devices of one page; {LIMIT_MAX} at most are told",
     {"type": "integer", "minimum": 1, "maximum": graph.TOP_MAX},
 )
-_SKIP: Final = Parameter("$skiptoken", "of an earlier @odata.nextLink", _text(THING_MAX))
+_SKIP: Final = Parameter("$skiptoken", "of an earlier @odata.nextLink", _NAME)
 _FILTER: Final = Parameter(
     "$filter",
     "one comparison, such as status eq 'Online'",
@@ -251,7 +265,9 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
     ("PUT", THINGS + "/{name}"): Operation({200: ThingResource, 201: ThingResource}, body=ThingBody),
     ("PATCH", THINGS + "/{name}"): Operation({200: ThingResource}, body=ThingPatch),
     ("DELETE", THINGS + "/{name}"): Operation({204: _GONE}),
-    ("POST", THINGS + "/{name}/password"): Operation({200: ThingResource}, body=PasswordBody),
+    ("POST", THINGS + "/{name}/password"): Operation(
+        {200: ThingResource}, body=PasswordBody, needs_body=False
+    ),
     ("DELETE", THINGS + "/{name}/password"): Operation({204: _GONE}),
     ("GET", THING_TYPES): Operation({200: TypePage}, parameters=(_LIMIT, _CURSOR)),
     ("GET", THING_TYPES + "/{name}"): Operation({200: TypeResource}),
@@ -296,7 +312,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
                 "/{device_id}/commands",
                 Operation(
                     {201: graph.GraphCommand},
-                    body=graph.GraphCommandBody,
+                    body=(graph.LaunchUriBody, graph.AppServiceBody),
                     parameters=_ODATA,
                     error=graph.GraphError,
                 ),

@@ -14,6 +14,7 @@ from thingctl_broker.credentials import (
     CredentialsError,
     InvalidToken,
     LastAdmin,
+    ManagedElsewhere,
     TokenExists,
     UnknownToken,
 )
@@ -78,6 +79,7 @@ THING_DISABLED: Final = Kind("thing-disabled", 409, "The thing is disabled")
 ALREADY_EXISTS: Final = Kind("already-exists", 409, "There is one of that name already")
 NO_DEVICE_URL: Final = Kind("no-device-url", 409, "No address of the broker is known for devices")
 IN_USE: Final = Kind("in-use", 409, "It is still needed")
+MANAGED_ELSEWHERE: Final = Kind("managed-elsewhere", 409, "The API cannot change it")
 BODY_TOO_LARGE: Final = Kind("body-too-large", 413, "The body is too large")
 UNSUPPORTED_MEDIA_TYPE: Final = Kind("unsupported-media-type", 415, "The body must be plain JSON")
 QUEUE_FULL: Final = Kind("queue-full", 429, "Too many requests wait for this thing")
@@ -114,6 +116,7 @@ KINDS: Final = (
     ALREADY_EXISTS,
     NO_DEVICE_URL,
     IN_USE,
+    MANAGED_ELSEWHERE,
     BODY_TOO_LARGE,
     UNSUPPORTED_MEDIA_TYPE,
     QUEUE_FULL,
@@ -190,6 +193,7 @@ _SIMPLE: Final[tuple[tuple[type[Exception], Kind], ...]] = (
     (NoDeviceUrl, NO_DEVICE_URL),
     (TypeInUse, IN_USE),
     (LastAdmin, IN_USE),
+    (ManagedElsewhere, MANAGED_ELSEWHERE),
     (NotKept, NOT_KEPT),
     (CredentialsError, NOT_KEPT),  # whose subclasses stand above
 )

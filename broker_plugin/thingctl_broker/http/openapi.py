@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from thingctl_broker.http.calls import OPERATIONS, Nothing, Operation, Parameter, Schema, Struct, Text
+from thingctl_broker.http.calls import (
+    OPERATIONS,
+    Nothing,
+    Operation,
+    Parameter,
+    Schema,
+    Struct,
+    Text,
+    path_schema,
+)
 from thingctl_broker.http.errors import ProblemDetails
 from thingctl_protocol import __version__
 
@@ -19,6 +28,10 @@ if TYPE_CHECKING:
 _JSON: Final = "application/json"
 _PROBLEM: Final = "application/problem+json"
 _SNAKE: Final = re.compile(r"_(\w)")
+_MARKUP: Final = re.compile(r"``|:class:|`")
+_NO_VALUES: Final[tuple[Any, ...]] = (None, "", (), [], {})
+"""Defaults that need no words."""
+
 _REF: Final = "#/components/schemas/{name}"
 
 
@@ -58,22 +71,14 @@ def _operation(
     method: str, route: Route, operation: Operation, schemas: Mapping[Struct, Schema]
 ) -> dict[str, Any]:
     family, _, name = route.endpoint.__qualname__.partition(".")
-    summary = " ".join((route.endpoint.__doc__ or "").partition(": ")[2].split())
+    summary = _plain((route.endpoint.__doc__ or "").partition(": ")[2])
     error_type = _PROBLEM if operation.error is ProblemDetails else _JSON
     described: dict[str, Any] = {
         "operationId": _operation_id(method, route.path),
         "tags": [family if name else "Broker"],
-        "summary": summary.removesuffix("."),
+        "summary": summary[:1].upper() + summary[1:].removesuffix("."),
         "parameters": [
-            *(
-                {
-                    "name": parameter,
-                    "in": "path",
-                    "required": True,
-                    "schema": {"type": "string", "minLength": 1},
-                }
-                for parameter in re.findall(r"\{(\w+)\}", _camel(route.path))
-            ),
+            *(_in_path(name, route.path) for name in re.findall(r"\{(\w+)\}", _camel(route.path))),
             *(_parameter(parameter) for parameter in operation.parameters),
         ],
         "responses": {
@@ -86,7 +91,7 @@ def _operation(
     }
     if operation.body is not None:
         content = {"schema": _one_of(operation.body, schemas)}
-        described["requestBody"] = {"required": True, "content": {_JSON: content}}
+        described["requestBody"] = {"required": operation.needs_body, "content": {_JSON: content}}
     if operation.authorization != "header":
         described["security"] = []
     return described
@@ -103,7 +108,7 @@ def _answer(
     if answer is None:
         return {"description": "any JSON", "content": {_JSON: {"schema": {}}}}
     structs = answer if isinstance(answer, tuple) else (answer,)
-    description = " ".join(" ".join(struct.__doc__ or "" for struct in structs).split())
+    description = _plain(" ".join(struct.__doc__ or "" for struct in structs))
     return {"description": description, "content": {_JSON: {"schema": _one_of(answer, schemas)}}}
 
 
@@ -111,6 +116,10 @@ def _one_of(structs: Struct | tuple[Struct, ...], schemas: Mapping[Struct, Schem
     if isinstance(structs, tuple):
         return {"anyOf": [schemas[struct] for struct in structs]}
     return schemas[structs]
+
+
+def _in_path(name: str, path: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": path_schema(name, path)}
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:
@@ -137,18 +146,57 @@ def _schemas(
     references, components = msgspec.json.schema_components(
         [_describable(struct) for struct in structs], ref_template=_REF
     )
-    return dict(zip(structs, references, strict=True)), components
+    return dict(zip(structs, references, strict=True)), {
+        name: _for_generators(schema) for name, schema in components.items()
+    }
+
+
+def _for_generators(schema: Schema) -> Schema:
+    """Return the schema as generators of clients need it.
+
+    An object without properties takes any. No field has a ``default``: generators take a field with
+    one for always there. The description says it instead.
+    """
+    told = {key: _inner(key, value) for key, value in schema.items() if key != "default"}
+    if told.get("additionalProperties") == {}:
+        told["additionalProperties"] = True
+    if schema.get("type") == "object" and "properties" not in schema:
+        told.setdefault("additionalProperties", True)
+    if schema.get("default") not in _NO_VALUES:
+        told["description"] = f"When left out: {msgspec.json.encode(schema['default']).decode()}."
+    if "description" in schema:
+        told["description"] = _plain(schema["description"])
+    return told
+
+
+def _inner(key: str, value: Any) -> Any:
+    if key == "properties":
+        return {name: _for_generators(schema) for name, schema in value.items()}
+    if isinstance(value, dict):
+        return _for_generators(value)
+    if key in {"anyOf", "allOf", "oneOf", "prefixItems"}:
+        return [_for_generators(schema) for schema in value]
+    return value
+
+
+def _plain(docstring: str) -> str:
+    r"""Return the text of a docstring on one line, without its markup.
+
+    >>> _plain("Send ``x``;\n    raises :class:`Problem`.")
+    'Send x; raises Problem.'
+    """
+    return " ".join(_MARKUP.sub("", docstring).split())
 
 
 def _describable(struct: Struct) -> Struct:
-    """The struct itself; or, if it has encoded JSON as a default, one like it that says so in the open."""
+    """The struct itself; or, if a default is encoded JSON, one like it without that default."""
     fields = msgspec.structs.fields(struct)
     if not any(isinstance(field.default, msgspec.Raw) for field in fields):
         return struct
     return msgspec.defstruct(
         struct.__name__,
         [
-            (field.encode_name, dict[str, Any] if field.encode_name == "params" else Any, {})
+            (field.encode_name, field.type, msgspec.UNSET)
             if isinstance(field.default, msgspec.Raw)
             else (field.encode_name, field.type, *(() if field.required else (field.default,)))
             for field in fields

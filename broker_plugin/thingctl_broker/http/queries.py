@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 from thingctl_broker.http.auth import visible
 from thingctl_broker.http.errors import INVALID_PARAMETER, Problem
 from thingctl_broker.table import Query
-from thingctl_protocol.identifiers import is_action_name, is_id, is_thing_name
+from thingctl_protocol.identifiers import is_action_name, is_id, is_thing_name, is_uuid7
 from thingctl_protocol.statuses import Status
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ HELD_MAX: Final = 55.0
 SORTS: Final = ("-createdAt", "createdAt")
 """Newest first, oldest first."""
 
-_SECONDS: Final = re.compile(r"[0-9]{1,2}(\.[0-9]{1,9})?")
+_NUMBER: Final = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 
 class Parameters:
@@ -92,9 +92,9 @@ class Parameters:
         return self.text("cursor", check, "the nextCursor of an earlier answer")
 
     def time(self, name: str) -> float | None:
-        """A moment, RFC 3339 with its offset from UTC, as Unix seconds."""
+        """A moment, RFC 3339 with its offset from UTC, as Unix seconds; before 1970: 0."""
         text = self.text(name, _is_time, "a time as 2025-05-28T00:00:00Z")
-        return None if text is None else _moment(text).timestamp()
+        return None if text is None else max(0.0, _moment(text).timestamp())
 
     def oldest_first(self) -> bool:
         """``sort``: ``createdAt``, or ``-createdAt`` as without it."""
@@ -120,13 +120,14 @@ def _moment(text: str) -> datetime:
 def _is_time(text: str) -> bool:
     try:
         moment = _moment(text)
-        return len(text) <= 40 and moment.tzinfo is not None and moment.timestamp() >= 0
+        moment.timestamp()  # some calendars' ends are beyond it
     except (ValueError, OverflowError):
         return False
+    return len(text) <= 40 and moment.tzinfo is not None
 
 
 def _is_wait(text: str) -> bool:
-    return _SECONDS.fullmatch(text) is not None and 0 < float(text) <= WAIT_MAX
+    return len(text) <= 40 and _NUMBER.fullmatch(text) is not None and 0 < float(text) <= WAIT_MAX
 
 
 def _is_limit(text: str) -> bool:
@@ -139,6 +140,6 @@ def executions_asked(asked: Parameters, token: Token) -> Query:
         thing=asked.text("thingId", is_thing_name, "the name of a thing"),
         action=asked.text("action", is_action_name, "the name of an action"),
         statuses=asked.statuses(),
-        command_id=asked.text("commandId", is_id, "the id of a command"),
+        command_id=asked.text("commandId", is_uuid7, "the id of a command"),
         visible=visible(token),
     )

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from thingctl_broker.credentials import Scope
 from thingctl_broker.http.answers import Answer
-from thingctl_broker.http.auth import needs
+from thingctl_broker.http.auth import needs, visible_things
 from thingctl_broker.http.queries import Parameters
 from thingctl_broker.http.schemas import PAGE_BYTES_MAX
 from thingctl_broker.repertoire import Repertoire
@@ -21,7 +21,6 @@ from thingctl_protocol.identifiers import is_thing_name
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from thingctl_broker.credentials import Token
     from thingctl_broker.registry import ThingRegistry
     from thingctl_broker.repertoire import SharedAction
 
@@ -67,12 +66,11 @@ class Actions:
     async def show(self, request: Request) -> Answer:
         """``GET /api/v1/actions``: the actions of all things, or of some, and their common schemas."""
         asked = Parameters(request.scope["query_string"], _ASKED)
-        token: Token = request.scope["token"]
         names = frozenset(asked.texts("thingId", is_thing_name, "the name of a thing"))
         query = ThingQuery(
             tags=asked.texts("tag", is_tag, "a tag"),
             type=asked.text("type", is_type_name, "the name of a thing type"),
-            visible=token.covers if token.things else None,
+            visible=visible_things(request.scope["token"]),
         )
         repertoire = Repertoire(self._registry)
         remaining = iter(list(self._registry))

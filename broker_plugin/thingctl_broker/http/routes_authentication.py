@@ -75,7 +75,7 @@ class Authentications:
 
     @needs(Scope.MQTT_AUTHENTICATE)
     async def authenticate(self, request: Request) -> Answer:
-        """``POST /api/v1/mqtt/authentication``: whether a client is the thing that it says."""
+        """``POST /api/v1/mqtt/authentication``: check the user name and password of an MQTT client."""
         Parameters(request.scope["query_string"], _NONE)
         require_everything(request.scope["token"])
         encoded = await read_json_body(dict(request.scope["headers"]), request.receive)

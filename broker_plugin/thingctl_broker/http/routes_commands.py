@@ -92,6 +92,7 @@ class Commands:
         body = decode_body(command_body_decoder, encoded)
         if token.is_limited:
             require_command(token, body.thing_id, body.action)
+        post_back_uri = checked_post_back(body.post_back_uri)
         try:
             if _is_dry(asked):
                 checked = await self._operations.validate(
@@ -106,7 +107,7 @@ class Commands:
                 _sent,
                 requested_by=token.name,
                 idempotency_key=key,
-                post_back_uri=checked_post_back(body.post_back_uri),
+                post_back_uri=post_back_uri,
             )
         except UnknownThing as error:
             raise Problem(UNKNOWN_THING, error.text, pointer="/thingId") from None
@@ -130,12 +131,12 @@ class Commands:
 
     @needs(Scope.COMMANDS_SEND)
     async def send_routed(self, request: Request) -> Answer:
-        """``POST /api/v1/commands``: send a command (``send`` as a route of the router)."""
+        """``POST /api/v1/commands``: send a command."""
         return await self.send(request.scope, request.receive)
 
     @needs(Scope.COMMANDS_READ)
     async def show(self, request: Request) -> Answer:
-        """``GET /api/v1/commands/{executionId}``: one execution, on request when it has ended."""
+        """``GET /api/v1/commands/{executionId}``: one execution; with ``wait`` when it has ended."""
         wait = Parameters(request.scope["query_string"], _WAIT).wait()
         execution_id = _asked_id(request)
         body = await self._operations.read(execution_id, partial(_shown, request.scope["token"]))
@@ -145,7 +146,7 @@ class Commands:
 
     @needs(Scope.COMMANDS_READ)
     async def list(self, request: Request) -> Answer:
-        """``GET /api/v1/commands``: executions, newest first unless asked otherwise."""
+        """``GET /api/v1/commands``: list executions, newest first by default."""
         asked = Parameters(request.scope["query_string"], _LIST)
         query = executions_asked(asked, request.scope["token"])._replace(
             things=self._tagged(asked.texts("tag", is_tag, "a tag")),
@@ -164,7 +165,7 @@ class Commands:
 
     @needs(Scope.COMMANDS_CANCEL)
     async def cancel(self, request: Request) -> Answer:
-        """``POST /api/v1/commands/{executionId}/cancel``: withdraw it, or ask the thing to stop."""
+        """``POST /api/v1/commands/{executionId}/cancel``: cancel an execution."""
         Parameters(request.scope["query_string"], _NONE)
         admit = partial(_check_visible, request.scope["token"])
         return Answer(200, await self._operations.cancel(_asked_id(request), admit, encode_execution))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 from starlette.routing import Route
 
 from thingctl_broker.credentials import Scope
-from thingctl_broker.errors import UnknownCommand
+from thingctl_broker.errors import UnknownCommand, unknown_command
 from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.auth import needs, require_command
 from thingctl_broker.http.bodies import checked_post_back, decode_body
 from thingctl_broker.http.dry_runs import dry_run
-from thingctl_broker.http.errors import INVALID_BODY, Problem
+from thingctl_broker.http.field_types import ActionName, Params, PostBackUri, Time, Ttl  # noqa: TC001 msgspec reads them
 from thingctl_broker.http.links import location
 from thingctl_broker.http.queries import Parameters
 from thingctl_broker.rollouts import RolloutRules, State
@@ -43,15 +44,15 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class GroupBody(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """What ``POST /api/v1/commands`` takes for many things. ``dryRun``: send nothing, tell who is meant."""
+    """What ``POST /api/v1/commands`` takes for many things. ``dryRun``: name the things, send nothing."""
 
     targets: Targets
-    action: str
-    params: msgspec.Raw = msgspec.Raw(EMPTY_OBJECT)
-    ttl: int | None = None
+    action: ActionName
+    params: Params = msgspec.Raw(EMPTY_OBJECT)
+    ttl: Ttl | None = None
     rollout: RolloutRules = RolloutRules()
     dry_run: bool = False
-    post_back_uri: str | None = None
+    post_back_uri: PostBackUri | None = None
 
     def params_json(self) -> bytes:
         """``params`` as encoded JSON; null counts as left out."""
@@ -70,7 +71,7 @@ class GroupResource(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     command_id: str
     action: str
     state: State
-    created_at: str
+    created_at: Time
     targeted: int
     pending: int
     refused: int
@@ -118,16 +119,7 @@ class Groups:
         that are not named, those are meant that the token is for.
         """
         asked = decode_body(group_body_decoder, body)
-        things = resolve(asked.targets, self._operations.things)
-        if token.is_limited:
-            if asked.targets.things is None:
-                things = [thing for thing in things if token.covers_command(thing, asked.action)]
-            for thing in things:
-                require_command(token, thing, asked.action)
-            if not things:
-                raise Problem(
-                    INVALID_BODY, "no thing that the token is for is meant by that", pointer="/targets"
-                )
+        things = self._resolved(asked, token)
         params = asked.params_json()
         post_back_uri = checked_post_back(asked.post_back_uri)
         if asked.dry_run or validate:
@@ -145,18 +137,30 @@ class Groups:
         link = location(base, f"{GROUPS}/{rollout.record.command_id}")
         return Answer(202, await self._told(rollout), (link,))
 
+    def _resolved(self, asked: GroupBody, token: Token) -> list[str]:
+        """Return the names of the targeted things; raises :class:`Problem` (403) for a name beyond the token.
+
+        The answer does not depend on things that the token does not cover.
+        """
+        if not token.is_limited:
+            return resolve(asked.targets, self._operations.things)
+        for name in asked.targets.things or ():
+            require_command(token, name, asked.action)
+        covers = partial(token.covers_command, action=asked.action)
+        return resolve(asked.targets, self._operations.things, covers)
+
     @needs(Scope.COMMANDS_READ)
     async def show(self, request: Request) -> Answer:
-        """``GET /api/v1/groups/{commandId}``: a command as a whole: how many in which status."""
+        """``GET /api/v1/groups/{commandId}``: a command to many things, and its executions by status."""
         command_id, token = _asked(request), request.scope["token"]
         rollout = await self._rollouts.get(command_id)
         if rollout is not None:
             return Answer(200, await self._told(_for(token, rollout)))
         first = await self._operations.list(Query(command_id=command_id), 1, None, _first)
-        if first is None or not token.covers_command(first.thing, first.action):
-            raise UnknownCommand(f"no command has the id {command_id!r}, or it was long ago")
         statuses = await self._operations.statuses(command_id)
         count = sum(statuses.values())
+        if first is None or not _may_count(token, first, count):
+            raise unknown_command()
         created_at = rfc3339(first.created_at)
         return Answer(
             200, _resource(command_id, first.action, State.FINISHED, created_at, statuses, targeted=count)
@@ -164,17 +168,17 @@ class Groups:
 
     @needs(Scope.COMMANDS_SEND)
     async def pause(self, request: Request) -> Answer:
-        """``POST /api/v1/groups/{commandId}/pause``: let nothing more go out for now."""
+        """``POST /api/v1/groups/{commandId}/pause``: pause a command to many things."""
         return await self._move(request, State.PAUSED)
 
     @needs(Scope.COMMANDS_SEND)
     async def resume(self, request: Request) -> Answer:
-        """``POST /api/v1/groups/{commandId}/resume``: go on after a pause, or after too many failures."""
+        """``POST /api/v1/groups/{commandId}/resume``: resume it after a pause or too many failures."""
         return await self._move(request, State.RUNNING)
 
     @needs(Scope.COMMANDS_CANCEL)
     async def cancel(self, request: Request) -> Answer:
-        """``POST /api/v1/groups/{commandId}/cancel``: let nothing more go out, and cancel what has."""
+        """``POST /api/v1/groups/{commandId}/cancel``: stop it and cancel its executions."""
         return await self._move(request, State.CANCELED)
 
     async def _move(self, request: Request, to: State) -> Answer:
@@ -239,11 +243,22 @@ def _first(page: Page) -> Execution | None:
 
 
 def _for(token: Token, rollout: Rollout) -> Rollout:
-    """The rollout, if the token may know of it: a limited one knows its own."""
+    """Return the rollout; raises :class:`UnknownCommand` for a limited token that did not start it."""
     if token.is_limited and rollout.record.requested_by != token.name:
-        command_id = rollout.record.command_id
-        raise UnknownCommand(f"no command has the id {command_id!r}, or it was long ago")
+        raise unknown_command()
     return rollout
+
+
+def _may_count(token: Token, first: Execution, count: int) -> bool:
+    """Whether the token may see the counts of a command that is known by its executions alone.
+
+    A limited token sees its own commands, and a command to one thing that it covers.
+    """
+    if not token.is_limited:
+        return True
+    return token.covers_command(first.thing, first.action) and (
+        count == 1 or first.requested_by == token.name
+    )
 
 
 def _asked(request: Request) -> str:

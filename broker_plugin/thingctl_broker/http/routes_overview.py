@@ -10,6 +10,7 @@ from starlette.routing import Route
 from thingctl_broker.credentials import Scope
 from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.auth import needs, require_everything
+from thingctl_broker.http.field_types import Time  # noqa: TC001 msgspec reads them
 from thingctl_broker.http.queries import Parameters
 from thingctl_broker.overview import Latency, Minute, whole
 from thingctl_broker.times import rfc3339
@@ -27,7 +28,7 @@ _NONE: Final[frozenset[str]] = frozenset()
 class MinuteResource(msgspec.Struct, frozen=True):
     """What happened from ``at`` on."""
 
-    at: str
+    at: Time
     created: int
     ended: dict[str, int]
     latency: Latency | None
@@ -50,7 +51,7 @@ class ExecutionCounts(msgspec.Struct, frozen=True, gc=False):
 class OverviewResource(msgspec.Struct, frozen=True):
     """The last hour. ``minutes``: oldest first, the last one is still going on."""
 
-    at: str
+    at: Time
     things: ThingCounts
     executions: ExecutionCounts
     hour: MinuteResource

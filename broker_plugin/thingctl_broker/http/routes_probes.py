@@ -58,11 +58,11 @@ class Probes:
         self._stopping = True
 
     async def health(self, _request: Request) -> Answer:
-        """``GET /healthz``: the loop turns."""
+        """``GET /healthz``: whether the broker runs."""
         return Answer(200, _OK)
 
     async def ready(self, _request: Request) -> Answer:
-        """``GET /readyz``: the loop turns, and commands are accepted."""
+        """``GET /readyz``: whether the broker accepts commands."""
         if self._stopping:
             raise NotAccepting("the broker is ending", retry_after=5)
         if not self._operations.accepting:

@@ -15,6 +15,7 @@ from thingctl_broker.audit import Event
 from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.auth import needs
 from thingctl_broker.http.bodies import decode_body, read_json_body
+from thingctl_broker.http.field_types import Time  # noqa: TC001 msgspec reads them
 from thingctl_broker.http.queries import Parameters
 from thingctl_broker.http.routes_tokens import token_resource
 from thingctl_broker.sign_in import UnknownCode
@@ -44,7 +45,7 @@ class CodeResource(msgspec.Struct, frozen=True, rename="camel"):
 
     code: str
     name: str
-    expires_at: str
+    expires_at: Time
 
 
 _bodies: Final = msgspec.json.Decoder(SignInBody)

@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from thingctl_broker.credentials import Scope
 from thingctl_broker.http.answers import Answer
-from thingctl_broker.http.auth import needs, require_everything
+from thingctl_broker.http.auth import needs, require_everything, visible_things
 from thingctl_broker.http.bodies import decode_body, read_json_body
 from thingctl_broker.http.links import location
 from thingctl_broker.http.queries import Parameters
@@ -46,50 +46,52 @@ class ThingTypes:
 
     @needs(Scope.THINGS_READ)
     async def list(self, request: Request) -> Answer:
-        """``GET /api/v1/thing-types``: thing types, by name."""
+        """``GET /api/v1/thing-types``: list thing types, by name."""
         asked = Parameters(request.scope["query_string"], _LIST)
         limit, after = asked.limit(), asked.cursor() or ""
         names = sorted(name for name in self._registry.types if name > after)
         page = [self._registry.types[name] for name in names[:limit]]
-        items = ((found.name, type_resource(found, self._registry)) for found in page)
+        visible = visible_things(request.scope["token"])
+        items = ((found.name, type_resource(found, self._registry, visible)) for found in page)
         return Answer(200, encode_page("thingTypes", items, names[limit - 1] if len(names) > limit else None))
 
     @needs(Scope.THINGS_READ)
     async def show(self, request: Request) -> Answer:
         """``GET /api/v1/thing-types/{name}``: one thing type."""
         Parameters(request.scope["query_string"], _NONE)
-        return self._shown(request.path_params["name"], 200)
+        return self._shown(request, 200)
 
     @needs(Scope.THINGS_WRITE)
     async def put(self, request: Request) -> Answer:
-        """``PUT /api/v1/thing-types/{name}``: add a thing type, or say anew what it is."""
+        """``PUT /api/v1/thing-types/{name}``: add a thing type or replace it."""
         require_everything(request.scope["token"])  # a type is about every thing of it
         name: str = request.path_params["name"]
         body = decode_body(type_body_decoder, await _body(request))
         is_new = await self._directory.put_type(body.thing_type(name))
         if not is_new:
-            return self._shown(name, 200)
-        return self._shown(name, 201, location(request.scope["raw_path"], f"{THING_TYPES}/{name}"))
+            return self._shown(request, 200)
+        return self._shown(request, 201, location(request.scope["raw_path"], f"{THING_TYPES}/{name}"))
 
     @needs(Scope.THINGS_WRITE)
     async def patch(self, request: Request) -> Answer:
-        """``PATCH /api/v1/thing-types/{name}``: change some of it."""
+        """``PATCH /api/v1/thing-types/{name}``: change parts of a thing type."""
         require_everything(request.scope["token"])  # a type is about every thing of it
         name: str = request.path_params["name"]
         body = decode_body(type_patch_decoder, await _body(request))
         await self._directory.patch_type(name, body.applied_to)
-        return self._shown(name, 200)
+        return self._shown(request, 200)
 
     @needs(Scope.THINGS_WRITE)
     async def remove(self, request: Request) -> Answer:
-        """``DELETE /api/v1/thing-types/{name}``: forget it, when no thing is of it."""
+        """``DELETE /api/v1/thing-types/{name}``: remove a thing type that no thing has."""
         require_everything(request.scope["token"])  # a type is about every thing of it
         Parameters(request.scope["query_string"], _NONE)
         await self._directory.remove_type(request.path_params["name"])
         return Answer(204, b"")
 
-    def _shown(self, name: str, status: int, *headers: tuple[bytes, bytes]) -> Answer:
-        resource = type_resource(self._registry.need_type(name), self._registry)
+    def _shown(self, request: Request, status: int, *headers: tuple[bytes, bytes]) -> Answer:
+        thing_type = self._registry.need_type(request.path_params["name"])
+        resource = type_resource(thing_type, self._registry, visible_things(request.scope["token"]))
         return Answer(status, msgspec.json.encode(resource), headers)
 
 

@@ -9,7 +9,7 @@ from starlette.routing import Route
 from thingctl_broker.credentials import Scope
 from thingctl_broker.errors import InvalidThing, NoDeviceUrl, UnknownThing
 from thingctl_broker.http.answers import Answer
-from thingctl_broker.http.auth import needs, require_thing
+from thingctl_broker.http.auth import needs, require_thing, visible_things
 from thingctl_broker.http.bodies import decode_body, read_json_body
 from thingctl_broker.http.links import location
 from thingctl_broker.http.queries import Parameters
@@ -60,7 +60,7 @@ class Things:
 
     @needs(Scope.THINGS_READ)
     async def list(self, request: Request) -> Answer:
-        """``GET /api/v1/things``: things, by name."""
+        """``GET /api/v1/things``: list things, by name."""
         asked = Parameters(request.scope["query_string"], _LIST)
         token: Token = request.scope["token"]
         online = asked.text("online", _is_boolean, "true or false")
@@ -68,7 +68,7 @@ class Things:
             tags=asked.texts("tag", is_tag, "a tag"),
             type=asked.text("type", is_type_name, "the name of a thing type"),
             online=None if online is None else online == "true",
-            visible=token.covers if token.things else None,
+            visible=visible_things(token),
         )
         found, cursor = self._registry.select(query, asked.limit(), asked.cursor() or "")
         now = self._directory.unix()
@@ -77,7 +77,7 @@ class Things:
 
     @needs(Scope.THINGS_WRITE)
     async def add(self, request: Request) -> Answer:
-        """``POST /api/v1/things``: add a thing; its password is told this once."""
+        """``POST /api/v1/things``: add a thing; the answer alone shows its password."""
         body = decode_body(new_thing_decoder, await _body(request))
         require_thing(request.scope["token"], body.name)
         if body.password is not None and not body.with_password:
@@ -92,14 +92,14 @@ class Things:
 
     @needs(Scope.THINGS_READ)
     async def show(self, request: Request) -> Answer:
-        """``GET /api/v1/things/{name}``: one thing, with all that it announced."""
+        """``GET /api/v1/things/{name}``: one thing, with its announcement."""
         Parameters(request.scope["query_string"], _NONE)
         thing = self._registry.need(_asked_name(request))
         return Answer(200, self._whole(thing))
 
     @needs(Scope.THINGS_WRITE)
     async def put(self, request: Request) -> Answer:
-        """``PUT /api/v1/things/{name}``: add a thing, or say anew what it is."""
+        """``PUT /api/v1/things/{name}``: add a thing or replace its definition."""
         name: str = request.path_params["name"]
         require_thing(request.scope["token"], name)
         body = decode_body(thing_body_decoder, await _body(request))
@@ -112,21 +112,21 @@ class Things:
 
     @needs(Scope.THINGS_WRITE)
     async def patch(self, request: Request) -> Answer:
-        """``PATCH /api/v1/things/{name}``: change some of what is said of it."""
+        """``PATCH /api/v1/things/{name}``: change parts of its definition."""
         name = _asked_name(request)
         body = decode_body(thing_patch_decoder, await _body(request))
         return Answer(200, self._whole(await self._directory.patch(name, body.applied_to)))
 
     @needs(Scope.THINGS_WRITE)
     async def remove(self, request: Request) -> Answer:
-        """``DELETE /api/v1/things/{name}``: forget it; what waits for it is withdrawn."""
+        """``DELETE /api/v1/things/{name}``: remove a thing and its waiting commands."""
         Parameters(request.scope["query_string"], _NONE)
         await self._directory.remove(_asked_name(request))
         return Answer(204, b"")
 
     @needs(Scope.THINGS_WRITE)
     async def new_password(self, request: Request) -> Answer:
-        """``POST /api/v1/things/{name}/password``: a new password, told this once."""
+        """``POST /api/v1/things/{name}/password``: give a thing a new password; the answer alone shows it."""
         name = _asked_name(request)
         raw = await _body(request)
         body = decode_body(password_body_decoder, raw or b"{}")
@@ -136,7 +136,7 @@ class Things:
 
     @needs(Scope.THINGS_WRITE)
     async def remove_password(self, request: Request) -> Answer:
-        """``DELETE /api/v1/things/{name}/password``: only a certificate lets it in then."""
+        """``DELETE /api/v1/things/{name}/password``: remove its password; it needs a certificate then."""
         Parameters(request.scope["query_string"], _NONE)
         await self._directory.remove_password(_asked_name(request))
         return Answer(204, b"")

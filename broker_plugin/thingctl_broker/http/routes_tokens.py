@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 from starlette.routing import Route
 
 from thingctl_broker.audit import Event
-from thingctl_broker.credentials import Scope, Token, is_token_name
+from thingctl_broker.credentials import (
+    COVERED_PATTERN,
+    NAME_PATTERN,
+    PATTERNS_MAX,
+    Scope,
+    Token,
+    is_token_name,
+)
 from thingctl_broker.http.answers import Answer
 from thingctl_broker.http.auth import needs
 from thingctl_broker.http.bodies import decode_body, read_json_body
 from thingctl_broker.http.errors import INVALID_BODY, Problem
+from thingctl_broker.http.field_types import Time, described, whole
 from thingctl_broker.http.links import location
 from thingctl_broker.http.queries import Parameters
 from thingctl_broker.http.schemas import encode_page
@@ -32,14 +40,22 @@ _NONE: Final[frozenset[str]] = frozenset()
 _LIST: Final = frozenset({"cursor", "limit"})
 
 
-class TokenBody(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """What ``POST /api/v1/tokens`` takes. ``expires_at``: RFC 3339 with its offset from UTC."""
+TokenName = Annotated[str, described(pattern=whole(NAME_PATTERN))]
+ScopeName = Annotated[str, described(enum=[scope.value for scope in Scope])]
+Covered = Annotated[
+    tuple[Annotated[str, described(pattern=whole(COVERED_PATTERN))], ...], described(maxItems=PATTERNS_MAX)
+]
+"""Names of things or actions, ``*`` for any characters."""
 
-    name: str
-    scopes: tuple[str, ...]
-    things: tuple[str, ...] = ()
-    actions: tuple[str, ...] = ()
-    expires_at: str | None = None
+
+class TokenBody(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """What ``POST /api/v1/tokens`` takes. ``expiresAt``: RFC 3339 with an offset from UTC, in the future."""
+
+    name: TokenName
+    scopes: Annotated[tuple[ScopeName, ...], described(minItems=1)]
+    things: Covered = ()
+    actions: Covered = ()
+    expires_at: Time | None = None
 
 
 class TokenResource(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -49,8 +65,8 @@ class TokenResource(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     scopes: list[str]
     things: tuple[str, ...] | None = None
     actions: tuple[str, ...] | None = None
-    expires_at: str | None = None
-    created_at: str | None = None
+    expires_at: Time | None = None
+    created_at: Time | None = None
     token: str | None = None
 
 
@@ -88,7 +104,7 @@ class Tokens:
 
     @needs(Scope.ADMIN)
     async def add(self, request: Request) -> Answer:
-        """``POST /api/v1/tokens``: make a token; its secret is told this once."""
+        """``POST /api/v1/tokens``: make a token; the answer alone shows its secret."""
         Parameters(request.scope["query_string"], _NONE)
         raw = await read_json_body(dict(request.scope["headers"]), request.receive)
         body = decode_body(_body_decoder, raw)
@@ -106,7 +122,7 @@ class Tokens:
 
     @needs(Scope.ADMIN)
     async def revoke(self, request: Request) -> Answer:
-        """``DELETE /api/v1/tokens/{name}``: end it, at once."""
+        """``DELETE /api/v1/tokens/{name}``: revoke the token."""
         Parameters(request.scope["query_string"], _NONE)
         name = _asked_name(request)
         await self._tokens.revoke(name)
@@ -115,7 +131,7 @@ class Tokens:
 
     @needs(Scope.ADMIN)
     async def renew(self, request: Request) -> Answer:
-        """``POST /api/v1/tokens/{name}/renew``: another secret; the old one ends at once."""
+        """``POST /api/v1/tokens/{name}/renew``: give the token another secret; the old one ends."""
         Parameters(request.scope["query_string"], _NONE)
         name = _asked_name(request)
         secret = await self._tokens.renew(name)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from thingctl_broker.http.field_types import ActionName, JsonObject, Params, PostBackUri, Time, Ttl  # noqa: TC001 msgspec reads them
+from thingctl_broker.things import ThingName  # noqa: TC001 msgspec reads them
 from thingctl_broker.times import rfc3339
 from thingctl_protocol.messages import EMPTY_OBJECT, Progress, StatusReason
 from thingctl_protocol.statuses import Delivery, Status
@@ -25,11 +27,11 @@ PAGE_BYTES_MAX: Final = 2 * 1024 * 1024
 class CommandBody(msgspec.Struct, frozen=True, gc=False, rename="camel", forbid_unknown_fields=True):
     """What ``POST /api/v1/commands`` takes. ``ttl``: whole seconds."""
 
-    thing_id: str
-    action: str
-    params: msgspec.Raw = msgspec.Raw(EMPTY_OBJECT)
-    ttl: int | None = None
-    post_back_uri: str | None = None
+    thing_id: ThingName
+    action: ActionName
+    params: Params = msgspec.Raw(EMPTY_OBJECT)
+    ttl: Ttl | None = None
+    post_back_uri: PostBackUri | None = None
 
     def params_json(self) -> bytes:
         """``params`` as encoded JSON; null counts as left out."""
@@ -40,7 +42,7 @@ class CommandBody(msgspec.Struct, frozen=True, gc=False, rename="camel", forbid_
 class EventResource(msgspec.Struct, frozen=True, gc=False):
     """One thing that happened to an execution, and when."""
 
-    at: str
+    at: Time
     event: str
 
 
@@ -48,26 +50,29 @@ class LateResource(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_d
     """What a device said after the broker had closed the execution."""
 
     status: Status
-    at: str
+    at: Time
     delay_seconds: float
     result: msgspec.Raw | None = None
     status_reason: StatusReason | None = None
 
 
 class ExecutionResource(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
-    """An execution as the API shows it. Times: RFC 3339, UTC, milliseconds. None: left out."""
+    """An execution as the API shows it. Times: RFC 3339, UTC, milliseconds.
+
+    A field without a value is left out.
+    """
 
     execution_id: str
     command_id: str
     thing_id: str
     action: str
-    params: msgspec.Raw
+    params: JsonObject
     ttl: int
     status: Status
     delivery: Delivery
     attempts: int
-    created_at: str
-    expires_at: str
+    created_at: Time
+    expires_at: Time
     events: list[EventResource]
     result: msgspec.Raw | None = None
     status_reason: StatusReason | None = None
@@ -76,16 +81,16 @@ class ExecutionResource(msgspec.Struct, frozen=True, gc=False, rename="camel", o
     late: LateResource | None = None
     conflicts: int = 0
     requested_by: str = ""
-    published_at: str | None = None
-    delivered_at: str | None = None
-    started_at: str | None = None
-    cancel_requested_at: str | None = None
-    ended_at: str | None = None
+    published_at: Time | None = None
+    delivered_at: Time | None = None
+    started_at: Time | None = None
+    cancel_requested_at: Time | None = None
+    ended_at: Time | None = None
     duration_seconds: float | None = None
 
 
 class ValidationResource(msgspec.Struct, frozen=True, rename="camel"):
-    """The answer to a dry run that found no fault. ``checked_by``: whose schemas the params met."""
+    """The answer to a dry run that found no fault. ``checkedBy``: whose schemas the params met."""
 
     valid: bool
     checked_by: tuple[str, ...]

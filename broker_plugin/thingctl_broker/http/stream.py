@@ -100,7 +100,7 @@ class Streams:
 
     @needs(Scope.COMMANDS_READ)
     async def open(self, request: Request) -> Stream:
-        """``GET /api/v1/events``: changes of executions from now on, or from ``Last-Event-ID`` on."""
+        """``GET /api/v1/events``: changes of executions, as they happen or from ``Last-Event-ID`` on."""
         asked = Parameters(request.scope["query_string"], _KNOWN)
         query = executions_asked(asked, request.scope["token"])
         if len(self._pumps) >= STREAMS_MAX:

@@ -8,14 +8,33 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from thingctl_broker.drift import Drift, find_drift
+from thingctl_broker.http.field_types import (
+    ActionName,
+    JsonObject,
+    Password,
+    Time,
+    described,
+    whole,
+)
 from thingctl_broker.param_schemas import check_schema
 from thingctl_broker.schema_bounds import SchemaFault
-from thingctl_broker.things import Definition, ThingType
+from thingctl_broker.things import (
+    TAGS_MAX,
+    TYPE_ACTIONS_MAX,
+    Definition,
+    Description,
+    Tag,
+    ThingName,
+    ThingType,
+)
 from thingctl_broker.times import rfc3339
 from thingctl_protocol.bundle import Bundle, encode_bundle
+from thingctl_protocol.identifiers import THING_PATTERN
 from thingctl_protocol.messages import ActionDescription, Announcement
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from thingctl_broker.registry import ThingRegistry
     from thingctl_broker.things import Thing
 
@@ -24,12 +43,18 @@ OLD_VALID_MAX: Final = 366 * 24 * 3600
 """Seconds for which an old password can stay valid."""
 
 
+TypeOrNone = Annotated[str, described(pattern=whole(f"({THING_PATTERN})?"))]
+"""The name of a thing type, or nothing."""
+
+Tags = Annotated[tuple[Tag, ...], described(maxItems=TAGS_MAX)]
+
+
 class ThingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What ``PUT /api/v1/things/{name}`` takes: the whole of what an operator says of a thing."""
 
-    type: str | None = None
-    tags: tuple[str, ...] = ()
-    description: str = ""
+    type: TypeOrNone | None = None
+    tags: Tags = ()
+    description: Description = ""
     enabled: bool = True
 
     def definition(self) -> Definition:
@@ -44,8 +69,8 @@ class NewThingBody(ThingBody, frozen=True, forbid_unknown_fields=True, kw_only=T
     the call when there is no bundle to give.
     """
 
-    name: str
-    password: str | None = None
+    name: ThingName
+    password: Password | None = None
     with_password: bool = msgspec.field(default=True, name="withPassword")
     require_bundle: bool = msgspec.field(default=False, name="requireBundle")
 
@@ -53,9 +78,9 @@ class NewThingBody(ThingBody, frozen=True, forbid_unknown_fields=True, kw_only=T
 class ThingPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What ``PATCH /api/v1/things/{name}`` takes: a JSON merge patch (RFC 7396), null removes."""
 
-    type: str | UnsetType | None = UNSET
-    tags: tuple[str, ...] | UnsetType | None = UNSET
-    description: str | UnsetType | None = UNSET
+    type: TypeOrNone | UnsetType | None = UNSET
+    tags: Tags | UnsetType | None = UNSET
+    description: Description | UnsetType | None = UNSET
     enabled: bool | UnsetType | None = UNSET
 
     def applied_to(self, definition: Definition) -> Definition:
@@ -71,7 +96,7 @@ class ThingPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ActionBody(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """An action of a thing type. The schemas are JSON Schema 2020-12."""
 
-    name: str
+    name: ActionName
     description: str = ""
     params_schema: dict[str, Any] | None = None
     result_schema: dict[str, Any] | None = None
@@ -84,11 +109,14 @@ class ActionBody(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fie
         )
 
 
+ActionBodies = Annotated[tuple[ActionBody, ...], described(maxItems=TYPE_ACTIONS_MAX)]
+
+
 class TypeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What ``PUT /api/v1/thing-types/{name}`` takes."""
 
-    description: str = ""
-    actions: tuple[ActionBody, ...] = ()
+    description: Description = ""
+    actions: ActionBodies = ()
 
     def thing_type(self, name: str) -> ThingType:
         """What the registry takes."""
@@ -98,8 +126,8 @@ class TypeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class TypePatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What ``PATCH /api/v1/thing-types/{name}`` takes: a JSON merge patch; a list is replaced as a whole."""
 
-    description: str | UnsetType | None = UNSET
-    actions: tuple[ActionBody, ...] | UnsetType | None = UNSET
+    description: Description | UnsetType | None = UNSET
+    actions: ActionBodies | UnsetType | None = UNSET
 
     def applied_to(self, thing_type: ThingType) -> ThingType:
         """The type with the patch in it."""
@@ -118,7 +146,7 @@ class PasswordBody(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_f
     ``requireBundle``: refuse the call when there is no bundle to give.
     """
 
-    password: str | None = None
+    password: Password | None = None
     old_valid_for: Annotated[int, msgspec.Meta(ge=0, le=OLD_VALID_MAX)] | None = None
     require_bundle: bool = False
 
@@ -129,7 +157,7 @@ class OldPassword(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
     It ends when the thing signs in with the present one, and at ``validUntil`` at the latest.
     """
 
-    valid_until: str | None = None
+    valid_until: Time | None = None
 
 
 class Given(NamedTuple):
@@ -166,8 +194,8 @@ class CredentialsResource(msgspec.Struct, frozen=True):
 class ThingResource(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A thing as the API shows it. Times: RFC 3339, UTC.
 
-    ``actions``: the names it announced; None: it announced nothing. ``announcement``,
-    ``drift`` and ``schema_faults`` are shown for one thing, not in lists.
+    ``actions``: the names that the thing announced; without an announcement the field is left out.
+    ``announcement``, ``drift`` and ``schemaFaults`` are shown for one thing, not in lists.
     """
 
     name: str
@@ -175,11 +203,11 @@ class ThingResource(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     online: bool
     tags: tuple[str, ...]
     has_password: bool
-    first_seen: str
+    first_seen: Time
     type: str | None = None
     description: str = ""
-    since: str | None = None
-    last_seen: str | None = None
+    since: Time | None = None
+    last_seen: Time | None = None
     client_id: str = ""
     takeovers: int = 0
     agent_version: str = ""
@@ -188,7 +216,7 @@ class ThingResource(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     drift: list[Drift] | None = None
     schema_faults: list[SchemaFaultResource] | None = None
     credentials: CredentialsResource | None = None
-    bundle: msgspec.Raw | None = None
+    bundle: JsonObject | None = None
     """The file that enrols the device, credentials and all."""
     bundle_fault: str | None = None
     """Why there is no bundle, and what to set."""
@@ -197,7 +225,7 @@ class ThingResource(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
 
 
 class TypeResource(msgspec.Struct, frozen=True, rename="camel"):
-    """A thing type as the API shows it. ``things``: how many there are of it."""
+    """A thing type as the API shows it. ``things``: how many things of it the token may see."""
 
     name: str
     description: str
@@ -259,13 +287,15 @@ def _old_password(thing: Thing, at: float) -> OldPassword | None:
     return OldPassword(None if thing.previous_until is None else rfc3339(thing.previous_until))
 
 
-def type_resource(thing_type: ThingType, registry: ThingRegistry) -> TypeResource:
-    """The thing type as the API shows it."""
+def type_resource(
+    thing_type: ThingType, registry: ThingRegistry, visible: Callable[[str], bool] | None
+) -> TypeResource:
+    """The thing type as the API shows it. ``visible``: the things that the caller may see; None: all."""
     return TypeResource(
         thing_type.name,
         thing_type.description,
         thing_type.actions,
-        registry.count_of_type(thing_type.name),
+        registry.count_of_type(thing_type.name, visible),
     )
 
 

@@ -48,6 +48,22 @@ def test_waits(seconds):
             parse(f"wait={seconds}").wait()
 
 
+@pytest.mark.parametrize("text", ["5e-324", "2E1", "1.5e+1", "60.000000000001e0"])
+def test_a_wait_is_any_number_of_json(text):
+    seconds = float(text)
+    if seconds <= WAIT_MAX:
+        assert parse(f"wait={text.replace('+', '%2B')}").wait() == seconds
+    else:
+        with pytest.raises(Problem):
+            parse(f"wait={text}").wait()
+
+
+@pytest.mark.parametrize("text", ["0", "1.", ".5", "0x10", "1e", "inf", "1" + "0" * 40])
+def test_no_wait(text):
+    with pytest.raises(Problem):
+        parse(f"wait={text}").wait()
+
+
 @given(st.lists(st.sampled_from(list(Status)), min_size=1), st.booleans())
 def test_statuses_repeated_or_with_commas(statuses, commas):
     query = urlencode({"status": ",".join(statuses)}) if commas else "&".join(f"status={s}" for s in statuses)

@@ -376,6 +376,14 @@ def test_a_key_that_cannot_be_one_is_refused(api, key):
     assert len(api.executions()) == 0
 
 
+@pytest.mark.parametrize("many", [False, True])
+def test_a_dry_run_checks_where_to_post_back(api, many):
+    where = {"targets": {"things": ["lamp"]}, "dryRun": True} if many else {"thingId": "lamp"}
+    target = "/api/v1/commands" if many else "/api/v1/commands?validate=only"
+    reply = api.post(target, {**where, "action": "turnOn", "postBackUri": "ftp://x"})
+    assert (reply.status, reply.json["pointer"]) == (400, "/postBackUri")
+
+
 def listed(api, query):
     reply = api.get(f"/api/v1/commands?{query}")
     assert reply.status == 200, reply
@@ -396,6 +404,8 @@ def test_list_by_time_tag_and_sort(api):
     assert listed(api, f"createdBefore={middle.replace('Z', '+00:00')}") == ["first"]
     assert listed(api, "tag=hall&tag=old") == ["third", "first"]
     assert listed(api, "tag=hall&tag=new") == []
+    assert listed(api, "createdAfter=0988-06-13T08:20:56.2Z") == ["third", "second", "first"]
+    assert listed(api, "createdBefore=0001-01-01T00:00:00Z") == []
 
 
 @pytest.mark.parametrize(
@@ -406,6 +416,8 @@ def test_list_by_time_tag_and_sort(api):
         "createdAfter=2025-05-28",
         "createdBefore=2025-05-28T00:00:00",
         "tag=no%20tag",
+        "commandId=0193448F-5D1C-7000-9B3C-0A1B2C3D4E5F",
+        "commandId=0193448f",
     ],
 )
 def test_list_by_what_makes_no_sense(api, query):

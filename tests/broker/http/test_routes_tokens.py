@@ -139,6 +139,10 @@ def test_a_renewed_token_has_another_secret_and_the_same_rights(api):
     assert api.get("/api/v1/me", headers=new).json["things"] == ["lamp"]
 
 
+def test_a_token_that_the_settings_give_is_not_renewed(api):
+    check_problem(api.post(f"{TOKENS}/admin/renew"), errors.MANAGED_ELSEWHERE)
+
+
 def test_an_expired_token_is_refused(api):
     headers = make(api, "brief", "commands:read", expiresAt="2100-01-01T00:00:00+00:00")
     assert api.get(COMMANDS, headers=headers).status == 200

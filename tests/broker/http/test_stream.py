@@ -55,10 +55,10 @@ class Listener:
 
 
 @contextmanager
-def listening(api, query="", last_id=None, first="ready"):
+def listening(api, query="", last_id=None, first="ready", authorized=AUTHORIZED):
     connection = HTTPConnection(api.host, api.port, timeout=10)
     try:
-        headers = AUTHORIZED | ({} if last_id is None else {"Last-Event-ID": last_id})
+        headers = authorized | ({} if last_id is None else {"Last-Event-ID": last_id})
         connection.request("GET", EVENTS + query, headers=headers)
         response = connection.getresponse()
         assert response.status == 200
@@ -87,6 +87,18 @@ def test_each_change_is_told_with_the_execution_as_it_stands(api, quick):
         last = listener.execution()
         assert (last["status"], last["result"]) == ("SUCCEEDED", [1])
         assert last == api.get(f"/api/v1/commands/{execution['executionId']}").json
+
+
+@pytest.mark.parametrize("query", ["", "?action=open", "?status=SENT,IN_PROGRESS"])
+def test_a_limited_token_hears_of_its_own_things(api, quick, query):
+    """What happens to other things is silent: its first event is of its own thing."""
+    made = {"name": "limited", "scopes": ["commands:read"], "things": ["lamp"]}
+    authorized = {"Authorization": f"Bearer {api.post('/api/v1/tokens', made).json['token']}"}
+    with listening(api, query, authorized=authorized) as listener:
+        hidden = api.send("lock", "open")
+        api.respond(hidden, status="IN_PROGRESS")
+        own = api.send("lamp", "open")
+        assert listener.execution()["executionId"] == own["executionId"]
 
 
 def test_the_headers_tell_caches_and_proxies_to_keep_out(api):

@@ -13,10 +13,11 @@ from __future__ import annotations
 import heapq
 import re
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import parse_qsl, quote, urlencode
 
 import msgspec
+from msgspec import UNSET, UnsetType
 from starlette.routing import Route
 
 from thingctl_broker.credentials import Scope
@@ -26,9 +27,10 @@ from thingctl_broker.http.auth import needs, require_command
 from thingctl_broker.http.bodies import checked_post_back, decode_body, escaped, read_json_body
 from thingctl_broker.http.compat.dialect import printed
 from thingctl_broker.http.errors import INVALID_BODY, Kind, Problem
+from thingctl_broker.http.field_types import URI_PATTERN, JsonObject, described, whole
 from thingctl_broker.http.links import absolute, location
 from thingctl_broker.http.queries import LIMIT_DEFAULT, LIMIT_MAX, Parameters
-from thingctl_protocol.identifiers import is_action_name, is_id, is_thing_name
+from thingctl_protocol.identifiers import THING_PATTERN, is_action_name, is_id, is_thing_name
 from thingctl_protocol.messages import EMPTY_OBJECT
 from thingctl_protocol.statuses import Delivery, Status
 
@@ -101,13 +103,38 @@ _encode: Final = msgspec.json.encode
 
 
 class GraphCommandBody(msgspec.Struct, frozen=True, rename="camel"):
-    """What a POST of a command takes. Names in any case; ``type``: LaunchUri or AppService."""
+    """A ``LaunchUriBody`` or an ``AppServiceBody``, names of fields and ``type`` in any case."""
 
     type: str
     payload: msgspec.Raw = msgspec.Raw(EMPTY_OBJECT)
     package_family_name: str | None = None
     app_service_name: str | None = None
     post_back_uri: str | None = None
+
+
+_NotGiven = Annotated[str, described(maxLength=0)] | None
+_UriOrNone = Annotated[str, described(pattern=f"^$|{URI_PATTERN}")]
+_ServiceName = Annotated[str, described(pattern=whole(THING_PATTERN))]
+
+
+class LaunchUriBody(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """What a POST of a LaunchUri command takes: ``payload`` has the uri."""
+
+    type: Annotated[str, described(enum=["LaunchUri"])]
+    payload: JsonObject | UnsetType = UNSET
+    package_family_name: _NotGiven = None
+    app_service_name: _NotGiven = None
+    post_back_uri: _UriOrNone | None = None
+
+
+class AppServiceBody(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """What a POST of an AppService command takes: ``payload`` is any JSON."""
+
+    type: Annotated[str, described(enum=["AppService"])]
+    package_family_name: _ServiceName
+    app_service_name: _ServiceName
+    payload: Any = UNSET
+    post_back_uri: _UriOrNone | None = None
 
 
 class GraphCommand(msgspec.Struct, frozen=True, rename="camel"):
@@ -258,12 +285,12 @@ class Graph:
 
     @needs(Scope.COMMANDS_READ)
     async def show(self, request: Request) -> Answer:
-        """``GET /me/devices/{deviceId}/commands/{commandId}``: what became of a command (Graph's dialect)."""
+        """``GET /me/devices/{deviceId}/commands/{commandId}``: one command (Graph's dialect)."""
         return Answer(200, await self._told(request, _shown))
 
     @needs(Scope.COMMANDS_READ)
     async def response_payload(self, request: Request) -> Answer:
-        """``GET /me/devices/{deviceId}/commands/{commandId}/responsePayload``: what a device returned."""
+        """``GET /me/devices/{deviceId}/commands/{commandId}/responsePayload``: the result of a command."""
         return Answer(200, await self._told(request, _payload))
 
     def tell(self, problem: Problem) -> Answer:

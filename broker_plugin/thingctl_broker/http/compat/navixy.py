@@ -20,6 +20,7 @@ from thingctl_broker.http.auth import require, require_command, visible
 from thingctl_broker.http.bodies import decode_body, read_json_body
 from thingctl_broker.http.compat.dialect import printed
 from thingctl_broker.http.errors import INVALID_BODY, UNAUTHORIZED, Kind, Problem
+from thingctl_broker.http.field_types import ActionName, Ttl, described
 from thingctl_broker.http.queries import Parameters
 from thingctl_broker.table import Query
 from thingctl_protocol.messages import EMPTY_OBJECT
@@ -126,9 +127,9 @@ class SendCommandBody(_Body, frozen=True, kw_only=True):
     are its params. ``reliable``: whether the command may wait for a device that is not connected.
     """
 
-    command: str | dict[str, msgspec.Raw]
+    command: ActionName | dict[str, msgspec.Raw]
     params: dict[str, msgspec.Raw] | None = None
-    ttl: int | None = None
+    ttl: Ttl | None = None
     reliable: bool = True
 
     def action(self) -> tuple[str, bytes]:
@@ -154,7 +155,7 @@ class RawCommandBody(_Body, frozen=True, kw_only=True):
 
     command: Annotated[str, msgspec.Meta(min_length=1)]
     type: Literal["text", "hex"] = "text"
-    ttl: int | None = None
+    ttl: Ttl | None = None
     reliable: bool = True
 
 
@@ -183,10 +184,10 @@ class Done(msgspec.Struct, frozen=True):
 
 
 class StatusWord(msgspec.Struct, frozen=True):
-    """What ``get_command_status`` answers: one of ``WORDS``."""
+    """What ``get_command_status`` answers."""
 
     success: bool
-    status: str
+    status: Annotated[str, described(enum=sorted(set(WORDS.values())))]
 
 
 class ParameterError(msgspec.Struct, frozen=True):
@@ -265,7 +266,7 @@ class Navixy:
         return Answer(200, printed(Done()))
 
     async def get_command_status(self, request: Request) -> Answer:
-        """``POST /v2/tracker/get_command_status``: what became of the device's latest command."""
+        """``POST /v2/tracker/get_command_status``: the status of the device's latest command."""
         token, body = await self._read(request, _status)
         require(token, Scope.COMMANDS_READ)
         thing = body.thing()
