@@ -40,6 +40,7 @@ def places(api, thermostat):
         "send": f"#/send?thing={thermostat}&action=setTemperature",
         "send to many": "#/send?to=tags&value=a&action=x",
         "group": f"#/groups/{group}",
+        "groups": "#/groups",
         "one command": f"#/commands?command={group}",
         "things": "#/things",
         "some things": "#/things?type=thermostat&sort=seen",

@@ -82,7 +82,7 @@ export const removeThingType = (name) => ask("DELETE", `thing-types/${id(name)}`
 export const addThing = (thing) => post("things", thing);
 export const changeThing = async (name, changes) => JSON.parse(await ask("PATCH", `things/${id(name)}`, { body: JSON.stringify(changes) }));
 export const removeThing = (name) => ask("DELETE", `things/${id(name)}`);
-export const newPassword = (name) => post(`things/${id(name)}/password`, {});
+export const newPassword = (name, options = {}) => post(`things/${id(name)}/password`, options);
 
 /** The actions that things have in common; `query`: tag, type or thingId. */
 export const actions = (query, options) => get("actions", { query, ...options });
@@ -142,6 +142,8 @@ export async function sendToMany(targets, action, params, ttl, { rollout = {}, d
   return JSON.parse(await ask("POST", "commands", { body: `{${fields.join(",")}}` }));
 }
 
+/** A page of the commands to many things, newest first: {groups, nextCursor}; `query`: state, cursor. */
+export const groups = (query) => get("groups", { query });
 export const group = (commandId) => get(`groups/${id(commandId)}`);
 export const moveGroup = async (commandId, move) => JSON.parse(await ask("POST", `groups/${id(commandId)}/${move}`));
 

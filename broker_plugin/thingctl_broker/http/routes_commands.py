@@ -118,11 +118,7 @@ class Commands:
     async def _send_to_many(self, encoded: bytes, token: Token, asked: Parameters | None, key: str) -> Answer:
         if asked is not None and asked.wait() is not None:
             raise Problem(INVALID_PARAMETER, "a command to many things does not wait", parameter="wait")
-        if key:
-            raise Problem(
-                INVALID_HEADER, "an Idempotency-Key is for a command to one thing", header="Idempotency-Key"
-            )
-        return await self._groups.send(encoded, token, validate=_is_dry(asked))
+        return await self._groups.send(encoded, token, key, validate=_is_dry(asked))
 
     @needs(Scope.COMMANDS_SEND)
     async def send_routed(self, request: Request) -> Answer:
