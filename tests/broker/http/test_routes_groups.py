@@ -102,10 +102,6 @@ def test_what_is_wrong_is_pointed_at(api, fields, pointer):
 
 def test_what_is_for_one_thing_only(api):
     assert api.post(COMMANDS + "?wait=1", group({"all": True})).json["parameter"] == "wait"
-    from broker.http.running import AUTHORIZED
-
-    reply = api.post(COMMANDS, group({"all": True}), headers=AUTHORIZED | {"Idempotency-Key": "k"})
-    assert (reply.status, reply.json["type"]) == (400, "urn:thingctl:problem:invalid-header")
 
 
 def test_pause_resume_cancel(api):
