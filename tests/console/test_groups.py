@@ -125,3 +125,22 @@ def test_a_group_that_is_known_by_its_executions_only_says_so(look, api, lamps):
     command = api.send(lamps[0].name, "blink")["commandId"]
     page = look(f"#/groups/{command}")
     expect(page.locator(".group-state")).to_have_text("Only its executions are known")
+
+
+def test_a_command_whose_answer_was_lost_is_sent_again_as_the_same(look, api, lamps):
+    page = look("#/send?to=tags&value=grouped&action=blink")
+    held = []
+
+    def lose_the_first(route):
+        if "dryRun" in route.request.post_data or held:
+            route.continue_()
+        else:
+            held.append(route.fetch().json()["commandId"])
+            route.abort()
+
+    page.route("**/api/v1/commands", lose_the_first)
+    for _ in range(2):
+        form_of(page).get_by_role("button", name="Send command").click()
+        page.get_by_role("dialog").get_by_role("button", name="Send to 3 things").click()
+        expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(page).to_have_url(re.compile(f"#/groups/{held[0]}"))

@@ -22,13 +22,14 @@ export class ApiError extends Error {
 }
 
 /** Ask; return the answer as text. `query`: parameters; a list is one parameter repeated, one without a value is left out. */
-async function ask(method, path, { query = {}, body, signal, token = session.token() } = {}) {
+async function ask(method, path, { query = {}, body, key, signal, token = session.token() } = {}) {
   const url = new URL(path, BASE);
   for (const [name, value] of Object.entries(query)) {
     for (const one of [value].flat()) if (one !== null && one !== undefined && one !== "") url.searchParams.append(name, one);
   }
   const headers = { Authorization: `Bearer ${token}` };
   if (body !== undefined) headers["Content-Type"] = "application/json";
+  if (key) headers["Idempotency-Key"] = key;
   let response;
   let text;
   try {
@@ -138,8 +139,28 @@ export async function sendToMany(targets, action, params, ttl, { rollout = {}, d
   const fields = [`"targets":${JSON.stringify(targets)}`, `"action":${JSON.stringify(action)}`, `"params":${params}`];
   if (ttl !== null) fields.push(`"ttl":${ttl}`);
   if (Object.keys(rollout).length) fields.push(`"rollout":${JSON.stringify(rollout)}`);
-  if (dryRun) fields.push('"dryRun":true');
-  return JSON.parse(await ask("POST", "commands", { body: `{${fields.join(",")}}` }));
+  if (dryRun) return JSON.parse(await ask("POST", "commands", { body: `{${[...fields, '"dryRun":true'].join(",")}}` }));
+  return once(`{${fields.join(",")}}`);
+}
+
+let unanswered = null;
+
+/** Send a body; sent again after an answer that was lost, it is the same command. */
+async function once(body) {
+  if (unanswered?.body !== body) unanswered = { body, key: makeKey() };
+  try {
+    const group = JSON.parse(await ask("POST", "commands", unanswered));
+    unanswered = null;
+    return group;
+  } catch (error) {
+    if (error.status >= 400 && error.status < 500) unanswered = null;
+    throw error;
+  }
+}
+
+/** 128 random bits; crypto.randomUUID is not there without TLS. */
+function makeKey() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 /** A page of the commands to many things, newest first: {groups, nextCursor}; `query`: state, cursor. */
