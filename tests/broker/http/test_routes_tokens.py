@@ -51,6 +51,8 @@ def test_every_endpoint_has_the_scope_that_its_name_promises():
         ("POST", "/commands"): "commands:send",
         ("GET", "/commands/{execution_id}"): "commands:read",
         ("POST", "/commands/{execution_id}/cancel"): "commands:cancel",
+        ("GET", "/actions"): "things:read",
+        ("GET", "/groups"): "commands:read",
         ("GET", "/groups/{command_id}"): "commands:read",
         ("POST", "/groups/{command_id}/pause"): "commands:send",
         ("POST", "/groups/{command_id}/resume"): "commands:send",
