@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
+from thingctl_broker.cli.bundles import bundle_text
+
 
 def row_of(page, name):
     return page.locator(".canvas .tr", has=page.get_by_role("link", name=name, exact=True))
@@ -172,7 +174,7 @@ def test_a_new_password_comes_as_the_bundle_of_the_broker(look, api, pump):
     dialog = page.get_by_role("dialog", name=f"A new password for {pump}")
     with page.expect_download() as download:
         dialog.get_by_role("button", name=f"Download {pump}.bundle").click()
-    assert json.loads(Path(download.value.path()).read_text("utf-8")) == answer.value.json()["bundle"]
+    assert Path(download.value.path()).read_text("utf-8") == bundle_text(answer.value.json())
     expect(dialog).to_contain_text(f"sudo thingctl-agent install --bundle {pump}.bundle")
     dialog.get_by_role("button", name="Done").click()
     expect(page.get_by_role("button", name="New password")).to_be_focused()
