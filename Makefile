@@ -73,8 +73,9 @@ bench: $(STAMP) ## measure, side by side with peers
 	@$(BIN)/python bench/run.py --quick
 	@$(BIN)/python bench/agent_footprint.py
 
-screenshots: $(STAMP) ## write pictures of the console to build/screenshots (needs chromium)
+screenshots: $(STAMP) ## write pictures of the console to build/screenshots and docs/console.png (needs chromium)
 	@$(BIN)/python tests/console/screenshots.py build/screenshots
+	@cp build/screenshots/details-light.png docs/console.png
 
 clean: ## remove what was made here
 	rm -rf $(VENV) .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist build bench/results

@@ -35,6 +35,12 @@ def fingerprint(thing: str, action: str, params: bytes, ttl: int | None) -> str:
     return hashlib.sha256(text + params).hexdigest()[:32]
 
 
+def check_same(known: str, asked: str) -> None:
+    """Raise :class:`IdempotencyConflict` when the fingerprints are of two commands."""
+    if known != asked:
+        raise IdempotencyConflict("the idempotency key was used for another command")
+
+
 class IdempotencyKeys:
     """Executions by who sent them and under which key."""
 
@@ -47,8 +53,8 @@ class IdempotencyKeys:
         Raises :class:`IdempotencyConflict` when its command was another.
         """
         found = self._executions.get((requested_by, key))
-        if found is not None and found.fingerprint != print_:
-            raise IdempotencyConflict("the idempotency key was used for another command")
+        if found is not None:
+            check_same(found.fingerprint, print_)
         return found
 
     def remember(self, execution: Execution) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from thingctl_broker.executions import Execution
     from thingctl_broker.overview import Minute
     from thingctl_broker.registry import ThingRegistry
-    from thingctl_broker.rollouts import Rollout, RolloutRules, State
+    from thingctl_broker.rollouts import Listed, Rollout, RolloutRules, State
     from thingctl_broker.table import Page, Query
     from thingctl_broker.things import Thing
     from thingctl_protocol.statuses import Status
@@ -211,16 +211,30 @@ class RolloutDriver(Protocol):
         *,
         requested_by: str,
         post_back_uri: str = "",
+        idempotency_key: str = "",
+        fingerprint: str = "",
     ) -> Rollout:
         """Accept a command for many things; it is kept when this returns.
 
-        Raises :class:`~thingctl_broker.errors.InvalidCommand`, :class:`~thingctl_broker.errors.NotAccepting`
-        or :class:`~thingctl_broker.errors.TableFull`.
+        With a key that the same caller has used, return the rollout of that time.
+
+        Raises :class:`~thingctl_broker.errors.InvalidCommand`, :class:`~thingctl_broker.errors.NotAccepting`,
+        :class:`~thingctl_broker.errors.TableFull`, or :class:`~thingctl_broker.errors.IdempotencyConflict`
+        when the key was used with another fingerprint.
         """
         ...
 
     async def get(self, command_id: str) -> Rollout | None:
         """The rollout of that command, if it had one."""
+        ...
+
+    async def newest(
+        self, limit: int, cursor: str | None, states: frozenset[State] | None, requested_by: str | None
+    ) -> list[Listed]:
+        """At most ``limit`` rollouts, newest first, behind the one whose id is ``cursor``.
+
+        ``states``, ``requested_by``: only those; None: all.
+        """
         ...
 
     async def move(self, command_id: str, to: State) -> Rollout:

@@ -21,8 +21,9 @@ from thingctl_broker.errors import (
     unknown_command,
 )
 from thingctl_broker.events import Change
+from thingctl_broker.idempotency import check_same
 from thingctl_broker.origin import NOBODY, Origin, origin
-from thingctl_broker.rollouts import MOVES, Rollout, RolloutRecord, RolloutRules, State
+from thingctl_broker.rollouts import MOVES, Listed, Rollout, RolloutRecord, RolloutRules, State, newest
 
 if TYPE_CHECKING:
     from thingctl_broker.executions import Execution
@@ -55,6 +56,7 @@ class Rollouts:
         self._told: dict[str, State] = {}
         self._saved_at: dict[str, float] = {}
         self._woken = asyncio.Event()
+        self._beginning = asyncio.Lock()
         self._driver: asyncio.Task[None] | None = None
         service.events.subscribe(self._on_end, (Change.ENDED,))
 
@@ -96,11 +98,53 @@ class Rollouts:
         *,
         requested_by: str,
         post_back_uri: str = "",
+        idempotency_key: str = "",
+        fingerprint: str = "",
     ) -> Rollout:
         """Accept a command for many things; it is kept when this returns.
 
-        Raises :class:`~thingctl_broker.errors.InvalidCommand`, :class:`NotAccepting` or :class:`TableFull`.
+        Raises :class:`~thingctl_broker.errors.InvalidCommand`, :class:`NotAccepting`, :class:`TableFull`
+        or :class:`~thingctl_broker.errors.IdempotencyConflict`.
         """
+        async with self._beginning:  # two calls with one key would both find nothing
+            found = self._with_key(requested_by, idempotency_key)
+            if found is not None:
+                check_same(found.record.fingerprint, fingerprint)
+                return found
+            return await self._begin(
+                things,
+                action,
+                params,
+                ttl,
+                rules,
+                requested_by=requested_by,
+                post_back_uri=post_back_uri,
+                idempotency_key=idempotency_key,
+                fingerprint=fingerprint,
+            )
+
+    def _with_key(self, requested_by: str, key: str) -> Rollout | None:
+        if not key:
+            return None
+        asked = (requested_by, key)
+        rollouts = self._rollouts.values()
+        return next(
+            (one for one in rollouts if (one.record.requested_by, one.record.idempotency_key) == asked), None
+        )
+
+    async def _begin(
+        self,
+        things: list[str],
+        action: str,
+        params: bytes,
+        ttl: int | None,
+        rules: RolloutRules,
+        *,
+        requested_by: str,
+        post_back_uri: str,
+        idempotency_key: str,
+        fingerprint: str,
+    ) -> Rollout:
         self.check(action, params, ttl)
         if not self._service.journal.accepting:
             raise NotAccepting("commands cannot be kept at present, so none is accepted", retry_after=5)
@@ -116,6 +160,8 @@ class Rollouts:
             targeted=len(things),
             rules=rules,
             post_back_uri=post_back_uri,
+            idempotency_key=idempotency_key,
+            fingerprint=fingerprint,
         )
         rollout = Rollout(record)
         if self._store is not None:
@@ -138,6 +184,13 @@ class Rollouts:
     async def get(self, command_id: str) -> Rollout | None:
         """The rollout of that command, if it had one."""
         return self._rollouts.get(command_id)
+
+    async def newest(
+        self, limit: int, cursor: str | None, states: frozenset[State] | None, requested_by: str | None
+    ) -> list[Listed]:
+        """At most ``limit`` rollouts, newest first, behind ``cursor``."""
+        records = (rollout.record for rollout in self._rollouts.values())
+        return newest(records, limit, cursor, states, requested_by)
 
     async def move(self, command_id: str, to: State) -> Rollout:
         """Pause, resume or cancel; it is kept when this returns.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import msgspec
 
@@ -96,6 +96,40 @@ class RolloutRecord(msgspec.Struct, omit_defaults=True):
     post_back_uri: str = ""
     forgiven: int = 0
     """Failures before it was last resumed."""
+    idempotency_key: str = ""
+    fingerprint: str = ""
+    """Of the call that the key was used for."""
+
+    @property
+    def pending(self) -> int:
+        """How many things have yet to get the command."""
+        return len(self.things) - self.sent
+
+
+class Listed(NamedTuple):
+    """A rollout in a list: its record, without its things."""
+
+    record: RolloutRecord
+    pending: int
+
+
+def newest(
+    records: Iterable[RolloutRecord],
+    limit: int,
+    cursor: str | None,
+    states: frozenset[State] | None,
+    requested_by: str | None,
+) -> list[Listed]:
+    """The first ``limit`` of those asked for, newest first, behind the one whose id is ``cursor``."""
+    wanted = [
+        record
+        for record in records
+        if (cursor is None or record.command_id < cursor)
+        and (states is None or record.state in states)
+        and (requested_by is None or record.requested_by == requested_by)
+    ]
+    wanted.sort(key=lambda record: record.command_id, reverse=True)  # ids ascend with time
+    return [Listed(record, record.pending) for record in wanted[:limit]]
 
 
 class Rollout:
@@ -134,7 +168,7 @@ class Rollout:
     @property
     def pending(self) -> int:
         """How many things have yet to get the command."""
-        return len(self.record.things) - self.record.sent
+        return self.record.pending
 
     def take(self, now: float, limit: int) -> list[str]:
         """The things that get the command now, at most ``limit`` of them. They count as sent."""

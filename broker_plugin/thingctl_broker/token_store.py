@@ -11,6 +11,7 @@ import contextlib
 import hmac
 import time
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from thingctl_broker import token_file
@@ -99,6 +100,7 @@ class TokenStore:
         self._now = now
         self._writing = asyncio.Lock()
         self._at_work: set[asyncio.Task[Token]] = set()
+        self._listeners: list[Callable[[], None]] = []
         self.new_admin_token = new_admin_token
         """The plain admin token if it was made just now, to be shown once; else None."""
 
@@ -134,14 +136,22 @@ class TokenStore:
 
         Raises :class:`CredentialsError` when ``admin_token`` cannot be a token.
         """
-        if admin_token is None:
-            self._tokens = _by_head(tokens)
-            return
-        check_chosen(admin_token)
-        self._stand_in = digest_of(admin_token)
-        self._displaced = {digest: token for digest, token in tokens.items() if token.name == ADMIN}
-        others = {digest: token for digest, token in tokens.items() if token.name != ADMIN}
-        self._tokens = _by_head(others | {self._stand_in: ADMIN_TOKEN})
+        if admin_token is not None:
+            check_chosen(admin_token)
+            self._stand_in = digest_of(admin_token)
+            self._displaced = {digest: token for digest, token in tokens.items() if token.name == ADMIN}
+            others = {digest: token for digest, token in tokens.items() if token.name != ADMIN}
+            tokens = others | {self._stand_in: ADMIN_TOKEN}
+        self._tokens = _by_head(tokens)
+        self._tell()
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call ``listener`` after each change of the tokens, also one that another worker made."""
+        self._listeners.append(listener)
+
+    def _tell(self) -> None:
+        for listener in self._listeners:
+            listener()
 
     def first(self) -> tuple[bytes, Token]:
         """One of the tokens, with its digest: where there is but one, that."""
@@ -159,6 +169,10 @@ class TokenStore:
     def stands(self, token: Token) -> bool:
         """Whether a token that was verified earlier would still be."""
         return self._is_valid(token) and any(known is token for _, known in self._tokens.values())
+
+    def seconds_left(self, token: Token) -> float:
+        """Seconds until the token expires; infinite for one that does not."""
+        return inf if token.expires_at is None else token.expires_at - self._now()
 
     def _known(self, digest: bytes) -> Token | None:
         # The head of the digest only finds the candidate; the verdict is the comparison of
@@ -307,6 +321,7 @@ class TokenStore:
                 self._tokens.pop(swap.before[0][:_HEAD], None)
             if swap.after is not None:
                 self._tokens[swap.after[0][:_HEAD]] = swap.after
+            self._tell()
             return swap.token
 
     def _find(self, name: str) -> tuple[bytes, Token]:

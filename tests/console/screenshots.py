@@ -63,6 +63,7 @@ def scenes(demo):
         ("send-again", f"#/send?from={rejected.execution_id}", ".choice"),
         ("send-to-many", "#/send?to=tags&value=north&action=setTemperature", ".choice"),
         ("group", f"#/groups/{group}", ".group-view .legend"),
+        ("groups", "#/groups", ".entries"),
         ("things", "#/things", ".canvas .tr"),
         ("thing", f"#/things/{thing}", ".actions-list"),
         ("settings", "#/settings", ".tabs"),

@@ -91,3 +91,56 @@ def test_a_rollout_is_paused_resumed_and_canceled(look, lamps):
     page.get_by_role("dialog").get_by_role("button", name="Cancel all").click()
     expect(view.get_by_role("status")).to_have_text("Canceled")
     expect(view.get_by_role("button", name="Cancel all")).to_have_count(0)
+
+
+def test_groups_are_listed_and_narrowed_by_state(look, api, lamps):
+    body = {"targets": {"tags": ["grouped"]}, "action": "dim", "rollout": {"batch": 1}}
+    group = api.call("POST", "commands", body)[1]["commandId"]
+    page = look("#/commands")
+    page.get_by_role("link", name="Groups").click()
+    listed = page.get_by_role("region", name="List of groups")
+    entry = listed.locator("li", has=page.locator(f"a[href='#/groups/{group}']"))
+    expect(entry).to_contain_text("3 things, 2 not sent yet")
+    expect(entry).to_contain_text("Sending")
+    page.get_by_label("State").select_option("Paused")
+    expect(page).to_have_url(re.compile("state=PAUSED"))
+    expect(page.get_by_role("heading", name="No group is in this state")).to_be_visible()
+    assert api.call("POST", f"groups/{group}/pause")[0] == 200
+    expect(entry).to_contain_text("Paused")
+    entry.get_by_role("link", name="dim").click()
+    expect(page.locator(".group-view")).to_contain_text("Paused")
+    assert api.call("POST", f"groups/{group}/cancel")[0] == 200
+
+
+def test_older_groups_come_when_asked_for(look, api, lamps):
+    body = {"targets": {"things": [lamps[0].name]}, "action": "blink"}
+    made = [api.call("POST", "commands", body)[1]["commandId"] for _ in range(51)]
+    page = look("#/groups")
+    expect(page.locator(".entries li")).to_have_count(50)
+    page.get_by_role("button", name="Show older ones").click()
+    expect(page.locator(f".entries a[href='#/groups/{made[0]}']")).to_be_visible()
+
+
+def test_a_group_that_is_known_by_its_executions_only_says_so(look, api, lamps):
+    command = api.send(lamps[0].name, "blink")["commandId"]
+    page = look(f"#/groups/{command}")
+    expect(page.locator(".group-state")).to_have_text("Only its executions are known")
+
+
+def test_a_command_whose_answer_was_lost_is_sent_again_as_the_same(look, api, lamps):
+    page = look("#/send?to=tags&value=grouped&action=blink")
+    held = []
+
+    def lose_the_first(route):
+        if "dryRun" in route.request.post_data or held:
+            route.continue_()
+        else:
+            held.append(route.fetch().json()["commandId"])
+            route.abort()
+
+    page.route("**/api/v1/commands", lose_the_first)
+    for _ in range(2):
+        form_of(page).get_by_role("button", name="Send command").click()
+        page.get_by_role("dialog").get_by_role("button", name="Send to 3 things").click()
+        expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(page).to_have_url(re.compile(f"#/groups/{held[0]}"))

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
+from thingctl_broker.cli.bundles import bundle_text
+
 
 def row_of(page, name):
     return page.locator(".canvas .tr", has=page.get_by_role("link", name=name, exact=True))
@@ -172,7 +174,7 @@ def test_a_new_password_comes_as_the_bundle_of_the_broker(look, api, pump):
     dialog = page.get_by_role("dialog", name=f"A new password for {pump}")
     with page.expect_download() as download:
         dialog.get_by_role("button", name=f"Download {pump}.bundle").click()
-    assert json.loads(Path(download.value.path()).read_text("utf-8")) == answer.value.json()["bundle"]
+    assert Path(download.value.path()).read_text("utf-8") == bundle_text(answer.value.json())
     expect(dialog).to_contain_text(f"sudo thingctl-agent install --bundle {pump}.bundle")
     dialog.get_by_role("button", name="Done").click()
     expect(page.get_by_role("button", name="New password")).to_be_focused()
@@ -267,3 +269,28 @@ def test_while_pages_load_the_foot_says_so(look, thermostat):
     held.pop().fulfill(json={"things": [], "nextCursor": None})
     expect(page.locator(".list-foot")).to_have_text(re.compile("online$"))
     page.unroute_all(behavior="ignoreErrors")
+
+
+def test_the_old_password_may_end_now(look, api, pump):
+    page = look(f"#/things/{pump}")
+    about = page.get_by_role("region", name="About")
+    for ends in (False, True):
+        page.get_by_role("button", name="New password").click()
+        ask = page.get_by_role("dialog", name=f"A new password for {pump}?")
+        ask.get_by_label("End the old password now.").set_checked(ends)
+        with page.expect_request("**/password") as request:
+            ask.get_by_role("button", name="Make a new password").click()
+        assert request.value.post_data_json == ({"oldValidFor": 0} if ends else {})
+        page.get_by_role("dialog").get_by_role("button", name="Done").click()
+        expect(about.get_by_text("valid until the device signs in")).to_have_count(0 if ends else 1)
+    assert "oldPassword" not in api.thing(pump)
+
+
+def test_two_devices_with_one_name_are_told_of(look, api, device):
+    first = device("twice-lamp")
+    second = device("twice-lamp")
+    page = look(f"#/things/{first.name}")
+    expect(page.get_by_role("region", name="About")).to_contain_text(
+        re.compile(r"Another client took its session \d+ times?: is another device using this name\?")
+    )
+    second.close()

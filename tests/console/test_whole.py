@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import expect
 
 from console.axe import axe_source
+from console.conftest import THERMOSTAT
 from console.demo import TOKEN as DEMO_TOKEN
 from console.demo import serving_demo
 from console.devices import Api
@@ -40,6 +41,7 @@ def places(api, thermostat):
         "send": f"#/send?thing={thermostat}&action=setTemperature",
         "send to many": "#/send?to=tags&value=a&action=x",
         "group": f"#/groups/{group}",
+        "groups": "#/groups",
         "one command": f"#/commands?command={group}",
         "things": "#/things",
         "some things": "#/things?type=thermostat&sort=seen",
@@ -66,7 +68,9 @@ def settled(page, place):
         expect(page.locator(".trouble li").first).to_be_visible()
     if place.startswith("#/things/"):
         expect(page.locator(".actions-list")).to_be_visible()
-    if place.startswith("#/groups"):
+    if place == "#/groups":
+        expect(page.locator(".entries li").first).to_be_visible()
+    if place.startswith("#/groups/"):
         expect(page.locator(".group-view .legend")).to_be_visible()
     if place.startswith("#/settings"):
         expect(page.locator("main .card").first).not_to_contain_text("loading…")
@@ -96,6 +100,34 @@ def test_every_page_is_clean_by_axe(look, places, scheme, width):
             ".map((v) => `${v.id}: ${v.help}: ${v.nodes.map((n) => n.html.slice(0, 200)).join(' | ')}`)"
         )
         assert found == [], name
+
+
+DIALOGS = {
+    "#/things": ["Add thing"],
+    f"#/things/{THERMOSTAT}": ["Edit", "Disable", "New password", "Remove"],
+    "#/settings/types": ["Add type"],
+    "#/settings/tokens": ["Add token", "New secret for admin", "Revoke admin"],
+}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_dialog_is_clean_by_axe_closes_by_escape_and_gives_the_focus_back(look, places, scheme, width):
+    source = axe_source()
+    page = look("", color_scheme=scheme, viewport={"width": width, "height": 850})
+    for place, buttons in DIALOGS.items():
+        page.evaluate("place => { location.hash = place }", place)
+        settled(page, place)
+        for name in buttons:
+            button = page.get_by_role("button", name=name, exact=True)
+            button.click()
+            expect(page.get_by_role("dialog")).to_be_visible()
+            page.evaluate(source)
+            found = page.evaluate("async () => (await axe.run('dialog')).violations.map((v) => v.help)")
+            assert found == [], name
+            page.keyboard.press("Escape")
+            expect(page.get_by_role("dialog")).to_have_count(0)
+            expect(button).to_be_focused()
 
 
 def test_every_page_fits_a_phone(look, places):

@@ -17,6 +17,7 @@ import structlog
 from thingctl_broker.cluster.operations import LIVE
 from thingctl_broker.cluster.store_ports import StoreDown
 from thingctl_broker.errors import NotAccepting, ServiceError, WrongMove, unknown_command
+from thingctl_broker.idempotency import check_same
 from thingctl_broker.origin import NOBODY, Origin, origin
 from thingctl_broker.rollouts import FAILURES, Rollout, RolloutRecord, State
 from thingctl_broker.table import Query
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from thingctl_broker.cluster.operations import ClusterOperations
     from thingctl_broker.cluster.store_ports import ExecutionStore, RolloutRows
     from thingctl_broker.executions import Execution
-    from thingctl_broker.rollouts import RolloutRules
+    from thingctl_broker.rollouts import Listed, RolloutRules
 
 CHUNK: Final = 100
 """Things that get the command in one turn."""
@@ -100,6 +101,8 @@ class ClusterRollouts:
         *,
         requested_by: str,
         post_back_uri: str = "",
+        idempotency_key: str = "",
+        fingerprint: str = "",
     ) -> Rollout:
         """Accept a command for many things; it is kept when this returns."""
         self._operations.check(action, params, ttl)
@@ -114,15 +117,28 @@ class ClusterRollouts:
             targeted=len(things),
             rules=rules,
             post_back_uri=post_back_uri,
+            idempotency_key=idempotency_key,
+            fingerprint=fingerprint,
         )
         await self._rows.add(record)
         self._woken.set()
+        if idempotency_key:
+            kept = await self._rows.with_key(requested_by, idempotency_key)
+            if kept is not None:
+                check_same(kept.fingerprint, fingerprint)
+                return Rollout(kept)
         return Rollout(record)
 
     async def get(self, command_id: str) -> Rollout | None:
         """The rollout of that command, if it had one."""
         record = await self._rows.get(command_id)
         return None if record is None else Rollout(record)
+
+    async def newest(
+        self, limit: int, cursor: str | None, states: frozenset[State] | None, requested_by: str | None
+    ) -> list[Listed]:
+        """At most ``limit`` rollouts, newest first, behind ``cursor``."""
+        return await self._rows.newest(limit, cursor, states, requested_by)
 
     async def move(self, command_id: str, to: State) -> Rollout:
         """Pause, resume or cancel; it is kept when this returns."""

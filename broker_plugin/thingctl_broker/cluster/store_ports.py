@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from thingctl_broker.executions import Cancel, Execution, Outcome
     from thingctl_broker.overview import Minute
-    from thingctl_broker.rollouts import RolloutRecord, State
+    from thingctl_broker.rollouts import Listed, RolloutRecord, State
     from thingctl_broker.table import Page, Query
     from thingctl_protocol.messages import Response
     from thingctl_protocol.statuses import Status
@@ -199,7 +199,17 @@ class RolloutRows(Protocol):
     """Commands to many things. Every method may raise :class:`StoreDown`."""
 
     async def add(self, record: RolloutRecord) -> None:
-        """Keep a new one, with its things."""
+        """Keep a new one, with its things; nothing is done when its caller has one with its key."""
+        ...
+
+    async def with_key(self, requested_by: str, key: str) -> RolloutRecord | None:
+        """The one that this caller has begun with the key, whole."""
+        ...
+
+    async def newest(
+        self, limit: int, cursor: str | None, states: frozenset[State] | None, requested_by: str | None
+    ) -> list[Listed]:
+        """At most ``limit``, newest first, behind the one whose id is ``cursor``."""
         ...
 
     async def get(self, command_id: str) -> RolloutRecord | None:

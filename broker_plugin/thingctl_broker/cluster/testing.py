@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from thingctl_broker.cluster.memory import InMemoryStore, Shared
-from thingctl_broker.rollouts import FAILURES, MOVES, State
+from thingctl_broker.rollouts import FAILURES, MOVES, State, newest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from thingctl_broker.ports import Clock
-    from thingctl_broker.rollouts import RolloutRecord
+    from thingctl_broker.rollouts import Listed, RolloutRecord
 
 __all__ = ["InMemoryDocuments", "InMemoryRollouts", "InMemoryStore", "InMemoryWorkers"]
 
@@ -88,6 +88,9 @@ class InMemoryRollouts(Shared):
     async def add(self, record: RolloutRecord) -> None:
         """Keep a new one."""
         self._check()
+        key = record.idempotency_key
+        if key and await self.with_key(record.requested_by, key) is not None:
+            return
         self._records[record.command_id] = _copy_record(record)
         self._tell(record.command_id)
         self._committed()
@@ -97,6 +100,21 @@ class InMemoryRollouts(Shared):
         self._check()
         found = self._records.get(command_id)
         return None if found is None else _copy_record(found)
+
+    async def with_key(self, requested_by: str, key: str) -> RolloutRecord | None:
+        """The one that this caller has begun with the key."""
+        self._check()
+        for record in self._records.values():
+            if (record.requested_by, record.idempotency_key) == (requested_by, key):
+                return _copy_record(record)
+        return None
+
+    async def newest(
+        self, limit: int, cursor: str | None, states: frozenset[State] | None, requested_by: str | None
+    ) -> list[Listed]:
+        """At most ``limit``, newest first."""
+        self._check()
+        return newest(self._records.values(), limit, cursor, states, requested_by)
 
     async def move(self, command_id: str, to: State) -> RolloutRecord | None:
         """Set the state if it may be; resumed, its failures so far are forgiven."""

@@ -22,13 +22,14 @@ export class ApiError extends Error {
 }
 
 /** Ask; return the answer as text. `query`: parameters; a list is one parameter repeated, one without a value is left out. */
-async function ask(method, path, { query = {}, body, signal, token = session.token() } = {}) {
+async function ask(method, path, { query = {}, body, key, signal, token = session.token() } = {}) {
   const url = new URL(path, BASE);
   for (const [name, value] of Object.entries(query)) {
     for (const one of [value].flat()) if (one !== null && one !== undefined && one !== "") url.searchParams.append(name, one);
   }
   const headers = { Authorization: `Bearer ${token}` };
   if (body !== undefined) headers["Content-Type"] = "application/json";
+  if (key) headers["Idempotency-Key"] = key;
   let response;
   let text;
   try {
@@ -82,7 +83,7 @@ export const removeThingType = (name) => ask("DELETE", `thing-types/${id(name)}`
 export const addThing = (thing) => post("things", thing);
 export const changeThing = async (name, changes) => JSON.parse(await ask("PATCH", `things/${id(name)}`, { body: JSON.stringify(changes) }));
 export const removeThing = (name) => ask("DELETE", `things/${id(name)}`);
-export const newPassword = (name) => post(`things/${id(name)}/password`, {});
+export const newPassword = (name, options = {}) => post(`things/${id(name)}/password`, options);
 
 /** The actions that things have in common; `query`: tag, type or thingId. */
 export const actions = (query, options) => get("actions", { query, ...options });
@@ -138,10 +139,32 @@ export async function sendToMany(targets, action, params, ttl, { rollout = {}, d
   const fields = [`"targets":${JSON.stringify(targets)}`, `"action":${JSON.stringify(action)}`, `"params":${params}`];
   if (ttl !== null) fields.push(`"ttl":${ttl}`);
   if (Object.keys(rollout).length) fields.push(`"rollout":${JSON.stringify(rollout)}`);
-  if (dryRun) fields.push('"dryRun":true');
-  return JSON.parse(await ask("POST", "commands", { body: `{${fields.join(",")}}` }));
+  if (dryRun) return JSON.parse(await ask("POST", "commands", { body: `{${[...fields, '"dryRun":true'].join(",")}}` }));
+  return once(`{${fields.join(",")}}`);
 }
 
+let unanswered = null;
+
+/** Send a body; sent again after an answer that was lost, it is the same command. */
+async function once(body) {
+  if (unanswered?.body !== body) unanswered = { body, key: makeKey() };
+  try {
+    const group = JSON.parse(await ask("POST", "commands", unanswered));
+    unanswered = null;
+    return group;
+  } catch (error) {
+    if (error.status >= 400 && error.status < 500) unanswered = null;
+    throw error;
+  }
+}
+
+/** 128 random bits; crypto.randomUUID is not there without TLS. */
+function makeKey() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** A page of the commands to many things, newest first: {groups, nextCursor}; `query`: state, cursor. */
+export const groups = (query) => get("groups", { query });
 export const group = (commandId) => get(`groups/${id(commandId)}`);
 export const moveGroup = async (commandId, move) => JSON.parse(await ask("POST", `groups/${id(commandId)}/${move}`));
 

@@ -40,7 +40,7 @@ export class CommandsPage {
     this.foot = h("p", { class: "list-foot" });
     this.aside = h("aside", { class: "details-pane", "aria-label": "Execution", hidden: true });
     this.element = h("div", { class: "page commands" },
-      pageHead("Commands", exportButton(() => this.#export(), "commands"), sendLink()),
+      pageHead("Commands", h("a", { class: "button", href: hashOf(["groups"]) }, "Groups"), exportButton(() => this.#export(), "commands"), sendLink()),
       this.bar.element, this.bar.whole,
       h("div", { class: "split" }, h("section", { class: "list", "aria-label": "List of commands" }, this.newer, this.rows.element, this.state, this.foot), this.aside));
     this.ticking = setInterval(() => this.#tick(), 1000);

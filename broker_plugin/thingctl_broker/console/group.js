@@ -10,7 +10,10 @@ import { confirmDialog, failure, pageHead, statusBadge, thingLink } from "./widg
 
 const TROUBLE = ["FAILED", "REJECTED", "TIMED_OUT"];
 const SHOWN = 50;
-const STATES = { RUNNING: "Sending", PAUSED: "Paused", STOPPED: "Stopped: too many failures", CANCELED: "Canceled", FINISHED: "Sent to all" };
+const STATES = { RUNNING: "Sending", PAUSED: "Paused", STOPPED: "Stopped: too many failures", CANCELED: "Canceled", FINISHED: "Sent to all", UNKNOWN: "Only its executions are known" };
+
+/** A state of a command to many things, as words. */
+export const stateWord = (state) => STATES[state] ?? state;
 
 export class GroupView {
   constructor(commandId) {
@@ -65,7 +68,7 @@ export class GroupView {
     put(this.element,
       h("header", { class: "details-head" },
         h("div", {}, h("h2", { tabindex: -1 }, foreign(group.action, 128)), h("p", { class: "sub" }, `on ${count(group.targeted, "thing")}`)),
-        h("div", { class: "head-row" }, h("span", { class: "group-state", role: "status" }, done && group.state === "FINISHED" ? "Ended everywhere" : STATES[group.state] ?? group.state), h("span", { class: "actions" }, this.#moves(group, running)))),
+        h("div", { class: "head-row" }, h("span", { class: "group-state", role: "status" }, done && group.state === "FINISHED" ? "Ended everywhere" : stateWord(group.state)), h("span", { class: "actions" }, this.#moves(group, running)))),
       this.message,
       this.#progress(group),
       this.#refusals(group),
@@ -123,7 +126,7 @@ export class GroupPage {
   constructor(commandId) {
     this.title = "Command to many things";
     this.view = new GroupView(commandId);
-    this.element = h("div", { class: "page" }, h("nav", { class: "crumbs", "aria-label": "You are in" }, h("a", { href: hashOf(["commands"]) }, "Commands")),
+    this.element = h("div", { class: "page" }, h("nav", { class: "crumbs", "aria-label": "You are in" }, h("a", { href: hashOf(["commands"]) }, "Commands"), " / ", h("a", { href: hashOf(["groups"]) }, "Groups")),
       pageHead("Command to many things"), h("section", { class: "card result", "aria-label": "Command" }, this.view.element));
   }
 

@@ -3,6 +3,7 @@
 import { CommandsPage } from "./commands.js";
 import { h, put, visible } from "./dom.js";
 import { GroupPage } from "./group.js";
+import { GroupsPage } from "./groups.js";
 import * as known from "./known.js";
 import * as live from "./live.js";
 import * as me from "./me.js";
@@ -27,7 +28,7 @@ function pageOf([first, second, third]) {
   switch (first) {
     case undefined: return ["overview", () => new OverviewPage()];
     case "commands": return ["commands", () => new CommandsPage()];
-    case "groups": return second === undefined ? ["nowhere", () => new Nowhere()] : [`groups/${second}`, () => new GroupPage(second)];
+    case "groups": return second === undefined ? ["groups", () => new GroupsPage()] : [`groups/${second}`, () => new GroupPage(second)];
     case "send": return ["send", () => new SendPage()];
     case "things": return second === undefined ? ["things", () => new ThingsPage()] : [`things/${second}`, () => new ThingPage(second)];
     case "settings": return [["settings", second ?? "", third ?? ""].join("/"), () => new SettingsPage([second, third])];

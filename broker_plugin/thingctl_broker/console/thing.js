@@ -4,7 +4,7 @@ import { definitionFields } from "./addthing.js";
 import * as api from "./api.js";
 import { announce, foreign, h, put, visible } from "./dom.js";
 import { enrolmentView } from "./enrolment.js";
-import { ago, duration } from "./format.js";
+import { ago, count, duration } from "./format.js";
 import { isObject, pretty } from "./json.js";
 import * as live from "./live.js";
 import * as me from "./me.js";
@@ -17,6 +17,13 @@ const EVERY = 3000;
 function driftOf({ drift }) {
   const words = { notAnnounced: "not announced", notInType: "not in the type", params: "other params", result: "another result" };
   return drift?.length ? drift.map(({ action, difference }) => h("p", {}, foreign(action, 128), `: ${words[difference] ?? difference}`)) : null;
+}
+
+/** Until when the password before the present one is valid, too. */
+function oldPassword({ oldPassword: old }) {
+  if (!old) return null;
+  const until = Date.parse(old.validUntil);
+  return ["valid until the device signs in with the new one", Number.isFinite(until) ? [", at the latest until ", when(until)] : null];
 }
 
 export class ThingPage {
@@ -77,6 +84,8 @@ export class ThingPage {
       ["Tags", thing.tags.length ? thing.tags.map((tag) => h("a", { class: "tag", href: hashOf(["things"], { tag }) }, foreign(tag, 80))) : null],
       ["Agent version", announcement.agentVersion ? foreign(announcement.agentVersion, 80) : null],
       ["Password", thing.hasPassword ? "set" : "none"],
+      ["Old password", oldPassword(thing)],
+      ["Two devices?", thing.takeovers ? h("span", { class: "danger" }, `Another client took its session ${count(thing.takeovers, "time")}: is another device using this name?`) : null],
       ["Differs from its type", driftOf(thing)],
       ["Schemas not enforced", thing.schemaFaults?.length ? thing.schemaFaults.map((fault) => h("p", {}, foreign(`${fault.action}: ${fault.fault}`, 400))) : null],
       ["MQTT client id", thing.clientId ? foreign(thing.clientId, 128, { class: "mono" }) : null],
@@ -112,10 +121,14 @@ export class ThingPage {
   }
 
   async #newPassword() {
-    const text = "The device needs the new bundle to connect again.";
+    const ends = h("input", { type: "checkbox", id: "old-ends" });
+    const text = [
+      h("p", {}, "The old password stays valid until the device has signed in with the new one."),
+      h("label", { class: "check", for: ends.id }, ends, "End the old password now. The device is out until it has the new bundle."),
+    ];
     if (!(await confirmDialog(`A new password for ${visible(this.name, 128)}?`, text, { yes: "Make a new password" }))) return;
     await this.#do(async () => {
-      const thing = await api.newPassword(this.name);
+      const thing = await api.newPassword(this.name, ends.checked ? { oldValidFor: 0 } : {});
       const dialog = openDialog(enrolmentView(`A new password for ${visible(this.name, 128)}`, thing, () => dialog.close()), { wide: true });
       dialog.querySelector("h2").focus();
       const { credentials, bundle, bundleFault, ...rest } = thing;

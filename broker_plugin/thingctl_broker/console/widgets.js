@@ -78,11 +78,17 @@ export function openDialog(content, { onClose = () => {}, wide = false } = {}) {
   dialog.addEventListener("close", () => {
     dialog.remove();
     onClose(dialog.returnValue);
-    if (before?.isConnected && document.activeElement === document.body) before.focus();
+    if (document.activeElement === document.body) (before?.isConnected ? before : successor(before))?.focus();
   });
   document.body.append(dialog);
   dialog.showModal();
   return dialog;
+}
+
+/** The element that a page has drawn in the place of one that it took away. */
+function successor(element) {
+  const key = element?.dataset?.focus;
+  return key ? document.querySelector(`[data-focus="${CSS.escape(key)}"]`) : null;
 }
 
 /** Ask before doing; `text`: words or elements. Resolves to whether to go on. */

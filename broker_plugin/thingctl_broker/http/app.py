@@ -78,6 +78,7 @@ def create_app(
     groups = Groups(operations, rollouts)
     probes = Probes(operations, connections)
     streams = Streams(operations)
+    tokens.listen(streams.wake)
     routes = [
         *groups.routes(),
         *Actions(directory.registry).routes(),

@@ -25,7 +25,7 @@ from thingctl_broker.http.routes_authentication import (
 )
 from thingctl_broker.http.routes_commands import COMMANDS
 from thingctl_broker.http.routes_enrolment import ENROLMENT, EnrolmentResource
-from thingctl_broker.http.routes_groups import GROUPS, GroupBody, GroupResource
+from thingctl_broker.http.routes_groups import GROUPS, GroupBody, GroupEntry, GroupResource
 from thingctl_broker.http.routes_overview import OVERVIEW, OverviewResource
 from thingctl_broker.http.routes_probes import HEALTH, METRICS, READY
 from thingctl_broker.http.routes_sign_in import SIGN_IN, SIGN_IN_CODES, CodeResource, SignInBody
@@ -45,6 +45,7 @@ from thingctl_broker.http.thing_schemas import (
     TypeResource,
 )
 from thingctl_broker.idempotency import KEY_PATTERN
+from thingctl_broker.rollouts import State
 from thingctl_broker.things import TAG_PATTERN
 from thingctl_protocol.identifiers import ACTION_PATTERN, THING_PATTERN, UUID7_PATTERN
 from thingctl_protocol.statuses import Status
@@ -118,6 +119,13 @@ class TypePage(msgspec.Struct, frozen=True, rename="camel"):
     next_cursor: str | None
 
 
+class GroupPage(msgspec.Struct, frozen=True, rename="camel"):
+    """Commands to many things, newest first. ``nextCursor``: null on the last page."""
+
+    groups: list[GroupEntry]
+    next_cursor: str | None
+
+
 class TokenPage(msgspec.Struct, frozen=True, rename="camel"):
     """Tokens, by name, without their secrets. ``nextCursor``: null on the last page."""
 
@@ -148,6 +156,12 @@ def path_schema(name: str, path: str) -> Schema:
 
 _THING: Final = Parameter("thingId", "only those of this thing", _NAME)
 _ACTION: Final = Parameter("action", "only those of this action", _matching(ACTION_PATTERN))
+_STATE: Final = Parameter(
+    "state",
+    "only these; repeated, or several with commas",
+    {"type": "array", "items": {"type": "string", "enum": [state.value for state in State]}},
+    repeated=True,
+)
 _STATUS: Final = Parameter(
     "status",
     "only these; repeated, or several with commas",
@@ -240,6 +254,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
     ),
     ("GET", _EXECUTION): Operation({200: ExecutionResource, 202: ExecutionResource}, parameters=(_WAIT,)),
     ("POST", _EXECUTION + "/cancel"): Operation({200: ExecutionResource}),
+    ("GET", GROUPS): Operation({200: GroupPage}, parameters=(_STATE, _LIMIT, _CURSOR)),
     ("GET", GROUPS + "/{command_id}"): Operation({200: GroupResource}),
     **{
         ("POST", f"{GROUPS}/{{command_id}}/{verb}"): Operation({200: GroupResource})

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import parse_qsl
 
 from thingctl_broker.http.auth import visible
 from thingctl_broker.http.errors import INVALID_PARAMETER, Problem
+from thingctl_broker.rollouts import State
 from thingctl_broker.table import Query
 from thingctl_protocol.identifiers import is_action_name, is_id, is_thing_name, is_uuid7
 from thingctl_protocol.statuses import Status
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from thingctl_broker.credentials import Token
+
+W = TypeVar("W", bound=StrEnum)
 
 LIMIT_DEFAULT: Final = 50
 LIMIT_MAX: Final = 500
@@ -102,14 +106,21 @@ class Parameters:
 
     def statuses(self) -> frozenset[Status] | None:
         """``status``: repeated, or several with commas."""
-        values = self._values.get("status")
+        return self._among("status", Status)
+
+    def states(self) -> frozenset[State] | None:
+        """``state`` of commands to many things: repeated, or several with commas."""
+        return self._among("state", State)
+
+    def _among(self, name: str, words: type[W]) -> frozenset[W] | None:
+        values = self._values.get(name)
         if values is None:
             return None
         try:
-            return frozenset(Status(word) for value in values for word in value.split(","))
+            return frozenset(words(word) for value in values for word in value.split(","))
         except ValueError:
             raise Problem(
-                INVALID_PARAMETER, f"status must be of {', '.join(Status)}", parameter="status"
+                INVALID_PARAMETER, f"{name} must be of {', '.join(words)}", parameter=name
             ) from None
 
 

@@ -123,11 +123,9 @@ class Commands:
     ) -> Answer:
         if asked is not None and asked.wait() is not None:
             raise Problem(INVALID_PARAMETER, "a command to many things does not wait", parameter="wait")
-        if key:
-            raise Problem(
-                INVALID_HEADER, "an Idempotency-Key is for a command to one thing", header="Idempotency-Key"
-            )
-        return await self._groups.send(encoded, scope["token"], scope["raw_path"], validate=_is_dry(asked))
+        return await self._groups.send(
+            encoded, scope["token"], scope["raw_path"], key, validate=_is_dry(asked)
+        )
 
     @needs(Scope.COMMANDS_SEND)
     async def send_routed(self, request: Request) -> Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +18,8 @@ from thingctl_broker.http.dry_runs import dry_run
 from thingctl_broker.http.field_types import ActionName, Params, PostBackUri, Time, Ttl  # noqa: TC001 msgspec reads them
 from thingctl_broker.http.links import location
 from thingctl_broker.http.queries import Parameters
+from thingctl_broker.http.schemas import encode_page
+from thingctl_broker.idempotency import fingerprint
 from thingctl_broker.rollouts import RolloutRules, State
 from thingctl_broker.table import Query
 from thingctl_broker.targets import Targets, resolve
@@ -33,12 +36,13 @@ if TYPE_CHECKING:
     from thingctl_broker.credentials import Token
     from thingctl_broker.executions import Execution
     from thingctl_broker.operations import Operations, RolloutDriver
-    from thingctl_broker.rollouts import Rollout
+    from thingctl_broker.rollouts import Listed, Rollout
     from thingctl_broker.table import Page
 
 GROUPS: Final = "/api/v1/groups"
 
 _NONE: Final[frozenset[str]] = frozenset()
+_LIST: Final = frozenset({"state", "limit", "cursor"})
 _NO_RULES: Final = RolloutRules()
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -60,9 +64,21 @@ class GroupBody(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fiel
         return EMPTY_OBJECT if params == b"null" else params
 
 
+class GroupState(StrEnum):
+    """The states of a rollout, and one for a group that is known only by its executions."""
+
+    RUNNING = State.RUNNING.value
+    PAUSED = State.PAUSED.value
+    STOPPED = State.STOPPED.value
+    CANCELED = State.CANCELED.value
+    FINISHED = State.FINISHED.value
+    UNKNOWN = "UNKNOWN"
+
+
 class GroupResource(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A command and what has become of it as a whole.
 
+    ``state``: UNKNOWN when only its executions are known, after a restore or when it was long ago.
     ``targeted``: things that it is for. ``pending``: of these, the ones that have yet to get
     it. ``refused``: the ones that could not be sent it, and for the first of them why.
     ``statuses``: its executions by status. ``ended``: how many have ended; ``percent``: of all.
@@ -70,7 +86,7 @@ class GroupResource(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
 
     command_id: str
     action: str
-    state: State
+    state: GroupState
     created_at: Time
     targeted: int
     pending: int
@@ -80,6 +96,19 @@ class GroupResource(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     statuses: dict[str, int]
     rollout: RolloutRules = RolloutRules()
     refusals: dict[str, str] = {}
+
+
+class GroupEntry(msgspec.Struct, frozen=True, rename="camel"):
+    """A command to many things in a list of them. ``requestedBy``: the name of the API token."""
+
+    command_id: str
+    action: str
+    state: State
+    created_at: str
+    requested_by: str
+    targeted: int
+    pending: int
+    refused: int
 
 
 group_body_decoder: Final = msgspec.json.Decoder(GroupBody)
@@ -106,17 +135,21 @@ class Groups:
     def routes(self) -> list[Route]:
         """The endpoints with their paths."""
         return [
+            Route(GROUPS, self.list, methods=["GET"]),
             Route(GROUPS + "/{command_id}", self.show, methods=["GET"]),
             Route(GROUPS + "/{command_id}/pause", self.pause, methods=["POST"]),
             Route(GROUPS + "/{command_id}/resume", self.resume, methods=["POST"]),
             Route(GROUPS + "/{command_id}/cancel", self.cancel, methods=["POST"]),
         ]
 
-    async def send(self, body: bytes, token: Token, base: bytes, *, validate: bool = False) -> Answer:
+    async def send(
+        self, body: bytes, token: Token, base: bytes, key: str = "", *, validate: bool = False
+    ) -> Answer:
         """Accept a command for many things (202), or tell who would get it (200).
 
         ``base``: the request's path. ``validate``: a dry run, as ``dryRun`` in the body. Of things
-        that are not named, those are meant that the token is for.
+        that are not named, those are meant that the token is for. ``key``: of the caller, which finds
+        the command of the first time.
         """
         asked = decode_body(group_body_decoder, body)
         things = self._resolved(asked, token)
@@ -133,6 +166,8 @@ class Groups:
             asked.rollout,
             requested_by=token.name,
             post_back_uri=post_back_uri,
+            idempotency_key=key,
+            fingerprint=_fingerprint(asked, post_back_uri) if key else "",
         )
         link = location(base, f"{GROUPS}/{rollout.record.command_id}")
         return Answer(202, await self._told(rollout), (link,))
@@ -150,6 +185,20 @@ class Groups:
         return resolve(asked.targets, self._operations.things, covers)
 
     @needs(Scope.COMMANDS_READ)
+    async def list(self, request: Request) -> Answer:
+        """``GET /api/v1/groups``: commands to many things, newest first; a limited token sees its own."""
+        asked, token = Parameters(request.scope["query_string"], _LIST), request.scope["token"]
+        limit = asked.limit()
+        found = await self._rollouts.newest(
+            limit + 1, asked.cursor(), asked.states(), token.name if token.is_limited else None
+        )
+        page = found[:limit]
+        cursor = page[-1].record.command_id if len(found) > limit else None
+        return Answer(
+            200, encode_page("groups", ((one.record.command_id, _entry(one)) for one in page), cursor)
+        )
+
+    @needs(Scope.COMMANDS_READ)
     async def show(self, request: Request) -> Answer:
         """``GET /api/v1/groups/{commandId}``: a command to many things, and its executions by status."""
         command_id, token = _asked(request), request.scope["token"]
@@ -163,7 +212,7 @@ class Groups:
             raise unknown_command()
         created_at = rfc3339(first.created_at)
         return Answer(
-            200, _resource(command_id, first.action, State.FINISHED, created_at, statuses, targeted=count)
+            200, _resource(command_id, first.action, GroupState.UNKNOWN, created_at, statuses, targeted=count)
         )
 
     @needs(Scope.COMMANDS_SEND)
@@ -194,7 +243,7 @@ class Groups:
         return _resource(
             record.command_id,
             record.action,
-            record.state,
+            GroupState(record.state),
             rfc3339(record.created_at),
             statuses,
             targeted=record.targeted,
@@ -205,10 +254,30 @@ class Groups:
         )
 
 
+def _fingerprint(asked: GroupBody, post_back_uri: str) -> str:
+    """What makes two calls the same call: the things as they were named, not those that there were then."""
+    call = _encode((asked.targets, asked.rollout, post_back_uri)).decode()
+    return fingerprint(call, asked.action, asked.params_json(), asked.ttl)
+
+
+def _entry(listed: Listed) -> GroupEntry:
+    record = listed.record
+    return GroupEntry(
+        record.command_id,
+        record.action,
+        record.state,
+        rfc3339(record.created_at),
+        record.requested_by,
+        record.targeted,
+        listed.pending,
+        record.refused,
+    )
+
+
 def _resource(
     command_id: str,
     action: str,
-    state: State,
+    state: GroupState,
     created_at: str,
     statuses: Counter[Status],
     *,

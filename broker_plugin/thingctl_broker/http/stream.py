@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import uuid4
 
 import msgspec
@@ -33,10 +33,12 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Send
     from starlette.types import Scope as AsgiScope
 
+    from thingctl_broker.credentials import Token
     from thingctl_broker.executions import Execution
     from thingctl_broker.feed import Changed
     from thingctl_broker.operations import Operations
     from thingctl_broker.table import Query
+    from thingctl_broker.token_store import TokenStore
 
 EVENTS: Final = "/api/v1/events"
 
@@ -107,8 +109,15 @@ class Streams:
             raise Problem(
                 TOO_MANY_STREAMS, f"{STREAMS_MAX} are open already", headers=((b"retry-after", b"10"),)
             )
-        stands = partial(request.scope["tokens"].stands, request.scope["token"])
-        return Stream(self, query, request.headers.get("last-event-id"), stands)
+        permit = Permit(request.scope["tokens"], request.scope["token"])
+        return Stream(self, query, request.headers.get("last-event-id"), permit)
+
+    def wake(self) -> None:
+        """Let every stream look at its token again: the tokens have changed."""
+        sleeping, self._sleeping = self._sleeping, []
+        for sleeper in sleeping:
+            if not sleeper.done():
+                sleeper.set_result(None)
 
     def stop(self) -> None:
         """End every stream, and note nothing any more."""
@@ -121,18 +130,18 @@ class Streams:
         self,
         query: Query,
         last_event_id: str | None,
-        stands: Callable[[], bool],
+        permit: Permit,
         receive: Receive,
         send: Send,
     ) -> None:
         """Tell one reader what happens until it goes, the stream has lived its time, or the broker stops.
 
-        Nothing is told any more once ``stands()`` is false: the token has been revoked or has expired.
+        It ends when its token is revoked, renewed, or expires.
         """
         if self._stopped:
             return
         position = self._join(last_event_id)
-        pump = asyncio.create_task(self._pump(query, position, stands, send))
+        pump = asyncio.create_task(self._pump(query, position, permit, send))
         gone = asyncio.create_task(_gone(receive))
         self._pumps.add(pump)
         try:
@@ -171,17 +180,14 @@ class Streams:
     def _on_change(self, execution_id: str) -> None:
         self._feed.note(execution_id)
         if self._sleeping:
-            sleeping, self._sleeping = self._sleeping, []
-            for sleeper in sleeping:
-                if not sleeper.done():
-                    sleeper.set_result(None)
+            self.wake()
 
-    async def _pump(self, query: Query, position: int | None, stands: Callable[[], bool], send: Send) -> None:
+    async def _pump(self, query: Query, position: int | None, permit: Permit, send: Send) -> None:
         """Write to one reader, for as long as its token stands."""
         feed = self._feed
         told, at = ("reset", feed.position) if position is None else ("ready", position)
         await _write(send, self._mark(told, at))
-        while stands():
+        while permit.stands():
             changed = feed.since(at, BATCH)
             if changed is None:
                 at = feed.position
@@ -193,7 +199,7 @@ class Streams:
                 if body:
                     await _write(send, body)
                 await asyncio.sleep(min(PACE_MAX, max(PACE, spent * len(self._pumps) / SHARE)))
-            elif not await self._news():
+            elif not await self._news(permit.seconds(HEARTBEAT)) and permit.stands():
                 # With the position, so that whoever hears little can still resume from late.
                 await _write(send, b": \nid: %b\n\n" % feed.name(at).encode())
 
@@ -218,12 +224,12 @@ class Streams:
                     break
         return b"".join(parts), position, perf_counter() - began
 
-    async def _news(self) -> bool:
-        """Wait for the next change; False: there was none for ``HEARTBEAT`` seconds."""
+    async def _news(self, seconds: float) -> bool:
+        """Wait for the next change; False: there was none for so many seconds."""
         sleeper = asyncio.get_running_loop().create_future()
         self._sleeping.append(sleeper)
         try:
-            async with asyncio.timeout(HEARTBEAT):
+            async with asyncio.timeout(seconds):
                 await sleeper
         except TimeoutError:
             return False
@@ -238,22 +244,35 @@ class Streams:
         return b"event: %b\nid: %b\nretry: 1000\ndata: %b\n\n" % (event.encode(), name, data)
 
 
+class Permit(NamedTuple):
+    """The token that a stream was opened with, and the store that knows how it stands."""
+
+    tokens: TokenStore
+    token: Token
+
+    def stands(self) -> bool:
+        """Whether the token is still valid."""
+        return self.tokens.stands(self.token)
+
+    def seconds(self, most: float) -> float:
+        """Seconds until the token expires, at most ``most``."""
+        return max(0.0, min(most, self.tokens.seconds_left(self.token)))
+
+
 class Stream:
     """One answer that goes on."""
 
-    def __init__(
-        self, streams: Streams, query: Query, last_event_id: str | None, stands: Callable[[], bool]
-    ) -> None:
+    def __init__(self, streams: Streams, query: Query, last_event_id: str | None, permit: Permit) -> None:
         self._streams = streams
         self._query = query
         self._last_event_id = last_event_id
-        self._stands = stands
+        self._permit = permit
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Send it."""
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         if scope["method"] != "HEAD":
-            await self._streams.run(self._query, self._last_event_id, self._stands, receive, send)
+            await self._streams.run(self._query, self._last_event_id, self._permit, receive, send)
         await send({"type": "http.response.body", "body": b""})
 
 

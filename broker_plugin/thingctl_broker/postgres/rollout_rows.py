@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from thingctl_broker.postgres.rules import CHANNEL, listed, quoted
-from thingctl_broker.rollouts import FAILURES, MOVES, RolloutRecord, RolloutRules, State
+from thingctl_broker.rollouts import FAILURES, MOVES, Listed, RolloutRecord, RolloutRules, State
 from thingctl_protocol.limits import TTL_MAX
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ PAYLOAD: Final = "r"
 
 _COLUMNS: Final = (
     "r.command_id, r.action, r.params, r.ttl, r.created_at, r.requested_by, r.things, r.targeted, r.rules, "
-    "r.post_back_uri, r.state, r.sent, r.refused, r.refusals, r.forgiven"
+    "r.post_back_uri, r.state, r.sent, r.refused, r.refusals, r.forgiven, "
+    "r.idempotency_key, r.fingerprint"
 )
 _PLAIN: Final = _COLUMNS.replace("r.", "")
 
@@ -40,10 +41,15 @@ _TOLD: Final = f"(SELECT count(pg_notify('{CHANNEL}', '{PAYLOAD}' || changed.com
 _ADD: Final = f"""
 WITH changed AS (
     INSERT INTO thingctl.rollouts ({_PLAIN}, moved_at) VALUES (
-        $1, $2, $3, $4, $5, $6, $7::text[], $8, $9, $10, $11, $12, $13, $14, $15, thingctl.now()
+        $1, $2, $3, $4, $5, $6, $7::text[], $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, thingctl.now()
     ) ON CONFLICT DO NOTHING RETURNING command_id
 )
 SELECT {_TOLD}
+"""
+
+_WITH_KEY: Final = f"""
+SELECT {_COLUMNS} FROM thingctl.rollouts r
+WHERE requested_by = $1 AND idempotency_key = $2 AND idempotency_key <> ''
 """
 
 _MOVE: Final = f"""
@@ -108,6 +114,12 @@ changed AS (
 SELECT state, (SELECT count(pg_notify('{CHANNEL}', '{PAYLOAD}' || c.command_id)) FROM changed c WHERE moved)
 FROM changed
 """
+_NEWEST: Final = f"""
+SELECT {_COLUMNS.replace("r.things", "'{}'::text[]")}, cardinality(r.things) - r.sent FROM thingctl.rollouts r
+WHERE ($1::text IS NULL OR r.command_id < $1) AND ($2::text[] IS NULL OR r.state = ANY($2))
+    AND ($3::text IS NULL OR r.requested_by = $3)
+ORDER BY r.command_id DESC LIMIT $4::bigint
+"""
 _SAVE_THINGS: Final = "UPDATE thingctl.rollouts SET things = $2::text[] WHERE command_id = $1"
 
 
@@ -130,6 +142,19 @@ class PostgresRollouts:
             repeatable=True,
         )
         return _record(rows[0]) if rows else None
+
+    async def with_key(self, requested_by: str, key: str) -> RolloutRecord | None:
+        """The one that this caller has begun with the key, whole."""
+        rows = await self._fetch(_WITH_KEY, requested_by, key, repeatable=True)
+        return _record(rows[0]) if rows else None
+
+    async def newest(
+        self, limit: int, cursor: str | None, states: frozenset[State] | None, requested_by: str | None
+    ) -> list[Listed]:
+        """At most ``limit``, newest first, behind the one whose id is ``cursor``."""
+        among = None if states is None else [state.value for state in states]
+        rows = await self._fetch(_NEWEST, cursor, among, requested_by, limit, repeatable=True)
+        return [Listed(_record(row), row[17]) for row in rows]
 
     async def move(self, command_id: str, to: State) -> RolloutRecord | None:
         """Set the state if ``MOVES`` allows it; return the rollout as it stands now.
@@ -206,6 +231,8 @@ def _values(record: RolloutRecord) -> tuple[object, ...]:
         record.refused,
         msgspec.json.encode(record.refusals).decode(),
         record.forgiven,
+        record.idempotency_key,
+        record.fingerprint,
     )
 
 
@@ -226,4 +253,6 @@ def _record(row: Any) -> RolloutRecord:
         refused=row[12],
         refusals=_refusals.decode(row[13]),
         forgiven=row[14],
+        idempotency_key=row[15],
+        fingerprint=row[16],
     )

@@ -134,7 +134,14 @@ CREATE TABLE thingctl.workers (
 );
 """
 
-MIGRATIONS: Sequence[str] = (_VERSION_1,)
+_VERSION_2: Final = """
+ALTER TABLE thingctl.rollouts ADD COLUMN idempotency_key text NOT NULL DEFAULT '';
+ALTER TABLE thingctl.rollouts ADD COLUMN fingerprint text NOT NULL DEFAULT '';
+CREATE UNIQUE INDEX rollouts_key ON thingctl.rollouts (requested_by, idempotency_key)
+    WHERE idempotency_key <> '';
+"""
+
+MIGRATIONS: Sequence[str] = (_VERSION_1, _VERSION_2)
 """What leads from each version of the tables to the next."""
 
 

@@ -97,6 +97,17 @@ async def test_renewed_at_one_the_old_secret_ends_at_all(one, two):
     assert (one.verify(old), one.verify(new).name) == (None, "reader")
 
 
+async def test_a_listener_is_called_for_changes_of_other_workers(one, two):
+    heard = []
+    two.listen(lambda: heard.append(len(list(two))))
+    await one.add(reader())
+    await settled()
+    assert heard[-1] == 2
+    await one.revoke("reader")
+    await settled()
+    assert heard[-1] == 1
+
+
 async def test_who_has_not_heard_of_a_token_looks_for_it_at_most_once_in_a_second(
     documents, one, monkeypatch
 ):

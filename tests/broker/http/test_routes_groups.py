@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from broker.http.running import RunningApi, until
+from broker.http.running import AUTHORIZED, RunningApi, until
+from thingctl_broker.credentials import Scope, Token
 from thingctl_broker.http.routes_groups import is_for_many
 
 
@@ -101,10 +102,6 @@ def test_what_is_wrong_is_pointed_at(api, fields, pointer):
 
 def test_what_is_for_one_thing_only(api):
     assert api.post(COMMANDS + "?wait=1", group({"all": True})).json["parameter"] == "wait"
-    from broker.http.running import AUTHORIZED
-
-    reply = api.post(COMMANDS, group({"all": True}), headers=AUTHORIZED | {"Idempotency-Key": "k"})
-    assert (reply.status, reply.json["type"]) == (400, "urn:thingctl:problem:invalid-header")
 
 
 def test_pause_resume_cancel(api):
@@ -135,7 +132,7 @@ def test_too_many_failures(api):
 def test_a_command_to_one_thing_is_a_group_of_one(api):
     execution = api.send()
     told = api.get(f"{GROUPS}/{execution['commandId']}").json
-    assert (told["targeted"], told["state"], told["statuses"]) == (1, "FINISHED", {"SENT": 1})
+    assert (told["targeted"], told["state"], told["statuses"]) == (1, "UNKNOWN", {"SENT": 1})
 
 
 def test_who_is_not_known(api):
@@ -176,3 +173,49 @@ def test_ten_thousand_in_one_request_and_nobody_starves():
         assert slowest < 2.0
     finally:
         api.close()
+
+
+def keyed(api, body, key="key-1"):
+    return api.post(COMMANDS, body, headers=AUTHORIZED | {"Idempotency-Key": key})
+
+
+def test_a_key_finds_the_command_of_the_first_time(api):
+    body = group({"all": True}, params={"a": 1})
+    first = keyed(api, body)
+    again = keyed(api, body)
+    assert (again.status, again.json["commandId"]) == (202, first.json["commandId"])
+    assert again.headers["location"] == first.headers["location"]
+    for other in (
+        body | {"ttl": 9},
+        body | {"targets": {"things": ["lamp"]}},
+        body | {"rollout": {"batch": 1}},
+    ):
+        refused = keyed(api, other)
+        assert (refused.status, refused.json["type"]) == (409, "urn:thingctl:problem:idempotency-conflict")
+    assert keyed(api, body, "key-2").json["commandId"] != first.json["commandId"]
+    assert finished(api, first)["statuses"] == {"SENT": 2}
+    assert len(api.executions()) == 4
+
+
+def test_groups_are_listed_newest_first(api):
+    made = [api.post(COMMANDS, group({"things": [name]})).json["commandId"] for name in ("lamp", "lock")]
+    held = api.post(COMMANDS, group({"all": True}, rollout={"batch": 1})).json["commandId"]
+    until(lambda: api.get(f"{GROUPS}?state=FINISHED").json["groups"][1:])
+    listed = api.get(f"{GROUPS}?state=FINISHED").json["groups"]
+    assert [one["commandId"] for one in listed] == made[::-1]
+    first = api.get(f"{GROUPS}?limit=1").json
+    (entry,) = first["groups"]
+    assert (entry["commandId"], entry["state"], entry["targeted"]) == (held, "RUNNING", 2)
+    assert entry["requestedBy"] == "admin"
+    rest = api.get(f"{GROUPS}?cursor={first['nextCursor']}").json
+    assert ([one["commandId"] for one in rest["groups"]], rest["nextCursor"]) == (made[::-1], None)
+    refused = api.get(f"{GROUPS}?state=DONE")
+    assert (refused.status, refused.json["parameter"]) == (400, "state")
+
+
+def test_a_limited_token_lists_its_own_groups(api):
+    limited = Token("lights", frozenset({Scope.COMMANDS_SEND, Scope.COMMANDS_READ}), things=("la*",))
+    headers = {"Authorization": f"Bearer {api.run(api.tokens.add(limited))}"}
+    api.post(COMMANDS, group({"things": ["lamp"]}))
+    own = api.post(COMMANDS, group({"all": True}), headers=headers).json["commandId"]
+    assert [one["commandId"] for one in api.get(GROUPS, headers=headers).json["groups"]] == [own]

@@ -11,6 +11,7 @@ from http.client import HTTPConnection
 import pytest
 
 from broker.http.running import AUTHORIZED, RunningApi, until
+from thingctl_broker.credentials import Scope, Token
 from thingctl_broker.http import stream
 
 
@@ -316,3 +317,41 @@ def test_a_failure_of_one_stream_ends_it_alone(api, monkeypatch):
     with listening(api) as listener:
         execution = api.send()
         assert listener.execution()["executionId"] == execution["executionId"]
+
+
+READER = Token("reader", frozenset({Scope.COMMANDS_READ}))
+
+
+@contextmanager
+def read_by(api, token):
+    """A stream that a token of its own has opened."""
+    headers = {"Authorization": f"Bearer {api.run(api.tokens.add(token))}"}
+    connection = HTTPConnection(api.host, api.port, timeout=5)
+    try:
+        connection.request("GET", EVENTS, headers=headers)
+        with connection.getresponse() as response:
+            listener = Listener(response)
+            assert listener.read()[0] == "ready"
+            yield listener
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("change", ["revoke", "renew"])
+def test_a_silent_stream_ends_with_its_token(api, change):
+    with read_by(api, READER) as listener:
+        api.run(getattr(api.tokens, change)("reader"))
+        assert listener.read() is None  # long before the next heartbeat
+
+
+def test_a_silent_stream_ends_when_its_token_expires(api):
+    with read_by(api, READER._replace(expires_at=time.time() + 0.5)) as listener:
+        assert listener.read() is None
+
+
+def test_a_silent_stream_goes_on_when_another_token_ends(api, monkeypatch):
+    monkeypatch.setattr(stream, "HEARTBEAT", 0.3)
+    with read_by(api, READER) as listener:
+        api.run(api.tokens.add(READER._replace(name="other")))
+        api.run(api.tokens.revoke("other"))
+        assert listener.read() == ("", None)

@@ -129,3 +129,31 @@ async def test_everybody_hears_of_moves_and_nobody_of_progress(postgres_url):
         await other.rollouts.move("c", State.FINISHED)  # no such move
         await other.rollouts.add(make("d"))
         await eventually(lambda: heard.rollouts == ["c", "c", "d"])
+
+
+async def test_a_key_stands_for_the_first_that_its_caller_began(postgres_url):
+    async with a_store(postgres_url) as store:
+        first = make("c1", idempotency_key="key", fingerprint="f1")
+        await store.rollouts.add(first)
+        await store.rollouts.add(make("c2", idempotency_key="key", fingerprint="f2"))
+        await store.rollouts.add(make("c3", idempotency_key="key", requested_by="other"))
+        assert await store.rollouts.with_key("ops", "key") == first
+        assert await store.rollouts.get("c2") is None
+        assert await store.rollouts.with_key("ops", "") is None
+        assert (await store.rollouts.with_key("other", "key")).command_id == "c3"
+
+
+async def test_they_are_listed_newest_first(postgres_url):
+    async with a_store(postgres_url) as store:
+        for command_id, state in (("c1", State.FINISHED), ("c2", State.RUNNING), ("c3", State.PAUSED)):
+            await store.rollouts.add(make(command_id, state=state, sent=1))
+        newest = await store.rollouts.newest(2, None, None, None)
+        assert [(one.record.command_id, one.pending) for one in newest] == [("c3", 2), ("c2", 2)]
+        assert newest[0].record.things == []
+        assert [one.record.command_id for one in await store.rollouts.newest(9, "c3", None, "ops")] == [
+            "c2",
+            "c1",
+        ]
+        (only,) = await store.rollouts.newest(9, None, frozenset({State.FINISHED}), None)
+        assert only.record.command_id == "c1"
+        assert await store.rollouts.newest(9, None, None, "other") == []
