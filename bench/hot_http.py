@@ -20,15 +20,15 @@ import uvicorn
 
 from fleet_parts import thing_name
 from hot_path import THINGS, KeepingTransport, Path
-from thingctl_broker.addresses import NO_NETWORKS, Networks
-from thingctl_broker.buckets import Rate
-from thingctl_broker.directory import Directory
-from thingctl_broker.embedded import EmbeddedOperations
+from thingctl_broker.commands.embedded import EmbeddedOperations
 from thingctl_broker.http.app import create_app
-from thingctl_broker.http.connection import Connection
-from thingctl_broker.passwords import Passwords
-from thingctl_broker.rolling import Rollouts
-from thingctl_broker.token_store import TokenStore
+from thingctl_broker.http.server.connection import Connection
+from thingctl_broker.rollouts.runner import Rollouts
+from thingctl_broker.security.passwords import Passwords
+from thingctl_broker.security.rate_limit import Rate
+from thingctl_broker.security.token_store import TokenStore
+from thingctl_broker.system.addresses import NO_NETWORKS, Networks
+from thingctl_broker.things.service import Directory
 
 WINDOW: Final = 64
 ROUNDS: Final = 30

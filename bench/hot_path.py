@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, Final
 import mqtt_wire
 from fleet_parts import SUCCEEDED, thing_name
 from in_process import PARAMS, TTL
-from thingctl_broker.clock import SystemClock
-from thingctl_broker.mqtt.connection import Connection
-from thingctl_broker.mqtt.front import Front
-from thingctl_broker.mqtt.gatekeeper import OpenGatekeeper
-from thingctl_broker.service import CommandService
-from thingctl_broker.unkept import NoJournal
+from thingctl_broker.commands.null_journal import NoJournal
+from thingctl_broker.commands.service import CommandService
+from thingctl_broker.mqtt.auth.authenticator import OpenGatekeeper
+from thingctl_broker.mqtt.server.connection import Connection
+from thingctl_broker.mqtt.server.server import Front
+from thingctl_broker.system.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import clusters
 from processes import rss_bytes
-from thingctl_broker.cluster.mirror import BATCH_MAX
-from thingctl_broker.postgres.settings import StoreSettings
-from thingctl_broker.postgres.whole import PostgresStore
-from thingctl_broker.registry import ThingRegistry
-from thingctl_broker.thing_records import Kept
-from thingctl_broker.things import Definition
+from thingctl_broker.cluster.registry_replica import BATCH_MAX
+from thingctl_broker.storage.postgres.settings import StoreSettings
+from thingctl_broker.storage.postgres.store import PostgresStore
+from thingctl_broker.things.records import Kept
+from thingctl_broker.things.registry import ThingRegistry
+from thingctl_broker.things.thing import Definition
 from thingctl_protocol.messages import ActionDescription, Announcement
 
 if TYPE_CHECKING:

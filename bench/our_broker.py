@@ -13,14 +13,14 @@ import signal
 from typing import TYPE_CHECKING
 
 from in_process import PARAMS, TTL, InProcessLoad, obey
-from thingctl_broker.config import HttpSettings, MqttSettings, Settings
-from thingctl_broker.events import Change
-from thingctl_broker.logs import configure_logs
-from thingctl_broker.serving import run
+from thingctl_broker.app.config import HttpSettings, MqttSettings, Settings
+from thingctl_broker.app.run import run
+from thingctl_broker.commands.events import Change
+from thingctl_broker.system.logs import configure_logs
 
 if TYPE_CHECKING:
-    from thingctl_broker.application import Application
-    from thingctl_broker.executions import Execution
+    from thingctl_broker.app.broker import Application
+    from thingctl_broker.commands.execution import Execution
 
 
 class Runner:

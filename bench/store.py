@@ -23,10 +23,10 @@ import msgspec
 import postgres
 from cores import plan_cores
 from processes import tree_cpu_seconds
-from thingctl_broker.executions import Execution
-from thingctl_broker.postgres import rules
-from thingctl_broker.postgres.settings import StoreSettings
-from thingctl_broker.postgres.whole import PostgresStore
+from thingctl_broker.commands.execution import Execution
+from thingctl_broker.storage.postgres import transition_sql
+from thingctl_broker.storage.postgres.settings import StoreSettings
+from thingctl_broker.storage.postgres.store import PostgresStore
 from thingctl_protocol.identifiers import IdSource
 from thingctl_protocol.messages import Response
 from thingctl_protocol.statuses import Status
@@ -34,7 +34,7 @@ from thingctl_protocol.statuses import Status
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from thingctl_broker.postgres.store import PostgresExecutions
+    from thingctl_broker.storage.postgres.executions import PostgresExecutions
 
 WARMUP: Final = 1.0
 THINGS: Final = 1000
@@ -113,8 +113,12 @@ class Load:
 def silence() -> None:
     """Tell nobody of anything: what telling costs is the difference."""
     for name in ("ADD", "RESPOND"):
-        statement: str = getattr(rules, name)
-        setattr(rules, name, statement.replace(f"pg_notify('{rules.CHANNEL}', payload)", "length(payload)"))
+        statement: str = getattr(transition_sql, name)
+        setattr(
+            transition_sql,
+            name,
+            statement.replace(f"pg_notify('{transition_sql.CHANNEL}', payload)", "length(payload)"),
+        )
 
 
 async def measure(

@@ -1,6 +1,6 @@
 """What several tests of the broker's cores need."""
 
-from thingctl_broker.executions import Execution
+from thingctl_broker.commands.execution import Execution
 from thingctl_protocol.identifiers import IdSource
 from thingctl_protocol.messages import Response, decode_response, encode_response
 

@@ -17,10 +17,10 @@ import yaml
 from support.haproxy import program as haproxy
 from support.hocon import filled_in, read_hocon
 from support.needs import missing
-from thingctl_broker.config import read_settings
-from thingctl_broker.http.routes_authentication import AUTHENTICATION, AuthenticationBody
+from thingctl_broker.app.config import read_settings
+from thingctl_broker.app.run import WORKER_STOP_TIMEOUT
+from thingctl_broker.http.api.mqtt_authentication import AUTHENTICATION, AuthenticationBody
 from thingctl_broker.mqtt.cluster.settings import LinkSettings
-from thingctl_broker.serving import WORKER_STOP_TIMEOUT
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"

@@ -13,7 +13,7 @@ import yaml
 
 from support.processes import BIN, process, until_said
 from support.waits import soon
-from thingctl_broker.config import read_settings
+from thingctl_broker.app.config import read_settings
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "configs" / "container"

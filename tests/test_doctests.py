@@ -24,4 +24,4 @@ def test_the_examples_of_a_module_run_and_say_what_they_print(source, path):
 
 
 def test_there_are_examples():
-    assert {"messages", "statuses", "topics", "testing"} <= {path.stem for _, path in SOURCES}
+    assert {"messages", "statuses", "topics", "outbound_urls"} <= {path.stem for _, path in SOURCES}

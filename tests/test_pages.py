@@ -24,8 +24,8 @@ from support.pages import (
     links_of,
     pages,
 )
-from thingctl_agent.config import load
-from thingctl_broker.config import read_settings
+from thingctl_agent.runtime.config import load
+from thingctl_broker.app.config import read_settings
 
 TYPED = ("README.md", "docs/getting-started.md", "docs/agent.md", "docs/operations.md", "docs/console.md")
 """Pages whose blocks tests/system/test_documentation.py types."""

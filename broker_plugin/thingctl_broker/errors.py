@@ -103,3 +103,7 @@ class NotKept(ServiceError):
 
 class NoDeviceUrl(ServiceError):
     """No address is known at which a device on another machine reaches the broker."""
+
+
+class ConfigurationError(Exception):
+    """The settings do not make a broker; the text says which and why."""

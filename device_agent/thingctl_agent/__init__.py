@@ -8,7 +8,6 @@
 """
 
 from thingctl_agent.agent import Agent
-from thingctl_agent.context import Completed, Context
 from thingctl_agent.errors import (
     AgentError,
     Canceled,
@@ -18,6 +17,7 @@ from thingctl_agent.errors import (
     RegistrationError,
     Reject,
 )
+from thingctl_agent.handlers.context import Completed, Context
 
 __all__ = [
     "Agent",

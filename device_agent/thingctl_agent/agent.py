@@ -7,15 +7,16 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
-from thingctl_agent import app_services, lean, options
 from thingctl_agent.errors import AgentError, ConfigError, RegistrationError
-from thingctl_agent.registry import Registry
+from thingctl_agent.handlers import app_services
+from thingctl_agent.handlers.registry import Registry
+from thingctl_agent.runtime import lazy_imports, options
 from thingctl_protocol import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from thingctl_agent.config import Config
+    from thingctl_agent.runtime.config import Config
     from thingctl_agent.testing import Reply
 
     F = TypeVar("F", bound=Callable[..., Any])
@@ -50,8 +51,8 @@ class Agent:
 
         Its parameters become the params and are validated by their type hints; what it
         returns becomes the result; a parameter of type ``Context`` gets the
-        :class:`~thingctl_agent.context.Context`. ``name``: of the action, if not the
-        function's own. ``options``: see :class:`~thingctl_agent.policy.Policy`.
+        :class:`~thingctl_agent.handlers.context.Context`. ``name``: of the action, if not the
+        function's own. ``options``: see :class:`~thingctl_agent.handlers.policy.Policy`.
         Raises :class:`~thingctl_agent.errors.RegistrationError`.
         """
         if function is not None:
@@ -114,7 +115,7 @@ class Agent:
     ) -> None:
         """Serve until SIGTERM or Ctrl-C.
 
-        ``config``: a file, or a ready :class:`~thingctl_agent.config.Config`, which nothing changes.
+        ``config``: a file, or a ready :class:`~thingctl_agent.runtime.config.Config`, which nothing changes.
         Else each later source wins: file, environment, ``settings``, command line.
         ``argv``: the options of ``thingctl-agent run`` to read. By default those of the command
         line if the caller is the file that Python was started with, and none elsewhere (in a test
@@ -122,7 +123,7 @@ class Agent:
         passes ``argv=[]``.
         Ends the process with a message and exit code 2 when a setting is wrong.
         """
-        lean.install()
+        lazy_imports.install()
         if argv is None:
             own = options.is_program(sys._getframe(1).f_globals)  # noqa: SLF001 - documented, and the only way
             argv = sys.argv[1:] if own else ()
@@ -131,7 +132,7 @@ class Agent:
             left = serve(self, _ready(config, settings, argv))
         except AgentError as error:
             sys.exit(f"thingctl-agent: {error}" if not isinstance(error, ConfigError) else _told(error))
-        from thingctl_agent import leaving  # noqa: PLC0415 - needed at the end only
+        from thingctl_agent.runtime import leaving  # noqa: PLC0415 - needed at the end only
 
         if left:
             leaving.leave()
@@ -140,7 +141,7 @@ class Agent:
 
 
 def _ready(config: str | Config | None, settings: dict[str, Any], argv: Sequence[str]) -> Config:
-    from thingctl_agent.config import load  # noqa: PLC0415 - after the stand-ins
+    from thingctl_agent.runtime.config import load  # noqa: PLC0415 - after the stand-ins
 
     if config is not None and not isinstance(config, str):
         return config
@@ -152,13 +153,15 @@ def serve(agent: Agent, config: Config) -> int:
     """Run an agent; returns how many handlers were left running. Raises :class:`AgentError`."""
     import structlog  # noqa: PLC0415 - after the stand-ins
 
-    from thingctl_agent import actions, boot, environment, logs  # noqa: PLC0415 - after the stand-ins
-    from thingctl_agent.calls import Limits  # noqa: PLC0415
-    from thingctl_agent.history import History  # noqa: PLC0415
-    from thingctl_agent.journal_opener import JournalOpener  # noqa: PLC0415
-    from thingctl_agent.loop import Loop  # noqa: PLC0415
-    from thingctl_agent.session import Session  # noqa: PLC0415
-    from thingctl_agent.settings import MISNAMED_URL, misnamed_url  # noqa: PLC0415
+    from thingctl_agent import actions  # noqa: PLC0415 - after the stand-ins
+    from thingctl_agent.core.history import History  # noqa: PLC0415
+    from thingctl_agent.core.pending import Limits  # noqa: PLC0415
+    from thingctl_agent.core.session import Session  # noqa: PLC0415
+    from thingctl_agent.runtime import boot_id as boot  # noqa: PLC0415 - after the stand-ins
+    from thingctl_agent.runtime import environment, logs
+    from thingctl_agent.runtime.journal_opener import JournalOpener  # noqa: PLC0415
+    from thingctl_agent.runtime.loop import Loop  # noqa: PLC0415
+    from thingctl_agent.runtime.settings import MISNAMED_URL, misnamed_url  # noqa: PLC0415
     from thingctl_protocol.topics import Topics  # noqa: PLC0415
 
     logs.configure(config.log.level, config.log.format)

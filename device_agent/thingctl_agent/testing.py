@@ -21,11 +21,11 @@ import queue
 import time
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
-from thingctl_agent.effects import Effect, Interrupt, Note, Publish, Save, Start
-from thingctl_agent.history import History
-from thingctl_agent.reports import HandlerReports
-from thingctl_agent.session import Session
-from thingctl_agent.workers import Workers
+from thingctl_agent.core.effects import Effect, Interrupt, Note, Publish, Save, Start
+from thingctl_agent.core.history import History
+from thingctl_agent.core.session import Session
+from thingctl_agent.runtime.reports import HandlerReports
+from thingctl_agent.runtime.workers import Workers
 from thingctl_protocol.identifiers import IdSource
 from thingctl_protocol.messages import encode_request
 from thingctl_protocol.statuses import TERMINAL, Status
@@ -34,9 +34,9 @@ from thingctl_protocol.topics import Topics
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from thingctl_agent.calls import Limits
-    from thingctl_agent.history import Record
-    from thingctl_agent.registry import Registry
+    from thingctl_agent.core.history import Record
+    from thingctl_agent.core.pending import Limits
+    from thingctl_agent.handlers.registry import Registry
 
 
 HOOK_WITHIN: Final = 10.0

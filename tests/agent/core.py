@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from thingctl_agent.calls import Limits
-from thingctl_agent.effects import Effect, Interrupt, Note, Publish, Save, Start
-from thingctl_agent.history import History, Record
-from thingctl_agent.outcome import Outcome, succeeded
-from thingctl_agent.registry import Registry
-from thingctl_agent.session import Session
+from thingctl_agent.core.effects import Effect, Interrupt, Note, Publish, Save, Start
+from thingctl_agent.core.history import History, Record
+from thingctl_agent.core.outcome import Outcome, succeeded
+from thingctl_agent.core.pending import Limits
+from thingctl_agent.core.session import Session
+from thingctl_agent.handlers.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

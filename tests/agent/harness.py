@@ -198,7 +198,7 @@ class AgentProcess:
         self.log_path = state / "agent.log"
         self.argv = argv or [
             sys.executable,
-            *("-m", "thingctl_agent.cli", "run", str(source)),
+            *("-m", "thingctl_agent.setup.cli", "run", str(source)),
             *("--thing", thing, "--url", url, "--state-dir", str(state)),
             *("--wall-clock", "trust", *options),
         ]

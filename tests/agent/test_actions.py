@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from thingctl_agent import Agent, actions, boot
+from thingctl_agent import Agent, actions
 from thingctl_agent.actions.reboot import file_system
 from thingctl_agent.errors import ConfigError
+from thingctl_agent.runtime import boot_id as boot
 from thingctl_agent.testing import Device
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from agent.harness import ROOT
 from thingctl_agent import Agent
-from thingctl_agent.policy import Policy
-from thingctl_agent.sources import agents_in
+from thingctl_agent.handlers.policy import Policy
+from thingctl_agent.setup.handler_loader import agents_in
 from thingctl_agent.testing import Device
 
 EXAMPLES = [
@@ -63,7 +63,7 @@ def test_the_documentation_names_every_policy_and_reason():
     text = (ROOT / "docs" / "agent.md").read_text()
     for option in Policy.__struct_fields__:
         assert f"| `{option}` |" in text
-    source = (ROOT / "device_agent/thingctl_agent/outcome.py").read_text()
+    source = (ROOT / "device_agent/thingctl_agent/core/outcome.py").read_text()
     for code in re.findall(r': Final = "([A-Z_]+)"', source):
         assert f"`{code}`" in text
 

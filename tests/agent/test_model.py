@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from agent.core import Core, registry
-from thingctl_agent.calls import Limits
-from thingctl_agent.effects import Publish, Save, Start
-from thingctl_agent.history import Answered, History
-from thingctl_agent.outcome import canceled, failed, succeeded
+from thingctl_agent.core.effects import Publish, Save, Start
+from thingctl_agent.core.history import Answered, History
+from thingctl_agent.core.outcome import canceled, failed, succeeded
+from thingctl_agent.core.pending import Limits
 
 
 class Everything(RuleBasedStateMachine):

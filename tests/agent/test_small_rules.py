@@ -6,16 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thingctl_agent.backoff import AT_WORK_LONGEST, LONGEST, SHORT_MANY, STABLE_AFTER, Backoff
-from thingctl_agent.clock import DRIFT_MAX, Clock
+from thingctl_agent.core.backoff import AT_WORK_LONGEST, LONGEST, SHORT_MANY, STABLE_AFTER, Backoff
+from thingctl_agent.core.clock import DRIFT_MAX, Clock
+from thingctl_agent.core.history import Accepted, Entry
+from thingctl_agent.core.optional_features import ANNOUNCEMENT, TOPICS, Extras
+from thingctl_agent.core.outbox import Outbox
+from thingctl_agent.core.progress import INTERVAL, Reporter
+from thingctl_agent.core.recovery import settle
+from thingctl_agent.core.slots import Slots
 from thingctl_agent.errors import RegistrationError
-from thingctl_agent.extras import ANNOUNCEMENT, TOPICS, Extras
-from thingctl_agent.history import Accepted, Entry
-from thingctl_agent.outbox import Outbox
-from thingctl_agent.policy import Policy, Rate, make_policy
-from thingctl_agent.progress import INTERVAL, Reporter
-from thingctl_agent.recovery import settle
-from thingctl_agent.slots import Slots
+from thingctl_agent.handlers.policy import Policy, Rate, make_policy
 from thingctl_protocol.limits import TTL_DEFAULT
 from thingctl_protocol.messages import BrokerTime
 

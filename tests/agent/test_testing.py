@@ -14,7 +14,7 @@ import pytest
 
 from agent.harness import until
 from thingctl_agent import Agent, Canceled, CommandFailed, Context, RegistrationError, Reject
-from thingctl_agent.programs import HEAD_MAX, TAIL_MAX
+from thingctl_agent.handlers.programs import HEAD_MAX, TAIL_MAX
 from thingctl_agent.testing import Device
 
 agent = Agent()

@@ -13,17 +13,17 @@ import threading
 import time
 from contextlib import contextmanager
 
-from thingctl_broker.directory import Directory
-from thingctl_broker.embedded import EmbeddedOperations
+from thingctl_broker.commands.embedded import EmbeddedOperations
+from thingctl_broker.commands.null_journal import NoJournal
+from thingctl_broker.commands.service import CommandService
+from thingctl_broker.commands.table import ExecutionTable
 from thingctl_broker.http.app import create_app
-from thingctl_broker.http.server import HttpServer
-from thingctl_broker.passwords import Passwords
-from thingctl_broker.rolling import Rollouts
-from thingctl_broker.service import CommandService
-from thingctl_broker.table import ExecutionTable
+from thingctl_broker.http.server.server import HttpServer
+from thingctl_broker.rollouts.runner import Rollouts
+from thingctl_broker.security.passwords import Passwords
+from thingctl_broker.security.token_store import TokenStore
 from thingctl_broker.testing import InMemoryLink
-from thingctl_broker.token_store import TokenStore
-from thingctl_broker.unkept import NoJournal
+from thingctl_broker.things.service import Directory
 
 TOKEN = "tctl_a-token-for-the-demonstration-0123456789"
 

@@ -19,7 +19,7 @@ from console.devices import Api
 from console.looking import Looking
 from support.processes import TOKEN, serving
 from support.waits import soon
-from thingctl_broker.executions import Execution
+from thingctl_broker.commands.execution import Execution
 from thingctl_protocol.statuses import Status
 
 

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from thingctl_broker.admission import ServiceSettings
-from thingctl_broker.delivery import QUEUE_MAX, WINDOW
-from thingctl_broker.executions import TIMED_OUT
+from thingctl_broker.commands.delivery import QUEUE_MAX, WINDOW
+from thingctl_broker.commands.execution import TIMED_OUT
+from thingctl_broker.commands.validation import ServiceSettings
 from thingctl_protocol import limits
 from thingctl_protocol.messages import (
     check_json_object,

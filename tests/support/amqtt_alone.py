@@ -10,10 +10,10 @@ from typing import Any
 from amqtt.broker import Broker
 
 from support.waits import eventually
-from thingctl_broker.mqtt import packets
-from thingctl_broker.mqtt.adapters import Inlet, Outlet
-from thingctl_broker.mqtt.behind import LISTENER
-from thingctl_broker.mqtt.packets import Connect, PacketType
+from thingctl_broker.mqtt.amqtt.bridge import LISTENER
+from thingctl_broker.mqtt.amqtt.streams import Inlet, Outlet
+from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.packets import Connect, PacketType
 
 PROBE = packets.encode_unsubscribe(0xFFFF, ["nothing"])
 HELLO = Connect("lamp", True, 0, None, None, None)

@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 from amqtt.broker import Broker
 
 from support.wire import RawClient
-from thingctl_broker.addresses import Address, bind_tcp, bound_to
-from thingctl_broker.application import Application
-from thingctl_broker.clock import SystemClock
-from thingctl_broker.mqtt.front import Front
-from thingctl_broker.mqtt.gatekeeper import Gatekeeper, OpenGatekeeper
-from thingctl_broker.mqtt.limits import FrontLimits
-from thingctl_broker.ports import Clock, Journal
-from thingctl_broker.service import CommandService
-from thingctl_broker.unkept import NoJournal
+from thingctl_broker.app.broker import Application
+from thingctl_broker.commands.null_journal import NoJournal
+from thingctl_broker.commands.ports import Clock, Journal
+from thingctl_broker.commands.service import CommandService
+from thingctl_broker.mqtt.auth.authenticator import Gatekeeper, OpenGatekeeper
+from thingctl_broker.mqtt.server.limits import FrontLimits
+from thingctl_broker.mqtt.server.server import Front
+from thingctl_broker.system.addresses import Address, bind_tcp, bound_to
+from thingctl_broker.system.clock import SystemClock
 
 
 class Running(NamedTuple):

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
-from thingctl_broker.cluster.link_ports import Presence, Source
+from thingctl_broker.cluster.link_port import Presence, Source
 from thingctl_broker.mqtt.cluster.settings import LinkSettings
 from thingctl_protocol.topics import Topics
 

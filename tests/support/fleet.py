@@ -7,27 +7,27 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from thingctl_broker.admission import ServiceSettings
 from thingctl_broker.cluster.clock import StoreClock
-from thingctl_broker.cluster.incoming import Incoming
-from thingctl_broker.cluster.mirror import Mirror
+from thingctl_broker.cluster.dispatcher import Requests
+from thingctl_broker.cluster.inbound import Incoming
+from thingctl_broker.cluster.maintenance import Sweeper
 from thingctl_broker.cluster.operations import ClusterOperations
-from thingctl_broker.cluster.reach import Reach
-from thingctl_broker.cluster.requests import Requests
-from thingctl_broker.cluster.rolling import ClusterRollouts
-from thingctl_broker.cluster.sweeping import Sweeper
-from thingctl_broker.cluster.testing import (
+from thingctl_broker.cluster.reachability import Reach
+from thingctl_broker.cluster.registry_replica import Mirror
+from thingctl_broker.cluster.rollouts import ClusterRollouts
+from thingctl_broker.cluster.token_replica import KIND as TOKEN_KIND
+from thingctl_broker.cluster.token_replica import SharedTokens
+from thingctl_broker.commands.execution import Execution
+from thingctl_broker.commands.ports import Clock
+from thingctl_broker.commands.validation import ServiceSettings
+from thingctl_broker.testing import FakeClusterLink, ManualClock
+from thingctl_broker.testing.cluster_records import (
     InMemoryDocuments,
     InMemoryRollouts,
     InMemoryStore,
     InMemoryWorkers,
 )
-from thingctl_broker.cluster.tokens import KIND as TOKEN_KIND
-from thingctl_broker.cluster.tokens import SharedTokens
-from thingctl_broker.executions import Execution
-from thingctl_broker.ports import Clock
-from thingctl_broker.testing import FakeClusterLink, ManualClock
-from thingctl_broker.things import Definition
+from thingctl_broker.things.thing import Definition
 
 TURNS = 60
 """Of the loop: more than any chain of calls takes that nobody holds up."""

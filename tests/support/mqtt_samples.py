@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from thingctl_broker.mqtt import packets
-from thingctl_broker.mqtt.frames import Frame, FrameScanner
-from thingctl_broker.mqtt.packets import Connect, Publish, Will
+from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.frames import Frame, FrameScanner
+from thingctl_broker.mqtt.protocol.packets import Connect, Publish, Will
 
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 topics = texts.filter(bool)

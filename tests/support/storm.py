@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from support.processes import BIN, TOKEN
-from thingctl_broker.mqtt import packets
-from thingctl_broker.mqtt.frames import FrameScanner
-from thingctl_broker.mqtt.packets import Connect, PacketType
+from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.frames import FrameScanner
+from thingctl_broker.mqtt.protocol.packets import Connect, PacketType
 from thingctl_protocol.topics import Kind, Topics
 
 TERMINAL = {"SUCCEEDED", "FAILED", "REJECTED", "TIMED_OUT", "CANCELED"}

@@ -6,8 +6,8 @@ from typing import Any
 
 from support.brokers import Running
 from support.wire import RawClient
-from thingctl_broker.executions import Execution
-from thingctl_broker.mqtt import packets
+from thingctl_broker.commands.execution import Execution
+from thingctl_broker.mqtt.protocol import packets
 
 REQUESTS = "$emqx/commands/things/{}/executions/+/request"
 

@@ -9,9 +9,9 @@ import struct
 
 from support.waits import Deadline
 from support.websockets import WebSocketStream
-from thingctl_broker.mqtt import packets
-from thingctl_broker.mqtt.frames import Frame, FrameScanner
-from thingctl_broker.mqtt.packets import Connect, PacketType
+from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.frames import Frame, FrameScanner
+from thingctl_broker.mqtt.protocol.packets import Connect, PacketType
 
 DEADLINE = 5.0
 _open_clients: set[RawClient] = set()

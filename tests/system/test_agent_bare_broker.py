@@ -279,7 +279,15 @@ def test_a_duplicate_name_is_told_and_ends_with_2_or_1(tmp_path: Path) -> None:
         "from thingctl_agent import Agent\nagent = Agent()\n"
         "@agent.action\ndef a() -> None: ...\n@agent.action(name='a')\ndef b() -> None: ...\n"
     )
-    argv = [sys.executable, "-m", "thingctl_agent.cli", "run", str(tmp_path / "twice.py"), "--thing", "t"]
+    argv = [
+        sys.executable,
+        "-m",
+        "thingctl_agent.setup.cli",
+        "run",
+        str(tmp_path / "twice.py"),
+        "--thing",
+        "t",
+    ]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == 1
     assert "there is an action named 'a' already" in done.stderr

@@ -119,7 +119,7 @@ def booted(agent: AgentProcess, boot_id: str, path: Path) -> AgentProcess:
     code = (
         "import pathlib, sys; from thingctl_agent import boot; "
         f"boot._BOOT_ID = pathlib.Path({str(path)!r}); "
-        "from thingctl_agent.cli import main; sys.exit(main(sys.argv[1:]))"
+        "from thingctl_agent.setup.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     if "-m" in agent.argv:
         agent.argv = [sys.executable, "-c", code, *agent.argv[3:]]
@@ -188,7 +188,7 @@ def test_a_disk_that_fails_refuses_what_must_be_remembered_and_serves_the_rest(
     code = (
         "import sys; from thingctl_agent import journal; "
         "journal.Journal.append = lambda *a, **k: (_ for _ in ()).throw(OSError(28, 'No space left on device')); "
-        "from thingctl_agent.cli import main; sys.exit(main(sys.argv[1:]))"
+        "from thingctl_agent.setup.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     agent = AgentProcess(ACTIONS, broker.url, tmp_path / "s", thing="full")
     agent.argv = [sys.executable, "-c", code, *agent.argv[3:]]
@@ -210,7 +210,7 @@ def test_a_disk_that_is_full_at_the_start_is_used_when_it_has_room(
         "def full(descriptor):\n"
         "    if os.path.exists('full'): raise OSError(28, 'No space left on device')\n"
         "    sync(descriptor)\n"
-        "os.fsync = full; from thingctl_agent.cli import main; sys.exit(main(sys.argv[1:]))"
+        "os.fsync = full; from thingctl_agent.setup.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     agent = AgentProcess(ACTIONS, broker.url, tmp_path / "s", thing="filled")
     agent.argv = [sys.executable, "-c", code, *agent.argv[3:]]

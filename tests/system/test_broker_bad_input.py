@@ -15,8 +15,8 @@ from support.operators import Operator
 from support.paho import Listening, paho
 from support.processes import Serving, output, serving
 from support.waits import soon
-from thingctl_broker.mqtt import packets
-from thingctl_broker.mqtt.packets import Connect
+from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.packets import Connect
 
 pytestmark = pytest.mark.system
 

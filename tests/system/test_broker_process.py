@@ -12,8 +12,8 @@ import pytest
 
 from support.processes import BIN, ROOT, TOKEN, output, process, serving, until_said
 from support.waits import soon
-from thingctl_broker.mqtt import packets
-from thingctl_broker.mqtt.packets import Connect, Will
+from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.packets import Connect, Will
 
 pytestmark = pytest.mark.system
 
@@ -165,7 +165,7 @@ def test_amqtts_own_command_ends_when_the_plugin_cannot_start(tmp_path):
     path = tmp_path / "amqtt.yaml"
     path.write_text(YAML % ("true", tmp_path, 0, 0, ""))
     code = (
-        "from thingctl_broker.application import Application\n"
+        "from thingctl_broker.app.broker import Application\n"
         "async def start(*_): raise OSError('the disk is on fire')\n"
         "Application.start = start\n"
         "import sys; from amqtt.scripts.broker_script import main\n"

@@ -13,14 +13,14 @@ from support.operators import Operator
 from support.processes import serving
 from support.shifted import ShiftedClock
 from support.waits import soon
-from thingctl_agent.effects import Start
-from thingctl_agent.history import History
-from thingctl_agent.outcome import succeeded
-from thingctl_agent.session import Session
-from thingctl_broker.service import CommandService
+from thingctl_agent.core.effects import Start
+from thingctl_agent.core.history import History
+from thingctl_agent.core.outcome import succeeded
+from thingctl_agent.core.session import Session
+from thingctl_broker.commands.broker_time import ToldTime
+from thingctl_broker.commands.null_journal import NoJournal
+from thingctl_broker.commands.service import CommandService
 from thingctl_broker.testing import ManualClock
-from thingctl_broker.told_time import ToldTime
-from thingctl_broker.unkept import NoJournal
 from thingctl_protocol.messages import encode_time
 from thingctl_protocol.statuses import TERMINAL, Status
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from thingctl_agent.effects import Effect
+    from thingctl_agent.core.effects import Effect
 
 pytestmark = pytest.mark.system
 

@@ -21,12 +21,12 @@ from agent.harness import Mosquitto, mosquitto, need_mosquitto
 from support.cluster import TOPICS, Worker, settings
 from support.processes import process, until_said
 from support.waits import eventually
-from thingctl_broker.cluster.link_ports import Handed, LinkDown, Presence, Source
-from thingctl_broker.config import ConfigurationError
-from thingctl_broker.mqtt.cluster import probe
+from thingctl_broker.cluster.link_port import Handed, LinkDown, Presence, Source
+from thingctl_broker.errors import ConfigurationError
+from thingctl_broker.mqtt.cluster import share_probe
 from thingctl_broker.mqtt.cluster.link import ClusterLink
-from thingctl_broker.mqtt.cluster.probe import is_shared
-from thingctl_broker.pki import Authority, utc_now
+from thingctl_broker.mqtt.cluster.share_probe import is_shared
+from thingctl_broker.security.certificate_authority import Authority, utc_now
 from thingctl_protocol.topics import Topics
 
 pytestmark = pytest.mark.system
@@ -386,7 +386,7 @@ DEAF = "no response will ever be heard"
 
 
 async def test_a_root_that_mosquitto_does_not_share_is_warned_of_once(broker, things, monkeypatch):
-    monkeypatch.setattr(probe, "EVERY", 0.05)
+    monkeypatch.setattr(share_probe, "EVERY", 0.05)
     await things.listen("$fleet/#")
     worker = Worker()
     link = ClusterLink(settings(broker.url, "deaf"), DOLLAR)
@@ -417,7 +417,7 @@ async def test_a_root_that_is_shared_is_found_to_be(broker, things):
 
 
 async def test_who_may_not_find_out_is_not_warned(tmp_path, monkeypatch):
-    monkeypatch.setattr(probe, "EVERY", 0.05)
+    monkeypatch.setattr(share_probe, "EVERY", 0.05)
     rules = tmp_path / "acl"
     rules.write_text("topic readwrite $fleet/things/#\ntopic read $fleet/probe/#\n")
     with mosquitto(tmp_path, f"allow_anonymous true\nacl_file {rules}\n") as guarded:

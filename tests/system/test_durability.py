@@ -17,9 +17,9 @@ from support.brokers import front_broker
 from support.processes import BIN, TOKEN, output, process, serving
 from support.waits import soon
 from support.wire import RawClient
-from thingctl_broker.journal import SqliteJournal
-from thingctl_broker.mqtt import packets
-from thingctl_broker.mqtt.packets import PacketType
+from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.packets import PacketType
+from thingctl_broker.storage.sqlite.journal import SqliteJournal
 from thingctl_broker.testing import InMemoryJournal, ManualClock
 from thingctl_protocol.statuses import Status
 from thingctl_protocol.topics import Topics

@@ -7,7 +7,7 @@ from asyncio import StreamReader, StreamWriter, start_server
 
 from support.brokers import plugin_broker
 from support.waits import eventually
-from thingctl_broker.rollouts import RolloutRules, State
+from thingctl_broker.rollouts.rollout import RolloutRules, State
 from thingctl_protocol.messages import EMPTY_OBJECT
 from thingctl_protocol.statuses import Status
 

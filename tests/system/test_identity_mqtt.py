@@ -17,8 +17,8 @@ from support.paho import paho
 from support.processes import BIN, TOKEN, output, serving
 from support.waits import eventually, soon
 from support.wire import RawClient
-from thingctl_broker.mqtt import packets
-from thingctl_broker.mqtt.packets import ConnackCode, Will
+from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.packets import ConnackCode, Will
 
 pytestmark = pytest.mark.system
 

@@ -15,7 +15,7 @@ import pytest
 from support.paho import Listening
 from support.processes import BIN, ROOT, TOKEN, output, process, serving, until_said
 from support.waits import soon
-from thingctl_broker.mqtt.packets import Connect, encode_connect
+from thingctl_broker.mqtt.protocol.packets import Connect, encode_connect
 from thingctl_protocol.bundle import decode_bundle
 
 pytestmark = pytest.mark.system

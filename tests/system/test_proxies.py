@@ -19,9 +19,9 @@ from support.haproxy import haproxy
 from support.processes import BIN, TOKEN, output, serving
 from support.waits import soon
 from support.wire import RawClient
-from thingctl_broker.failures import OF_NAME
-from thingctl_broker.http.callers import FAILURES
-from thingctl_broker.mqtt.packets import ConnackCode
+from thingctl_broker.http.auth import FAILURES
+from thingctl_broker.mqtt.protocol.packets import ConnackCode
+from thingctl_broker.security.login_throttle import OF_NAME
 
 pytestmark = pytest.mark.system
 

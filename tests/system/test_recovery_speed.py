@@ -17,8 +17,8 @@ import pytest
 
 from broker_support import make_execution
 from support.processes import BIN, TOKEN, output, process, until_said
-from thingctl_broker.journal import SqliteJournal
-from thingctl_broker.records import to_rows, upserts
+from thingctl_broker.storage.sqlite.execution_rows import to_rows, upserts
+from thingctl_broker.storage.sqlite.journal import SqliteJournal
 from thingctl_protocol.identifiers import IdSource
 from thingctl_protocol.statuses import Status
 

@@ -10,7 +10,7 @@ import typer
 from thingctl_broker.cli import output
 from thingctl_broker.cli.exits import Exit, Failure
 from thingctl_broker.cli.settings import AsJson  # noqa: TC001 typer reads the annotations
-from thingctl_broker.paths import default_data_dir
+from thingctl_broker.system.paths import default_data_dir
 
 app = typer.Typer(help="Look into the audit file.", no_args_is_help=True)
 
@@ -30,7 +30,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Tell whether anything in the audit file was changed, removed, inserted or reordered."""
-    from thingctl_broker.audit_chain import Broken, files, verify  # noqa: PLC0415 the client commands start fast
+    from thingctl_broker.audit.chain import Broken, files, verify  # noqa: PLC0415 the client commands start fast
 
     directory = default_data_dir() if data_dir is None else data_dir
     try:

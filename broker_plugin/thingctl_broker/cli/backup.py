@@ -10,7 +10,7 @@ import typer
 from thingctl_broker.cli import unit
 from thingctl_broker.cli.exits import Exit, Failure
 from thingctl_broker.cli.installed import installed
-from thingctl_broker.paths import default_data_dir
+from thingctl_broker.system.paths import default_data_dir
 
 
 def backup(
@@ -26,7 +26,7 @@ def backup(
     Executions, things, roll-outs, tokens, secrets, certificates, the audit log; of a service also
     /etc/thingctl. The file holds secrets. docs/operations.md says how to restore it.
     """
-    from thingctl_broker.backup import BackupError, back_up  # noqa: PLC0415 heavy
+    from thingctl_broker.app.backup import BackupError, back_up  # noqa: PLC0415 heavy
 
     settings_dir = None
     if data_dir is None:

@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 
 import typer
 
-from thingctl_broker.addresses import is_loopback, parse_address
 from thingctl_broker.cli import unit
 from thingctl_broker.cli.exits import Exit, Failure
 from thingctl_broker.cli.settings_file import CannotChange, Key, set_values, value_of
@@ -28,7 +27,8 @@ from thingctl_broker.cli.steps import (
     told,
     write,
 )
-from thingctl_broker.paths import ADMIN_TOKEN_FILE
+from thingctl_broker.system.addresses import is_loopback, parse_address
+from thingctl_broker.system.paths import ADMIN_TOKEN_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -180,7 +180,7 @@ def _wanted(asked: Asked, settings: dict[str, Any], *, is_fresh: bool) -> dict[K
     values |= {key: value for key, value in given.items() if value}
     if asked.tls_dir is not None or _needs_tls(settings, values):
         from thingctl_broker.cli import service_tls  # noqa: PLC0415 heavy
-        from thingctl_broker.pki import CA_CERT  # noqa: PLC0415 heavy
+        from thingctl_broker.security.certificate_authority import CA_CERT  # noqa: PLC0415 heavy
 
         values |= service_tls.settings(has_ca=asked.tls_dir is None or (asked.tls_dir / CA_CERT).is_file())
     return values
@@ -200,7 +200,8 @@ def _check(text: str) -> None:
     """Say now what would keep the service from starting."""
     import msgspec  # noqa: PLC0415 the client commands must start fast
 
-    from thingctl_broker.config import ConfigurationError, Settings, check  # noqa: PLC0415
+    from thingctl_broker.app.config import Settings, check  # noqa: PLC0415
+    from thingctl_broker.errors import ConfigurationError  # noqa: PLC0415
 
     try:
         check(msgspec.toml.decode(text, type=Settings))

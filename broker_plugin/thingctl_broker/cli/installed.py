@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from thingctl_broker.addresses import parse_address
 from thingctl_broker.cli import unit
-from thingctl_broker.paths import ADMIN_TOKEN_FILE
+from thingctl_broker.system.addresses import parse_address
+from thingctl_broker.system.paths import ADMIN_TOKEN_FILE
 
 _PAUSE: Final = 0.2
 """Seconds between two looks whether it serves."""
@@ -104,7 +104,7 @@ def _hosts(root: Path, cert: str, bound: str, public: str) -> tuple[str, str]:
 
 
 def _names(cert: Path) -> list[str]:
-    from thingctl_broker.pki import names_in  # noqa: PLC0415 heavy
+    from thingctl_broker.security.certificate_authority import names_in  # noqa: PLC0415 heavy
 
     try:
         return list(names_in(cert.read_bytes()))

@@ -37,10 +37,10 @@ def migrate(
     import asyncio  # noqa: PLC0415 the client commands must start fast
 
     try:
-        from thingctl_broker.cluster.store_ports import StoreDown  # noqa: PLC0415
-        from thingctl_broker.migrate import SourceError, move  # noqa: PLC0415
-        from thingctl_broker.postgres.schema import SchemaError  # noqa: PLC0415
-        from thingctl_broker.postgres.settings import StoreSettings  # noqa: PLC0415
+        from thingctl_broker.app.migrate import SourceError, move  # noqa: PLC0415
+        from thingctl_broker.cluster.store_port import StoreDown  # noqa: PLC0415
+        from thingctl_broker.storage.postgres.schema import SchemaError  # noqa: PLC0415
+        from thingctl_broker.storage.postgres.settings import StoreSettings  # noqa: PLC0415
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("thingctl"):
             raise

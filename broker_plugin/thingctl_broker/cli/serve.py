@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from thingctl_broker.paths import ADMIN_TOKEN_FILE
+from thingctl_broker.system.paths import ADMIN_TOKEN_FILE
 from thingctl_protocol.log_stream import print_safely
 
 if TYPE_CHECKING:
-    from thingctl_broker.application import Application
-    from thingctl_broker.cluster.worker import Worker
-    from thingctl_broker.config import Settings
+    from thingctl_broker.app.broker import Application
+    from thingctl_broker.app.config import Settings
+    from thingctl_broker.app.worker import Worker
 
 
 def serve(  # noqa: PLR0917 typer's options
@@ -69,9 +69,10 @@ def serve(  # noqa: PLR0917 typer's options
     """Run the broker: MQTT for devices, HTTP for operators. With --link, be a worker of an MQTT cluster."""
     from msgspec.structs import replace  # noqa: PLC0415 the client commands must start fast
 
-    from thingctl_broker.config import ConfigurationError, Settings, check, read_settings  # noqa: PLC0415
-    from thingctl_broker.logs import configure_logs  # noqa: PLC0415
-    from thingctl_broker.serving import run  # noqa: PLC0415
+    from thingctl_broker.app.config import Settings, check, read_settings  # noqa: PLC0415
+    from thingctl_broker.app.run import run  # noqa: PLC0415
+    from thingctl_broker.errors import ConfigurationError  # noqa: PLC0415
+    from thingctl_broker.system.logs import configure_logs  # noqa: PLC0415
 
     configure_logs(debug=debug)
     try:
@@ -122,7 +123,7 @@ def _with_cluster(
     from msgspec.structs import replace  # noqa: PLC0415 the client commands must start fast
 
     from thingctl_broker.mqtt.cluster.settings import LinkSettings  # noqa: PLC0415
-    from thingctl_broker.postgres.settings import StoreSettings  # noqa: PLC0415
+    from thingctl_broker.storage.postgres.settings import StoreSettings  # noqa: PLC0415
 
     if urls or (worker is not None and settings.link is not None):
         link = settings.link or LinkSettings()

@@ -10,7 +10,7 @@ from thingctl_broker.cli import unit
 from thingctl_broker.cli.exits import Exit, Failure
 from thingctl_broker.cli.settings_file import Key
 from thingctl_broker.cli.steps import Step, copy, put, told
-from thingctl_broker.pki import (
+from thingctl_broker.security.certificate_authority import (
     CA_CERT,
     CA_KEY,
     SERVER_CERT,

@@ -12,7 +12,7 @@ from thingctl_broker.cli.client import ApiClient
 from thingctl_broker.cli.diagnosis import is_loopback
 from thingctl_broker.cli.exits import Exit, Failure
 from thingctl_broker.cli.installed import Installed, installed
-from thingctl_broker.paths import ADMIN_TOKEN_FILE, TLS_DIR, default_data_dir
+from thingctl_broker.system.paths import ADMIN_TOKEN_FILE, TLS_DIR, default_data_dir
 
 if TYPE_CHECKING:
     from pathlib import Path

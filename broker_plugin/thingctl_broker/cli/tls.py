@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from thingctl_broker.cli.exits import Exit, Failure
-from thingctl_broker.paths import TLS_DIR, default_data_dir
+from thingctl_broker.system.paths import TLS_DIR, default_data_dir
 from thingctl_protocol.identifiers import is_thing_name
 
 if TYPE_CHECKING:
-    from thingctl_broker.pki import Authority, Pair
+    from thingctl_broker.security.certificate_authority import Authority, Pair
 
 Directory = Annotated[
     Path | None,
@@ -34,7 +34,7 @@ def options() -> None:
 @app.command()
 def init(*, directory: Directory = None, name: Names = None) -> None:
     """Make a CA, and a certificate for the broker. What is there already stays."""
-    from thingctl_broker.pki import CA_CERT, CA_KEY, Authority, utc_now  # noqa: PLC0415 heavy
+    from thingctl_broker.security.certificate_authority import CA_CERT, CA_KEY, Authority, utc_now  # noqa: PLC0415 heavy
 
     where = _where(directory)
     authority = Authority.make(utc_now())
@@ -49,7 +49,7 @@ def init(*, directory: Directory = None, name: Names = None) -> None:
 @app.command()
 def server(*, directory: Directory = None, name: Names = None) -> None:
     """Make the broker another certificate by the same CA; a running broker takes it up."""
-    from thingctl_broker.pki import SERVER_CERT, SERVER_KEY  # noqa: PLC0415 heavy
+    from thingctl_broker.security.certificate_authority import SERVER_CERT, SERVER_KEY  # noqa: PLC0415 heavy
 
     where = _where(directory)
     _authority(where)
@@ -73,7 +73,7 @@ def thing(
 
 def thing_pair(where: Path, name: str) -> Pair:
     """A thing's certificate and key by the CA in ``where``; raises :class:`Failure`."""
-    from thingctl_broker.pki import utc_now  # noqa: PLC0415 heavy
+    from thingctl_broker.security.certificate_authority import utc_now  # noqa: PLC0415 heavy
 
     if not is_thing_name(name):
         raise Failure(Exit.USAGE, f"{name!a} can't name a thing")
@@ -81,7 +81,7 @@ def thing_pair(where: Path, name: str) -> Pair:
 
 
 def _server(where: Path, names: list[str] | None) -> None:
-    from thingctl_broker.pki import SERVER_CERT, SERVER_KEY, utc_now  # noqa: PLC0415 heavy
+    from thingctl_broker.security.certificate_authority import SERVER_CERT, SERVER_KEY, utc_now  # noqa: PLC0415 heavy
 
     pair = _authority(where).server(names or ["localhost", "127.0.0.1", "::1"], utc_now())
     _write(where / SERVER_KEY, pair.key)
@@ -89,7 +89,7 @@ def _server(where: Path, names: list[str] | None) -> None:
 
 
 def _authority(where: Path) -> Authority:
-    from thingctl_broker.pki import Authority, PkiError  # noqa: PLC0415 heavy
+    from thingctl_broker.security.certificate_authority import Authority, PkiError  # noqa: PLC0415 heavy
 
     try:
         return Authority.load(where)
@@ -98,7 +98,7 @@ def _authority(where: Path) -> Authority:
 
 
 def _write(path: Path, content: bytes) -> None:
-    from thingctl_broker.pki import PkiError, write_new  # noqa: PLC0415 heavy
+    from thingctl_broker.security.certificate_authority import PkiError, write_new  # noqa: PLC0415 heavy
 
     try:
         write_new(path, content)

@@ -1,1 +1,1 @@
-"""The service as one of several workers: an MQTT cluster reaches the things, a database is the table."""
+"""The core of one worker of several, over a link port and a store port. Knows no HTTP, MQTT or database."""

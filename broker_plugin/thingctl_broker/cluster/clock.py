@@ -15,7 +15,7 @@ import structlog
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from thingctl_broker.ports import Clock
+    from thingctl_broker.commands.ports import Clock
 
 TRUSTED_SECONDS: Final = 1.0
 """An answer that took longer says too little of the time at which it comes."""

@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 
-from thingctl_broker.admission import Admission, ServiceSettings
-from thingctl_broker.cluster.link_ports import LinkDown
+from thingctl_broker.cluster.link_port import LinkDown
+from thingctl_broker.commands.events import Change, Counters, Events
+from thingctl_broker.commands.execution import Cancel, Execution
+from thingctl_broker.commands.idempotency import fingerprint
+from thingctl_broker.commands.table import Query
+from thingctl_broker.commands.validation import Admission, ServiceSettings
+from thingctl_broker.commands.waiters import EndWaiters
 from thingctl_broker.errors import (
     AlreadyEnded,
     InvalidCommand,
@@ -18,11 +23,6 @@ from thingctl_broker.errors import (
     UnknownExecution,
     unknown_execution,
 )
-from thingctl_broker.events import Change, Counters, Events
-from thingctl_broker.executions import Cancel, Execution
-from thingctl_broker.idempotency import fingerprint
-from thingctl_broker.table import Query
-from thingctl_broker.waiting import EndWaiters
 from thingctl_protocol.errors import ProtocolError
 from thingctl_protocol.identifiers import IdSource, check_thing_name
 from thingctl_protocol.statuses import TERMINAL, Status
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable, Mapping, Sequence
 
-    from thingctl_broker.cluster.link_ports import ThingLink
-    from thingctl_broker.cluster.mirror import Mirror
-    from thingctl_broker.cluster.reach import Reach
-    from thingctl_broker.cluster.requests import Requests
-    from thingctl_broker.cluster.store_ports import ExecutionStore
-    from thingctl_broker.overview import Minute
-    from thingctl_broker.ports import Clock
-    from thingctl_broker.table import Page
-    from thingctl_broker.things import Thing
+    from thingctl_broker.cluster.dispatcher import Requests
+    from thingctl_broker.cluster.link_port import ThingLink
+    from thingctl_broker.cluster.reachability import Reach
+    from thingctl_broker.cluster.registry_replica import Mirror
+    from thingctl_broker.cluster.store_port import ExecutionStore
+    from thingctl_broker.commands.ports import Clock
+    from thingctl_broker.commands.statistics import Minute
+    from thingctl_broker.commands.table import Page
+    from thingctl_broker.things.thing import Thing
 
 T = TypeVar("T")
 

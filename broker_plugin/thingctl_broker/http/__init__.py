@@ -1,1 +1,1 @@
-"""The HTTP API: a thin layer that turns requests into calls of the service."""
+"""The HTTP API, its dialects and the console's files. Knows no MQTT and no database."""

@@ -15,43 +15,43 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Route, Router
 
-from thingctl_broker.audit import note_nothing
-from thingctl_broker.http.answers import Answer
-from thingctl_broker.http.auth import needs, scope_of
-from thingctl_broker.http.callers import Callers
-from thingctl_broker.http.calls import OPENAPI
-from thingctl_broker.http.compat.graph import Graph
-from thingctl_broker.http.compat.navixy import Navixy
+from thingctl_broker.commands.operations import SendsAtOnce
+from thingctl_broker.http.api.actions import Actions
+from thingctl_broker.http.api.commands import COMMANDS, Commands
+from thingctl_broker.http.api.enrolment import Enrolments
+from thingctl_broker.http.api.events import Streams
+from thingctl_broker.http.api.fast_path import Shortcut
+from thingctl_broker.http.api.groups import Groups
+from thingctl_broker.http.api.health import HEALTH, READY, Probes
+from thingctl_broker.http.api.mqtt_authentication import Authentications
+from thingctl_broker.http.api.overview import OverviewPage
+from thingctl_broker.http.api.sign_in import SIGN_IN, SignIn
+from thingctl_broker.http.api.thing_types import ThingTypes
+from thingctl_broker.http.api.things import Things
+from thingctl_broker.http.api.tokens import Tokens
+from thingctl_broker.http.auth import Callers, needs, scope_of
 from thingctl_broker.http.console import Console
-from thingctl_broker.http.errors import INTERNAL_ERROR, METHOD_NOT_ALLOWED, Problem, problem_of
+from thingctl_broker.http.dialects.graph import Graph
+from thingctl_broker.http.dialects.navixy import Navixy
+from thingctl_broker.http.endpoint_specs import OPENAPI
 from thingctl_broker.http.openapi import describe
-from thingctl_broker.http.queries import Parameters
-from thingctl_broker.http.routes_actions import Actions
-from thingctl_broker.http.routes_authentication import Authentications
-from thingctl_broker.http.routes_commands import COMMANDS, Commands
-from thingctl_broker.http.routes_enrolment import Enrolments
-from thingctl_broker.http.routes_groups import Groups
-from thingctl_broker.http.routes_overview import OverviewPage
-from thingctl_broker.http.routes_probes import HEALTH, READY, Probes
-from thingctl_broker.http.routes_sign_in import SIGN_IN, SignIn
-from thingctl_broker.http.routes_thing_types import ThingTypes
-from thingctl_broker.http.routes_things import Things
-from thingctl_broker.http.routes_tokens import Tokens
-from thingctl_broker.http.shortcut import Shortcut
-from thingctl_broker.http.stream import Streams
-from thingctl_broker.operations import SendsAtOnce
+from thingctl_broker.http.problems import INTERNAL_ERROR, METHOD_NOT_ALLOWED, Problem, problem_of
+from thingctl_broker.http.query import Parameters
+from thingctl_broker.http.response import Answer
+from thingctl_broker.security.audit_events import note_nothing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from thingctl_broker.audit import Note
-    from thingctl_broker.buckets import Rate
-    from thingctl_broker.directory import Directory
-    from thingctl_broker.http.compat.dialect import Dialect
-    from thingctl_broker.operations import Operations, RolloutDriver
-    from thingctl_broker.token_store import TokenStore
+    from thingctl_broker.commands.operations import Operations
+    from thingctl_broker.http.dialects.dialect import Dialect
+    from thingctl_broker.rollouts.driver import RolloutDriver
+    from thingctl_broker.security.audit_events import Note
+    from thingctl_broker.security.rate_limit import Rate
+    from thingctl_broker.security.token_store import TokenStore
+    from thingctl_broker.things.service import Directory
 
 OPEN_PATHS: Final = frozenset({HEALTH, READY, OPENAPI, SIGN_IN})
 """With the console's own files, all that needs no token; also what is not there needs one."""

@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from thingctl_broker.http.errors import METHOD_NOT_ALLOWED, NOT_FOUND, Problem
+from thingctl_broker.http.problems import METHOD_NOT_ALLOWED, NOT_FOUND, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,12 +11,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from thingctl_broker.addresses import ip_of
+from thingctl_broker.system.addresses import ip_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from thingctl_broker.addresses import Networks
+    from thingctl_broker.system.addresses import Networks
 
 HOPS_MAX: Final = 32
 """Addresses of one request that are looked at, from the nearest on."""

@@ -19,8 +19,8 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from thingctl_broker.events import Change
-from thingctl_broker.overview import VERDICTS
+from thingctl_broker.commands.events import Change
+from thingctl_broker.commands.statistics import VERDICTS
 from thingctl_protocol import __version__
 from thingctl_protocol.statuses import TERMINAL
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from thingctl_broker.executions import Execution
-    from thingctl_broker.operations import Operations
+    from thingctl_broker.commands.execution import Execution
+    from thingctl_broker.commands.operations import Operations
 
 BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
 """Upper bounds of the histogram of times to a verdict, in seconds."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from thingctl_broker.http.calls import (
+from thingctl_broker.http.endpoint_specs import (
     OPERATIONS,
     Nothing,
     Operation,
@@ -17,7 +17,7 @@ from thingctl_broker.http.calls import (
     Text,
     path_schema,
 )
-from thingctl_broker.http.errors import ProblemDetails
+from thingctl_broker.http.problems import ProblemDetails
 from thingctl_protocol import __version__
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""MQTT: the front that meets every device, and amqtt behind it. The only folder that speaks amqtt."""
+"""MQTT: the server that devices connect to, amqtt as its host, and the link to a cluster."""

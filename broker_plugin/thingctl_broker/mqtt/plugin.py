@@ -24,14 +24,15 @@ import structlog
 from amqtt.plugins.base import BaseAuthPlugin, BasePlugin
 from amqtt.session import Session
 
-from thingctl_broker.application import Application
-from thingctl_broker.config import ConfigurationError, Settings, convert_settings, read_settings
-from thingctl_broker.failures import FailureLimit
-from thingctl_broker.mqtt.backends import Backends, is_backend
-from thingctl_broker.mqtt.behind import handed_over
-from thingctl_broker.mqtt.gatekeeper import Admission, OpenGatekeeper
-from thingctl_broker.mqtt.identities import admission_of
-from thingctl_broker.mqtt.packets import ConnackCode, Connect, Refused, too_many_failures
+from thingctl_broker.app.broker import Application
+from thingctl_broker.app.config import Settings, convert_settings, read_settings
+from thingctl_broker.errors import ConfigurationError
+from thingctl_broker.mqtt.amqtt.bridge import handed_over
+from thingctl_broker.mqtt.auth.authenticator import Admission, OpenGatekeeper
+from thingctl_broker.mqtt.auth.device_auth import admission_of
+from thingctl_broker.mqtt.auth.token_auth import Backends, is_backend
+from thingctl_broker.mqtt.protocol.packets import ConnackCode, Connect, Refused, too_many_failures
+from thingctl_broker.security.login_throttle import FailureLimit
 from thingctl_protocol.identifiers import is_thing_name
 
 _log = structlog.get_logger("thingctl.broker")

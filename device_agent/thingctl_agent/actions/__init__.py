@@ -16,7 +16,7 @@ from thingctl_agent.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from thingctl_agent.registry import Registry
+    from thingctl_agent.handlers.registry import Registry
 
 MODULES: Final = {
     "ping": "ping",

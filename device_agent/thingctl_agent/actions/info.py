@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, TypedDict
 
 import msgspec
 
-from thingctl_agent import boot
+from thingctl_agent.runtime import boot_id as boot
 from thingctl_protocol import __version__
 
 if TYPE_CHECKING:
-    from thingctl_agent.registry import Registry
+    from thingctl_agent.handlers.registry import Registry
 
 
 class Options(msgspec.Struct, forbid_unknown_fields=True):

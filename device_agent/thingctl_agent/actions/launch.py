@@ -7,11 +7,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from thingctl_agent.context import Context
 from thingctl_agent.errors import Reject
+from thingctl_agent.handlers.context import Context
 
 if TYPE_CHECKING:
-    from thingctl_agent.registry import Registry
+    from thingctl_agent.handlers.registry import Registry
 
 
 class Options(msgspec.Struct, forbid_unknown_fields=True):

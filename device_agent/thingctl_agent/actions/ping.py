@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from thingctl_agent.registry import Registry
+    from thingctl_agent.handlers.registry import Registry
 
 
 class Options(msgspec.Struct, forbid_unknown_fields=True):

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
-from thingctl_agent import boot
-from thingctl_agent.context import Context
 from thingctl_agent.errors import Reject
+from thingctl_agent.handlers.context import Context
+from thingctl_agent.runtime import boot_id as boot
 
 if TYPE_CHECKING:
-    from thingctl_agent.registry import Registry
+    from thingctl_agent.handlers.registry import Registry
 
 _IN_MEMORY: Final = {"tmpfs", "ramfs"}
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, TypedDict
 
 import msgspec
 
-from thingctl_agent.context import Context
 from thingctl_agent.errors import Reject
+from thingctl_agent.handlers.context import Context
 
 if TYPE_CHECKING:
-    from thingctl_agent.registry import Registry
+    from thingctl_agent.handlers.registry import Registry
 
 
 class Options(msgspec.Struct, forbid_unknown_fields=True):

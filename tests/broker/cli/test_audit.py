@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from thingctl_broker.audit import Audit, Event
-from thingctl_broker.audit_chain import AUDIT_FILE
+from thingctl_broker.audit.chain import AUDIT_FILE
+from thingctl_broker.audit.log import Audit
+from thingctl_broker.security.audit_events import Event
 
 
 def test_it_tells_whether_the_file_is_whole(quick, tmp_path):

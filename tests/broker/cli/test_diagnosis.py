@@ -12,8 +12,8 @@ import pytest
 from broker.http.running import TOKEN, RunningApi, Tls
 from thingctl_broker.cli.client import ApiClient
 from thingctl_broker.cli.exits import Exit, Failure
-from thingctl_broker.pki import Authority, utc_now
-from thingctl_broker.tls import ServerTls
+from thingctl_broker.security.certificate_authority import Authority, utc_now
+from thingctl_broker.security.tls import ServerTls
 
 
 @pytest.fixture(scope="module")

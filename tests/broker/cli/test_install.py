@@ -18,13 +18,13 @@ import pytest
 
 from support.needs import missing
 from support.processes import BIN, process, until_said
+from thingctl_broker.app.config import read_settings
 from thingctl_broker.cli import install as module
 from thingctl_broker.cli import unit
 from thingctl_broker.cli.app import run
 from thingctl_broker.cli.exits import Exit
 from thingctl_broker.cli.installed import installed
-from thingctl_broker.config import read_settings
-from thingctl_broker.pki import names_in
+from thingctl_broker.security.certificate_authority import names_in
 
 SANDBOX = r"^(?:Protect|Private|Restrict|SystemCall|Memory|NoNew|Lock|Key|Proc|Remove).*"
 UNITS = {"closed": {}, "low ports": {"low_ports": True}}

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from broker.cli.running import Cli
-from thingctl_broker.token_store import TokenStore
+from thingctl_broker.security.token_store import TokenStore
 
 SECRET = "geheim"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from thingctl_broker.cli.exits import Exit
-from thingctl_broker.credentials import Scope
+from thingctl_broker.security.tokens import Scope
 
 
 def test_a_token_is_made_used_renewed_and_revoked(quick):

@@ -4,7 +4,7 @@ from structlog.testing import capture_logs
 
 from support.fleet import settled
 from thingctl_broker.cluster.clock import StoreClock
-from thingctl_broker.cluster.link_ports import Presence
+from thingctl_broker.cluster.link_port import Presence
 from thingctl_broker.testing import ManualClock
 
 HOUR = 3600.0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from support.fleet import Fleet, settled
-from thingctl_broker.cluster.sweeping import UNHANDED_SECONDS
+from thingctl_broker.cluster.maintenance import UNHANDED_SECONDS
 from thingctl_broker.errors import ServiceError
 
 THINGS = ("lamp", "lock")

@@ -8,7 +8,8 @@ import pytest
 
 from support.fleet import Fleet, settled
 from thingctl_broker.cluster import operations as module
-from thingctl_broker.cluster.store_ports import StoreDown
+from thingctl_broker.cluster.store_port import StoreDown
+from thingctl_broker.commands.table import Query
 from thingctl_broker.errors import (
     AlreadyEnded,
     IdempotencyConflict,
@@ -19,8 +20,7 @@ from thingctl_broker.errors import (
     UnknownExecution,
     UnknownThing,
 )
-from thingctl_broker.table import Query
-from thingctl_broker.things import Definition
+from thingctl_broker.things.thing import Definition
 from thingctl_protocol.statuses import Delivery, Status
 
 DONE = b'{"status":"SUCCEEDED"}'

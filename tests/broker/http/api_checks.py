@@ -14,9 +14,9 @@ import re
 import schemathesis
 from schemathesis.checks import CHECKS
 
-from thingctl_broker.credentials import ADMIN
-from thingctl_broker.http.queries import WAIT_MAX
-from thingctl_broker.http.routes_tokens import TOKENS
+from thingctl_broker.http.api.tokens import TOKENS
+from thingctl_broker.http.query import WAIT_MAX
+from thingctl_broker.security.tokens import ADMIN
 
 REPLACED = (
     "positive_data_acceptance",

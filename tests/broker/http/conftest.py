@@ -5,8 +5,8 @@ import ssl
 import pytest
 
 from broker.http.running import ClusterApi, RunningApi, Tls
-from thingctl_broker.pki import Authority, utc_now
-from thingctl_broker.tls import ServerTls
+from thingctl_broker.security.certificate_authority import Authority, utc_now
+from thingctl_broker.security.tls import ServerTls
 
 ALSO_BY_HTTPS = {"test_errors", "test_routes_things", "test_routes_tokens"}
 """Where it says who may do what, TLS must make no difference."""

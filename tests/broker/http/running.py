@@ -17,18 +17,18 @@ from typing import NamedTuple
 from urllib.parse import urljoin
 
 from support.fleet import Fleet
-from thingctl_broker.addresses import NO_PROXIES, Address, bind_tcp
-from thingctl_broker.buckets import Rate
-from thingctl_broker.cluster.link_ports import Presence, Source
-from thingctl_broker.directory import Directory
-from thingctl_broker.embedded import EmbeddedOperations
-from thingctl_broker.failures import OF_NAME, FailureLimit
+from thingctl_broker.cluster.link_port import Presence, Source
+from thingctl_broker.commands.embedded import EmbeddedOperations
 from thingctl_broker.http.app import create_app
-from thingctl_broker.http.server import HttpServer
-from thingctl_broker.passwords import Passwords
-from thingctl_broker.rolling import Rollouts
+from thingctl_broker.http.server.server import HttpServer
+from thingctl_broker.rollouts.runner import Rollouts
+from thingctl_broker.security.login_throttle import OF_NAME, FailureLimit
+from thingctl_broker.security.passwords import Passwords
+from thingctl_broker.security.rate_limit import Rate
+from thingctl_broker.security.token_store import TokenStore
+from thingctl_broker.system.addresses import NO_PROXIES, Address, bind_tcp
 from thingctl_broker.testing import service_with_fakes
-from thingctl_broker.token_store import TokenStore
+from thingctl_broker.things.service import Directory
 
 TOKEN = "tctl_test-0123456789abcdef0123456789abcdef"
 AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from broker.http.running import AUTHORIZED
-from thingctl_broker.http.answers import SECURITY_HEADERS
+from thingctl_broker.http.response import SECURITY_HEADERS
 
 
 def test_health_needs_no_token(api):

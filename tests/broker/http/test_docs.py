@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from broker.http.running import AUTHORIZED, RunningApi
-from thingctl_broker import rolling
-from thingctl_broker.credentials import Scope
-from thingctl_broker.http import bodies, connection, queries, server
+from thingctl_broker.commands.execution_resource import ExecutionResource
+from thingctl_broker.http import query, request_body
 from thingctl_broker.http.app import OPEN_PATHS
-from thingctl_broker.http.errors import KINDS
-from thingctl_broker.http.schemas import ExecutionResource
+from thingctl_broker.http.problems import KINDS
+from thingctl_broker.http.server import connection, server
+from thingctl_broker.rollouts import runner
+from thingctl_broker.security.tokens import Scope
 from thingctl_protocol.limits import PAYLOAD_MAX, TTL_DEFAULT, TTL_MAX
 
 PAGE = (Path(__file__).parents[3] / "docs" / "http-api.md").read_text(encoding="utf-8")
@@ -103,21 +104,21 @@ def test_every_field_of_an_execution_is_explained():
 def test_the_limits_are_the_limits():
     limits = dict(re.findall(r"^\| ([a-z ]+) \| (\d+) ?(?:bytes|s)?.* \|$", PAGE, re.MULTILINE))
     assert limits == {
-        "request body": str(bodies.BODY_MAX),
+        "request body": str(request_body.BODY_MAX),
         "request line and headers": str(connection.HEAD_MAX),
         "time for a request to arrive": f"{connection.REQUEST_TIMEOUT_SECONDS:g}",
         "time that an answer may lie unread": f"{connection.STALL_TIMEOUT_SECONDS:g}",
         "idle connection": str(server.KEEP_ALIVE),
         "connections": str(connection.CONNECTIONS_MAX),
         "connections from one address": str(connection.CONNECTIONS_PER_ADDRESS),
-        "commands to many things that are remembered": str(rolling.ROLLOUTS_MAX),
+        "commands to many things that are remembered": str(runner.ROLLOUTS_MAX),
     }
     for told in (
         f"{PAYLOAD_MAX} bytes",
         f"from 1 to {TTL_MAX} until",
         f"{TTL_DEFAULT} if not given",
-        f"1 to {queries.LIMIT_MAX}; {queries.LIMIT_DEFAULT} if not given",
-        f"at most {queries.WAIT_MAX:g})",
+        f"1 to {query.LIMIT_MAX}; {query.LIMIT_DEFAULT} if not given",
+        f"at most {query.WAIT_MAX:g})",
     ):
         assert told in PAGE, told
 

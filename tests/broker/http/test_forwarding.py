@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.http.running import AUTHORIZED, RunningApi
-from thingctl_broker.addresses import NO_NETWORKS, Networks, Proxies
-from thingctl_broker.events import Change
-from thingctl_broker.http.callers import FAILURES
+from thingctl_broker.commands.events import Change
+from thingctl_broker.http.auth import FAILURES
 from thingctl_broker.http.forwarding import HOPS_MAX, Forwarded, read_forwarded
-from thingctl_broker.origin import origin
+from thingctl_broker.security.caller import origin
+from thingctl_broker.system.addresses import NO_NETWORKS, Networks, Proxies
 
 TRUSTED = Networks(["127.0.0.1", "10.0.0.0/8", "2001:db8:1::/48"])
 ELSEWHERE = Networks(["192.0.2.1"])

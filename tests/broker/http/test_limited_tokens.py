@@ -7,7 +7,7 @@ import re
 import pytest
 
 from broker.http.running import TOKEN, ClusterApi, RunningApi
-from thingctl_broker.http.calls import OPERATIONS
+from thingctl_broker.http.endpoint_specs import OPERATIONS
 
 HIDDEN, ABSENT = "vault", "vxxlt"
 """A thing that exists beyond the token, and one that does not exist; names of one length."""

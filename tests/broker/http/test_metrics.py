@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import thingctl_broker
-from thingctl_broker.events import Change
+from thingctl_broker.commands.events import Change
 from thingctl_broker.http.metrics import BUCKETS, COUNTED, Measures
 
 SOURCES = list(Path(thingctl_broker.__file__).parent.rglob("*.py"))

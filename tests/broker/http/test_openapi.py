@@ -14,10 +14,10 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from broker.http import api_checks
 from broker.http.api_checks import REPLACED
 from broker.http.running import TOKEN, ClusterApi, RunningApi
-from thingctl_broker.credentials import Scope
-from thingctl_broker.http.calls import OPERATIONS, Text
+from thingctl_broker.http.api.events import EVENTS
+from thingctl_broker.http.endpoint_specs import OPERATIONS, Text
 from thingctl_broker.http.openapi import _camel
-from thingctl_broker.http.stream import EVENTS
+from thingctl_broker.security.tokens import Scope
 
 EXAMPLES = 3
 NO_ID = "0193448f-5d1c-7000-9b3c-0a1b2c3d4e5f"

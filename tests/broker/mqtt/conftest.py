@@ -9,7 +9,7 @@ import logging
 import pytest
 import structlog
 
-from thingctl_broker.logs import WithoutLostClients
+from thingctl_broker.system.logs import WithoutLostClients
 
 
 @pytest.fixture

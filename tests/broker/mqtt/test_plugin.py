@@ -17,9 +17,9 @@ from pwdlib.hashers.argon2 import Argon2Hasher
 from support.brokers import PLUGIN, plugin_broker
 from support.waits import eventually
 from support.wire import RawClient
-from thingctl_broker.config import ConfigurationError
-from thingctl_broker.mqtt.behind import handed_over
-from thingctl_broker.mqtt.packets import ConnackCode
+from thingctl_broker.errors import ConfigurationError
+from thingctl_broker.mqtt.amqtt.bridge import handed_over
+from thingctl_broker.mqtt.protocol.packets import ConnackCode
 
 pytestmark = pytest.mark.usefixtures("nothing_goes_wrong")
 

@@ -20,15 +20,15 @@ import structlog
 from gmqtt import Client, Subscription
 from gmqtt.mqtt.handler import MQTTConnectError
 
-from thingctl_broker.mqtt.cluster.packets import encode_puback, encode_publish, parse_publish
-from thingctl_broker.mqtt.cluster.reasons import FAILURE, Refused, is_for_good, words
+from thingctl_broker.mqtt.protocol.packets5 import encode_puback, encode_publish, parse_publish
+from thingctl_broker.mqtt.protocol.reason_codes import FAILURE, Refused, is_for_good, words
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Sequence
 
-    from thingctl_broker.mqtt.cluster.packets import Received
     from thingctl_broker.mqtt.cluster.settings import Endpoint
+    from thingctl_broker.mqtt.protocol.packets5 import Received
 
 ANSWER_WITHIN: Final = 10.0
 """Seconds for each of: TCP, TLS and CONNACK together; a SUBACK; an UNSUBACK."""

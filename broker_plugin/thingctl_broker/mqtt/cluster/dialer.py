@@ -7,13 +7,13 @@ import ssl
 from typing import TYPE_CHECKING, Final
 
 from thingctl_broker.mqtt.cluster.connection import Connection, Login
-from thingctl_broker.mqtt.cluster.reasons import Refused
+from thingctl_broker.mqtt.protocol.reason_codes import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from thingctl_broker.mqtt.cluster.packets import Received
     from thingctl_broker.mqtt.cluster.settings import LinkSettings
+    from thingctl_broker.mqtt.protocol.packets5 import Received
 
 WAIT_FIRST: Final = 0.25
 WAIT_MOST: Final = 15.0

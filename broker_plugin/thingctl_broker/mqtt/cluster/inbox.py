@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from thingctl_broker.cluster.link_ports import Presence, Source
+from thingctl_broker.cluster.link_port import Presence, Source
 from thingctl_protocol.errors import ProtocolError
 from thingctl_protocol.limits import ANNOUNCEMENT_MAX, PAYLOAD_MAX
 from thingctl_protocol.messages import decode_presence
@@ -24,8 +24,8 @@ from thingctl_protocol.topics import DEVICE_KINDS, Kind
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from thingctl_broker.cluster.link_ports import Incoming
-    from thingctl_broker.mqtt.cluster.packets import Received
+    from thingctl_broker.cluster.link_port import Incoming
+    from thingctl_broker.mqtt.protocol.packets5 import Received
     from thingctl_protocol.topics import Topics
 
 RETRY_FIRST: Final = 0.1

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from thingctl_broker.cluster.link_ports import LinkDown, Source
-from thingctl_broker.config import ConfigurationError
+from thingctl_broker.cluster.link_port import LinkDown, Source
+from thingctl_broker.errors import ConfigurationError
 from thingctl_broker.mqtt.cluster.dialer import Dialer, wait_after
-from thingctl_broker.mqtt.cluster.probe import is_shared
-from thingctl_broker.mqtt.cluster.reasons import SESSION_TAKEN_OVER, Refused
 from thingctl_broker.mqtt.cluster.session import Session
+from thingctl_broker.mqtt.cluster.share_probe import is_shared
+from thingctl_broker.mqtt.protocol.reason_codes import SESSION_TAKEN_OVER, Refused
 from thingctl_protocol.messages import EMPTY_OBJECT, encode_time
 from thingctl_protocol.topics import DEVICE_KINDS, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from thingctl_broker.cluster.link_ports import Handed, Incoming
+    from thingctl_broker.cluster.link_port import Handed, Incoming
     from thingctl_broker.mqtt.cluster.settings import LinkSettings
     from thingctl_protocol.topics import Topics
 
@@ -63,7 +63,7 @@ class ClusterLink:
     async def start(self, incoming: Incoming, on_state: Callable[[bool], None]) -> None:
         """Connect and subscribe, and connect again whenever the connection is lost.
 
-        Returns at the first success. Raises :class:`~thingctl_broker.config.ConfigurationError` when
+        Returns at the first success. Raises :class:`~thingctl_broker.errors.ConfigurationError` when
         every address refuses for good: password, ACL, a broker without MQTT 5.
         """
         self._incoming, self._on_state = incoming, on_state

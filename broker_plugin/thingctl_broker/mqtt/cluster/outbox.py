@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
-from thingctl_broker.cluster.link_ports import Handed, LinkDown
-from thingctl_broker.mqtt.cluster.reasons import FAILURE, NO_MATCHING_SUBSCRIBERS, words
+from thingctl_broker.cluster.link_port import Handed, LinkDown
+from thingctl_broker.mqtt.protocol.reason_codes import FAILURE, NO_MATCHING_SUBSCRIBERS, words
 
 if TYPE_CHECKING:
     from typing import Protocol

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from thingctl_broker.cluster.link_ports import LinkDown, Source
+from thingctl_broker.cluster.link_port import LinkDown, Source
 from thingctl_broker.mqtt.cluster.inbox import Inbox
 from thingctl_broker.mqtt.cluster.outbox import Outbox
-from thingctl_broker.mqtt.cluster.reasons import Refused
+from thingctl_broker.mqtt.protocol.reason_codes import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from thingctl_broker.cluster.link_ports import Incoming
+    from thingctl_broker.cluster.link_port import Incoming
     from thingctl_broker.mqtt.cluster.connection import Connection
     from thingctl_broker.mqtt.cluster.dialer import Dialer
     from thingctl_protocol.topics import Topics

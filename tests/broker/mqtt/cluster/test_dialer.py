@@ -7,8 +7,8 @@ import pytest
 from support.cluster import hand_played, settings
 from support.waits import eventually
 from thingctl_broker.mqtt.cluster.dialer import WAIT_MOST, WAIT_REFUSED, Dialer, wait_after
-from thingctl_broker.mqtt.cluster.reasons import Refused
 from thingctl_broker.mqtt.cluster.settings import LinkSettings
+from thingctl_broker.mqtt.protocol.reason_codes import Refused
 
 CLOSED = "mqtt://127.0.0.1:9"  # the discard port: nobody listens
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from support.cluster import TOPICS, Worker
 from support.waits import eventually
-from thingctl_broker.cluster.link_ports import Presence, Source
+from thingctl_broker.cluster.link_port import Presence, Source
 from thingctl_broker.mqtt.cluster.inbox import LOOSE_MAX, Inbox
-from thingctl_broker.mqtt.cluster.packets import Received
+from thingctl_broker.mqtt.protocol.packets5 import Received
 from thingctl_protocol.limits import ANNOUNCEMENT_MAX, PAYLOAD_MAX
 
 

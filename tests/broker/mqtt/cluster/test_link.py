@@ -22,8 +22,8 @@ from support.cluster import (
     settings,
 )
 from support.waits import eventually
-from thingctl_broker.cluster.link_ports import Handed, LinkDown, Source
-from thingctl_broker.config import ConfigurationError
+from thingctl_broker.cluster.link_port import Handed, LinkDown, Source
+from thingctl_broker.errors import ConfigurationError
 from thingctl_broker.mqtt.cluster.link import ClusterLink
 
 pytestmark = pytest.mark.usefixtures("fast")

@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from support.waits import eventually
-from thingctl_broker.cluster.link_ports import Handed, LinkDown
+from thingctl_broker.cluster.link_port import Handed, LinkDown
 from thingctl_broker.mqtt.cluster.outbox import Outbox
 
 

@@ -1,0 +1,96 @@
+"""Writes all that a broker keeps into one tar file, while it runs.
+
+The order makes the copy consistent: the databases first, each as of a moment, then tokens, secrets,
+certificates and the audit log, and the roll-outs last. A roll-out's record is then never older than the
+executions that it counts.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tarfile
+from contextlib import closing, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Final
+
+from thingctl_broker.storage.rollout_files import DIRECTORY as ROLLOUTS
+from thingctl_broker.storage.sqlite.registry import REGISTRY_FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DATA: Final = "data"
+SETTINGS: Final = "etc"
+"""Folders in the tar file."""
+
+_DATABASES: Final = ("executions.db", REGISTRY_FILE)
+_LEFT_OUT: Final = ("-wal", "-shm", "-journal", "lock")
+
+
+class BackupError(Exception):
+    """There is no backup; the text says why."""
+
+
+def back_up(data_dir: Path, settings_dir: Path | None, target: Path) -> int:
+    """Write ``target`` (mode 0600, not there yet) and return its size in bytes.
+
+    ``settings_dir``: a folder with settings that is to be in it, too. Raises :class:`BackupError`; then
+    there is no such file.
+    """
+    if not (data_dir / _DATABASES[1]).exists() and not (data_dir / "tokens.json").exists():
+        raise BackupError(f"{data_dir} is no broker's data directory")
+    try:
+        handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise BackupError(f"{target} cannot be written: {error.strerror}") from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            with tarfile.open(fileobj=file, mode="w") as archive:
+                _add_all(archive, data_dir, settings_dir)
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, sqlite3.Error) as error:
+        target.unlink()
+        raise BackupError(f"the backup failed and was removed: {error}") from None
+    return target.stat().st_size
+
+
+def _add_all(archive: tarfile.TarFile, data_dir: Path, settings_dir: Path | None) -> None:
+    with TemporaryDirectory(prefix="thingctl-backup-", dir=_room(data_dir)) as room:
+        for name in _DATABASES:
+            if (data_dir / name).exists():
+                copy = Path(room) / name
+                _copy_database(data_dir / name, copy)
+                _add(archive, copy, f"{DATA}/{name}")
+    for path in _files(data_dir):
+        _add(archive, path, f"{DATA}/{path.relative_to(data_dir)}")
+    if settings_dir is not None:
+        for path in _files(settings_dir):
+            _add(archive, path, f"{SETTINGS}/{path.relative_to(settings_dir)}")
+
+
+def _room(data_dir: Path) -> str | None:
+    """Where a database's copy fits: beside the data, if that is writable."""
+    return str(data_dir.parent) if os.access(data_dir.parent, os.W_OK) else None
+
+
+def _copy_database(source: Path, copy: Path) -> None:
+    os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # SQLite would go by the umask
+    uri = f"{source.absolute().as_uri()}?mode=ro"
+    with closing(sqlite3.connect(uri, uri=True, timeout=30.0, isolation_level=None)) as connection:
+        connection.execute("VACUUM INTO ?", (str(copy),))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Every file below a folder but what SQLite and locks leave there; the roll-outs last."""
+    found = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    for path in sorted(found, key=lambda path: (path.parent.name == ROLLOUTS, str(path))):
+        if path.name not in _DATABASES and not path.name.endswith(_LEFT_OUT):
+            yield path
+
+
+def _add(archive: tarfile.TarFile, path: Path, name: str) -> None:
+    with suppress(FileNotFoundError), path.open("rb") as file:  # a roll-out may end in between
+        archive.addfile(archive.gettarinfo(arcname=name, fileobj=file), file)

@@ -1,0 +1,100 @@
+"""What a broker opens before it begins, told in one kind of error when it cannot be had."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from thingctl_broker.audit.log import Audit, AuditError
+from thingctl_broker.commands.events import RateLimit
+from thingctl_broker.errors import ConfigurationError
+from thingctl_broker.security.tls import ServerTls, TlsError
+from thingctl_broker.system.addresses import bind_tcp, parse_address
+from thingctl_broker.system.paths import default_data_dir
+
+if TYPE_CHECKING:
+    import socket
+
+    from thingctl_broker.app.config import HttpSettings, Settings
+    from thingctl_broker.commands.events import Counters
+    from thingctl_broker.system.listeners import Reason, Refused
+
+
+_log = structlog.get_logger("thingctl.tls")
+_proxies_log = structlog.get_logger("thingctl.proxies")
+
+
+def data_dir_of(settings: Settings) -> Path:
+    """Where the broker keeps its files."""
+    return Path(settings.data_dir) if settings.data_dir else default_data_dir()
+
+
+def open_socket(what: str, bind: str) -> socket.socket:
+    """Listen on ``bind``; raises :class:`ConfigurationError`, which says what for."""
+    try:
+        sock = bind_tcp(parse_address(bind))
+        try:
+            sock.listen()  # if it were only bound, another could be bound here too, and hear nothing
+        except OSError:
+            sock.close()
+            raise
+    except OSError as error:
+        raise ConfigurationError(f"{what}: cannot listen on {bind}: {error.strerror or error}") from None
+    return sock
+
+
+def open_http_tls(settings: HttpSettings) -> ServerTls | None:
+    """The listener's certificate; None: it has none. Raises :class:`ConfigurationError`."""
+    try:
+        return ServerTls(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
+    except TlsError as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def open_audit(settings: Settings, directory: Path) -> Audit | None:
+    """The audit file; None: none is to be kept. Raises :class:`ConfigurationError`."""
+    if not settings.audit.enabled:
+        return None
+    try:
+        return Audit(directory, time.time, file_max=settings.audit.file_bytes)
+    except AuditError as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def report_proxies(listener: str, counters: Counters) -> Refused:
+    """Return what counts connections of named proxies that are refused, and logs each reason once a minute.
+
+    ``listener``: ``mqtt`` or ``http``, for the log.
+    """
+    limit = RateLimit(60.0)
+
+    def refused(host: str, reason: Reason) -> None:
+        counters[f"proxies.{reason}"] += 1
+        if limit.allows(f"{host} {reason}", time.monotonic()):
+            _proxies_log.warning(
+                "a proxy's connection was refused: it must begin with a PROXY header",
+                listener=listener,
+                proxy=host,
+                reason=reason.value,
+            )
+
+    return refused
+
+
+def report_refusals(tls: ServerTls | None, listener: str, counters: Counters) -> None:
+    """Count the TLS handshakes that fail, and log each reason at most once a minute.
+
+    ``listener``: ``mqtt`` or ``http``, for the log.
+    """
+    limit = RateLimit(60.0)
+
+    def refused(reason: str) -> None:
+        counters[f"tls.{reason}"] += 1
+        if limit.allows(reason, time.monotonic()):
+            _log.warning("TLS handshake refused", listener=listener, reason=reason)
+
+    if tls is not None:
+        tls.on_refused = refused

@@ -1,1 +1,0 @@
-"""Other systems' HTTP APIs over this broker's service, so that their clients need no change."""

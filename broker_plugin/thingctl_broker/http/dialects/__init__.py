@@ -1,0 +1,1 @@
+"""The APIs of other products, spoken word for word: Navixy, Microsoft Graph."""

@@ -1,0 +1,1 @@
+"""The HTTP server: uvicorn's protocol with limits, and the fast path of POST."""

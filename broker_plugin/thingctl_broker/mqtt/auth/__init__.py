@@ -1,0 +1,1 @@
+"""Who an MQTT client is: device passwords, certificates, API tokens."""

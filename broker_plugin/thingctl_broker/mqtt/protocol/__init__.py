@@ -1,0 +1,1 @@
+"""MQTT packets as bytes. Pure: no socket, clock or loop."""

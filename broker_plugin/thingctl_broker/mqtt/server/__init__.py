@@ -1,0 +1,1 @@
+"""The MQTT server: connections, sessions, limits and the fast path of responses."""

@@ -1,0 +1,158 @@
+"""A client's CONNECT: checked, shown to the gatekeeper, and kept waiting while its namesake leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Protocol
+from uuid import uuid4
+
+import structlog
+
+from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.packets import ConnackCode, Refused
+from thingctl_protocol.topics import Kind, is_topic
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from thingctl_broker.mqtt.auth.authenticator import Admission
+    from thingctl_broker.mqtt.protocol.frames import Frame
+    from thingctl_broker.mqtt.protocol.packets import Connect
+    from thingctl_broker.mqtt.server.client import FrontSide
+    from thingctl_broker.mqtt.server.limits import FrontLimits
+
+_log = structlog.get_logger("thingctl.front")
+
+
+class Newcomer(Protocol):
+    """The connection of a client that is not admitted yet."""
+
+    front: FrontSide
+    limits: FrontLimits
+    peer: tuple[str, int]
+
+    @property
+    def certificate(self) -> tuple[str, ...]:
+        """The names in the client's certificate."""
+        ...
+
+    def admit(self, connect: Connect, admission: Admission) -> None:
+        """Let the client in; nobody else has its client id."""
+        ...
+
+    def refuse(self, refusal: Refused) -> None:
+        """Turn the client away."""
+        ...
+
+    def hold_reading(self, *, stop: bool) -> None:
+        """Stop reading, or undo one earlier stop."""
+        ...
+
+    def read_on(self) -> None:
+        """Go on where reading stopped at the CONNECT."""
+        ...
+
+    def is_closed(self) -> bool:
+        """Whether the connection has ended for this side."""
+        ...
+
+    def finish(self) -> None:
+        """End the connection when what was written has gone out."""
+        ...
+
+
+class Handshake:
+    """From the CONNECT to the connection's ``admit`` or ``refuse``."""
+
+    __slots__ = ("_connection", "_is_held", "_task", "_unread_bytes", "is_last_word")
+
+    def __init__(self, connection: Newcomer) -> None:
+        self._connection = connection
+        self.is_last_word = False
+        """Whether the client has closed its side since."""
+        self._unread_bytes = 0
+        self._is_held = False
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, frame: Frame) -> bool:
+        """Take the CONNECT; return whether it has been decided on. False: it will be, later."""
+        connection, front = self._connection, self._connection.front
+        try:
+            connect = packets.parse_connect(frame)
+            connect = self._with_will_checked(connect)
+            if not connect.client_id:
+                connect = connect._replace(client_id=f"auto-{uuid4().hex}")  # [MQTT-3.1.3-6]
+            connect = connect._replace(certificate=connection.certificate)
+            admission = front.gatekeeper.admit(connect, connection.peer)
+        except Refused as refusal:
+            connection.refuse(refusal)
+            return True
+        if not isawaitable(admission):
+            named = _named(connect, admission)
+            if front.predecessor(named.client_id, connection.peer[0]) is None:
+                connection.admit(named, admission)
+                return True
+        self._task = asyncio.get_running_loop().create_task(self._decide(connect, admission))
+        return False
+
+    def leaves_unread(self, count: int) -> bool:
+        """Note that ``count`` bytes more must wait; return whether to stop reading now.
+
+        Not at once: a client that is not read from is not seen to go.
+        """
+        self._unread_bytes += count
+        if self._is_held or self._unread_bytes <= self._connection.limits.connect_bytes:
+            return False
+        self._is_held = True
+        return True
+
+    def cancel(self) -> None:
+        """The client has gone."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def _with_will_checked(self, connect: Connect) -> Connect:
+        """A will is published as if its client did it, so it needs the same permission."""
+        if connect.will is None:
+            return connect
+        topic = connect.will.topic
+        named = self._connection.front.topics.parse(topic)
+        if named is not None and named.kind is Kind.PRESENCE:
+            return connect._replace(will=None)  # who has gone is seen here: it need not be published
+        if topic.startswith("$") or self._connection.front.topics.owns(topic) or not is_topic(topic):
+            raise Refused(ConnackCode.NOT_AUTHORIZED, f"a will on topic {topic[:80]!a}")
+        return connect
+
+    async def _decide(self, connect: Connect, admission: Admission | Awaitable[Admission]) -> None:
+        connection, front = self._connection, self._connection.front
+        try:
+            admitted: Admission = await admission if isawaitable(admission) else admission
+        except Refused as refusal:
+            connection.refuse(refusal)
+            return
+        except Exception:
+            # Somebody's authentication plugin: what is wrong with it must not let anybody in.
+            _log.exception("authentication failed to answer")
+            connection.refuse(Refused(ConnackCode.SERVER_UNAVAILABLE, "authentication failed to answer"))
+            return
+        connect = _named(connect, admitted)
+        # Several may wait for the same client id: each that is let in is the next one's predecessor.
+        while (leaving := front.predecessor(connect.client_id, connection.peer[0])) is not None:
+            await asyncio.wait([leaving])
+        if connection.is_closed():
+            return
+        if admitted.stands is not None and not admitted.stands():
+            connection.refuse(Refused(ConnackCode.NOT_AUTHORIZED, "the thing may not connect any more"))
+            return
+        connection.admit(connect, admitted)
+        if self._is_held:
+            connection.hold_reading(stop=False)
+        connection.read_on()
+        if self.is_last_word and not connection.is_closed():
+            connection.finish()
+
+
+def _named(connect: Connect, admission: Admission) -> Connect:
+    """The CONNECT with the client id that counts from now on."""
+    return connect if admission.client_id is None else connect._replace(client_id=admission.client_id)

@@ -1,0 +1,73 @@
+"""How much any one client may ask of the front."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, TypeAlias
+
+import msgspec
+
+from thingctl_broker.mqtt.amqtt.packet_id_map import IDENTIFIERS_HALF
+from thingctl_broker.security.rate_limit import Rate
+
+_LONGEST_PACKET: Final = 1 + 4 + 0xFFF_FFFF
+
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
+Identifiers: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=IDENTIFIERS_HALF)]
+PacketBytes: TypeAlias = Annotated[int, msgspec.Meta(ge=1024, le=_LONGEST_PACKET)]
+Seconds: TypeAlias = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class FrontLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Bounds of the front. Times in seconds, sizes in bytes."""
+
+    connections: Count = 20_000
+    """Connections at once."""
+    connections_per_address: Count = 5000
+    """Connections at once from one address, loopback excepted."""
+    connection_rate: Seconds = 200.0
+    """Connections a second that one address may open, loopback excepted."""
+    connection_burst: Seconds = 1000.0
+    """Connections that an address may open at once after a quiet time."""
+    connect_timeout: Seconds = 10.0
+    """How long a connection may take until its CONNECT is accepted."""
+    packet_bytes: PacketBytes = 1024 * 1024
+    """The largest packet taken from a client."""
+    connect_bytes: PacketBytes = 64 * 1024
+    """The largest CONNECT: nobody has been authenticated yet."""
+    write_buffer: Count = 1024 * 1024
+    """Bytes waiting for a client that does not read, at which it is dropped."""
+    write_timeout: Seconds = 30.0
+    """How long a client may be behind with reading, while amqtt waits for it."""
+    in_flight: Identifiers = 1024
+    """Requests written to a client that it has not acknowledged, at which it is dropped."""
+    qos2_held: Identifiers = 1024
+    """QoS 2 messages that a client has not released, at which it is dropped."""
+    subscriptions: Count = 100
+    """Command subscriptions of one client."""
+    other_subscriptions: Count = 1000
+    """All its others."""
+    filters: Count = 1100
+    """Filters in one SUBSCRIBE or UNSUBSCRIBE: more than a client can have subscriptions."""
+    subscribe_bytes: PacketBytes = 64 * 1024
+    """The largest SUBSCRIBE and UNSUBSCRIBE: each byte of one may be a level of a filter."""
+    observers: Count = 16
+    """Clients that watch the command traffic."""
+    observed: Count = 10
+    """Filters of one of them: each message is held against all of them."""
+    retained: Count = 10_000
+    """Retained messages of all clients together, beyond the commands."""
+    retained_bytes: Count = 64 * 1024
+    """The largest payload that is retained."""
+    kept_sessions: Count = 100_000
+    """Clients whose sessions are kept while they are away."""
+    kept_sessions_per_thing: Count = 5
+    """Those of one thing among them; beyond, the one that has been away longest goes."""
+    away_messages: Count = 1000
+    """Messages kept for one client while it is away; beyond, the oldest goes."""
+    away_bytes: Count = 1024 * 1024
+    """Bytes of their topics and payloads."""
+
+    @property
+    def connection_opening(self) -> Rate:
+        """How fast one address may open connections."""
+        return Rate(self.connection_rate, max(1, int(self.connection_burst)))

@@ -1,0 +1,80 @@
+"""Who watches the command traffic: requests, responses, cancels and announcements, as they go by.
+
+It costs a truth test while nobody watches. An observer is told at QoS 0, once for each
+message however many of its filters match, and in one write for each turn of the loop. One that
+does not keep up with reading misses messages, and no command waits for it; ``Wire`` drops one
+that does not read at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from thingctl_broker.mqtt.protocol.packets import encode_publish
+from thingctl_protocol.topics import matches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from thingctl_broker.mqtt.server.transport import Wire
+
+
+class _Observer:
+    __slots__ = ("filters", "unwritten")
+
+    def __init__(self) -> None:
+        self.filters: list[list[str]] = []
+        """Topic filters, as levels."""
+        self.unwritten: list[bytes] = []
+
+
+class Observers:
+    """The connections that watch, at most ``most``."""
+
+    def __init__(self, most: int, missed: Callable[[Wire, str], None]) -> None:
+        """``missed`` is called with an observer and the topic of a message that it does not get."""
+        self._most = most
+        self._missed = missed
+        self._is_due = False
+        self.watching: dict[Wire, _Observer] = {}
+        """Empty while nobody watches: look here before anything is done for them."""
+
+    def has_room(self, connection: Wire) -> bool:
+        """Whether the connection may watch."""
+        return connection in self.watching or len(self.watching) < self._most
+
+    def watch(self, connection: Wire, filters: list[str]) -> None:
+        """Tell the connection what these filters match from now on, and nothing else."""
+        if filters and not connection.is_closed():
+            observer = self.watching.setdefault(connection, _Observer())
+            observer.filters = [topic_filter.split("/") for topic_filter in filters]
+        else:
+            self.leave(connection)
+
+    def leave(self, connection: Wire) -> None:
+        """Tell the connection nothing any more."""
+        self.watching.pop(connection, None)
+
+    def tell(self, topic: str, payload: bytes) -> None:
+        """A message of the command traffic goes by."""
+        levels = topic.split("/")
+        packet = b""
+        for connection, observer in self.watching.items():
+            if not any(matches(topic_filter, levels) for topic_filter in observer.filters):
+                continue
+            if connection.is_behind:
+                self._missed(connection, topic)
+                continue
+            packet = packet or encode_publish(topic.encode(), payload)
+            observer.unwritten.append(packet)
+            if not self._is_due:
+                self._is_due = True
+                asyncio.get_running_loop().call_soon(self._write)
+
+    def _write(self) -> None:
+        self._is_due = False
+        for connection, observer in tuple(self.watching.items()):
+            if observer.unwritten:
+                unwritten, observer.unwritten = observer.unwritten, []
+                connection.write(b"".join(unwritten))

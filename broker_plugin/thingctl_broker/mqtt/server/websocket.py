@@ -1,0 +1,207 @@
+"""MQTT over WebSocket [section 6], on the HTTP port at ``/mqtt``.
+
+Between the HTTP server, which hands over the transport at the upgrade, and a
+:class:`~thingctl_broker.mqtt.server.connection.Connection`, which takes this for its transport.
+The frames are the ``websockets`` library's business (sans-IO).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from websockets.exceptions import InvalidMessage, SecurityError
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+
+from thingctl_broker.mqtt.server.connection import Connection
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+    from thingctl_broker.mqtt.server.server import Front
+    from thingctl_broker.system.proxy_protocol import Peer
+
+PATH: Final = "/mqtt"
+
+_SUBPROTOCOL: Final = Subprotocol("mqtt")  # [MQTT-6.0.0-3]
+_UNSUPPORTED_DATA: Final = 1003
+_NORMAL: Final = 1000
+
+
+class WebSocket(asyncio.Protocol, asyncio.Transport):
+    """A client that speaks MQTT in WebSocket frames.
+
+    To the loop it is a protocol, to the MQTT connection a transport.
+    """
+
+    def __init__(self, front: Front, hosts: Container[str], peer: Peer | None = None) -> None:
+        """``hosts``: the ``host:port`` under which browsers may have got their page.
+
+        ``peer``: the client's address, as HTTP knows it; None: the transport's.
+
+        A page from elsewhere that a browser lets connect here could pretend to be a device,
+        because to the front it would come from this machine.
+        """
+        asyncio.Transport.__init__(self)
+        self._front = front
+        self._hosts = hosts
+        self._peer = peer
+        self._protocol = ServerProtocol(subprotocols=[_SUBPROTOCOL], max_size=front.limits.packet_bytes)
+        self._transport: asyncio.Transport
+        self._mqtt: Connection | None = None
+
+    # The loop's protocol.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport over from HTTP."""
+        self._transport = transport  # type: ignore[assignment] # uvloop's is one by behaviour only
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what came: first the request to upgrade, then frames."""
+        self._protocol.receive_data(data)
+        for event in self._protocol.events_received():
+            if isinstance(event, Request):
+                self._open(event)
+            elif isinstance(event, Frame):
+                self._take(event)
+        if self._mqtt is None and isinstance(self._protocol.handshake_exc, InvalidMessage):
+            self._tell(data, self._protocol.handshake_exc.__cause__)
+        self._flush()
+
+    def eof_received(self) -> bool:
+        """The client sends no more."""
+        self._protocol.receive_eof()
+        self._flush()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        if self._mqtt is not None:
+            self._mqtt.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than it is written to."""
+        if self._mqtt is not None:
+            self._mqtt.pause_writing()
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        if self._mqtt is not None:
+            self._mqtt.resume_writing()
+
+    def shutdown(self) -> None:
+        """The HTTP server stops; the front closes its connections itself."""
+
+    # The MQTT connection's transport.
+
+    def write(self, data: Any) -> None:
+        """Send MQTT packets, in one binary frame."""
+        if not self._transport.is_closing():
+            self._protocol.send_binary(data)
+            self._flush()
+
+    def close(self) -> None:
+        """Say goodbye and close."""
+        if not self._transport.is_closing():
+            self._protocol.send_close(_NORMAL)
+            self._flush()
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close without a word."""
+        self._transport.abort()
+
+    def is_closing(self) -> bool:
+        """Whether nothing can be written any more."""
+        return self._transport.is_closing()
+
+    def pause_reading(self) -> None:
+        """Read no more for now."""
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        self._transport.resume_reading()
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes that the client has not read yet."""
+        return self._transport.get_write_buffer_size()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """What the transport underneath says, unless HTTP knows better."""
+        if name == "peername" and self._peer is not None:
+            return self._peer
+        return self._transport.get_extra_info(name, default)
+
+    # How it is done.
+
+    def _open(self, request: Request) -> None:
+        protocol = self._protocol
+        if request.path.partition("?")[0] != PATH:
+            response = protocol.reject(HTTPStatus.NOT_FOUND, f"MQTT is spoken at {PATH}\n")
+        elif not self._is_from_here(origins := request.headers.get_all("Origin")):
+            host, *_ = self.get_extra_info("peername") or ("",)
+            text = "a page from elsewhere may not connect"
+            self._front.note("origin", text, who=str(host), origin=" ".join(origins)[:200])
+            response = protocol.reject(HTTPStatus.FORBIDDEN, "not from this page\n")
+        else:
+            response = protocol.accept(request)
+            if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS and protocol.subprotocol is None:
+                response = protocol.reject(HTTPStatus.BAD_REQUEST, "the subprotocol must be mqtt\n")
+        protocol.send_response(response)
+        if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
+            self._mqtt = Connection(self._front)
+            self._mqtt.connection_made(self)
+
+    def _tell(self, request: bytes, error: BaseException | None) -> None:
+        """Say why a request that HTTP let through asks for no WebSocket; the library only closes."""
+        if self._transport.is_closing():
+            return
+        if not request.startswith(b"GET "):
+            response = self._protocol.reject(HTTPStatus.METHOD_NOT_ALLOWED, "WebSocket is asked for by GET\n")
+            response.headers["Allow"] = "GET"
+        elif isinstance(error, SecurityError):
+            status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            response = self._protocol.reject(status, f"{error}\n")
+        else:
+            response = self._protocol.reject(HTTPStatus.BAD_REQUEST, f"{error}\n")
+        self._transport.write(response.serialize())
+
+    def _is_from_here(self, origins: list[str]) -> bool:
+        """Whether no browser asks, or one that got its page here."""
+        try:
+            return all(urlsplit(origin).netloc in self._hosts for origin in origins)
+        except ValueError:  # no URL at all
+            return False
+
+    def _take(self, frame: Frame) -> None:
+        mqtt = self._mqtt
+        if mqtt is None or mqtt.is_closed():
+            return  # of what came in one piece, what lies behind the end
+        # Where the frames are cut means nothing to MQTT [MQTT-6.0.0-2].
+        if frame.opcode is Opcode.TEXT:
+            self._protocol.fail(_UNSUPPORTED_DATA, "MQTT comes in binary frames [MQTT-6.0.0-1]")
+        elif frame.opcode is Opcode.PING:
+            # It is answered already, beside the bound that MQTT packets have.
+            if self.get_write_buffer_size() > self._front.limits.write_buffer:
+                mqtt.offended("writeBuffer", "reads too slowly: dropped")
+                mqtt.abort()
+        elif frame.opcode in {Opcode.BINARY, Opcode.CONT} and frame.data:
+            mqtt.data_received(bytes(frame.data))
+
+    def _flush(self) -> None:
+        for data in self._protocol.data_to_send():
+            if self._transport.is_closing():
+                return
+            if data:
+                self._transport.write(data)
+            else:
+                self._transport.close()
+                return
+        if self._protocol.close_expected():
+            self._transport.close()

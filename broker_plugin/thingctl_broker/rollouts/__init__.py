@@ -1,0 +1,1 @@
+"""One command for many things: batches, rates, stop rules. Knows commands."""

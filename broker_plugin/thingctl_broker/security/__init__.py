@@ -1,0 +1,1 @@
+"""Tokens, passwords, certificates, rate limits: who calls, and may they. Knows no command and no thing."""

@@ -1,0 +1,1 @@
+"""The journal and the registry in SQLite files, written by one thread."""

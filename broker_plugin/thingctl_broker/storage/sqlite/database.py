@@ -1,0 +1,185 @@
+"""The journal's file: whose it is, whether it is whole, and how it is made.
+
+Whatever is refused here is left as it is, byte for byte.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
+
+from thingctl_broker.storage.sqlite.execution_rows import APPLICATION_ID, MIGRATIONS
+from thingctl_broker.storage.sqlite.wal_check import check_wal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MAX_BYTES_MIN: Final = 1024 * 1024
+
+_UNTOUCHED: Final = "It was left as it is."
+
+
+class JournalError(Exception):
+    """The database cannot be used; the text says why."""
+
+
+def lock(directory: Path) -> int:
+    """Hold the directory for this process; raises :class:`JournalError` when another has it."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise JournalError(f"cannot use the data directory {directory}: {error.strerror}") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        if error.errno == errno.EWOULDBLOCK:
+            raise JournalError(f"another broker is using the data directory {directory}") from None
+        raise JournalError(f"cannot lock {directory}: {error.strerror}") from None
+    return handle
+
+
+def prepare(path: Path) -> None:
+    """See to it that there is a database of ours, whole as far as its head tells.
+
+    Raises :class:`JournalError`, having changed nothing.
+    """
+    try:
+        if path.exists():
+            version = checked_version(path)
+        elif _wal_size(path):
+            raise JournalError(f"{path} is missing, but its log {path}-wal is there. {_UNTOUCHED}")
+        else:
+            _create(path)
+            return
+    except OSError as error:
+        raise JournalError(f"cannot use {path}: {error.strerror}") from None
+    if version < len(MIGRATIONS):
+        check_whole(path)
+        try:
+            with closing(_connect(path, "mode=rw")) as connection:
+                _migrate(connection, version)
+        except sqlite3.Error as error:
+            raise JournalError(
+                f"{path} is of schema {version} and could not be brought to {len(MIGRATIONS)}: {error}. "
+                "It is of the old schema still."
+            ) from error
+
+
+def open_to_read(path: Path) -> sqlite3.Connection:
+    """Open the database without changing a byte of it, nor making any file beside it without need."""
+    return _connect(path, "mode=ro" if _wal_size(path) else "mode=ro&immutable=1")
+
+
+def open_to_write(path: Path, max_bytes: int) -> sqlite3.Connection:
+    """Open the database for its one writer."""
+    connection = _connect(path, "mode=rw")
+    try:
+        path.chmod(0o600)
+        connection.execute("PRAGMA journal_mode = WAL")  # a copy made by SQLite itself may have lost it
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA cache_size = -16384")
+        # After one huge batch the log shrinks again.
+        connection.execute("PRAGMA journal_size_limit = 67108864")
+        if max_bytes:
+            page = connection.execute("PRAGMA page_size").fetchone()[0]
+            connection.execute(f"PRAGMA max_page_count = {max(max_bytes, MAX_BYTES_MIN) // page}")
+        connection.execute(
+            "BEGIN IMMEDIATE"
+        )  # tells now, not at the first command, that it cannot be written
+        connection.execute("ROLLBACK")
+    except (sqlite3.Error, OSError):
+        connection.close()
+        raise
+    return connection
+
+
+def check_whole(path: Path) -> None:
+    """Raise :class:`JournalError` when there is fault with the database or its log as a whole."""
+    try:
+        check_wal(wal_of(path))
+        with closing(open_to_read(path)) as connection:
+            verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except OSError as error:
+        raise JournalError(f"cannot use {path}: {error.strerror}") from None
+    except (sqlite3.Error, ValueError) as error:  # what SQLite says of damage may itself be no UTF-8
+        raise damaged(path, error) from error
+    if verdict != "ok":
+        raise damaged(path, " ".join(str(verdict).split()))
+
+
+def damaged(path: Path, why: object) -> JournalError:
+    """The database is damaged."""
+    return JournalError(f"{path} is damaged or no SQLite database: {why}. {_UNTOUCHED}")
+
+
+def checked_version(path: Path) -> int:
+    """Return the version of the schema of ``path``; raise :class:`JournalError` unless it is ours to read."""
+    if not path.stat().st_size:
+        raise damaged(path, "it is empty")  # never so by our hand: it is made elsewhere and moved here whole
+    try:
+        with closing(open_to_read(path)) as connection:
+            application = connection.execute("PRAGMA application_id").fetchone()[0]
+            version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    except (sqlite3.Error, UnicodeError) as error:
+        raise damaged(path, error) from None
+    if application != APPLICATION_ID:
+        raise JournalError(f"{path} is a database, but not of thingctl. {_UNTOUCHED}")
+    if version > len(MIGRATIONS):
+        raise JournalError(
+            f"{path} was written by a newer thingctl (schema {version}; this one knows {len(MIGRATIONS)}). "
+            f"{_UNTOUCHED}"
+        )
+    return version
+
+
+def _create(path: Path) -> None:
+    """Make an empty database, elsewhere first: at its place there is a whole one or none."""
+    new = path.with_name(f"{path.name}.new")
+    for leftover in (new, path.with_name(f"{new.name}-wal"), path.with_name(f"{new.name}-shm")):
+        leftover.unlink(missing_ok=True)
+    os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    try:
+        with closing(_connect(new, "mode=rw")) as connection:
+            _migrate(connection, 0)
+            connection.execute("PRAGMA journal_mode = WAL")
+    except sqlite3.Error as error:
+        raise JournalError(f"cannot make {path}: {error}") from error
+    new.rename(path)
+    handle = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _migrate(connection: sqlite3.Connection, version: int) -> None:
+    """All the way or not at all."""
+    connection.execute("BEGIN IMMEDIATE")
+    for migration in MIGRATIONS[version:]:
+        connection.execute(migration)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    connection.execute("COMMIT")
+
+
+def _connect(path: Path, options: str) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?{options}"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0)
+
+
+def wal_of(path: Path) -> Path:
+    """The log that SQLite keeps beside the database."""
+    return path.with_name(f"{path.name}-wal")
+
+
+def _wal_size(path: Path) -> int:
+    try:
+        return wal_of(path).stat().st_size
+    except FileNotFoundError:
+        return 0

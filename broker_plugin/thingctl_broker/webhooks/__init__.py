@@ -1,0 +1,1 @@
+"""Posts to other systems about executions: queue, signature, retries."""

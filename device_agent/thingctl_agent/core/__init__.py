@@ -1,0 +1,1 @@
+"""The rules of the agent: sessions, verdicts, recovery. Pure: no clock, socket, thread or logger."""

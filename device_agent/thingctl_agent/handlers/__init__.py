@@ -1,0 +1,1 @@
+"""What an owner writes against: registration, signatures, policies, the context."""

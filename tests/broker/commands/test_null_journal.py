@@ -1,0 +1,12 @@
+"""A journal that keeps nothing holds nobody up."""
+
+from broker_support import make_execution
+from thingctl_broker.commands.null_journal import NoJournal
+
+
+def test_everything_counts_as_kept_at_once():
+    journal, called = NoJournal(), []
+    journal.record(make_execution())
+    journal.forget("0193")
+    journal.then(lambda: called.append(True))
+    assert called == [True]

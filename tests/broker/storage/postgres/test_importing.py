@@ -1,0 +1,22 @@
+"""What comes from elsewhere: every field of an execution has its column."""
+
+from broker.storage.postgres.stores import plain
+from broker_support import make_execution
+from thingctl_broker.commands.execution import Execution
+from thingctl_broker.storage.postgres.execution_rows import COLUMNS
+from thingctl_broker.storage.postgres.importing import COLUMN_TYPES
+
+
+def test_no_field_is_forgotten_when_one_is_added():
+    """Deadlines are worked out, ``late`` and ``untold`` have columns of other names."""
+    fields = set(plain(make_execution())) - {"late", "untold"}
+    assert set(Execution.__struct_fields__) - fields == {
+        "deadline",
+        "cancel_deadline",
+        "kept",
+        "late",
+        "untold",
+    }
+    late = {f"late_{part}" for part in ("status", "at", "delay", "result", "reason")}
+    assert set(COLUMNS) == fields | late | {"tell_at"}
+    assert set(COLUMN_TYPES) == set(COLUMNS) | {"due_at", "retry_at", "unhanded_since"}
