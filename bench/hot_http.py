@@ -22,13 +22,13 @@ from fleet_parts import thing_name
 from hot_path import THINGS, KeepingTransport, Path
 from thingctl_broker.commands.embedded import EmbeddedOperations
 from thingctl_broker.http.app import create_app
-from thingctl_broker.http.server.connection import Connection
-from thingctl_broker.rollouts.runner import Rollouts
+from thingctl_broker.http.server.connection import HttpConnection
+from thingctl_broker.rollouts.runner import RolloutRunner
 from thingctl_broker.security.passwords import Passwords
 from thingctl_broker.security.rate_limit import Rate
 from thingctl_broker.security.token_store import TokenStore
 from thingctl_broker.system.addresses import NO_NETWORKS, Networks
-from thingctl_broker.things.service import Directory
+from thingctl_broker.things.service import ThingService
 
 WINDOW: Final = 64
 ROUNDS: Final = 30
@@ -82,12 +82,12 @@ class Api:
         token = secrets.token_urlsafe(32)
         service = path.service
         operations = EmbeddedOperations(service)
-        directory = Directory(operations, Passwords())
+        directory = ThingService(operations, Passwords())
         tokens = TokenStore.open(None, token)
-        app = create_app(operations, Rollouts(service), tokens, directory, rate=Rate(1e6, 1_000_000))
+        app = create_app(operations, RolloutRunner(service), tokens, directory, rate=Rate(1e6, 1_000_000))
         config = uvicorn.Config(
             app,
-            http=Connection,
+            http=HttpConnection,
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -99,7 +99,7 @@ class Api:
         state = uvicorn.server.ServerState()
         state.default_headers = [(b"date", b"Thu, 01 Jan 1970 00:00:00 GMT")]
         self.transports = [HttpTransport(40_000 + i, socket=NoSocket()) for i in range(WINDOW)]
-        self.connections = [Connection(config, state, {}, trusted=trusted) for _ in range(WINDOW)]
+        self.connections = [HttpConnection(config, state, {}, trusted=trusted) for _ in range(WINDOW)]
         for connection, transport in zip(self.connections, self.transports, strict=True):
             connection.connection_made(transport)
         head = (

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any, Final
 import mqtt_wire
 from fleet_parts import SUCCEEDED, thing_name
 from in_process import PARAMS, TTL
-from thingctl_broker.commands.null_journal import NoJournal
+from thingctl_broker.commands.null_journal import NullJournal
 from thingctl_broker.commands.service import CommandService
-from thingctl_broker.mqtt.auth.authenticator import OpenGatekeeper
-from thingctl_broker.mqtt.server.connection import Connection
-from thingctl_broker.mqtt.server.server import Front
+from thingctl_broker.mqtt.auth.authenticator import OpenAuthenticator
+from thingctl_broker.mqtt.server.connection import DeviceConnection
+from thingctl_broker.mqtt.server.server import MqttServer
 from thingctl_broker.system.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -64,9 +64,9 @@ class Path:
     """Things on the front, and commands to them one batch at a time."""
 
     def __init__(self) -> None:
-        self.front = Front(gatekeeper=OpenGatekeeper())
-        self.service = CommandService(clock=SystemClock(), link=self.front, journal=NoJournal())
-        self.connections: list[Connection] = []
+        self.front = MqttServer(gatekeeper=OpenAuthenticator())
+        self.service = CommandService(clock=SystemClock(), link=self.front, journal=NullJournal())
+        self.connections: list[DeviceConnection] = []
         self.transports: list[KeepingTransport] = []
         self.turn = 0
 
@@ -74,7 +74,7 @@ class Path:
         """Bring every thing to where it awaits requests."""
         await self.front.start(self.service, NoBroker(), [])
         for i in range(THINGS):
-            connection, transport = Connection(self.front), KeepingTransport(1024 + i)
+            connection, transport = DeviceConnection(self.front), KeepingTransport(1024 + i)
             connection.connection_made(transport)
             name = thing_name(i)
             connection.data_received(mqtt_wire.connect(name, username=name))
@@ -99,8 +99,8 @@ class Path:
 
     def answer(self) -> dict[str, float]:
         """Acknowledge and answer all that was published, each packet on its own."""
-        acknowledgements: list[tuple[Connection, bytes]] = []
-        responses: list[tuple[Connection, bytes]] = []
+        acknowledgements: list[tuple[DeviceConnection, bytes]] = []
+        responses: list[tuple[DeviceConnection, bytes]] = []
         for connection, transport in zip(self.connections, self.transports, strict=True):
             for packet in transport.written:
                 puback, response = _answers(packet)
@@ -115,7 +115,7 @@ class Path:
         return steps
 
 
-def _feed(received: list[tuple[Connection, bytes]]) -> None:
+def _feed(received: list[tuple[DeviceConnection, bytes]]) -> None:
     for connection, data in received:
         connection.data_received(data)
 

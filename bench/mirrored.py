@@ -11,7 +11,7 @@ from processes import rss_bytes
 from thingctl_broker.cluster.registry_replica import BATCH_MAX
 from thingctl_broker.storage.postgres.settings import StoreSettings
 from thingctl_broker.storage.postgres.store import PostgresStore
-from thingctl_broker.things.records import Kept
+from thingctl_broker.things.records import Stored
 from thingctl_broker.things.registry import ThingRegistry
 from thingctl_broker.things.thing import Definition
 from thingctl_protocol.messages import ActionDescription, Announcement
@@ -85,7 +85,7 @@ async def _fill(url: str, names: Sequence[str], announces: str | None) -> None:
                     registry.announced(name, said, AT)
                 records += [
                     (kept, name, record)
-                    for kept in (Kept.THING, Kept.PRESENCE, Kept.ANNOUNCEMENT)
+                    for kept in (Stored.THING, Stored.PRESENCE, Stored.ANNOUNCEMENT)
                     if (record := registry.record(kept, name)) is not None
                 ]
                 registry.remove(name)

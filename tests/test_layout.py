@@ -128,7 +128,9 @@ def modules(name):
 def test_each_module_has_its_test_module_or_a_reason(name):
     tests = ROOT / "tests" / name
     without = {
-        f"{name}/{path}" for path in modules(name) if not (tests / path.parent / f"test_{path.name}").is_file()
+        f"{name}/{path}"
+        for path in modules(name)
+        if not (tests / path.parent / f"test_{path.name}").is_file()
     }
     assert without == {path for path in TESTED_ELSEWHERE if path.startswith(f"{name}/")}
 

@@ -68,7 +68,9 @@ def found(dotted):
         except ImportError:
             continue
         for part in parts[cut:]:
-            annotated = part in getattr(place, "__annotations__", {}) or part in getattr(place, "__slots__", ())
+            annotated = part in getattr(place, "__annotations__", {}) or part in getattr(
+                place, "__slots__", ()
+            )
             if not hasattr(place, part) and not annotated:
                 return False
             place = getattr(place, part, None)

@@ -156,9 +156,9 @@ def serve(agent: Agent, config: Config) -> int:
     from thingctl_agent import actions  # noqa: PLC0415 - after the stand-ins
     from thingctl_agent.core.history import History  # noqa: PLC0415
     from thingctl_agent.core.pending import Limits  # noqa: PLC0415
-    from thingctl_agent.core.session import Session  # noqa: PLC0415
+    from thingctl_agent.core.session import DeviceSession  # noqa: PLC0415
     from thingctl_agent.runtime import boot_id as boot  # noqa: PLC0415 - after the stand-ins
-    from thingctl_agent.runtime import environment, logs
+    from thingctl_agent.runtime import environment, logs  # noqa: PLC0415
     from thingctl_agent.runtime.journal_opener import JournalOpener  # noqa: PLC0415
     from thingctl_agent.runtime.loop import Loop  # noqa: PLC0415
     from thingctl_agent.runtime.settings import MISNAMED_URL, misnamed_url  # noqa: PLC0415
@@ -172,7 +172,7 @@ def serve(agent: Agent, config: Config) -> int:
     boot_id = boot.boot_id()
     opener = JournalOpener(config.state, boot_id, boot.since_boot)
     journal = opener.open()
-    session = Session(
+    session = DeviceSession(
         config.thing,
         agent.registry,
         History() if journal is None else journal.history,

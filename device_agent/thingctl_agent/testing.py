@@ -21,11 +21,11 @@ import queue
 import time
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
-from thingctl_agent.core.effects import Effect, Interrupt, Note, Publish, Save, Start
+from thingctl_agent.core.effects import Effect, Interrupt, LogLine, PublishEffect, Save, Start
 from thingctl_agent.core.history import History
-from thingctl_agent.core.session import Session
+from thingctl_agent.core.session import DeviceSession
 from thingctl_agent.runtime.reports import HandlerReports
-from thingctl_agent.runtime.workers import Workers
+from thingctl_agent.runtime.workers import HandlerThreads
 from thingctl_protocol.identifiers import IdSource
 from thingctl_protocol.messages import encode_request
 from thingctl_protocol.statuses import TERMINAL, Status
@@ -217,7 +217,7 @@ class Device:
         self._run.workers.run_hooks(reversed(self._registry.hooks("stop")), HOOK_WITHIN)
 
     def _begin(self, history: History) -> _Run:
-        session = Session(self._thing, self._registry, history, limits=self._limits)
+        session = DeviceSession(self._thing, self._registry, history, limits=self._limits)
         run = _Run(self._registry, session, f"boot-{self._boots}", self)
         run.begin()
         return run
@@ -232,14 +232,14 @@ class Device:
 class _Run:
     """One run of an agent: a new one begins with each restart."""
 
-    def __init__(self, registry: Registry, session: Session, boot_id: str, device: Device) -> None:
+    def __init__(self, registry: Registry, session: DeviceSession, boot_id: str, device: Device) -> None:
         self.session = session
         self.boot_id = boot_id
         self._registry = registry
         self._device = device
         self._events: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         reports = HandlerReports(self._events.put, session, self.do, time.monotonic, time.time)
-        self.workers = Workers(reports, reports.finished, lambda _, error: device.errors.append(error))
+        self.workers = HandlerThreads(reports, reports.finished, lambda _, error: device.errors.append(error))
 
     def begin(self) -> None:
         """Take up what the journal has, and connect."""
@@ -279,7 +279,7 @@ class _Run:
             match effect:
                 case Save(record):
                     self._device.records.append(record)
-                case Publish(topic, payload, _, receipt):
+                case PublishEffect(topic, payload, _, receipt):
                     self._device.published(topic.split("/")[-2], payload)
                     if receipt is not None:
                         self._events.put(lambda receipt=receipt: self.do(self.session.acknowledged(receipt)))  # type: ignore[misc]
@@ -289,6 +289,6 @@ class _Run:
                     self.workers.start(effect, found)
                 case Interrupt(execution_id):
                     self.workers.interrupt(execution_id)
-                case Note():
+                case LogLine():
                     pass
         return set()

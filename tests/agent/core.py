@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from thingctl_agent.core.effects import Effect, Interrupt, Note, Publish, Save, Start
+from thingctl_agent.core.effects import Effect, Interrupt, LogLine, PublishEffect, Save, Start
 from thingctl_agent.core.history import History, Record
-from thingctl_agent.core.outcome import Outcome, succeeded
+from thingctl_agent.core.outcome import CallOutcome, succeeded
 from thingctl_agent.core.pending import Limits
-from thingctl_agent.core.session import Session
+from thingctl_agent.core.session import DeviceSession
 from thingctl_agent.handlers.registry import Registry
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Core:
         self.now = 100.0
         self.knows_wall = wall
         self.history = history or History()
-        self.session = Session(THING, actions or registry(), self.history, limits=limits)
+        self.session = DeviceSession(THING, actions or registry(), self.history, limits=limits)
         self.effects: list[Effect] = []
         self.records: list[Record] = []
         if connected:
@@ -103,7 +103,7 @@ class Core:
         topic = f"$emqx/commands/things/{THING}/time"
         return self.take(self.session.message(topic, payload, self.now, self.wall, retain=False))
 
-    def finish(self, execution_id: str, outcome: Outcome | None = None) -> list[Effect]:
+    def finish(self, execution_id: str, outcome: CallOutcome | None = None) -> list[Effect]:
         return self.take(self.session.finished(execution_id, outcome or succeeded(None), self.now, self.wall))
 
     def acknowledge(self, execution_id: str) -> list[Effect]:
@@ -124,7 +124,7 @@ def responses(effects: Iterable[Effect], execution_id: str | None = None) -> lis
     return [
         json.loads(e.payload)
         for e in effects
-        if isinstance(e, Publish)
+        if isinstance(e, PublishEffect)
         and e.topic.endswith("/response")
         and (execution_id is None or e.topic.split("/")[-2] == execution_id)
     ]
@@ -148,7 +148,7 @@ def interrupted(effects: Iterable[Effect]) -> list[str]:
 
 
 def notes(effects: Iterable[Effect]) -> list[str]:
-    return [e.event for e in effects if isinstance(e, Note)]
+    return [e.event for e in effects if isinstance(e, LogLine)]
 
 
 def saved(effects: Iterable[Effect]) -> list[tuple[str, bool]]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from agent.core import Core, registry
-from thingctl_agent.core.effects import Publish, Save, Start
+from thingctl_agent.core.effects import PublishEffect, Save, Start
 from thingctl_agent.core.history import Answered, History
 from thingctl_agent.core.outcome import canceled, failed, succeeded
 from thingctl_agent.core.pending import Limits
@@ -40,7 +40,7 @@ class Everything(RuleBasedStateMachine):
             elif isinstance(effect, Save) and isinstance(effect.record, Answered):
                 assert effect.record.execution_id not in self.ended, "a terminal status never changes"
                 self.ended[effect.record.execution_id] = json.loads(effect.record.payload)["status"]
-            elif isinstance(effect, Publish) and b"IN_PROGRESS" in effect.payload:
+            elif isinstance(effect, PublishEffect) and b"IN_PROGRESS" in effect.payload:
                 execution_id = effect.topic.split("/")[-2]
                 assert execution_id not in self.ended, "nothing follows a terminal status"
                 self.at_work.append(execution_id)

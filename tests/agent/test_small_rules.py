@@ -7,15 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thingctl_agent.core.backoff import AT_WORK_LONGEST, LONGEST, SHORT_MANY, STABLE_AFTER, Backoff
-from thingctl_agent.core.clock import DRIFT_MAX, Clock
+from thingctl_agent.core.clock import DRIFT_MAX, BrokerClock
 from thingctl_agent.core.history import Accepted, Entry
 from thingctl_agent.core.optional_features import ANNOUNCEMENT, TOPICS, Extras
-from thingctl_agent.core.outbox import Outbox
+from thingctl_agent.core.outbox import ResponseOutbox
 from thingctl_agent.core.progress import INTERVAL, Reporter
 from thingctl_agent.core.recovery import settle
 from thingctl_agent.core.slots import Slots
 from thingctl_agent.errors import RegistrationError
-from thingctl_agent.handlers.policy import Policy, Rate, make_policy
+from thingctl_agent.handlers.policy import ActionRate, Policy, make_policy
 from thingctl_protocol.limits import TTL_DEFAULT
 from thingctl_protocol.messages import BrokerTime
 
@@ -23,7 +23,7 @@ from thingctl_protocol.messages import BrokerTime
 
 
 def test_the_age_is_told_by_broker_time_and_the_monotonic_clock():
-    clock = Clock()
+    clock = BrokerClock()
     assert clock.age(1000, 50, lambda: None) is None
     assert clock.age(1000, 50, lambda: 1007.0) == 7
     clock.broker_says(BrokerTime(2000), 100)
@@ -33,13 +33,13 @@ def test_the_age_is_told_by_broker_time_and_the_monotonic_clock():
 
 @given(st.floats(0, 1e6), st.floats(0, 1e6), st.floats(0, 1e6))
 def test_age_grows_as_time_passes(said, at, later):
-    clock = Clock()
+    clock = BrokerClock()
     clock.broker_says(BrokerTime(said), at)
     assert clock.age(said, at + later, lambda: None) == pytest.approx(later, abs=1e-3)
 
 
 def test_a_broker_whose_clock_is_set_back_is_followed_and_a_late_message_is_not():
-    clock = Clock()
+    clock = BrokerClock()
     clock.broker_says(BrokerTime(5000, steady=10), 100)
     clock.broker_says(BrokerTime(5020, steady=30), 150)  # 30 s under way
     assert clock.age(5000, 150, lambda: None) == pytest.approx(50 - DRIFT_MAX * 50)
@@ -49,14 +49,14 @@ def test_a_broker_whose_clock_is_set_back_is_followed_and_a_late_message_is_not(
 
 def test_a_device_whose_clock_drifts_is_corrected_with_every_message():
     for rate in (0.95, 0.99, 1.01, 1.05):
-        clock = Clock()
+        clock = BrokerClock()
         for real in range(0, 24 * 3600, 600):
             clock.broker_says(BrokerTime(1e9 + real, steady=float(real)), real * rate)
             assert clock.age(1e9 + real, real * rate, lambda: None) == pytest.approx(0, abs=1e-3)
 
 
 def test_a_new_connection_may_lead_to_another_brokers_steady_clock():
-    clock = Clock()
+    clock = BrokerClock()
     clock.broker_says(BrokerTime(5000, steady=1e6), 100)
     clock.connected()
     assert clock.age(5000, 110, lambda: None) == 10, "the time is known until the new broker says its own"
@@ -151,16 +151,21 @@ def test_an_overdue_call_makes_its_action_stuck_until_it_ends():
 
 @pytest.mark.parametrize(
     ("text", "rate"),
-    [("10/min", Rate(10, 60)), ("1/30s", Rate(1, 30)), (" 5 / 2 h ", Rate(5, 7200)), ("1/d", Rate(1, 86400))],
+    [
+        ("10/min", ActionRate(10, 60)),
+        ("1/30s", ActionRate(1, 30)),
+        (" 5 / 2 h ", ActionRate(5, 7200)),
+        ("1/d", ActionRate(1, 86400)),
+    ],
 )
 def test_rates_are_read(text, rate):
-    assert Rate.parse(text) == rate
+    assert ActionRate.parse(text) == rate
 
 
 @pytest.mark.parametrize("text", ["", "10", "0/min", "x/min", "1/0s", "1/week", "-1/s", "1.5/s"])
 def test_what_is_no_rate_is_refused(text):
     with pytest.raises(RegistrationError):
-        Rate.parse(text)
+        ActionRate.parse(text)
 
 
 @given(st.lists(st.floats(0, 20), min_size=1, max_size=50))
@@ -181,7 +186,7 @@ def test_a_rate_is_never_exceeded(pauses):
 
 @given(st.lists(st.tuples(st.sampled_from("pacd"), st.integers(0, 9)), max_size=60))
 def test_every_response_is_published_until_it_is_acknowledged(steps):
-    outbox, put, connected, under_way = Outbox(window=3), {}, False, set()
+    outbox, put, connected, under_way = ResponseOutbox(window=3), {}, False, set()
     for step, i in steps:
         name = f"e{i}"
         if step == "p" and name not in put:

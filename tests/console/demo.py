@@ -14,16 +14,16 @@ import time
 from contextlib import contextmanager
 
 from thingctl_broker.commands.embedded import EmbeddedOperations
-from thingctl_broker.commands.null_journal import NoJournal
+from thingctl_broker.commands.null_journal import NullJournal
 from thingctl_broker.commands.service import CommandService
 from thingctl_broker.commands.table import ExecutionTable
 from thingctl_broker.http.app import create_app
 from thingctl_broker.http.server.server import HttpServer
-from thingctl_broker.rollouts.runner import Rollouts
+from thingctl_broker.rollouts.runner import RolloutRunner
 from thingctl_broker.security.passwords import Passwords
 from thingctl_broker.security.token_store import TokenStore
 from thingctl_broker.testing import InMemoryLink
-from thingctl_broker.things.service import Directory
+from thingctl_broker.things.service import ThingService
 
 TOKEN = "tctl_a-token-for-the-demonstration-0123456789"
 
@@ -111,13 +111,13 @@ class Demo:
         self.clock = WoundClock(behind)
         self.link = InMemoryLink()
         self.service = CommandService(
-            clock=self.clock, link=self.link, journal=NoJournal(), table=ExecutionTable()
+            clock=self.clock, link=self.link, journal=NullJournal(), table=ExecutionTable()
         )
         self.tokens = TokenStore.open(None, TOKEN)
         self.passwords = Passwords()
         operations = EmbeddedOperations(self.service)
-        directory = Directory(operations, self.passwords)
-        self.rollouts = Rollouts(self.service)
+        directory = ThingService(operations, self.passwords)
+        self.rollouts = RolloutRunner(self.service)
         self.app = create_app(operations, self.rollouts, self.tokens, directory)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)

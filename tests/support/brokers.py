@@ -11,12 +11,12 @@ from amqtt.broker import Broker
 
 from support.wire import RawClient
 from thingctl_broker.app.broker import Application
-from thingctl_broker.commands.null_journal import NoJournal
+from thingctl_broker.commands.null_journal import NullJournal
 from thingctl_broker.commands.ports import Clock, Journal
 from thingctl_broker.commands.service import CommandService
-from thingctl_broker.mqtt.auth.authenticator import Gatekeeper, OpenGatekeeper
-from thingctl_broker.mqtt.server.limits import FrontLimits
-from thingctl_broker.mqtt.server.server import Front
+from thingctl_broker.mqtt.auth.authenticator import Authenticator, OpenAuthenticator
+from thingctl_broker.mqtt.server.limits import MqttLimits
+from thingctl_broker.mqtt.server.server import MqttServer
 from thingctl_broker.system.addresses import Address, bind_tcp, bound_to
 from thingctl_broker.system.clock import SystemClock
 
@@ -25,7 +25,7 @@ class Running(NamedTuple):
     """A broker that runs."""
 
     address: tuple[str, int]
-    front: Front
+    front: MqttServer
     service: CommandService
     broker: Any
 
@@ -33,14 +33,14 @@ class Running(NamedTuple):
 @asynccontextmanager
 async def front_broker(
     *,
-    limits: FrontLimits | None = None,
+    limits: MqttLimits | None = None,
     clock: Clock | None = None,
     journal: Journal | None = None,
-    gatekeeper: Gatekeeper | None = None,
+    gatekeeper: Authenticator | None = None,
 ) -> AsyncIterator[Running]:
     """The front on a free port with a real amqtt behind it, and no HTTP."""
-    front = Front(gatekeeper=gatekeeper or OpenGatekeeper(), limits=limits)
-    service = CommandService(clock=clock or SystemClock(), link=front, journal=journal or NoJournal())
+    front = MqttServer(gatekeeper=gatekeeper or OpenAuthenticator(), limits=limits)
+    service = CommandService(clock=clock or SystemClock(), link=front, journal=journal or NullJournal())
     broker = Broker(
         {
             "listeners": {"default": {"type": "external"}},
@@ -66,7 +66,7 @@ class RunningPlugin(NamedTuple):
     broker: Any
 
     @property
-    def front(self) -> Front:
+    def front(self) -> MqttServer:
         return self.application.front
 
     @property

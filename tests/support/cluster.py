@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
-from thingctl_broker.cluster.link_port import Presence, Source
+from thingctl_broker.cluster.link_port import PresenceReport, Source
 from thingctl_broker.mqtt.cluster.settings import LinkSettings
 from thingctl_protocol.topics import Topics
 
@@ -29,7 +29,7 @@ class Worker:
         self.before = before
         self.responses: list[tuple[str, str, bytes]] = []
         self.announcements: list[tuple[str, bytes, Source]] = []
-        self.presences: list[Presence] = []
+        self.presences: list[PresenceReport] = []
         self.drops: list[tuple[str, str, str]] = []
 
     async def responded(self, thing: str, execution_id: str, payload: bytes) -> None:
@@ -40,7 +40,7 @@ class Worker:
         await self.before(thing)
         self.announcements.append((thing, payload, source))
 
-    async def present(self, presence: Presence) -> None:
+    async def present(self, presence: PresenceReport) -> None:
         await self.before(presence.thing)
         self.presences.append(presence)
 

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from thingctl_broker.cluster.clock import StoreClock
-from thingctl_broker.cluster.dispatcher import Requests
-from thingctl_broker.cluster.inbound import Incoming
-from thingctl_broker.cluster.maintenance import Sweeper
+from thingctl_broker.cluster.dispatcher import ClusterDispatcher
+from thingctl_broker.cluster.inbound import InboundMessages
+from thingctl_broker.cluster.maintenance import Maintenance
 from thingctl_broker.cluster.operations import ClusterOperations
-from thingctl_broker.cluster.reachability import Reach
-from thingctl_broker.cluster.registry_replica import Mirror
+from thingctl_broker.cluster.reachability import Reachability
+from thingctl_broker.cluster.registry_replica import RegistryReplica
 from thingctl_broker.cluster.rollouts import ClusterRollouts
 from thingctl_broker.cluster.token_replica import KIND as TOKEN_KIND
 from thingctl_broker.cluster.token_replica import SharedTokens
@@ -82,9 +82,9 @@ class Member:
         self.is_heard = True
         self.link = FakeClusterLink()
         self.link.things = fleet.things
-        self.mirror = Mirror(documents, is_heard=lambda: self.is_heard, enrols=enrols)
+        self.mirror = RegistryReplica(documents, is_heard=lambda: self.is_heard, enrols=enrols)
         self.tokens = SharedTokens(documents)
-        self.reach = reach = Reach(self.mirror.things)
+        self.reach = reach = Reachability(self.mirror.things)
         self.operations = ClusterOperations(
             clock=clock,
             store=store,
@@ -94,9 +94,9 @@ class Member:
             settings=ServiceSettings(),
             queue_max=queue_max,
         )
-        self.requests = Requests(store, self.link, reach, clock, self.operations.changed_here)
+        self.requests = ClusterDispatcher(store, self.link, reach, clock, self.operations.changed_here)
         self.operations.requests = self.requests
-        self.incoming = Incoming(
+        self.incoming = InboundMessages(
             operations=self.operations,
             store=store,
             mirror=self.mirror,
@@ -105,7 +105,7 @@ class Member:
             requests=self.requests,
         )
         self.rollouts = ClusterRollouts(self.operations, store, through(fleet.rollouts), name)
-        self.sweeper = Sweeper(
+        self.sweeper = Maintenance(
             operations=self.operations,
             store=store,
             workers=fleet.workers,

@@ -16,9 +16,9 @@ from support.waits import soon
 from thingctl_agent.core.effects import Start
 from thingctl_agent.core.history import History
 from thingctl_agent.core.outcome import succeeded
-from thingctl_agent.core.session import Session
+from thingctl_agent.core.session import DeviceSession
 from thingctl_broker.commands.broker_time import ToldTime
-from thingctl_broker.commands.null_journal import NoJournal
+from thingctl_broker.commands.null_journal import NullJournal
 from thingctl_broker.commands.service import CommandService
 from thingctl_broker.testing import ManualClock
 from thingctl_protocol.messages import encode_time
@@ -49,10 +49,10 @@ class World:
         self.real = 0.0
         self.delay = 0.0
         self.told = ToldTime()
-        self.service = CommandService(clock=self.clock, link=self, journal=NoJournal())
+        self.service = CommandService(clock=self.clock, link=self, journal=NullJournal())
         self.service.things.know(THING, 0.0)
         actions = registry(a={"concurrency": 1000})
-        self.session = Session(THING, actions, History())
+        self.session = DeviceSession(THING, actions, History())
         self.verdict: dict[str, str] = {}
 
     @property
@@ -145,7 +145,7 @@ def test_what_was_under_way_too_long_is_not_run(rate):
 
 
 def test_a_device_that_is_told_no_time_is_served():
-    session = Session(THING, registry(), History())
+    session = DeviceSession(THING, registry(), History())
     session.connected(5.0)
     session.subscribed(5.0)
     payload = b'{"commandId":"c","action":"a","params":{},"timestamp":1000,"ttl":30}'

@@ -21,7 +21,7 @@ from agent.harness import Mosquitto, mosquitto, need_mosquitto
 from support.cluster import TOPICS, Worker, settings
 from support.processes import process, until_said
 from support.waits import eventually
-from thingctl_broker.cluster.link_port import Handed, LinkDown, Presence, Source
+from thingctl_broker.cluster.link_port import Handed, LinkDown, PresenceReport, Source
 from thingctl_broker.errors import ConfigurationError
 from thingctl_broker.mqtt.cluster import share_probe
 from thingctl_broker.mqtt.cluster.link import ClusterLink
@@ -110,7 +110,7 @@ async def test_a_round_trip(broker, things):
         ]
         things.say(TOPICS.response("lamp", "e1"))
         things.say(TOPICS.presence("lamp"), b'{"online":true}')
-        await eventually(lambda: worker.ids == ["e1"] and worker.presences == [Presence("lamp", True)])
+        await eventually(lambda: worker.ids == ["e1"] and worker.presences == [PresenceReport("lamp", True)])
     assert states == [True, False]
 
 

@@ -25,30 +25,30 @@ from thingctl_broker.audit.log import TOLD, Audit
 from thingctl_broker.commands.delivery import Deliveries
 from thingctl_broker.commands.embedded import EmbeddedOperations
 from thingctl_broker.commands.expiry import sweep
-from thingctl_broker.commands.null_journal import NoJournal
+from thingctl_broker.commands.null_journal import NullJournal
 from thingctl_broker.commands.service import CommandService
 from thingctl_broker.commands.table import ExecutionTable
 from thingctl_broker.errors import ConfigurationError
 from thingctl_broker.http.app import create_app
 from thingctl_broker.http.server.server import HttpServer
-from thingctl_broker.mqtt.auth.authenticator import OpenGatekeeper
+from thingctl_broker.mqtt.auth.authenticator import OpenAuthenticator
 from thingctl_broker.mqtt.auth.device_auth import IdentityGatekeeper
-from thingctl_broker.mqtt.server.server import Front
+from thingctl_broker.mqtt.server.server import MqttServer
 from thingctl_broker.mqtt.server.websocket import WebSocket
-from thingctl_broker.rollouts.runner import Rollouts
+from thingctl_broker.rollouts.runner import RolloutRunner
 from thingctl_broker.security.audit_events import Event, note_nothing
 from thingctl_broker.security.passwords import Passwords
 from thingctl_broker.security.tls import ServerTls, TlsError, keep_looking
 from thingctl_broker.security.token_store import TokenStore
 from thingctl_broker.security.tokens import CredentialsError
 from thingctl_broker.storage.rollout_files import RolloutFiles
-from thingctl_broker.storage.sqlite.journal import JournalError, SqliteJournal
+from thingctl_broker.storage.sqlite.journal import JournalFileError, SqliteJournal
 from thingctl_broker.storage.sqlite.registry import RegistryError, RegistryStore
 from thingctl_broker.system.addresses import Address, bound_to
 from thingctl_broker.system.clock import SystemClock
 from thingctl_broker.things.enrolment import Enrolment, device_url
 from thingctl_broker.things.registry import ThingRegistry
-from thingctl_broker.things.service import Directory
+from thingctl_broker.things.service import ThingService
 from thingctl_broker.webhooks import secret as webhook_secret
 from thingctl_broker.webhooks.client import WebhookClient
 from thingctl_broker.webhooks.sender import Webhooks
@@ -59,10 +59,10 @@ if TYPE_CHECKING:
 
     from thingctl_broker.app.config import Settings
     from thingctl_broker.commands.execution import Execution
-    from thingctl_broker.mqtt.amqtt.patches import Broker
-    from thingctl_broker.mqtt.auth.authenticator import Gatekeeper
+    from thingctl_broker.mqtt.amqtt.patches import AmqttBroker
+    from thingctl_broker.mqtt.auth.authenticator import Authenticator
     from thingctl_broker.system.proxy_protocol import Peer
-    from thingctl_broker.things.records import Kept
+    from thingctl_broker.things.records import Stored
 
 _log = structlog.get_logger("thingctl.broker")
 
@@ -74,7 +74,7 @@ class Application:
     the settings is told before anything runs.
     """
 
-    def __init__(self, settings: Settings, gatekeeper: Gatekeeper | None = None) -> None:
+    def __init__(self, settings: Settings, gatekeeper: Authenticator | None = None) -> None:
         """Raises :class:`~thingctl_broker.errors.ConfigurationError`."""
         self.settings = settings
         self.data_dir = data_dir_of(settings)
@@ -92,13 +92,13 @@ class Application:
         self._registry_store = self._open_registry()
         if gatekeeper is None:
             gatekeeper = (
-                OpenGatekeeper()
+                OpenAuthenticator()
                 if settings.open
                 else IdentityGatekeeper(
                     self.things, self.passwords, settings.acl, self.tokens, proven=self._password_proven
                 )
             )
-        self.front = Front(
+        self.front = MqttServer(
             gatekeeper=gatekeeper,
             topics=Topics(settings.mqtt.topic_root),
             limits=settings.limits,
@@ -117,7 +117,7 @@ class Application:
         self._audit = self._open_audit()
         note = note_nothing if self._audit is None else self._audit.note
         kept = isinstance(self._journal, SqliteJournal)
-        self.rollouts = Rollouts(self.service, RolloutFiles(self.data_dir) if kept else None)
+        self.rollouts = RolloutRunner(self.service, RolloutFiles(self.data_dir) if kept else None)
         with ExitStack() as undo:
             undo.callback(self.passwords.close)
             if self._audit is not None:
@@ -148,7 +148,7 @@ class Application:
             topic_root=settings.mqtt.topic_root,
             is_open=settings.open,
         )
-        self.directory = Directory(
+        self.directory = ThingService(
             self.operations,
             self.passwords,
             self._registry_store,
@@ -176,12 +176,12 @@ class Application:
         self._tls_watch: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
-    async def start(self, broker: Broker) -> None:
+    async def start(self, broker: AmqttBroker) -> None:
         """Begin to serve, with ``broker`` behind the front. Raises :class:`ConfigurationError`."""
         if isinstance(self._journal, SqliteJournal):
             try:
                 await self._journal.start()
-            except JournalError as error:
+            except JournalFileError as error:
                 raise ConfigurationError(str(error)) from error
         if self._registry_store is not None:
             self._registry_store.start()
@@ -256,12 +256,12 @@ class Application:
             {endpoint.url: endpoint.secret.encode() for endpoint in settings.endpoints},
         )
 
-    def _open_journal(self) -> SqliteJournal | NoJournal:
+    def _open_journal(self) -> SqliteJournal | NullJournal:
         if self.settings.in_memory:
-            return NoJournal()
+            return NullJournal()
         try:
             return SqliteJournal(self.data_dir, max_bytes=self.settings.commands.journal_bytes)
-        except JournalError as error:
+        except JournalFileError as error:
             raise ConfigurationError(str(error)) from error
 
     @property
@@ -313,7 +313,7 @@ class Application:
     async def _password_proven(self, thing: str, password_hash: str) -> None:
         await self.directory.proven(thing, password_hash)
 
-    def _thing_changed(self, kept: Kept, name: str) -> None:
+    def _thing_changed(self, kept: Stored, name: str) -> None:
         if self._registry_store is not None:
             self._registry_store.changed(kept, name)
 
@@ -323,7 +323,7 @@ class Application:
         gc.disable()  # a million objects that all stay: looking through them again and again is in vain
         try:
             count = self.service.restore(_with_progress(journal.recover(began, time.time())))
-        except JournalError as error:
+        except JournalFileError as error:
             raise ConfigurationError(str(error)) from error
         finally:
             if enabled:

@@ -13,7 +13,7 @@ from thingctl_broker.commands.delivery import QUEUE_MAX, WINDOW
 from thingctl_broker.commands.validation import ServiceSettings
 from thingctl_broker.errors import ConfigurationError
 from thingctl_broker.mqtt.cluster.settings import LinkSettings, check_link
-from thingctl_broker.mqtt.server.limits import FrontLimits
+from thingctl_broker.mqtt.server.limits import MqttLimits
 from thingctl_broker.security.outbound_urls import check_uri, printable_target
 from thingctl_broker.security.rate_limit import Rate
 from thingctl_broker.security.topic_acl import AclSettings, check_rule
@@ -128,7 +128,7 @@ class AuditSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A file of so many bytes is put aside, and another begun."""
 
 
-class Endpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class WebhookEndpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A system that is told of every execution. ``secret``: what its posts are signed with."""
 
     url: str
@@ -138,7 +138,7 @@ class Endpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class WebhookSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Who is told how executions go."""
 
-    endpoints: tuple[Endpoint, ...] = ()
+    endpoints: tuple[WebhookEndpoint, ...] = ()
     allow_private: bool = False
     """Whether posts may go to private and loopback addresses; also those that a caller names."""
 
@@ -158,7 +158,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mqtt: MqttSettings = MqttSettings()
     http: HttpSettings = HttpSettings()
     commands: CommandSettings = CommandSettings()
-    limits: FrontLimits = FrontLimits()
+    limits: MqttLimits = MqttLimits()
     webhooks: WebhookSettings = WebhookSettings()
     acl: AclSettings = AclSettings()
     link: LinkSettings | None = None

@@ -26,7 +26,7 @@ from thingctl_broker.storage.postgres.settings import check_url
 from thingctl_broker.storage.postgres.store import prepare
 from thingctl_broker.storage.rollout_files import DIRECTORY as ROLLOUTS_DIRECTORY
 from thingctl_broker.storage.sqlite.database import (
-    JournalError,
+    JournalFileError,
     check_whole,
     checked_version,
     lock,
@@ -115,7 +115,7 @@ class _Source:
             self.registry = [(str(kind), name, value) for kind, name, value in read_records(directory)]
             found = read_tokens(tokens) or {}
             secret = webhook_secret.read(directory)
-        except (JournalError, RegistryError, CredentialsError, OSError) as error:
+        except (JournalFileError, RegistryError, CredentialsError, OSError) as error:
             raise SourceError(str(error)) from None
         self.tokens = [
             (TOKEN_KIND, token.name, encode_token(digest, token)) for digest, token in found.items()
@@ -126,7 +126,7 @@ class _Source:
     def _check_executions(self) -> None:
         version = checked_version(self._executions)
         if version < len(MIGRATIONS):
-            raise JournalError(
+            raise JournalFileError(
                 f"{self._executions} was written by an older thingctl (schema {version}); start this "
                 "version's broker on it once, which brings it up"
             )

@@ -20,13 +20,13 @@ from thingctl_broker.app.startup import (
 )
 from thingctl_broker.audit.log import TOLD
 from thingctl_broker.cluster.clock import StoreClock
-from thingctl_broker.cluster.dispatcher import Requests
-from thingctl_broker.cluster.inbound import Incoming
+from thingctl_broker.cluster.dispatcher import ClusterDispatcher
+from thingctl_broker.cluster.inbound import InboundMessages
 from thingctl_broker.cluster.link_port import LinkDown
-from thingctl_broker.cluster.maintenance import ALIVE_SECONDS, Sweeper
+from thingctl_broker.cluster.maintenance import ALIVE_SECONDS, Maintenance
 from thingctl_broker.cluster.operations import ClusterOperations
-from thingctl_broker.cluster.reachability import Reach
-from thingctl_broker.cluster.registry_replica import Mirror
+from thingctl_broker.cluster.reachability import Reachability
+from thingctl_broker.cluster.registry_replica import RegistryReplica
 from thingctl_broker.cluster.rollouts import ClusterRollouts
 from thingctl_broker.cluster.store_port import StoreDown
 from thingctl_broker.cluster.token_replica import KIND as TOKEN_KIND
@@ -46,7 +46,7 @@ from thingctl_broker.storage.postgres.store import PostgresStore
 from thingctl_broker.system.addresses import Address, bound_to
 from thingctl_broker.system.clock import SystemClock
 from thingctl_broker.things.enrolment import Enrolment, worker_url
-from thingctl_broker.things.service import Directory
+from thingctl_broker.things.service import ThingService
 from thingctl_broker.webhooks import secret as webhook_secret
 from thingctl_broker.webhooks.client import WebhookClient
 from thingctl_broker.webhooks.sender import Webhooks
@@ -90,11 +90,13 @@ class Worker:
         self._clock = clock = StoreClock(SystemClock())
         self._store = PostgresStore(settings.store, tell_all=bool(settings.webhooks.endpoints))
         executions, documents = self._store.executions, self._store.documents
-        self._mirror = Mirror(documents, is_heard=lambda: self._store.connected, enrols=settings.open)
+        self._mirror = RegistryReplica(
+            documents, is_heard=lambda: self._store.connected, enrols=settings.open
+        )
         self.things = self._mirror.things
         self.tokens = SharedTokens(documents, os.environ.get("THINGCTL_ADMIN_TOKEN"), clock.unix)
         self._link = ClusterLink(settings.link, Topics(settings.mqtt.topic_root))
-        reach = Reach(self.things)
+        reach = Reachability(self.things)
         self.operations = ClusterOperations(
             clock=clock,
             store=executions,
@@ -104,9 +106,9 @@ class Worker:
             settings=settings.service,
             queue_max=settings.commands.queue,
         )
-        requests = Requests(executions, self._link, reach, clock, self.operations.changed_here)
+        requests = ClusterDispatcher(executions, self._link, reach, clock, self.operations.changed_here)
         self.operations.requests = self._requests = requests
-        self._incoming = Incoming(
+        self._incoming = InboundMessages(
             operations=self.operations,
             store=executions,
             mirror=self._mirror,
@@ -115,7 +117,7 @@ class Worker:
             requests=requests,
         )
         self._rollouts = ClusterRollouts(self.operations, executions, self._store.rollouts, self.name)
-        self._sweeper = Sweeper(
+        self._sweeper = Maintenance(
             operations=self.operations,
             store=executions,
             workers=self._store.workers,
@@ -256,7 +258,7 @@ class Worker:
         """Make what answers operators."""
         settings = self.settings
         note = note_nothing if self._audit is None else self._audit.note
-        directory = Directory(
+        directory = ThingService(
             self.operations, self._passwords, self._mirror, None, note, enrolment=self.enrolment
         )
         self._webhooks = Webhooks(

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from thingctl_broker.commands.execution import Execution
-    from thingctl_broker.security.caller import Origin
+    from thingctl_broker.security.caller import Caller
     from thingctl_protocol.statuses import Status
 
 FILE_MAX: Final = 256 * 1024 * 1024
@@ -255,7 +255,7 @@ def _line(fields: tuple[Any, ...]) -> bytes:
 _OF_CHANGE: Final = 5
 
 
-def _of_change(at: float, event: str, caller: Origin, execution: Execution, status: Status) -> Record:
+def _of_change(at: float, event: str, caller: Caller, execution: Execution, status: Status) -> Record:
     who, address = caller
     if event is not _CANCEL:
         # Who sent it, whoever's call this happened in: a command to many goes on by itself.

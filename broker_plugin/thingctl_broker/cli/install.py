@@ -14,7 +14,7 @@ import typer
 
 from thingctl_broker.cli import unit
 from thingctl_broker.cli.exits import Exit, Failure
-from thingctl_broker.cli.settings_file import CannotChange, Key, set_values, value_of
+from thingctl_broker.cli.settings_file import CannotChange, SettingKey, set_values, value_of
 from thingctl_broker.cli.steps import (
     Step,
     Target,
@@ -33,10 +33,10 @@ from thingctl_broker.system.paths import ADMIN_TOKEN_FILE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DATA_DIR: Final = Key("", "data_dir")
-MQTT_BIND: Final = Key("mqtt", "bind")
-HTTP_BIND: Final = Key("http", "bind")
-PUBLIC_URL: Final = Key("mqtt", "public_url")
+DATA_DIR: Final = SettingKey("", "data_dir")
+MQTT_BIND: Final = SettingKey("mqtt", "bind")
+HTTP_BIND: Final = SettingKey("http", "bind")
+PUBLIC_URL: Final = SettingKey("mqtt", "public_url")
 
 FRESH: Final = {MQTT_BIND: "0.0.0.0:8883", HTTP_BIND: "0.0.0.0:8443"}
 """Where a service listens that is installed for the first time."""
@@ -65,7 +65,7 @@ class Plan(NamedTuple):
     settings: dict[str, Any]
     notes: list[str]
 
-    def value(self, key: Key) -> str:
+    def value(self, key: SettingKey) -> str:
         """Return a setting; empty when it has its default."""
         return str(value_of(self.settings, key) or "")
 
@@ -165,7 +165,7 @@ def _text_before(asked: Asked, target: Target) -> tuple[str, list[str]]:
     return unit.first_config(), []
 
 
-def _wanted(asked: Asked, settings: dict[str, Any], *, is_fresh: bool) -> dict[Key, str]:
+def _wanted(asked: Asked, settings: dict[str, Any], *, is_fresh: bool) -> dict[SettingKey, str]:
     """What is to be set: what is given, and what a service cannot do without."""
     data_dir = value_of(settings, DATA_DIR) or unit.STATE_DIR
     if data_dir != unit.STATE_DIR:
@@ -186,12 +186,12 @@ def _wanted(asked: Asked, settings: dict[str, Any], *, is_fresh: bool) -> dict[K
     return values
 
 
-def _needs_tls(settings: dict[str, Any], values: dict[Key, str]) -> bool:
-    if value_of(settings, Key("", "insecure_bind")):
+def _needs_tls(settings: dict[str, Any], values: dict[SettingKey, str]) -> bool:
+    if value_of(settings, SettingKey("", "insecure_bind")):
         return False
     return any(
         not is_loopback(parse_address(str(values.get(bind) or value_of(settings, bind) or "127.0.0.1:0")))
-        and not value_of(settings, Key(bind.table, "tls_cert"))
+        and not value_of(settings, SettingKey(bind.table, "tls_cert"))
         for bind in (MQTT_BIND, HTTP_BIND)
     )
 
@@ -214,7 +214,7 @@ def _tls_steps(asked: Asked, plan: Plan, target: Target) -> list[Step]:
 
     if asked.tls_dir is not None:
         return service_tls.copied(asked.tls_dir, target)
-    if not plan.value(Key("http", "tls_cert")).startswith(f"{unit.TLS}/"):
+    if not plan.value(SettingKey("http", "tls_cert")).startswith(f"{unit.TLS}/"):
         return []
     if target.group is None and not target.path(unit.TLS).exists():
         raise Failure(
@@ -254,7 +254,7 @@ def _restart() -> None:
 
 def _image_steps(target: Target, plan: Plan) -> list[Step]:
     secrets = [unit.CONFIG]
-    key = plan.value(Key("http", "tls_key"))
+    key = plan.value(SettingKey("http", "tls_key"))
     secrets += [key] if key.startswith(unit.TLS) else []
     return [
         link(target, unit.WANTED, unit.UNIT),
@@ -358,7 +358,7 @@ def _wait_and_tell(plan: Plan) -> None:
 
 
 def _mqtt_url(plan: Plan, http_url: str) -> str:
-    scheme = "mqtts" if plan.value(Key("mqtt", "tls_cert")) else "mqtt"
+    scheme = "mqtts" if plan.value(SettingKey("mqtt", "tls_cert")) else "mqtt"
     address = parse_address(plan.value(MQTT_BIND) or "127.0.0.1:1883")
     host = urlsplit(http_url).netloc.rpartition(":")[0]
     return f"{scheme}://{host}:{address.port}"

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from thingctl_broker.cli import unit
 from thingctl_broker.cli.exits import Exit, Failure
-from thingctl_broker.cli.settings_file import Key
+from thingctl_broker.cli.settings_file import SettingKey
 from thingctl_broker.cli.steps import Step, copy, put, told
 from thingctl_broker.security.certificate_authority import (
     CA_CERT,
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 LOCAL_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 
 
-def settings(*, has_ca: bool) -> dict[Key, str]:
+def settings(*, has_ca: bool) -> dict[SettingKey, str]:
     """Return the settings that make the broker serve by TLS with the files in ``/etc/thingctl/tls``."""
     cert, key = f"{unit.TLS}/{SERVER_CERT}", f"{unit.TLS}/{SERVER_KEY}"
     values = {
-        Key("mqtt", "tls_cert"): cert,
-        Key("mqtt", "tls_key"): key,
-        Key("http", "tls_cert"): cert,
-        Key("http", "tls_key"): key,
+        SettingKey("mqtt", "tls_cert"): cert,
+        SettingKey("mqtt", "tls_key"): key,
+        SettingKey("http", "tls_cert"): cert,
+        SettingKey("http", "tls_key"): key,
     }
     if has_ca:
         ca = f"{unit.TLS}/{CA_CERT}"
-        values |= {Key("mqtt", "tls_client_ca"): ca, Key("mqtt", "tls_ca"): ca}
+        values |= {SettingKey("mqtt", "tls_client_ca"): ca, SettingKey("mqtt", "tls_ca"): ca}
     return values
 
 

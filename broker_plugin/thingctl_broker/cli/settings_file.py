@@ -16,7 +16,7 @@ _ANY_TABLE: Final = re.compile(r"\s*\[")
 _VALUE: Final = r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|[^\s#"'\[{]+)"""
 
 
-class Key(NamedTuple):
+class SettingKey(NamedTuple):
     """A setting's place. ``table``: empty for the top of the file."""
 
     table: str
@@ -30,10 +30,10 @@ class CannotChange(Exception):
     """The file's form does not let a setting be changed; the text says what to do."""
 
 
-def set_values(text: str, values: Mapping[Key, str]) -> str:
+def set_values(text: str, values: Mapping[SettingKey, str]) -> str:
     r"""Return ``text`` with these string settings; raises :class:`CannotChange`, or ValueError for no TOML.
 
-    >>> set_values("[http]  # operators\nburst = 9\n", {Key("http", "bind"): "[::1]:80"})
+    >>> set_values("[http]  # operators\nburst = 9\n", {SettingKey("http", "bind"): "[::1]:80"})
     '[http]  # operators\nbind = "[::1]:80"\nburst = 9\n'
     """
     wanted = deepcopy(tomllib.loads(text))
@@ -48,13 +48,13 @@ def set_values(text: str, values: Mapping[Key, str]) -> str:
     return changed
 
 
-def value_of(settings: Mapping[str, Any], key: Key) -> object:
+def value_of(settings: Mapping[str, Any], key: SettingKey) -> object:
     """Return what parsed settings say at ``key``; None when they say nothing."""
     table = settings.get(key.table, {}) if key.table else settings
     return table.get(key.name) if isinstance(table, dict) else None
 
 
-def _with_value(lines: list[str], key: Key, line: str) -> list[str]:
+def _with_value(lines: list[str], key: SettingKey, line: str) -> list[str]:
     start, end = _section(lines, key.table)
     if start is None:
         gap = [""] if lines and lines[-1].strip() else []
@@ -82,7 +82,7 @@ def _section(lines: list[str], table: str) -> tuple[int | None, int]:
     return None, len(lines)
 
 
-def _put(settings: dict[str, Any], key: Key, value: str) -> None:
+def _put(settings: dict[str, Any], key: SettingKey, value: str) -> None:
     table = settings.setdefault(key.table, {}) if key.table else settings
     table[key.name] = value
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from thingctl_broker.cluster.link_port import ThingLink
-    from thingctl_broker.cluster.reachability import Reach
+    from thingctl_broker.cluster.reachability import Reachability
     from thingctl_broker.cluster.store_port import ExecutionStore
     from thingctl_broker.commands.execution import Execution
     from thingctl_broker.commands.ports import Clock
@@ -38,14 +38,14 @@ CLAIM_MAX: Final = 100
 _log = structlog.get_logger("thingctl.cluster")
 
 
-class Requests:
+class ClusterDispatcher:
     """The requests that this worker publishes."""
 
     def __init__(
         self,
         store: ExecutionStore,
         link: ThingLink,
-        reach: Reach,
+        reach: Reachability,
         clock: Clock,
         changed: Callable[[Execution, Change], None],
     ) -> None:

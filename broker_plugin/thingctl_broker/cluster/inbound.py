@@ -11,17 +11,17 @@ from thingctl_broker.cluster.link_port import Source
 from thingctl_broker.commands.events import Change, RateLimit
 from thingctl_broker.commands.execution import Outcome
 from thingctl_broker.commands.service import OUTCOME_COUNTERS
-from thingctl_broker.security.rate_limit import Buckets, Rate
+from thingctl_broker.security.rate_limit import Rate, TokenBuckets
 from thingctl_protocol.errors import ProtocolError
 from thingctl_protocol.messages import decode_announcement, decode_response
 from thingctl_protocol.statuses import Status
 
 if TYPE_CHECKING:
-    from thingctl_broker.cluster.dispatcher import Requests
-    from thingctl_broker.cluster.link_port import Presence, ThingLink
+    from thingctl_broker.cluster.dispatcher import ClusterDispatcher
+    from thingctl_broker.cluster.link_port import PresenceReport, ThingLink
     from thingctl_broker.cluster.operations import ClusterOperations
-    from thingctl_broker.cluster.reachability import Reach
-    from thingctl_broker.cluster.registry_replica import Mirror
+    from thingctl_broker.cluster.reachability import Reachability
+    from thingctl_broker.cluster.registry_replica import RegistryReplica
     from thingctl_broker.cluster.store_port import ExecutionStore
 
 ANSWERS_MAX: Final = 16
@@ -33,7 +33,7 @@ SAYINGS: Final = Rate(1.0, 20)
 _log = structlog.get_logger("thingctl.cluster")
 
 
-class Incoming:
+class InboundMessages:
     """Takes in responses, announcements and presence."""
 
     def __init__(
@@ -41,10 +41,10 @@ class Incoming:
         *,
         operations: ClusterOperations,
         store: ExecutionStore,
-        mirror: Mirror,
+        mirror: RegistryReplica,
         link: ThingLink,
-        reach: Reach,
-        requests: Requests,
+        reach: Reachability,
+        requests: ClusterDispatcher,
     ) -> None:
         self._operations = operations
         self._store = store
@@ -54,7 +54,7 @@ class Incoming:
         self._requests = requests
         self._log_limit = RateLimit(60.0)
         self._answers: Counter[str] = Counter()
-        self._sayings = Buckets(SAYINGS)
+        self._sayings = TokenBuckets(SAYINGS)
 
     async def responded(self, thing: str, execution_id: str, payload: bytes) -> None:
         """A thing has answered. Raises :class:`~thingctl_broker.cluster.store_port.StoreDown`."""
@@ -113,7 +113,7 @@ class Incoming:
         if source is Source.LIVE and announcement is not None:
             self._greet(thing)
 
-    async def present(self, presence: Presence) -> None:
+    async def present(self, presence: PresenceReport) -> None:
         """A thing has come or gone."""
         thing = presence.thing
         if not await self._is_known(thing):

@@ -30,7 +30,7 @@ class Handed(Enum):
     """
 
 
-class Presence(NamedTuple):
+class PresenceReport(NamedTuple):
     """What the cluster, or an agent's will, says of a connection. ``at``: Unix seconds, None: unknown."""
 
     thing: str
@@ -48,7 +48,7 @@ class Source(StrEnum):
     LIVE = "live"
 
 
-class Incoming(Protocol):
+class InboundPort(Protocol):
     """Whom the link tells what things say. A message is acknowledged when the call returns.
 
     Several are called at the same time. A message whose handler raises is not acknowledged: it is
@@ -64,7 +64,7 @@ class Incoming(Protocol):
         """A thing says what it can do; an empty payload withdraws it."""
         ...
 
-    async def present(self, presence: Presence) -> None:
+    async def present(self, presence: PresenceReport) -> None:
         """A thing has come or gone."""
         ...
 
@@ -81,7 +81,7 @@ class ThingLink(Protocol):
         """Whether there is a connection, and the subscriptions are granted."""
         ...
 
-    async def start(self, incoming: Incoming, on_state: Callable[[bool], None]) -> None:
+    async def start(self, incoming: InboundPort, on_state: Callable[[bool], None]) -> None:
         """Connect and subscribe, and from now on connect again whenever the connection is lost.
 
         Returns at the first success; ``on_state`` hears of every change of ``connected``.

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from thingctl_broker.cluster.clock import StoreClock
-    from thingctl_broker.cluster.dispatcher import Requests
+    from thingctl_broker.cluster.dispatcher import ClusterDispatcher
     from thingctl_broker.cluster.link_port import ThingLink
     from thingctl_broker.cluster.operations import ClusterOperations
-    from thingctl_broker.cluster.registry_replica import Mirror
+    from thingctl_broker.cluster.registry_replica import RegistryReplica
     from thingctl_broker.cluster.store_port import ExecutionStore, Workers
 
 EXPIRE_MAX: Final = 1000
@@ -51,7 +51,7 @@ TIDY_EVERY: Final = 3600.0
 _log = structlog.get_logger("thingctl.cluster")
 
 
-class Sweeper:
+class Maintenance:
     """The turns of one worker. ``keep``: seconds that ended executions stay."""
 
     def __init__(
@@ -60,9 +60,9 @@ class Sweeper:
         operations: ClusterOperations,
         store: ExecutionStore,
         workers: Workers,
-        mirror: Mirror,
+        mirror: RegistryReplica,
         link: ThingLink,
-        requests: Requests,
+        requests: ClusterDispatcher,
         clock: StoreClock,
         client_id: str,
         keep: float,

@@ -14,8 +14,8 @@ from thingctl_broker.commands.events import Change, Counters, Events
 from thingctl_broker.commands.execution import Cancel, Execution
 from thingctl_broker.commands.idempotency import fingerprint
 from thingctl_broker.commands.table import Query
-from thingctl_broker.commands.validation import Admission, ServiceSettings
-from thingctl_broker.commands.waiters import EndWaiters
+from thingctl_broker.commands.validation import ServiceSettings, ValidRequest
+from thingctl_broker.commands.waiters import CompletionWaiters
 from thingctl_broker.errors import (
     AlreadyEnded,
     InvalidCommand,
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable, Mapping, Sequence
 
-    from thingctl_broker.cluster.dispatcher import Requests
+    from thingctl_broker.cluster.dispatcher import ClusterDispatcher
     from thingctl_broker.cluster.link_port import ThingLink
-    from thingctl_broker.cluster.reachability import Reach
-    from thingctl_broker.cluster.registry_replica import Mirror
+    from thingctl_broker.cluster.reachability import Reachability
+    from thingctl_broker.cluster.registry_replica import RegistryReplica
     from thingctl_broker.cluster.store_port import ExecutionStore
     from thingctl_broker.commands.ports import Clock
     from thingctl_broker.commands.statistics import Minute
-    from thingctl_broker.commands.table import Page
+    from thingctl_broker.commands.table import PageOfExecutions
     from thingctl_broker.things.thing import Thing
 
 T = TypeVar("T")
@@ -68,8 +68,8 @@ class ClusterOperations:
         clock: Clock,
         store: ExecutionStore,
         link: ThingLink,
-        mirror: Mirror,
-        reach: Reach,
+        mirror: RegistryReplica,
+        reach: Reachability,
         settings: ServiceSettings | None = None,
         queue_max: int = 1000,
     ) -> None:
@@ -81,7 +81,7 @@ class ClusterOperations:
         self._queue_max = queue_max
         self._ids = IdSource()
         self._random = random.SystemRandom()
-        self._waiters = EndWaiters()
+        self._waiters = CompletionWaiters()
         self._watchers: list[Callable[[str], None]] = []
         self.things = mirror.things
         self.events = Events()
@@ -89,9 +89,9 @@ class ClusterOperations:
         self.settings = ServiceSettings() if settings is None else settings
         self.unix = clock.unix
         self.monotonic = clock.monotonic
-        self._admission = Admission(self.settings, self.things)
+        self._admission = ValidRequest(self.settings, self.things)
         self.check = self._admission.form
-        self.requests: Requests
+        self.requests: ClusterDispatcher
         """To be set before anything is sent."""
 
     @property
@@ -182,7 +182,9 @@ class ClusterOperations:
         found = await self._store.many(ids)
         return tell({execution.execution_id: execution for execution in found})
 
-    async def list(self, query: Query, limit: int, cursor: str | None, tell: Callable[[Page], T]) -> T:
+    async def list(
+        self, query: Query, limit: int, cursor: str | None, tell: Callable[[PageOfExecutions], T]
+    ) -> T:
         """Tell of a page of executions."""
         return tell(await self._store.select(query, limit, cursor))
 

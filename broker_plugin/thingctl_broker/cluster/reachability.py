@@ -31,7 +31,7 @@ class _Away(NamedTuple):
     """Since when the thing was online or offline, as told when nobody was found."""
 
 
-class Reach:
+class Reachability:
     """What one worker knows of who is there."""
 
     def __init__(self, things: ThingRegistry) -> None:

@@ -14,17 +14,17 @@ import msgspec
 import structlog
 
 from thingctl_broker.cluster.store_port import StoreDown
-from thingctl_broker.things.records import Kept, keys_of
+from thingctl_broker.things.records import Stored, keys_of
 from thingctl_broker.things.registry import ThingRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
     from thingctl_broker.cluster.store_port import Documents
-    from thingctl_broker.things.records import Change
+    from thingctl_broker.things.records import RegistryChange
     from thingctl_broker.things.thing import Thing
 
-KINDS: Final = (Kept.TYPE, Kept.THING, Kept.PRESENCE, Kept.ANNOUNCEMENT)
+KINDS: Final = (Stored.TYPE, Stored.THING, Stored.PRESENCE, Stored.ANNOUNCEMENT)
 """In the order in which they are taken in: what belongs to a thing comes behind it."""
 
 BATCH_MAX: Final = 1000
@@ -39,13 +39,13 @@ TRIES: Final = 10
 READ_AGAIN: Final = 1.0
 """Seconds between two tries to read a record that is another one now."""
 
-Key = tuple[Kept, str]
+Key = tuple[Stored, str]
 """Of a record."""
 
 _log = structlog.get_logger("thingctl.cluster")
 
 
-class Mirror:
+class RegistryReplica:
     """One worker's. ``enrols``: whether a thing becomes known by what it says."""
 
     def __init__(
@@ -95,13 +95,13 @@ class Mirror:
         with self._reading() as began:
             there: set[Key] = set()
             for n, (kind, name, value) in enumerate(await self._documents.load(KINDS), 1):
-                key = (Kept(kind), name)
+                key = (Stored(kind), name)
                 there.add(key)
                 self._take_in(key, value, began)
                 if not n % TURN_MAX:
                     await asyncio.sleep(0)
-            known = [(Kept.THING, thing.name) for thing in self.things]
-            known += [(Kept.TYPE, name) for name in self.things.types]
+            known = [(Stored.THING, thing.name) for thing in self.things]
+            known += [(Stored.TYPE, name) for name in self.things.types]
             for key in known:
                 if key not in there:
                     self._take_in(key, None, began)
@@ -112,7 +112,7 @@ class Mirror:
         """A record is another one now, or gone."""
         if kind not in KINDS:
             return
-        key = (Kept(kind), name)
+        key = (Stored(kind), name)
         self._note_changed((key,))
         if key in self._under_way:
             self._heard.add(key)
@@ -123,14 +123,16 @@ class Mirror:
 
     async def find_thing(self, name: str) -> Thing | None:
         """The thing with that name, if the store has it. Raises :class:`StoreDown`."""
-        if await self._read((Kept.THING, name)):
-            await self._read((Kept.PRESENCE, name))
-            await self._read((Kept.ANNOUNCEMENT, name))
+        if await self._read((Stored.THING, name)):
+            await self._read((Stored.PRESENCE, name))
+            await self._read((Stored.ANNOUNCEMENT, name))
         return self.things.get(name)
 
     # The directory's store.
 
-    async def keep(self, decide: Callable[[], Change], made: Callable[[Change], None]) -> None:
+    async def keep(
+        self, decide: Callable[[], RegistryChange], made: Callable[[RegistryChange], None]
+    ) -> None:
         """Keep the change that ``decide`` returns, then call ``made`` with it.
 
         Another worker may have changed the same record: then that is taken in, and ``decide`` is
@@ -169,7 +171,7 @@ class Mirror:
 
     # How it is done.
 
-    async def _replace(self, change: Change, before: bytes | None) -> bool:
+    async def _replace(self, change: RegistryChange, before: bytes | None) -> bool:
         """Write a record instead of ``before``; return False if that is not what is there."""
         key = (change.kept, change.name)
         with self._writes((key,)):
@@ -186,10 +188,10 @@ class Mirror:
             await self._documents.put([(*key, before)], instead_of=[written])
             del self._doubts[key]
 
-    async def _look(self, change: Change) -> bytes | None:
+    async def _look(self, change: RegistryChange) -> bytes | None:
         """Take in the record as another worker has written it, and return it."""
         key = (change.kept, change.name)
-        is_new = change.kept is Kept.THING and change.name not in self.things
+        is_new = change.kept is Stored.THING and change.name not in self.things
         value = await self._documents.find(*key)
         if value is not None:
             self._dirty.pop(key, None)  # what is there came first
@@ -198,7 +200,7 @@ class Mirror:
             await self.find_thing(change.name)
         return value
 
-    async def _drop_rest(self, change: Change) -> None:
+    async def _drop_rest(self, change: RegistryChange) -> None:
         """Remove what belonged to a thing that is gone; what cannot be removed yet is later."""
         rest = keys_of(change)[1:]
         self._dirty.update(dict.fromkeys(rest))
@@ -238,7 +240,7 @@ class Mirror:
         try:
             while True:
                 try:
-                    if kept is Kept.THING and name not in self.things:
+                    if kept is Stored.THING and name not in self.things:
                         await self.find_thing(name)  # what belongs to it may have come before it
                     else:
                         await self._read(key)
@@ -289,5 +291,5 @@ class Mirror:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             _log.error("a record is damaged and was left alone", kind=kept.value, name=name, fault=str(error))
 
-    def _changed(self, kept: Kept, name: str) -> None:
+    def _changed(self, kept: Stored, name: str) -> None:
         self._dirty[kept, name] = None

@@ -20,7 +20,7 @@ from thingctl_broker.commands.idempotency import check_same
 from thingctl_broker.commands.table import Query
 from thingctl_broker.errors import NotAccepting, ServiceError, WrongMove, unknown_command
 from thingctl_broker.rollouts.rollout import FAILURES, Rollout, RolloutRecord, State
-from thingctl_broker.security.caller import NOBODY, Origin, origin
+from thingctl_broker.security.caller import NOBODY, Caller, origin
 from thingctl_protocol.statuses import TERMINAL
 
 if TYPE_CHECKING:
@@ -281,7 +281,7 @@ class ClusterRollouts:
     async def _send(self, rollout: Rollout, things: list[str]) -> float:
         record = rollout.record
         params = record.params.encode()
-        origin.set(Origin(record.requested_by, ""))
+        origin.set(Caller(record.requested_by, ""))
         outcomes = await asyncio.gather(
             *(
                 self._operations.send(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from thingctl_broker.commands.execution import Cancel, Execution, Outcome
     from thingctl_broker.commands.statistics import Minute
-    from thingctl_broker.commands.table import Page, Query
+    from thingctl_broker.commands.table import PageOfExecutions, Query
     from thingctl_broker.rollouts.rollout import Listed, RolloutRecord, State
     from thingctl_protocol.messages import Response
     from thingctl_protocol.statuses import Status
@@ -45,7 +45,7 @@ class Responded(NamedTuple):
     """Whether the execution is there, but belongs to another thing."""
 
 
-class Canceled(NamedTuple):
+class CancelResult(NamedTuple):
     """What a wish to cancel did to the execution."""
 
     execution: Execution
@@ -81,7 +81,7 @@ class ExecutionStore(Protocol):
         """Those of the executions that are there, in the order of the ids given."""
         ...
 
-    async def select(self, query: Query, limit: int, cursor: str | None) -> Page:
+    async def select(self, query: Query, limit: int, cursor: str | None) -> PageOfExecutions:
         """List executions as :meth:`thingctl_broker.commands.table.ExecutionTable.select` does."""
         ...
 
@@ -97,7 +97,7 @@ class ExecutionStore(Protocol):
         """Take in what a thing says (:meth:`thingctl_broker.commands.execution.Execution.respond`)."""
         ...
 
-    async def cancel(self, execution_id: str, grace: float) -> Canceled | None:
+    async def cancel(self, execution_id: str, grace: float) -> CancelResult | None:
         """Withdraw an execution or note that its thing is to be asked to stop.
 
         By the rules of :meth:`~thingctl_broker.commands.execution.Execution.cancel`. None: there is none.
@@ -156,7 +156,9 @@ class ExecutionStore(Protocol):
         ...
 
     async def expire(self, limit: int) -> list[Execution]:
-        """Close executions whose deadline has passed (:meth:`thingctl_broker.commands.execution.Execution.expire`).
+        """Close executions whose deadline has passed.
+
+        See :meth:`thingctl_broker.commands.execution.Execution.expire`.
 
         Return them as they stand now. Two workers never get the same one.
         """
@@ -183,7 +185,7 @@ class ExecutionStore(Protocol):
         ...
 
     async def minutes(self) -> list[Minute]:
-        """The last hour, minute by minute, as :meth:`thingctl_broker.commands.statistics.Overview.minutes`."""
+        """The last hour by minutes: :meth:`thingctl_broker.commands.statistics.HourlyStatistics.minutes`."""
         ...
 
     async def size(self) -> tuple[int, int]:

@@ -22,7 +22,7 @@ class Changed(NamedTuple):
     execution_id: str
 
 
-class Feed:
+class ChangeFeed:
     """The ring. ``epoch`` sets the positions of this one apart from those of any other."""
 
     def __init__(self, epoch: str, capacity: int = CAPACITY) -> None:
@@ -68,7 +68,7 @@ class Feed:
     def name(self, position: int) -> str:
         """The position as a reader is told it.
 
-        >>> Feed("e7").name(12)
+        >>> ChangeFeed("e7").name(12)
         'e7-12'
         """
         return f"{self.epoch}-{position}"

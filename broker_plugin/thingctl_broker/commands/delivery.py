@@ -20,7 +20,7 @@ QUEUE_MAX: Final = 1000
 """Requests waiting for one thing, by default."""
 
 
-class Publish(NamedTuple):
+class PublishRequest(NamedTuple):
     """Publish this request. ``again``: it was published before, so DUP is set [MQTT-3.3.1-1]."""
 
     execution_id: str
@@ -80,13 +80,13 @@ class Deliveries:
             state = self._things[thing] = _Thing()
         (state.unacknowledged if published else state.waiting)[execution_id] = None
 
-    def reachable(self, thing: str) -> list[Publish]:
+    def reachable(self, thing: str) -> list[PublishRequest]:
         """The thing has subscribed: publish the unacknowledged again, then what waits."""
         state = self._things.get(thing)
         if state is None:
             state = self._things[thing] = _Thing()
         state.reachable = True
-        again = [Publish(execution_id, again=True) for execution_id in state.unacknowledged]
+        again = [PublishRequest(execution_id, again=True) for execution_id in state.unacknowledged]
         return again + self._fill(state)
 
     def unreachable(self, thing: str) -> None:
@@ -101,7 +101,7 @@ class Deliveries:
         state = self._things.get(thing)
         return () if state is None else tuple(state.canceling)
 
-    def cancel(self, thing: str, execution_id: str) -> list[Publish]:
+    def cancel(self, thing: str, execution_id: str) -> list[PublishRequest]:
         """The device is to stop a published request; return what may follow it."""
         state = self._things.get(thing)
         if state is None:
@@ -109,12 +109,12 @@ class Deliveries:
         state.canceling[execution_id] = None
         return self._leave(thing, state, execution_id)
 
-    def acknowledged(self, thing: str, execution_id: str) -> list[Publish]:
+    def acknowledged(self, thing: str, execution_id: str) -> list[PublishRequest]:
         """The device has the request; return what may follow."""
         state = self._things.get(thing)
         return [] if state is None else self._leave(thing, state, execution_id)
 
-    def ended(self, thing: str, execution_id: str) -> list[Publish]:
+    def ended(self, thing: str, execution_id: str) -> list[PublishRequest]:
         """The execution has ended; return what may follow."""
         state = self._things.get(thing)
         if state is None:
@@ -122,7 +122,7 @@ class Deliveries:
         state.canceling.pop(execution_id, None)
         return self._leave(thing, state, execution_id)
 
-    def _leave(self, thing: str, state: _Thing, execution_id: str) -> list[Publish]:
+    def _leave(self, thing: str, state: _Thing, execution_id: str) -> list[PublishRequest]:
         if execution_id in state.unacknowledged:
             del state.unacknowledged[execution_id]
         else:
@@ -132,12 +132,12 @@ class Deliveries:
             return []
         return self._fill(state) if state.waiting else []
 
-    def _fill(self, state: _Thing) -> list[Publish]:
-        requests: list[Publish] = []
+    def _fill(self, state: _Thing) -> list[PublishRequest]:
+        requests: list[PublishRequest] = []
         while state.waiting and len(state.unacknowledged) < self.window:
             execution_id, _ = state.waiting.popitem(last=False)
             state.unacknowledged[execution_id] = None
-            requests.append(Publish(execution_id, again=False))
+            requests.append(PublishRequest(execution_id, again=False))
         return requests
 
     def _forget_if_idle(self, thing: str, state: _Thing) -> None:

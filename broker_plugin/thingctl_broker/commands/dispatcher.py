@@ -17,7 +17,7 @@ from thingctl_broker.commands.events import Change
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from thingctl_broker.commands.delivery import Deliveries, Publish
+    from thingctl_broker.commands.delivery import Deliveries, PublishRequest
     from thingctl_broker.commands.execution import Execution
     from thingctl_broker.commands.ports import Clock, Journal, Link
     from thingctl_broker.commands.table import ExecutionTable
@@ -112,7 +112,7 @@ class Publisher:
         if not execution.is_terminal:
             self._link.publish_cancel(execution.thing, execution.execution_id)
 
-    def _publish(self, thing: str, requests: list[Publish]) -> None:
+    def _publish(self, thing: str, requests: list[PublishRequest]) -> None:
         if not requests:
             return
         # A queue, because what follows a request that nobody will acknowledge goes out at once:

@@ -8,9 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from thingctl_broker.commands.events import Change
-from thingctl_broker.commands.statistics import Overview
+from thingctl_broker.commands.statistics import HourlyStatistics
 from thingctl_broker.commands.table import Query
-from thingctl_broker.commands.waiters import EndWaiters, until_kept
+from thingctl_broker.commands.waiters import CompletionWaiters, until_kept
 from thingctl_broker.errors import AlreadyEnded, NotAccepting, UnknownExecution
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from thingctl_broker.commands.execution import Execution
     from thingctl_broker.commands.service import CommandService
     from thingctl_broker.commands.statistics import Minute
-    from thingctl_broker.commands.table import Page
+    from thingctl_broker.commands.table import PageOfExecutions
     from thingctl_broker.things.thing import Thing
     from thingctl_protocol.statuses import Status
 
@@ -36,9 +36,9 @@ class EmbeddedOperations:
         self._service = service
         self._journal = service.journal
         self._table = service.table
-        self._overview = Overview()
+        self._overview = HourlyStatistics()
         self._overview.seed(service.table, service.unix())
-        self._waiters = EndWaiters()
+        self._waiters = CompletionWaiters()
         self._owed: Sequence[Execution] = [execution for execution in self._table if execution.untold]
         self.things = service.things
         self.events = service.events
@@ -125,7 +125,9 @@ class EmbeddedOperations:
         await until_kept(self._journal)
         return told
 
-    async def list(self, query: Query, limit: int, cursor: str | None, tell: Callable[[Page], T]) -> T:
+    async def list(
+        self, query: Query, limit: int, cursor: str | None, tell: Callable[[PageOfExecutions], T]
+    ) -> T:
         """Tell of a page of executions."""
         told = tell(self._service.list(query, limit, cursor))
         if await until_kept(self._journal):

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from thingctl_broker.commands.execution import Execution
 
 
-class NoJournal:
+class NullJournal:
     """Keeps nothing; everything counts as kept at once."""
 
     accepting = True

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from thingctl_broker.commands.events import Counters, Events
     from thingctl_broker.commands.execution import Execution
     from thingctl_broker.commands.statistics import Minute
-    from thingctl_broker.commands.table import Page, Query
+    from thingctl_broker.commands.table import PageOfExecutions, Query
     from thingctl_broker.commands.validation import ServiceSettings
     from thingctl_broker.errors import NotAccepting
     from thingctl_broker.things.registry import ThingRegistry
@@ -106,7 +106,9 @@ class Operations(Protocol):
         """Tell of those of the executions that are there, by id."""
         ...
 
-    async def list(self, query: Query, limit: int, cursor: str | None, tell: Callable[[Page], T]) -> T:
+    async def list(
+        self, query: Query, limit: int, cursor: str | None, tell: Callable[[PageOfExecutions], T]
+    ) -> T:
         """Tell of a page of executions."""
         ...
 

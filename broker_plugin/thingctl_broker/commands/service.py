@@ -20,8 +20,8 @@ from thingctl_broker.commands.dispatcher import Publisher
 from thingctl_broker.commands.events import Change, Counters, Events, RateLimit
 from thingctl_broker.commands.execution import Cancel, Execution, Outcome
 from thingctl_broker.commands.idempotency import IdempotencyKeys, fingerprint
-from thingctl_broker.commands.table import ExecutionTable, Page, Query
-from thingctl_broker.commands.validation import Admission, ServiceSettings
+from thingctl_broker.commands.table import ExecutionTable, PageOfExecutions, Query
+from thingctl_broker.commands.validation import ServiceSettings, ValidRequest
 from thingctl_broker.errors import (
     AlreadyEnded,
     InvalidCommand,
@@ -93,7 +93,7 @@ class CommandService:
         self._clock = clock
         self._ids = IdSource()
         self._keys = IdempotencyKeys()
-        self.admission = Admission(self.settings, self.things)
+        self.admission = ValidRequest(self.settings, self.things)
         self._publisher = Publisher(
             deliveries=self._deliveries,
             table=self.table,
@@ -127,7 +127,8 @@ class CommandService:
         ``params``: an encoded JSON object. ``ttl``: whole seconds. ``idempotency_key``: with
         the key of an earlier command by the same caller, that command's execution is
         returned and nothing is sent. ``command_id``: of a command to many things (:meth:`make_id`).
-        ``post_back_uri``: where to tell how it ended (:func:`~thingctl_broker.security.outbound_urls.check_uri`).
+        ``post_back_uri``: where a post about its end goes, checked by
+        :func:`~thingctl_broker.security.outbound_urls.check_uri`.
 
         Raises :class:`InvalidCommand`, :class:`~thingctl_broker.errors.UnknownThing`,
         :class:`~thingctl_broker.errors.ThingDisabled`,
@@ -218,7 +219,7 @@ class CommandService:
         """Whether the thing is connected and subscribed to its requests."""
         return self._deliveries.is_reachable(thing)
 
-    def list(self, query: Query, limit: int, cursor: str | None = None) -> Page:
+    def list(self, query: Query, limit: int, cursor: str | None = None) -> PageOfExecutions:
         """Executions, newest first, from behind ``cursor``."""
         return self.table.select(query, limit, cursor)
 

@@ -110,7 +110,7 @@ class Minute:
         self.histogram.merge(other.histogram)
 
 
-class Overview:
+class HourlyStatistics:
     """The buckets of the last hour."""
 
     def __init__(self) -> None:

@@ -24,7 +24,7 @@ SCAN_MAX: Final = 20_000
 rather than the loop's time."""
 
 
-class Page(NamedTuple):
+class PageOfExecutions(NamedTuple):
     """Executions in the order asked for. ``cursor`` continues behind them; None: there are no more."""
 
     executions: list[Execution]
@@ -201,7 +201,7 @@ class ExecutionTable:
             if execution is not None:
                 yield execution
 
-    def select(self, query: Query, limit: int, cursor: str | None = None) -> Page:
+    def select(self, query: Query, limit: int, cursor: str | None = None) -> PageOfExecutions:
         """List executions, newest first unless asked otherwise, from behind ``cursor`` (an id).
 
         A page may hold fewer than ``limit`` and yet have a cursor: see ``SCAN_MAX``.
@@ -213,17 +213,17 @@ class ExecutionTable:
             order = self._order_of(query.command_id)
         found: list[Execution] = []
         if order is None:
-            return Page(found, None)
+            return PageOfExecutions(found, None)
         ids = order.oldest_first(cursor) if query.oldest_first else order.newest_first(cursor)
         previous = cursor
         for scanned, execution_id in enumerate(ids):
             if len(found) == limit or scanned == SCAN_MAX:
-                return Page(found, previous)
+                return PageOfExecutions(found, previous)
             previous = execution_id
             execution = self._executions.get(execution_id)
             if execution is not None and query.admits(execution):
                 found.append(execution)
-        return Page(found, None)
+        return PageOfExecutions(found, None)
 
     def _remove(self, execution_id: str) -> Execution:
         execution = self._executions.pop(execution_id)

@@ -33,7 +33,7 @@ class ServiceSettings(msgspec.Struct, frozen=True):
     """How long a device may take over its verdict on a cancel."""
 
 
-class Admission:
+class ValidRequest:
     """Checks commands against ``settings`` and the things that are known."""
 
     def __init__(self, settings: ServiceSettings, things: ThingRegistry) -> None:

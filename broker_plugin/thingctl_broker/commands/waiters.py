@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from thingctl_broker.commands.ports import Journal
 
 
-class EndWaiters:
+class CompletionWaiters:
     """Wakes whoever waits for an execution, when it is told that the execution has ended."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ async def until_kept(journal: Journal) -> bool:
     """
     if not journal.accepting:
         return False
-    kept = _Kept()
+    kept = _Durable()
     journal.then(kept, kept.lost)
     if not kept.yes:
         kept.waiter = asyncio.get_running_loop().create_future()
@@ -72,7 +72,7 @@ async def until_kept(journal: Journal) -> bool:
     return True
 
 
-class _Kept:
+class _Durable:
     """Called back at once, or later; makes a future only in the second case."""
 
     __slots__ = ("waiter", "yes")

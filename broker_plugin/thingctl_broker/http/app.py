@@ -20,7 +20,7 @@ from thingctl_broker.http.api.actions import Actions
 from thingctl_broker.http.api.commands import COMMANDS, Commands
 from thingctl_broker.http.api.enrolment import Enrolments
 from thingctl_broker.http.api.events import Streams
-from thingctl_broker.http.api.fast_path import Shortcut
+from thingctl_broker.http.api.fast_path import PostFastPath
 from thingctl_broker.http.api.groups import Groups
 from thingctl_broker.http.api.health import HEALTH, READY, Probes
 from thingctl_broker.http.api.mqtt_authentication import Authentications
@@ -37,7 +37,7 @@ from thingctl_broker.http.endpoint_specs import OPENAPI
 from thingctl_broker.http.openapi import describe
 from thingctl_broker.http.problems import INTERNAL_ERROR, METHOD_NOT_ALLOWED, Problem, problem_of
 from thingctl_broker.http.query import Parameters
-from thingctl_broker.http.response import Answer
+from thingctl_broker.http.response import ApiResponse
 from thingctl_broker.security.audit_events import note_nothing
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from thingctl_broker.security.audit_events import Note
     from thingctl_broker.security.rate_limit import Rate
     from thingctl_broker.security.token_store import TokenStore
-    from thingctl_broker.things.service import Directory
+    from thingctl_broker.things.service import ThingService
 
 OPEN_PATHS: Final = frozenset({HEALTH, READY, OPENAPI, SIGN_IN})
 """With the console's own files, all that needs no token; also what is not there needs one."""
@@ -61,7 +61,7 @@ def create_app(
     operations: Operations,
     rollouts: RolloutDriver,
     tokens: TokenStore,
-    directory: Directory,
+    directory: ThingService,
     note: Note = note_nothing,
     *,
     connections: Callable[[], int] | None = None,
@@ -129,7 +129,7 @@ class Api:
         self._callers = callers
         self._operations = operations
         self.shortcut = (
-            Shortcut(operations, callers, self._refusal) if isinstance(operations, SendsAtOnce) else None
+            PostFastPath(operations, callers, self._refusal) if isinstance(operations, SendsAtOnce) else None
         )
         """Where the server may first take what comes, if there is such a way."""
         self._stopping = False
@@ -154,10 +154,10 @@ class Api:
         return describe(cast("list[Route]", self._router.routes))
 
     @needs(None)
-    async def _describe(self, request: Request) -> Answer:
+    async def _describe(self, request: Request) -> ApiResponse:
         """``GET /openapi.json``: this API, described for programs (OpenAPI 3.1)."""
         Parameters(request.scope["query_string"], frozenset())
-        return Answer(200, self.description)
+        return ApiResponse(200, self.description)
 
     def stop(self) -> None:
         """Let waiting and listening callers go; from now on nobody waits."""
@@ -204,18 +204,18 @@ class Api:
         """What answers a request that needs no token and no router; None: it needs both."""
         path = scope["path"]
         if path == "*" and scope["method"] == "OPTIONS":  # about the server as a whole: RFC 9110, 9.3.7
-            return Answer(204, b"")
+            return ApiResponse(204, b"")
         return self._console.answer(scope) if self._console.owns(path) else None
 
     def _dialect(self, path: str) -> Dialect | None:
         """Whose path it is; None: this broker's own API."""
         return next((dialect for dialect in self.dialects if dialect.owns(path)), None)
 
-    def _told(self, scope: Scope, problem: Problem) -> Answer:
+    def _told(self, scope: Scope, problem: Problem) -> ApiResponse:
         dialect = self._dialect(scope["path"])
         return problem.answer() if dialect is None else dialect.tell(problem)
 
-    def _refusal(self, error: Exception) -> Answer:
+    def _refusal(self, error: Exception) -> ApiResponse:
         return self._problem({"method": "POST", "path": COMMANDS}, error).answer()
 
     def _problem(self, scope: Scope, error: Exception) -> Problem:

@@ -15,9 +15,9 @@ import structlog
 
 from thingctl_broker.commands.events import RateLimit
 from thingctl_broker.http.problems import FORBIDDEN, RATE_LIMITED, UNAUTHORIZED, Problem
-from thingctl_broker.security.caller import Origin, origin
+from thingctl_broker.security.caller import Caller, origin
 from thingctl_broker.security.login_throttle import KnownCallers
-from thingctl_broker.security.rate_limit import Buckets, Rate
+from thingctl_broker.security.rate_limit import Rate, TokenBuckets
 from thingctl_broker.security.tokens import Scope
 from thingctl_broker.system.addresses import source_of
 
@@ -151,8 +151,8 @@ class Callers:
     ) -> None:
         """``rate``: of the requests with each token; None: as many as they like."""
         self._tokens = tokens
-        self._requests = None if rate is None else Buckets(rate)
-        self._failures = Buckets(FAILURES)
+        self._requests = None if rate is None else TokenBuckets(rate)
+        self._failures = TokenBuckets(FAILURES)
         self._known = KnownCallers()
         self._counters = counters
         self._clock = clock
@@ -231,7 +231,7 @@ class Callers:
             wait = self._requests.take(token.name, now)
             if wait:
                 raise self._too_many(token, host, wait)
-        origin.set(Origin(token.name, host))
+        origin.set(Caller(token.name, host))
 
     def _meet(self, token: Token, host: str, now: float) -> None:
         source = source_of(host)

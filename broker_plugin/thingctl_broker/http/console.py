@@ -71,7 +71,7 @@ class Console:
         """Whether a path is the console's."""
         return path == PAGE or path.startswith(ASSETS)
 
-    def answer(self, scope: Scope) -> Page:
+    def answer(self, scope: Scope) -> ConsoleFile:
         """Return what is at the path; raises :class:`Problem` (404, 405)."""
         file = self._files.get(scope["path"])
         if file is None:
@@ -81,14 +81,14 @@ class Console:
                 METHOD_NOT_ALLOWED, "the console is only to be read", headers=((b"allow", b"GET, HEAD"),)
             )
         headers = dict(scope["headers"])
-        return Page(
+        return ConsoleFile(
             file,
             known=headers.get(b"if-none-match") == file.etag,
             zipped=b"gzip" in headers.get(b"accept-encoding", b""),
         )
 
 
-class Page:
+class ConsoleFile:
     """One answer with a file in it, or with the word that the client has it."""
 
     def __init__(self, file: File, *, known: bool, zipped: bool) -> None:

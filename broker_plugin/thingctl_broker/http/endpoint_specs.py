@@ -304,8 +304,8 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
     **{
         ("POST", path): Operation({200: answer}, body=body, error=navixy.ErrorReply, authorization="body")
         for path, body, answer in (
-            (navixy.SEND, navixy.SendCommandBody, navixy.Accepted),
-            (navixy.SEND_RAW, navixy.RawCommandBody, navixy.Done),
+            (navixy.SEND, navixy.SendCommandBody, navixy.QueuedReply),
+            (navixy.SEND_RAW, navixy.RawCommandBody, navixy.DoneReply),
             (navixy.STATUS, navixy.StatusBody, navixy.StatusWord),
         )
     },

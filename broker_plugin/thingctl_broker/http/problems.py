@@ -30,7 +30,7 @@ from thingctl_broker.errors import (
     UnknownThingType,
     WrongMove,
 )
-from thingctl_broker.http.response import Answer
+from thingctl_broker.http.response import ApiResponse
 from thingctl_broker.security.sign_in import NoSession, TooManySessions, UnknownCode
 from thingctl_broker.security.tokens import (
     CredentialsError,
@@ -44,7 +44,7 @@ from thingctl_broker.security.tokens import (
 Headers = tuple[tuple[bytes, bytes], ...]
 
 
-class Kind(NamedTuple):
+class ProblemKind(NamedTuple):
     """A kind of problem: the last part of its ``type``, its HTTP status, its title."""
 
     name: str
@@ -57,41 +57,43 @@ class Kind(NamedTuple):
         return f"urn:thingctl:problem:{self.name}"
 
 
-INVALID_REQUEST: Final = Kind("invalid-request", 400, "The request is not well-formed HTTP")
-INVALID_BODY: Final = Kind("invalid-body", 400, "The body is not what this call takes")
-INVALID_PARAMETER: Final = Kind("invalid-parameter", 400, "A query parameter is wrong")
-INVALID_HEADER: Final = Kind("invalid-header", 400, "A header is not what this call takes")
-UNAUTHORIZED: Final = Kind("unauthorized", 401, "A valid API token is needed")
-UNKNOWN_CODE: Final = Kind("unknown-code", 401, "The sign-in code is not valid")
-FORBIDDEN: Final = Kind("forbidden", 403, "The API token is not for this")
-NOT_FOUND: Final = Kind("not-found", 404, "There is nothing at this path")
-UNKNOWN_THING: Final = Kind("unknown-thing", 404, "No thing has that name")
-UNKNOWN_EXECUTION: Final = Kind("unknown-execution", 404, "No execution has that id")
-UNKNOWN_COMMAND: Final = Kind("unknown-command", 404, "No command has that id")
-UNKNOWN_THING_TYPE: Final = Kind("unknown-thing-type", 404, "No thing type has that name")
-UNKNOWN_TOKEN: Final = Kind("unknown-token", 404, "No API token has that name")
-METHOD_NOT_ALLOWED: Final = Kind("method-not-allowed", 405, "This path does not take that method")
-REQUEST_TIMEOUT: Final = Kind("request-timeout", 408, "The request did not arrive in time")
-IDEMPOTENCY_CONFLICT: Final = Kind("idempotency-conflict", 409, "The key was used for another command")
-WRONG_MOVE: Final = Kind("wrong-move", 409, "The command cannot become that now")
-ALREADY_ENDED: Final = Kind("already-ended", 409, "The execution has ended")
-THING_DISABLED: Final = Kind("thing-disabled", 409, "The thing is disabled")
-ALREADY_EXISTS: Final = Kind("already-exists", 409, "There is one of that name already")
-NO_DEVICE_URL: Final = Kind("no-device-url", 409, "No address of the broker is known for devices")
-IN_USE: Final = Kind("in-use", 409, "It is still needed")
-MANAGED_ELSEWHERE: Final = Kind("managed-elsewhere", 409, "The API cannot change it")
-BODY_TOO_LARGE: Final = Kind("body-too-large", 413, "The body is too large")
-UNSUPPORTED_MEDIA_TYPE: Final = Kind("unsupported-media-type", 415, "The body must be plain JSON")
-QUEUE_FULL: Final = Kind("queue-full", 429, "Too many requests wait for this thing")
-RATE_LIMITED: Final = Kind("rate-limited", 429, "Too many requests came")
-TOO_MANY_SESSIONS: Final = Kind("too-many-sessions", 429, "The API token has too many console sessions")
-HEAD_TOO_LARGE: Final = Kind("head-too-large", 431, "The request line and headers are too large")
-INTERNAL_ERROR: Final = Kind("internal-error", 500, "The broker failed")
-TABLE_FULL: Final = Kind("table-full", 503, "The broker holds as many live executions as it may")
-NOT_KEPT: Final = Kind("not-kept", 503, "The change could not be written to the disk")
-NOT_ACCEPTING: Final = Kind("not-accepting", 503, "Commands cannot be kept at present")
-TOO_MANY_CONNECTIONS: Final = Kind("too-many-connections", 503, "Too many HTTP connections are open")
-TOO_MANY_STREAMS: Final = Kind("too-many-streams", 503, "Too many event streams are open")
+INVALID_REQUEST: Final = ProblemKind("invalid-request", 400, "The request is not well-formed HTTP")
+INVALID_BODY: Final = ProblemKind("invalid-body", 400, "The body is not what this call takes")
+INVALID_PARAMETER: Final = ProblemKind("invalid-parameter", 400, "A query parameter is wrong")
+INVALID_HEADER: Final = ProblemKind("invalid-header", 400, "A header is not what this call takes")
+UNAUTHORIZED: Final = ProblemKind("unauthorized", 401, "A valid API token is needed")
+UNKNOWN_CODE: Final = ProblemKind("unknown-code", 401, "The sign-in code is not valid")
+FORBIDDEN: Final = ProblemKind("forbidden", 403, "The API token is not for this")
+NOT_FOUND: Final = ProblemKind("not-found", 404, "There is nothing at this path")
+UNKNOWN_THING: Final = ProblemKind("unknown-thing", 404, "No thing has that name")
+UNKNOWN_EXECUTION: Final = ProblemKind("unknown-execution", 404, "No execution has that id")
+UNKNOWN_COMMAND: Final = ProblemKind("unknown-command", 404, "No command has that id")
+UNKNOWN_THING_TYPE: Final = ProblemKind("unknown-thing-type", 404, "No thing type has that name")
+UNKNOWN_TOKEN: Final = ProblemKind("unknown-token", 404, "No API token has that name")
+METHOD_NOT_ALLOWED: Final = ProblemKind("method-not-allowed", 405, "This path does not take that method")
+REQUEST_TIMEOUT: Final = ProblemKind("request-timeout", 408, "The request did not arrive in time")
+IDEMPOTENCY_CONFLICT: Final = ProblemKind("idempotency-conflict", 409, "The key was used for another command")
+WRONG_MOVE: Final = ProblemKind("wrong-move", 409, "The command cannot become that now")
+ALREADY_ENDED: Final = ProblemKind("already-ended", 409, "The execution has ended")
+THING_DISABLED: Final = ProblemKind("thing-disabled", 409, "The thing is disabled")
+ALREADY_EXISTS: Final = ProblemKind("already-exists", 409, "There is one of that name already")
+NO_DEVICE_URL: Final = ProblemKind("no-device-url", 409, "No address of the broker is known for devices")
+IN_USE: Final = ProblemKind("in-use", 409, "It is still needed")
+MANAGED_ELSEWHERE: Final = ProblemKind("managed-elsewhere", 409, "The API cannot change it")
+BODY_TOO_LARGE: Final = ProblemKind("body-too-large", 413, "The body is too large")
+UNSUPPORTED_MEDIA_TYPE: Final = ProblemKind("unsupported-media-type", 415, "The body must be plain JSON")
+QUEUE_FULL: Final = ProblemKind("queue-full", 429, "Too many requests wait for this thing")
+RATE_LIMITED: Final = ProblemKind("rate-limited", 429, "Too many requests came")
+TOO_MANY_SESSIONS: Final = ProblemKind(
+    "too-many-sessions", 429, "The API token has too many console sessions"
+)
+HEAD_TOO_LARGE: Final = ProblemKind("head-too-large", 431, "The request line and headers are too large")
+INTERNAL_ERROR: Final = ProblemKind("internal-error", 500, "The broker failed")
+TABLE_FULL: Final = ProblemKind("table-full", 503, "The broker holds as many live executions as it may")
+NOT_KEPT: Final = ProblemKind("not-kept", 503, "The change could not be written to the disk")
+NOT_ACCEPTING: Final = ProblemKind("not-accepting", 503, "Commands cannot be kept at present")
+TOO_MANY_CONNECTIONS: Final = ProblemKind("too-many-connections", 503, "Too many HTTP connections are open")
+TOO_MANY_STREAMS: Final = ProblemKind("too-many-streams", 503, "Too many event streams are open")
 
 KINDS: Final = (
     INVALID_REQUEST,
@@ -152,7 +154,7 @@ class Problem(Exception):
 
     def __init__(
         self,
-        kind: Kind,
+        kind: ProblemKind,
         detail: str,
         *,
         pointer: str | None = None,
@@ -165,9 +167,9 @@ class Problem(Exception):
         self.details = ProblemDetails(kind.type, kind.title, kind.status, detail, pointer, parameter, header)
         self.headers = headers
 
-    def answer(self) -> Answer:
+    def answer(self) -> ApiResponse:
         """The response that says it."""
-        return Answer(
+        return ApiResponse(
             self.kind.status,
             msgspec.json.encode(self.details),
             self.headers,
@@ -175,7 +177,7 @@ class Problem(Exception):
         )
 
 
-_SIMPLE: Final[tuple[tuple[type[Exception], Kind], ...]] = (
+_SIMPLE: Final[tuple[tuple[type[Exception], ProblemKind], ...]] = (
     (UnknownThing, UNKNOWN_THING),
     (UnknownThingType, UNKNOWN_THING_TYPE),
     (UnknownToken, UNKNOWN_TOKEN),

@@ -24,7 +24,7 @@ _SECURITY_LINES: Final = b"".join(b"%b: %b\r\n" % header for header in SECURITY_
 _CONTENT_LINES: Final = b"content-type: %b\r\ncontent-length: %d\r\n" + _SECURITY_LINES
 
 
-class Answer:
+class ApiResponse:
     """A response: status, body, headers. An ASGI application that always says the same."""
 
     __slots__ = ("body", "headers", "media_type", "status")

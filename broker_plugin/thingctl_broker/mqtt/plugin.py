@@ -28,11 +28,11 @@ from thingctl_broker.app.broker import Application
 from thingctl_broker.app.config import Settings, convert_settings, read_settings
 from thingctl_broker.errors import ConfigurationError
 from thingctl_broker.mqtt.amqtt.bridge import handed_over
-from thingctl_broker.mqtt.auth.authenticator import Admission, OpenGatekeeper
+from thingctl_broker.mqtt.auth.authenticator import Identity, OpenAuthenticator
 from thingctl_broker.mqtt.auth.device_auth import admission_of
 from thingctl_broker.mqtt.auth.token_auth import Backends, is_backend
-from thingctl_broker.mqtt.protocol.packets import ConnackCode, Connect, Refused, too_many_failures
-from thingctl_broker.security.login_throttle import FailureLimit
+from thingctl_broker.mqtt.protocol.packets import ConnackCode, Connect, ConnectRefused, too_many_failures
+from thingctl_broker.security.login_throttle import LoginThrottle
 from thingctl_protocol.identifiers import is_thing_name
 
 _log = structlog.get_logger("thingctl.broker")
@@ -113,14 +113,14 @@ class AmqttGatekeeper:
     def __init__(self, broker: Any, enrolled: Enrolled | None) -> None:
         self._plugins = broker.plugins_manager
         self._enrolled = enrolled
-        self._limit = FailureLimit()
+        self._limit = LoginThrottle()
 
-    async def admit(self, connect: Connect, peer: tuple[str, int]) -> Admission:
-        """Return who it is; raise :class:`Refused`."""
+    async def admit(self, connect: Connect, peer: tuple[str, int]) -> Identity:
+        """Return who it is; raise :class:`ConnectRefused`."""
         if self._enrolled is not None and is_backend(connect):
             return self._enrolled.backends.admit(connect, peer[0])
         if self._enrolled is not None and (connect.username is None or connect.password is None):
-            raise Refused(ConnackCode.NOT_AUTHORIZED, "no user name and password")
+            raise ConnectRefused(ConnackCode.NOT_AUTHORIZED, "no user name and password")
         name, time = connect.username or connect.client_id, asyncio.get_running_loop().time
         if not self._limit.allows(peer[0], name, time()):
             raise too_many_failures()
@@ -134,9 +134,9 @@ class AmqttGatekeeper:
         verdicts = [verdict for verdict in answers.values() if verdict is not None]
         if not verdicts or not all(verdicts):
             self._limit.failed(peer[0], name, time())
-            raise Refused(ConnackCode.NOT_AUTHORIZED, "no authentication plugin of amqtt's says yes")
+            raise ConnectRefused(ConnackCode.NOT_AUTHORIZED, "no authentication plugin of amqtt's says yes")
         if self._enrolled is None:
-            return OpenGatekeeper().admit(connect, peer)
+            return OpenAuthenticator().admit(connect, peer)
         return self._enrolled.admit(connect)
 
 
@@ -148,11 +148,11 @@ class Enrolled:
         self.backends = Backends(application.tokens)
         """Bearers of tokens, of whom the others know nothing."""
 
-    def admit(self, connect: Connect) -> Admission:
-        """Return which thing it is; raise :class:`Refused`."""
+    def admit(self, connect: Connect) -> Identity:
+        """Return which thing it is; raise :class:`ConnectRefused`."""
         name = connect.username or ""
         if not is_thing_name(name):
-            raise Refused(ConnackCode.BAD_USER_NAME_OR_PASSWORD, "the user name cannot name a thing")
+            raise ConnectRefused(ConnackCode.BAD_USER_NAME_OR_PASSWORD, "the user name cannot name a thing")
         thing = self._application.things.know(name, self._application.service.unix())
         return admission_of(thing, connect, self._application.settings.acl)
 

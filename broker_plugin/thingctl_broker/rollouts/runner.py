@@ -31,7 +31,7 @@ from thingctl_broker.rollouts.rollout import (
     State,
     newest,
 )
-from thingctl_broker.security.caller import NOBODY, Origin, origin
+from thingctl_broker.security.caller import NOBODY, Caller, origin
 
 if TYPE_CHECKING:
     from thingctl_broker.commands.execution import Execution
@@ -53,7 +53,7 @@ SAVE_SECONDS: Final = 5.0
 _log = structlog.get_logger("thingctl.rollouts")
 
 
-class Rollouts:
+class RolloutRunner:
     """Every rollout of a service."""
 
     def __init__(self, service: CommandService, store: RolloutStore | None = None) -> None:
@@ -303,7 +303,7 @@ class Rollouts:
     async def _send(self, rollout: Rollout, things: list[str]) -> float:
         record = rollout.record
         params = record.params.encode()
-        origin.set(Origin(record.requested_by, ""))
+        origin.set(Caller(record.requested_by, ""))
         sent: list[Execution] = []
         wait = 0.0
         for i, thing in enumerate(things):

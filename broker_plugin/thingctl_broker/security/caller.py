@@ -6,15 +6,15 @@ from contextvars import ContextVar
 from typing import Final, NamedTuple
 
 
-class Origin(NamedTuple):
+class Caller(NamedTuple):
     """Who calls (the name of an API token), and from which address."""
 
     who: str
     address: str
 
 
-NOBODY: Final = Origin("", "")
+NOBODY: Final = Caller("", "")
 """Nobody in particular: the broker itself."""
 
-origin: ContextVar[Origin] = ContextVar("origin", default=NOBODY)
+origin: ContextVar[Caller] = ContextVar("origin", default=NOBODY)
 """Of the call that is being answered. Tasks inherit it."""

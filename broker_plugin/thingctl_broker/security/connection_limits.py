@@ -12,7 +12,7 @@ from collections import Counter
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from thingctl_broker.security.rate_limit import Buckets
+from thingctl_broker.security.rate_limit import TokenBuckets
 from thingctl_broker.system.addresses import NO_NETWORKS, source_of
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class ConnectionLimiter:
         """``per_address``: connections open at once. ``rate``: of new ones. ``exempt``: proxies."""
         self._exempt = exempt
         self._per_address = per_address
-        self._opened = Buckets(rate, ADDRESSES_MAX)
+        self._opened = TokenBuckets(rate, ADDRESSES_MAX)
         self._open: Counter[str] = Counter()
 
     def admit(self, host: str, now: float) -> Rejection | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from thingctl_broker.security.rate_limit import Buckets, Rate
+from thingctl_broker.security.rate_limit import Rate, TokenBuckets
 from thingctl_broker.system.addresses import source_of
 
 OF_NAME: Final = Rate(per_second=0.5, burst=20)
@@ -23,7 +23,7 @@ _NAME_MAX: Final = 128
 """Characters of a user name that count: what is longer names nobody."""
 
 
-class FailureLimit:
+class LoginThrottle:
     """Wrong tries: of each user name from an address, and of an address in all.
 
     A whole site may come from one address, and one device of it with a wrong password tries for
@@ -34,8 +34,8 @@ class FailureLimit:
     """
 
     def __init__(self, of_name: Rate = OF_NAME, of_address: Rate = OF_ADDRESS) -> None:
-        self._names = Buckets(of_name)
-        self._addresses = Buckets(of_address)
+        self._names = TokenBuckets(of_name)
+        self._addresses = TokenBuckets(of_address)
 
     def allows(self, address: str, name: str, now: float) -> bool:
         """Whether that name may be tried from there."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from thingctl_broker.security.login_throttle import FailureLimit
+from thingctl_broker.security.login_throttle import LoginThrottle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,8 +58,8 @@ def make_password() -> str:
 class Passwords:
     """Hashes and verifies in threads of its own."""
 
-    def __init__(self, limit: FailureLimit | None = None) -> None:
-        self._limit = FailureLimit() if limit is None else limit
+    def __init__(self, limit: LoginThrottle | None = None) -> None:
+        self._limit = LoginThrottle() if limit is None else limit
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="passwords")
         self._turn = asyncio.Semaphore(THREADS)
         self._waiting = 0

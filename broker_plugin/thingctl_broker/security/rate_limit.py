@@ -27,7 +27,7 @@ class _Bucket:
         self.at = at
 
 
-class Buckets:
+class TokenBuckets:
     """A bucket for each key; all of one rate."""
 
     def __init__(self, rate: Rate, keys_max: int = KEYS_MAX) -> None:

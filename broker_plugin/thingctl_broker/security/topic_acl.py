@@ -44,7 +44,7 @@ class TopicRights(Protocol):
         ...
 
 
-class Whole:
+class AllTopics:
     """What a program of the operator's may do: read all, write to all that is ordinary, or both."""
 
     __slots__ = ("_reads", "_writes")

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Misplaced(Exception):
+class FileReplaced(Exception):
     """A file is not there any more, or another one is; the text says which."""
 
 
-class Placed:
+class FileIdentity:
     """Files of one directory that are open, as they were found at first."""
 
     def __init__(self, *paths: Path) -> None:
@@ -29,7 +29,7 @@ class Placed:
         self._missed = False
 
     def check(self) -> None:
-        """Raise :class:`Misplaced` when a path does not name the same file any more.
+        """Raise :class:`FileReplaced` when a path does not name the same file any more.
 
         Looks at one of them, each in its turn, which takes a few microseconds: what becomes of
         the directory shows at any of them. After a fault, at all of them until there is none.
@@ -39,10 +39,14 @@ class Placed:
                 identity = _identity(path)
             except OSError as error:
                 self._missed = True
-                raise Misplaced(f"{path} was removed or moved while it was used: {error.strerror}") from None
+                raise FileReplaced(
+                    f"{path} was removed or moved while it was used: {error.strerror}"
+                ) from None
             if identity != found:
                 self._missed = True
-                raise Misplaced(f"{path} was replaced while it was used: what is there now is another file")
+                raise FileReplaced(
+                    f"{path} was replaced while it was used: what is there now is another file"
+                )
         self._missed = False
 
 

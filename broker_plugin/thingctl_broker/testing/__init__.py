@@ -16,14 +16,14 @@ import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
 from thingctl_broker.cluster.link_port import Handed, LinkDown, Source
-from thingctl_broker.commands.null_journal import NoJournal
+from thingctl_broker.commands.null_journal import NullJournal
 from thingctl_broker.commands.service import CommandService
 from thingctl_broker.storage.sqlite.execution_rows import Row, RowReader, to_row
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
 
-    from thingctl_broker.cluster.link_port import Incoming, Presence
+    from thingctl_broker.cluster.link_port import InboundPort, PresenceReport
     from thingctl_broker.commands.execution import Execution
     from thingctl_broker.commands.ports import Journal
 
@@ -116,14 +116,14 @@ class FakeClusterLink:
         self.retained: dict[str, bytes] = {}
         """Announcements that the cluster has kept, by thing."""
         self.unacknowledged: list[Callable[[], Awaitable[None]]] = []
-        self._incoming: Incoming | None = None
+        self._incoming: InboundPort | None = None
         self._on_state: Callable[[bool], None] = lambda _: None
         self._holding: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     # What a worker calls (:class:`~thingctl_broker.cluster.link_port.ThingLink`).
 
-    async def start(self, incoming: Incoming, on_state: Callable[[bool], None]) -> None:
+    async def start(self, incoming: InboundPort, on_state: Callable[[bool], None]) -> None:
         """Be connected."""
         self._incoming, self._on_state = incoming, on_state
         self.restore()
@@ -184,7 +184,7 @@ class FakeClusterLink:
         """Have a thing say what it can do."""
         self._deliver(lambda incoming: incoming.announced(thing, payload, source))
 
-    def say(self, presence: Presence) -> None:
+    def say(self, presence: PresenceReport) -> None:
         """Have it said that a thing has come or gone."""
         self._deliver(lambda incoming: incoming.present(presence))
 
@@ -228,7 +228,7 @@ class FakeClusterLink:
             self.connected = connected
             self._on_state(connected)
 
-    def _deliver(self, call: Callable[[Incoming], Awaitable[None]]) -> None:
+    def _deliver(self, call: Callable[[InboundPort], Awaitable[None]]) -> None:
         incoming = self._incoming
         assert incoming is not None, "the link has not been started"
         self._run(lambda: call(incoming))
@@ -268,7 +268,7 @@ class InMemoryJournal:
         self._dirty: dict[str, Execution] = {}
         self._forgotten: set[str] = set()
         self._waiting: list[tuple[Callable[[], None], Callable[[], None] | None]] = []
-        self._taken: _Taken | None = None
+        self._taken: _TakenPublish | None = None
 
     def record(self, execution: Execution) -> None:
         """Note that the execution has changed."""
@@ -295,7 +295,7 @@ class InMemoryJournal:
         """Hand what has gathered to the writer, unless that is busy."""
         if self._taken is None:
             rows = {key: to_row(execution, new=True) for key, execution in self._dirty.items()}
-            self._taken = _Taken(rows, self._dirty, self._forgotten, self._waiting)
+            self._taken = _TakenPublish(rows, self._dirty, self._forgotten, self._waiting)
             self._dirty, self._forgotten, self._waiting = {}, set(), []
 
     def write(self) -> None:
@@ -337,7 +337,7 @@ class InMemoryJournal:
             yield reader.read(row)
 
 
-class _Taken(NamedTuple):
+class _TakenPublish(NamedTuple):
     rows: dict[str, Row]
     executions: dict[str, Execution]
     forgotten: set[str]
@@ -350,7 +350,7 @@ def service_with_fakes(
 ) -> tuple[CommandService, InMemoryLink, ManualClock]:
     """A service that knows ``things``, none of them connected, on a link and a clock of its own."""
     link, clock = InMemoryLink(), ManualClock()
-    service = CommandService(clock=clock, link=link, journal=NoJournal() if journal is None else journal)
+    service = CommandService(clock=clock, link=link, journal=NullJournal() if journal is None else journal)
     for thing in things:
         service.things.know(thing, clock.unix())
     return service, link, clock

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from thingctl_broker.cluster.store_port import Canceled, Responded, StoreDown
+from thingctl_broker.cluster.store_port import CancelResult, Responded, StoreDown
 from thingctl_broker.commands.execution import Cancel, Outcome
-from thingctl_broker.commands.statistics import Overview
+from thingctl_broker.commands.statistics import HourlyStatistics
 from thingctl_broker.commands.table import ExecutionTable
 from thingctl_broker.errors import IdempotencyConflict, QueueFull
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from thingctl_broker.commands.execution import Execution
     from thingctl_broker.commands.ports import Clock
     from thingctl_broker.commands.statistics import Minute
-    from thingctl_broker.commands.table import Page, Query
+    from thingctl_broker.commands.table import PageOfExecutions, Query
     from thingctl_protocol.messages import Response
     from thingctl_protocol.statuses import Status
 
@@ -106,7 +106,7 @@ class InMemoryStore(Shared):
         self._check()
         return [_copy(found) for id_ in execution_ids if (found := self._table.get(id_)) is not None]
 
-    async def select(self, query: Query, limit: int, cursor: str | None) -> Page:
+    async def select(self, query: Query, limit: int, cursor: str | None) -> PageOfExecutions:
         """List executions."""
         self._check()
         page = self._table.select(query, limit, cursor)
@@ -141,7 +141,7 @@ class InMemoryStore(Shared):
             self._owe(execution)
         return Responded(self._changed(execution), outcome)
 
-    async def cancel(self, execution_id: str, grace: float) -> Canceled | None:
+    async def cancel(self, execution_id: str, grace: float) -> CancelResult | None:
         """Withdraw an execution or note that its thing is to be asked to stop."""
         self._check()
         execution = self._table.get(execution_id)
@@ -149,12 +149,12 @@ class InMemoryStore(Shared):
             return None
         outcome = execution.cancel(self._clock.monotonic(), self._clock.unix(), grace)
         if outcome is Cancel.DONE:
-            return Canceled(self._ended(execution), outcome)
+            return CancelResult(self._ended(execution), outcome)
         if outcome is Cancel.REQUESTED:
             self._retry_at.pop(execution_id, None)
             self._table.reschedule(execution)
-            return Canceled(self._changed(execution), outcome)
-        return Canceled(_copy(execution), outcome)
+            return CancelResult(self._changed(execution), outcome)
+        return CancelResult(_copy(execution), outcome)
 
     async def handed(self, execution_ids: Collection[str]) -> None:
         """The MQTT cluster has taken the requests."""
@@ -262,7 +262,7 @@ class InMemoryStore(Shared):
     async def minutes(self) -> list[Minute]:
         """The last hour, minute by minute."""
         self._check()
-        overview = Overview()
+        overview = HourlyStatistics()
         overview.seed(self._table, self._clock.unix())
         return overview.minutes(self._clock.unix())
 

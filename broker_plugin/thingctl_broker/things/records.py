@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from thingctl_broker.things.thing import Thing
 
 
-class Kept(StrEnum):
+class Stored(StrEnum):
     """The records that a store keeps: one for each thing of each kind."""
 
     THING = "thing"
@@ -22,21 +22,21 @@ class Kept(StrEnum):
     TYPE = "type"
 
 
-class Change(NamedTuple):
+class RegistryChange(NamedTuple):
     """A change that is decided and not made yet: the record as it will be; None: it goes.
 
     With the record of a thing go those of its presence and its announcement.
     """
 
-    kept: Kept
+    kept: Stored
     name: str
     record: bytes | None
 
 
-def keys_of(change: Change) -> list[tuple[Kept, str]]:
+def keys_of(change: RegistryChange) -> list[tuple[Stored, str]]:
     """The records that the change is about: with a thing that goes, go those that belong to it."""
-    gone = change.kept is Kept.THING and change.record is None
-    kinds = (Kept.THING, Kept.PRESENCE, Kept.ANNOUNCEMENT) if gone else (change.kept,)
+    gone = change.kept is Stored.THING and change.record is None
+    kinds = (Stored.THING, Stored.PRESENCE, Stored.ANNOUNCEMENT) if gone else (change.kept,)
     return [(kept, change.name) for kept in kinds]
 
 

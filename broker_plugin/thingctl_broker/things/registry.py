@@ -16,8 +16,8 @@ import msgspec
 
 from thingctl_broker.errors import InvalidThing, ThingExists, TypeInUse, UnknownThing, UnknownThingType
 from thingctl_broker.things.records import (
-    Change,
-    Kept,
+    RegistryChange,
+    Stored,
     StoredPresence,
     StoredThing,
     keys_of,
@@ -52,7 +52,7 @@ class ThingRegistry:
     that (open enrolment).
     """
 
-    def __init__(self, *, enrols: bool = True, changed: Callable[[Kept, str], None] | None = None) -> None:
+    def __init__(self, *, enrols: bool = True, changed: Callable[[Stored, str], None] | None = None) -> None:
         self.enrols = enrols
         self.learns = enrols and changed is None
         """Whether the commands of the past make their things known: nothing else remembers them."""
@@ -100,7 +100,7 @@ class ThingRegistry:
         thing = self._things.get(name)
         if thing is None:
             thing = self._things[name] = Thing(name, first_seen=at)
-            self._changed(Kept.THING, name)
+            self._changed(Stored.THING, name)
         return thing
 
     def connected(self, name: str, client_id: str, at: float, *, anew: bool = False) -> None:
@@ -115,7 +115,7 @@ class ThingRegistry:
             thing.since = at
         thing.client_id = client_id
         thing.last_seen = at
-        self._changed(Kept.PRESENCE, name)
+        self._changed(Stored.PRESENCE, name)
 
     def taken_over(self, name: str) -> None:
         """Note that a client took the thing's session from another connection."""
@@ -128,7 +128,7 @@ class ThingRegistry:
         thing = self._things.get(name)
         if thing is not None and (thing.last_seen is None or at >= thing.last_seen + SEEN_SECONDS):
             thing.last_seen = at
-            self._changed(Kept.PRESENCE, name)
+            self._changed(Stored.PRESENCE, name)
 
     def disconnected(self, name: str, at: float) -> None:
         """Note that the thing's last connection is gone."""
@@ -138,7 +138,7 @@ class ThingRegistry:
                 thing.online = False
                 thing.since = at
             thing.last_seen = at
-            self._changed(Kept.PRESENCE, name)
+            self._changed(Stored.PRESENCE, name)
 
     def announced(self, name: str, announcement: Announcement | None, at: float) -> None:
         """Note what the thing says it can do; None: it withdrew that."""
@@ -148,11 +148,11 @@ class ThingRegistry:
         )
         thing.last_seen = at
         thing.checks = {}
-        self._changed(Kept.ANNOUNCEMENT, name)
+        self._changed(Stored.ANNOUNCEMENT, name)
 
     # What operators do: first decided, then kept, then made.
 
-    def adding(self, name: str, definition: Definition, at: float, password_hash: str = "") -> Change:
+    def adding(self, name: str, definition: Definition, at: float, password_hash: str = "") -> RegistryChange:
         """The change that adds a thing; raises :class:`ThingExists` or :class:`InvalidThing`."""
         if name in self._things:
             raise ThingExists(f"there is a thing named {name!r} already")
@@ -160,7 +160,7 @@ class ThingRegistry:
             self._new(name, at), definition=self._checked(definition), password_hash=password_hash
         )
 
-    def defining(self, name: str, definition: Definition, at: float) -> Change:
+    def defining(self, name: str, definition: Definition, at: float) -> RegistryChange:
         """The change that adds a thing, or says anew what it is; its credentials and its presence stay.
 
         Raises :class:`InvalidThing` when the name or the definition cannot be.
@@ -168,7 +168,7 @@ class ThingRegistry:
         thing = self._things.get(name) or self._new(name, at)
         return self._thing_change(thing, definition=self._checked(definition))
 
-    def renewing(self, name: str, password_hash: str, at: float, keep_old: float | None) -> Change:
+    def renewing(self, name: str, password_hash: str, at: float, keep_old: float | None) -> RegistryChange:
         """The change that gives a thing another password.
 
         ``keep_old``: for how many seconds the old password stays valid at most; 0: it ends with the
@@ -183,7 +183,7 @@ class ThingRegistry:
             thing, password_hash=password_hash, previous_hash="".join(previous), previous_until=until
         )
 
-    def proving(self, name: str, password_hash: str) -> Change:
+    def proving(self, name: str, password_hash: str) -> RegistryChange:
         """The change that ends the old password, because the device has signed in with the new one.
 
         Without an old one, or with another password since, nothing changes.
@@ -193,15 +193,15 @@ class ThingRegistry:
             return self._thing_change(thing)
         return self._thing_change(thing, previous_hash="", previous_until=None)
 
-    def disarming(self, name: str) -> Change:
+    def disarming(self, name: str) -> RegistryChange:
         """The change that takes a thing's passwords away; raises :class:`UnknownThing`."""
         return self._with_password(name, "")
 
-    def removing(self, name: str) -> Change:
+    def removing(self, name: str) -> RegistryChange:
         """The change that forgets a thing and all about it; raises :class:`UnknownThing`."""
-        return Change(Kept.THING, self.need(name).name, None)
+        return RegistryChange(Stored.THING, self.need(name).name, None)
 
-    def apply(self, change: Change) -> None:
+    def apply(self, change: RegistryChange) -> None:
         """Make a change. Nothing is said to ``changed``."""
         self.mirror(change.kept, change.name, change.record)
 
@@ -241,16 +241,16 @@ class ThingRegistry:
         names = self._by_type.get(name, ())
         return len(names) if visible is None else sum(map(visible, names))
 
-    def putting_type(self, thing_type: ThingType) -> Change:
+    def putting_type(self, thing_type: ThingType) -> RegistryChange:
         """The change that adds a thing type or replaces it. Its schemas have been looked at."""
-        return Change(Kept.TYPE, thing_type.name, msgspec.json.encode(thing_type))
+        return RegistryChange(Stored.TYPE, thing_type.name, msgspec.json.encode(thing_type))
 
-    def removing_type(self, name: str) -> Change:
+    def removing_type(self, name: str) -> RegistryChange:
         """The change that forgets a thing type; raises :class:`UnknownThingType` or :class:`TypeInUse`."""
         self.need_type(name)
         if count := self.count_of_type(name):
             raise TypeInUse(f"{count} things are of the type {name!r}")
-        return Change(Kept.TYPE, name, None)
+        return RegistryChange(Stored.TYPE, name, None)
 
     def put_type(self, thing_type: ThingType) -> None:
         """Decide and make what :meth:`putting_type` says."""
@@ -262,42 +262,42 @@ class ThingRegistry:
 
     # What a store keeps.
 
-    def record(self, kept: Kept, name: str) -> bytes | None:
+    def record(self, kept: Stored, name: str) -> bytes | None:
         """What is to be kept of the thing or type at present; None: nothing (any longer)."""
-        if kept is Kept.TYPE:
+        if kept is Stored.TYPE:
             thing_type = self._types.get(name)
             return None if thing_type is None else msgspec.json.encode(thing_type)
         thing = self._things.get(name)
         if thing is None:
             return None
         match kept:
-            case Kept.THING:
+            case Stored.THING:
                 return msgspec.json.encode(stored_thing(thing))
-            case Kept.PRESENCE:
+            case Stored.PRESENCE:
                 return msgspec.json.encode(
                     StoredPresence(thing.last_seen, thing.since, thing.client_id, thing.online)
                 )
             case _:
                 return None if thing.announcement is None else msgspec.json.encode(thing.announcement)
 
-    def restore(self, records: Iterable[tuple[Kept, str, bytes]]) -> int:
+    def restore(self, records: Iterable[tuple[Stored, str, bytes]]) -> int:
         """Take in what was kept; return how many things that were.
 
         Records of things come before those of their presence and announcement. Nothing is
         told to ``changed``. Raises :class:`msgspec.DecodeError` for a damaged record.
         """
         for kept, name, record in records:
-            if kept is Kept.TYPE:
+            if kept is Stored.TYPE:
                 self._types[name] = msgspec.json.decode(record, type=ThingType)
                 continue
-            if kept is Kept.THING:
+            if kept is Stored.THING:
                 stored = msgspec.json.decode(record, type=StoredThing)
                 self._mirror_thing(name, stored)
                 continue
             known = self._things.get(name)
             if known is None:
                 continue
-            if kept is Kept.ANNOUNCEMENT:
+            if kept is Stored.ANNOUNCEMENT:
                 known.announcement = _announcement(record)
             else:
                 presence = msgspec.json.decode(record, type=StoredPresence)
@@ -306,13 +306,13 @@ class ThingRegistry:
                 known.client_id = presence.client_id
         return len(self._things)
 
-    def mirror(self, kept: Kept, name: str, record: bytes | None) -> None:
+    def mirror(self, kept: Stored, name: str, record: bytes | None) -> None:
         """Take in one record as another process keeps it; None: it is gone.
 
         What belongs to a thing that is not known is left alone. Nothing is told to ``changed``.
         Raises :class:`msgspec.DecodeError` for a damaged record.
         """
-        if kept is Kept.TYPE:
+        if kept is Stored.TYPE:
             if record is None:
                 self._types.pop(name, None)
             else:
@@ -320,7 +320,7 @@ class ThingRegistry:
             self._schemas_changed(name)
             return
         thing = self._things.get(name)
-        if kept is Kept.THING:
+        if kept is Stored.THING:
             if record is not None:
                 self._mirror_thing(name, msgspec.json.decode(record, type=StoredThing))
             elif thing is not None:
@@ -328,7 +328,7 @@ class ThingRegistry:
                 del self._things[name]
         elif thing is None:
             return
-        elif kept is Kept.ANNOUNCEMENT:
+        elif kept is Stored.ANNOUNCEMENT:
             thing.announcement = None if record is None else _announcement(record)
             thing.checks = {}
         elif record is not None:
@@ -338,7 +338,7 @@ class ThingRegistry:
 
     # How it is done.
 
-    def _make(self, change: Change) -> None:
+    def _make(self, change: RegistryChange) -> None:
         self.apply(change)
         for kept, name in keys_of(change):
             self._changed(kept, name)
@@ -351,15 +351,15 @@ class ThingRegistry:
             raise InvalidThing(error.text, error.pointer) from None
         return Thing(name, first_seen=at)
 
-    def _with_password(self, name: str, password_hash: str) -> Change:
+    def _with_password(self, name: str, password_hash: str) -> RegistryChange:
         return self._thing_change(
             self.need(name), password_hash=password_hash, previous_hash="", previous_until=None
         )
 
     @staticmethod
-    def _thing_change(thing: Thing, **fields: Any) -> Change:
+    def _thing_change(thing: Thing, **fields: Any) -> RegistryChange:
         stored = msgspec.structs.replace(stored_thing(thing), **fields)
-        return Change(Kept.THING, thing.name, msgspec.json.encode(stored))
+        return RegistryChange(Stored.THING, thing.name, msgspec.json.encode(stored))
 
     def _mirror_thing(self, name: str, stored: StoredThing) -> None:
         thing = self._things.get(name)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from thingctl_broker.security.passwords import Passwords
-    from thingctl_broker.things.records import Change
+    from thingctl_broker.things.records import RegistryChange
     from thingctl_broker.things.registry import ThingRegistry
     from thingctl_broker.things.thing import Thing, ThingType
 
@@ -64,7 +64,9 @@ class CommandsOfThings(Protocol):
 class Store(Protocol):
     """What keeps the registry."""
 
-    async def keep(self, decide: Callable[[], Change], made: Callable[[Change], None]) -> None:
+    async def keep(
+        self, decide: Callable[[], RegistryChange], made: Callable[[RegistryChange], None]
+    ) -> None:
         """Keep the change that ``decide`` returns, then call ``made`` with it.
 
         No other change comes between the three. Where others share the store, ``decide`` is
@@ -86,12 +88,14 @@ class Expel(Protocol):
 class NoStore:
     """Keeps nothing."""
 
-    async def keep(self, decide: Callable[[], Change], made: Callable[[Change], None]) -> None:
+    async def keep(
+        self, decide: Callable[[], RegistryChange], made: Callable[[RegistryChange], None]
+    ) -> None:
         """Decide, and make it."""
         made(decide())
 
 
-class Directory:
+class ThingService:
     """Things and thing types as operators see them.
 
     A change is kept first and made then: one that cannot be kept is no change. It is carried
@@ -197,7 +201,7 @@ class Directory:
             self._note(Event.THING_PASSWORD, thing=name, detail="made")
             return self.registry.need(name)
 
-        def decide() -> Change:
+        def decide() -> RegistryChange:
             return self.registry.renewing(name, password_hash, self.unix(), keep_old)
 
         return await self._whole(self._make(decide, made)), given
@@ -278,7 +282,7 @@ class Directory:
     async def _define(self, name: str, defined: Callable[[Thing | None], Definition]) -> tuple[Thing, bool]:
         is_new = False
 
-        def decide() -> Change:
+        def decide() -> RegistryChange:
             nonlocal is_new
             thing = self.registry.get(name)
             is_new = thing is None
@@ -297,7 +301,7 @@ class Directory:
     async def _put_type(self, name: str, given: Callable[[ThingType | None], ThingType]) -> bool:
         is_new = False
 
-        def decide() -> Change:
+        def decide() -> RegistryChange:
             nonlocal is_new
             known = self.registry.types.get(name)
             is_new = known is None
@@ -311,11 +315,11 @@ class Directory:
 
         return await self._whole(self._make(decide, made))
 
-    async def _make(self, decide: Callable[[], Change], made: Callable[[], T]) -> T:
+    async def _make(self, decide: Callable[[], RegistryChange], made: Callable[[], T]) -> T:
         """Keep what is decided, make it, and return what ``made`` says of it."""
         told: list[T] = []
 
-        def apply(change: Change) -> None:
+        def apply(change: RegistryChange) -> None:
             self.registry.apply(change)
             told.append(made())
 

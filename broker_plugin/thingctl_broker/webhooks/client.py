@@ -41,7 +41,7 @@ class AskedToWait(Exception):
         self.seconds = seconds
 
 
-class Client(Protocol):
+class PostClient(Protocol):
     """Sends posts."""
 
     async def post(self, uri: str, body: bytes, headers: Mapping[str, str]) -> int:

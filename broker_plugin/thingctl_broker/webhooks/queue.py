@@ -49,7 +49,7 @@ class _Post:
         self.under_way = False
 
 
-class Outbox:
+class PostQueue:
     """The posts that wait or are under way, at most ``capacity`` of them."""
 
     def __init__(self, capacity: int = POSTS_MAX) -> None:

@@ -19,14 +19,14 @@ from thingctl_broker.commands.execution_resource import encode_execution
 from thingctl_broker.errors import NotAccepting
 from thingctl_broker.security.outbound_urls import printable_target
 from thingctl_broker.webhooks.client import AskedToWait, NotAllowed
-from thingctl_broker.webhooks.queue import Key, Outbox, delivery_id, sign, sign_standard
+from thingctl_broker.webhooks.queue import Key, PostQueue, delivery_id, sign, sign_standard
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from thingctl_broker.commands.execution import Execution
     from thingctl_broker.commands.operations import Operations
-    from thingctl_broker.webhooks.client import Client
+    from thingctl_broker.webhooks.client import PostClient
 
 UNDER_WAY: Final = 16
 """Posts under way at once."""
@@ -55,17 +55,17 @@ class Webhooks:
     def __init__(
         self,
         operations: Operations,
-        client: Client,
+        client: PostClient,
         secret: bytes,
         endpoints: Mapping[str, bytes] | None = None,
-        outbox: Outbox | None = None,
+        outbox: PostQueue | None = None,
     ) -> None:
         """``secret``: for the post-backs of commands. ``endpoints``: URLs and the secret of each."""
         self._operations = operations
         self._client = client
         self._secret = secret
         self._endpoints = {} if endpoints is None else dict(endpoints)
-        self._outbox = Outbox() if outbox is None else outbox
+        self._outbox = PostQueue() if outbox is None else outbox
         self._chance = random.SystemRandom().random
         self._posting: set[asyncio.Task[None]] = set()
         self._woken = asyncio.Event()

@@ -21,7 +21,7 @@ DRIFT_MAX: Final = 0.05
 """The share by which the device's clock may run off: 5 %."""
 
 
-class Clock:
+class BrokerClock:
     """Tells ages by the broker's time, carried on by the device's monotonic clock.
 
     A ``time`` that was under way for long shows too early a moment, and so does the first one
@@ -65,7 +65,7 @@ class Clock:
         """Seconds since ``timestamp`` on the broker's clock; ``None``: it cannot be told.
 
         >>> from thingctl_protocol.messages import BrokerTime
-        >>> clock = Clock()
+        >>> clock = BrokerClock()
         >>> clock.age(1000.0, now=5.0, wall=lambda: None) is None
         True
         >>> clock.broker_says(BrokerTime(1010.0), now=5.0)

@@ -12,14 +12,14 @@ class Save(NamedTuple):
     """Write a record. ``flush``: before anything that follows is done.
 
     When it cannot be written, what follows for the same execution is not done, and
-    the session is told by :meth:`~thingctl_agent.core.session.Session.unsaved`.
+    the session is told by :meth:`~thingctl_agent.core.session.DeviceSession.unsaved`.
     """
 
     record: Record
     flush: bool
 
 
-class Publish(NamedTuple):
+class PublishEffect(NamedTuple):
     """Publish with QoS 1. ``receipt``: hand it back when the broker has acknowledged."""
 
     topic: str
@@ -45,7 +45,7 @@ class Interrupt(NamedTuple):
     execution_id: str
 
 
-class Note(NamedTuple):
+class LogLine(NamedTuple):
     """Say something in the log. ``level``: a method of the logger."""
 
     level: str
@@ -53,4 +53,4 @@ class Note(NamedTuple):
     fields: dict[str, Any]
 
 
-Effect = Save | Publish | Start | Interrupt | Note
+Effect = Save | PublishEffect | Start | Interrupt | LogLine

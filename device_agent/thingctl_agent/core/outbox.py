@@ -7,7 +7,7 @@ so it is given only what fits its window, and nothing while there is no connecti
 from __future__ import annotations
 
 
-class Outbox:
+class ResponseOutbox:
     """Responses the broker has not acknowledged, oldest first."""
 
     def __init__(self, window: int = 16) -> None:

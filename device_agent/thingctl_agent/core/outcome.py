@@ -34,7 +34,7 @@ _NEVER_RUN: Final = {
 """Types of objects whose code has not run when a handler returns them."""
 
 
-class Outcome(msgspec.Struct, frozen=True, gc=False):
+class CallOutcome(msgspec.Struct, frozen=True, gc=False):
     """A terminal status with what goes with it. ``result`` is an encoded JSON value."""
 
     status: Status
@@ -54,44 +54,44 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
             return encode_response(self.status, result=_marker(self.result), reason=self.reason)
 
 
-def succeeded(value: Any) -> Outcome:
+def succeeded(value: Any) -> CallOutcome:
     """The handler returned ``value``; FAILED when JSON cannot express it."""
     if value is None:
-        return Outcome(Status.SUCCEEDED)
+        return CallOutcome(Status.SUCCEEDED)
     kind = type(value).__name__
     if kind in _NEVER_RUN:
         return failed(RESULT_NOT_JSON, f"the handler returned {_NEVER_RUN[kind]}, which has not run")
     try:
-        return Outcome(Status.SUCCEEDED, json_values.encode(value))
+        return CallOutcome(Status.SUCCEEDED, json_values.encode(value))
     except NotJsonError as error:
         return failed(RESULT_NOT_JSON, f"the handler ended, but JSON cannot express its result: {error}")
 
 
-def failed(code: str, text: str, details: dict[str, Any] | None = None) -> Outcome:
+def failed(code: str, text: str, details: dict[str, Any] | None = None) -> CallOutcome:
     """It was tried and could not be done. ``details``, if any, become the result."""
     if not details:
-        return Outcome(Status.FAILED, None, reason(code, text))
+        return CallOutcome(Status.FAILED, None, reason(code, text))
     try:
-        return Outcome(Status.FAILED, json_values.encode(details), reason(code, text))
+        return CallOutcome(Status.FAILED, json_values.encode(details), reason(code, text))
     except NotJsonError as error:
-        return Outcome(
+        return CallOutcome(
             Status.FAILED, None, reason(code, f"{text} (JSON cannot express the details: {error})")
         )
 
 
-def handler_error() -> Outcome:
+def handler_error() -> CallOutcome:
     """The handler raised something that the operator is not shown."""
     return failed(HANDLER_ERROR, "the handler raised an exception; the log of the device has it")
 
 
-def rejected(code: str, text: str) -> Outcome:
+def rejected(code: str, text: str) -> CallOutcome:
     """It was refused: nothing was done."""
-    return Outcome(Status.REJECTED, None, reason(code, text))
+    return CallOutcome(Status.REJECTED, None, reason(code, text))
 
 
-def canceled(text: str) -> Outcome:
+def canceled(text: str) -> CallOutcome:
     """It was withdrawn before it was done."""
-    return Outcome(Status.CANCELED, None, reason(CANCELED, text))
+    return CallOutcome(Status.CANCELED, None, reason(CANCELED, text))
 
 
 def reason(code: str, text: str) -> StatusReason:

@@ -11,8 +11,8 @@ from thingctl_agent.core import outcome
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from thingctl_agent.core.clock import Clock, Wall
-    from thingctl_agent.core.outcome import Outcome
+    from thingctl_agent.core.clock import BrokerClock, Wall
+    from thingctl_agent.core.outcome import CallOutcome
     from thingctl_agent.handlers.registry import Action
 
 AT_WORK_AFTER: Final = 1.0
@@ -71,7 +71,7 @@ class Call(msgspec.Struct):
         """Unix seconds by the broker's clock at which its TTL has passed."""
         return self.timestamp + self.ttl
 
-    def judge(self, clock: Clock, hold_until: float | None, now: float, wall: Wall) -> None:
+    def judge(self, clock: BrokerClock, hold_until: float | None, now: float, wall: Wall) -> None:
         """Set the deadline if the age can be told; or by the action's policy, once that is hopeless.
 
         ``hold_until``: until when the broker may still say its time; ``None``: it could not yet.
@@ -87,7 +87,7 @@ class Call(msgspec.Struct):
             self.ageless = True
             self.deadline = now + lasts if policy.stale == "run" else now
 
-    def expired(self) -> Outcome:
+    def expired(self) -> CallOutcome:
         """The verdict when its deadline has passed before it began."""
         if self.ageless:
             text = (

@@ -44,13 +44,13 @@ def _settle_reboot(entry: Entry, *, rebooted: bool) -> bytes:
     return interrupted().encode() if entry.rebooting is None else entry.rebooting.payload
 
 
-def interrupted() -> outcome.Outcome:
+def interrupted() -> outcome.CallOutcome:
     """The verdict on a call that a crash or stop cut short."""
     return outcome.failed(
         outcome.INTERRUPTED, "the agent stopped before the handler had ended; it may have done part of it"
     )
 
 
-def not_rebooted(text: str) -> outcome.Outcome:
+def not_rebooted(text: str) -> outcome.CallOutcome:
     """The verdict on a reboot that did not happen."""
     return outcome.failed(outcome.NOT_REBOOTED, text)

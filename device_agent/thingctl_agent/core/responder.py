@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from thingctl_agent.core.effects import Effect, Note, Publish, Save
+from thingctl_agent.core.effects import Effect, LogLine, PublishEffect, Save
 from thingctl_agent.core.history import Answered
-from thingctl_agent.core.outbox import Outbox
+from thingctl_agent.core.outbox import ResponseOutbox
 from thingctl_agent.core.progress import Reporter, receipt
 
 if TYPE_CHECKING:
     from thingctl_agent.core.history import History, Record
-    from thingctl_agent.core.outcome import Outcome
+    from thingctl_agent.core.outcome import CallOutcome
     from thingctl_agent.core.pending import Call
     from thingctl_protocol.topics import Topics
 
@@ -26,7 +26,7 @@ class Answers:
         self._thing = thing
         self._topics = topics
         self._history = history
-        self.outbox = Outbox()
+        self.outbox = ResponseOutbox()
         self.reporter = Reporter()
         self._effects: list[Effect] = []
 
@@ -45,7 +45,7 @@ class Answers:
 
     def note(self, level: str, event: str, **fields: Any) -> None:
         """Say something in the log."""
-        self._effects.append(Note(level, event, fields))
+        self._effects.append(LogLine(level, event, fields))
 
     def record(self, record: Record, *, flush: bool, durable: bool = True) -> None:
         """Remember an event, and if it is durable write it down."""
@@ -53,12 +53,12 @@ class Answers:
         if durable:
             self._effects.append(Save(record, flush))
 
-    def refuse(self, execution_id: str, result: Outcome, timestamp: float, ttl: float) -> None:
+    def refuse(self, execution_id: str, result: CallOutcome, timestamp: float, ttl: float) -> None:
         """Answer a request that was not taken on."""
         self.put(execution_id, result.encode(), timestamp + ttl, durable=True)
         self.note("info", "refused", executionId=execution_id, **_shown(result))
 
-    def answer(self, call: Call, result: Outcome) -> None:
+    def answer(self, call: Call, result: CallOutcome) -> None:
         """Answer a request that was."""
         self.put(call.execution_id, result.encode(), call.expires, durable=call.action.policy.durable)
         name = call.action.name
@@ -74,16 +74,16 @@ class Answers:
         """Publish what the outbox lets go."""
         for execution_id, payload in responses:
             topic = self._topics.response(self._thing, execution_id)
-            self._effects.append(Publish(topic, payload, receipt=execution_id))
+            self._effects.append(PublishEffect(topic, payload, receipt=execution_id))
 
     def progress(self, said: list[tuple[str, bytes]]) -> None:
         """Publish what the reporter lets go."""
         for execution_id, payload in said:
             topic = self._topics.response(self._thing, execution_id)
-            self._effects.append(Publish(topic, payload, receipt=receipt(execution_id)))
+            self._effects.append(PublishEffect(topic, payload, receipt=receipt(execution_id)))
 
 
-def _shown(result: Outcome) -> dict[str, str]:
+def _shown(result: CallOutcome) -> dict[str, str]:
     """The fields of a log line about an outcome."""
     code, text = (result.reason.reason_code, result.reason.reason_description) if result.reason else ("", "")
     return {"status": result.status, "reason": code, "text": text}

@@ -13,8 +13,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from thingctl_agent.core import hints, outcome
-from thingctl_agent.core.clock import Clock, Wall
-from thingctl_agent.core.effects import Effect, Interrupt, Publish, Start
+from thingctl_agent.core.clock import BrokerClock, Wall
+from thingctl_agent.core.effects import Effect, Interrupt, PublishEffect, Start
 from thingctl_agent.core.history import Accepted, Cleared, History, Kept, Rebooting, Record, Started
 from thingctl_agent.core.pending import AT_WORK_AFTER, HOLD, Call, Limits
 from thingctl_agent.core.recovery import interrupted, not_rebooted, settle
@@ -35,7 +35,7 @@ from thingctl_protocol.topics import Kind, Topics
 
 if TYPE_CHECKING:
     from thingctl_agent.core.history import Entry
-    from thingctl_agent.core.outcome import Outcome
+    from thingctl_agent.core.outcome import CallOutcome
     from thingctl_agent.handlers.registry import Action, Registry
 
 REBOOT_WITHIN: Final = 300.0
@@ -45,7 +45,7 @@ ANNOUNCEMENT: Final = "announcement"
 """The receipt of the announcement; no execution id can be in its place in the loop's table."""
 
 
-class Session:
+class DeviceSession:
     """Everything the agent decides for one thing."""
 
     def __init__(
@@ -65,7 +65,7 @@ class Session:
         self._limits = limits or Limits()
         self._version = version
         self._out = Answers(thing, self.topics, history)
-        self._clock = Clock()
+        self._clock = BrokerClock()
         self._slots = Slots(self._limits.running)
         self._waiting: dict[str, Call] = {}
         self._running: dict[str, Call] = {}
@@ -161,7 +161,7 @@ class Session:
             self._out.record(Kept(execution_id, value), durable=call.action.policy.durable, flush=False)
         return self._out.take()
 
-    def finished(self, execution_id: str, result: Outcome, now: float, wall: Wall) -> list[Effect]:
+    def finished(self, execution_id: str, result: CallOutcome, now: float, wall: Wall) -> list[Effect]:
         """A handler has ended."""
         call = self._running.pop(execution_id)
         self._slots.release(execution_id, was_overdue=call.answered)
@@ -279,20 +279,20 @@ class Session:
         """Responses the broker has not acknowledged."""
         return len(self._out.outbox)
 
-    def announcement(self) -> Publish:
+    def announcement(self) -> PublishEffect:
         """What the agent can do, to be retained by the broker."""
         announced = Announcement(self._version, tuple(action.description for action in self._registry))
-        return Publish(
+        return PublishEffect(
             self.topics.actions(self.thing), encode_announcement(announced), retain=True, receipt=ANNOUNCEMENT
         )
 
-    def withdrawal(self) -> Publish:
+    def withdrawal(self) -> PublishEffect:
         """Takes the announcement back."""
-        return Publish(self.topics.actions(self.thing), b"", retain=True)
+        return PublishEffect(self.topics.actions(self.thing), b"", retain=True)
 
-    def presence(self, *, online: bool) -> Publish:
+    def presence(self, *, online: bool) -> PublishEffect:
         """Says that this thing has come, or goes."""
-        return Publish(self.topics.presence(self.thing), encode_presence(Presence(online=online)))
+        return PublishEffect(self.topics.presence(self.thing), encode_presence(Presence(online=online)))
 
     # -- requests
 
@@ -340,7 +340,7 @@ class Session:
         )
         self._waiting[execution_id] = call
 
-    def _refusal(self, action: Action | None, name: str, params: bytes) -> Outcome | None:
+    def _refusal(self, action: Action | None, name: str, params: bytes) -> CallOutcome | None:
         """Why the request is not taken on, by what does not depend on its age."""
         if action is None:
             known = [action.name for action in self._registry]
@@ -383,7 +383,7 @@ class Session:
                 del self._waiting[call.execution_id]
                 self._start(call, now)
 
-    def _missed(self, call: Call) -> Outcome:
+    def _missed(self, call: Call) -> CallOutcome:
         """The verdict on a call whose deadline has passed while it waited."""
         if call.attempt:
             return interrupted()

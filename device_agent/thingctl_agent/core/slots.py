@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from thingctl_agent.handlers.policy import Rate
+from thingctl_agent.handlers.policy import ActionRate
 
 if TYPE_CHECKING:
     from thingctl_agent.handlers.policy import Policy
@@ -86,7 +86,7 @@ class Slots:
         """Whether the action's rate allows one more command at ``now``; counts it if so."""
         if policy.rate is None:
             return True
-        rate = Rate.parse(policy.rate)
+        rate = ActionRate.parse(policy.rate)
         tokens, at = self._buckets.get(action, (float(rate.count), now))
         tokens = min(rate.count, tokens + (now - at) * rate.count / rate.seconds)
         allowed = tokens >= 1

@@ -16,14 +16,14 @@ _RATE: Final = re.compile(r"([1-9][0-9]{0,5})\s*/\s*([1-9][0-9]{0,4})?\s*(s|min|
 _SECONDS: Final = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 
 
-class Rate(msgspec.Struct, frozen=True):
+class ActionRate(msgspec.Struct, frozen=True):
     """At most ``count`` commands in any burst, refilled evenly over ``seconds``."""
 
     count: int
     seconds: float
 
     @classmethod
-    def parse(cls, text: str) -> Rate:
+    def parse(cls, text: str) -> ActionRate:
         """Read ``"10/min"``, ``"1/30s"``, ``"5/h"``; raises :class:`RegistrationError`."""
         match = _RATE.fullmatch(text.strip())
         if match is None:
@@ -99,7 +99,7 @@ def make_policy(**options: Any) -> Policy:
     if policy.concurrency < 1:
         raise RegistrationError("concurrency is at least 1")
     if policy.rate is not None:
-        Rate.parse(policy.rate)
+        ActionRate.parse(policy.rate)
     if policy.reboots and not policy.durable:
         raise RegistrationError("an action that reboots the device must be durable")
     if policy.reboots and policy.on_restart != "fail":

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from thingctl_agent.runtime.config import Config
 
 
-class Address(NamedTuple):
+class BrokerAddress(NamedTuple):
     """Where the broker is, and who comes.
 
     ``keepalive``: seconds. ``will``: topic and payload. ``tls``, ``ca``, ``cert``: whether the
@@ -30,7 +30,7 @@ class Address(NamedTuple):
     cert: bool = False
 
 
-def address_of(config: Config, *, will: bool = False) -> Address:
+def address_of(config: Config, *, will: bool = False) -> BrokerAddress:
     """Return the address of an agent with these settings; raises :class:`ConfigError`.
 
     ``will``: whether the broker publishes the thing's absence for it, if ``presence`` is on.
@@ -40,7 +40,7 @@ def address_of(config: Config, *, will: bool = False) -> Address:
     if will and config.presence:
         topic = Topics(config.topic_root).presence(config.thing)
         last_words = topic, encode_presence(Presence(online=False))
-    return Address(
+    return BrokerAddress(
         broker.host,
         broker.port,
         config.thing,

@@ -71,7 +71,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     actions: dict[str, dict[str, Any]] = {}
 
     @property
-    def broker(self) -> Broker:
+    def broker(self) -> BrokerLocation:
         """Where the broker is."""
         return parse_url(self.url)
 
@@ -107,7 +107,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return os.path.join(base, "thingctl-agent", self.thing)
 
 
-class Broker(msgspec.Struct, frozen=True):
+class BrokerLocation(msgspec.Struct, frozen=True):
     """An address from a URL."""
 
     host: str
@@ -117,7 +117,7 @@ class Broker(msgspec.Struct, frozen=True):
     password: str = ""
 
 
-def parse_url(url: str) -> Broker:
+def parse_url(url: str) -> BrokerLocation:
     """Read ``mqtt://host:1883`` or ``mqtts://user:password@host``; raises :class:`ConfigError`."""
     try:
         parts = urlsplit(url)
@@ -126,7 +126,7 @@ def parse_url(url: str) -> Broker:
         raise ConfigError(f"{url!r} is no URL: {error}") from None
     if parts.scheme not in _PORTS or not parts.hostname or parts.path not in {"", "/"}:
         raise ConfigError(f"{url!r} is no broker's URL; write mqtt://host:port, or mqtts://host:port for TLS")
-    return Broker(
+    return BrokerLocation(
         parts.hostname,
         _PORTS[parts.scheme] if port is None else port,
         parts.scheme == "mqtts",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from thingctl_agent.runtime import reasons
 from thingctl_agent.runtime.address import address_of
-from thingctl_agent.runtime.mqtt import Connection
+from thingctl_agent.runtime.mqtt import MqttConnection
 from thingctl_agent.runtime.tls import Contexts
 from thingctl_protocol.log_stream import keep_standard_descriptors
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
-    from thingctl_agent.runtime.address import Address
+    from thingctl_agent.runtime.address import BrokerAddress
     from thingctl_agent.runtime.config import Config
-    from thingctl_agent.runtime.mqtt import Events
+    from thingctl_agent.runtime.mqtt import ConnectionEvents
 
 
 class Dialer:
@@ -30,9 +30,9 @@ class Dialer:
     def __init__(
         self,
         config: Config,
-        events: Events,
+        events: ConnectionEvents,
         post: Callable[[Callable[[], None]], None],
-        done: Callable[[Connection | None, str], None],
+        done: Callable[[MqttConnection | None, str], None],
     ) -> None:
         self._config = config
         self._events = events
@@ -40,7 +40,7 @@ class Dialer:
         self._done = done
         self._contexts = Contexts(config.tls)
         self.dialing = False
-        self._opening: Connection | None = None
+        self._opening: MqttConnection | None = None
 
     def drop(self) -> None:
         """In a forked child: close the connection that is being opened."""
@@ -53,7 +53,7 @@ class Dialer:
         keep_standard_descriptors()
         try:
             address = address_of(self._config, will=True)
-            connection = self._opening = Connection(address, self._events, self._tls())
+            connection = self._opening = MqttConnection(address, self._events, self._tls())
             threading.Thread(target=self._open, args=(connection, address), name="dial", daemon=True).start()
         except Exception as error:  # ConfigError; no thread, memory or descriptor
             self._end(None, str(error) or type(error).__name__)
@@ -61,7 +61,7 @@ class Dialer:
     def _tls(self) -> ssl.SSLContext | None:
         return self._contexts.current() if self._config.broker.tls else None
 
-    def _open(self, connection: Connection, address: Address) -> None:
+    def _open(self, connection: MqttConnection, address: BrokerAddress) -> None:
         try:
             connection.open()
         except Exception as error:  # UnicodeError, ValueError: a name or certificate may raise anything
@@ -70,7 +70,7 @@ class Dialer:
         else:
             self._post(lambda: self._end(connection, ""))
 
-    def _end(self, connection: Connection | None, problem: str) -> None:
+    def _end(self, connection: MqttConnection | None, problem: str) -> None:
         self.dialing = False
         self._opening = None
         self._done(connection, problem)

@@ -32,7 +32,7 @@ BATCH: Final = 100
 """Calls that the loop makes before it looks at its connection again."""
 
 
-class Inbox:
+class RequestInbox:
     """Holds what the loop is to call, and lets it wait until there is something to do."""
 
     def __init__(self) -> None:

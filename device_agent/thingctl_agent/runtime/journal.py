@@ -22,7 +22,7 @@ from thingctl_agent.runtime.journal_bookmark import Bookmark
 from thingctl_agent.runtime.journal_format import (
     HEADER_SECTORS,
     SECTOR,
-    Identity,
+    JournalIdentity,
     block,
     blocks,
     header,
@@ -37,7 +37,7 @@ _LAZY_MAX: Final = 16
 """Records of which nothing is lost if they are: they go with the next one, or so many at once."""
 
 
-class Journal:
+class CallJournal:
     """Appends records to the file at ``path``; holds it alone.
 
     ``history``: what the file held when it was opened; the session goes on with it.
@@ -54,7 +54,7 @@ class Journal:
         self.bytes_written = 0
         self._segment = segment
         self._lazy: list[Record] = []
-        self._identity = Identity(0, bytes(8))
+        self._identity = JournalIdentity(0, bytes(8))
         self._active = 0  # offset of the segment in use
         self._position = 0
         self._buffer = mmap.mmap(-1, 8 * SECTOR)
@@ -190,7 +190,7 @@ class Journal:
 
     def _needed(self) -> int:
         """Bytes a segment needs so that its snapshot leaves room for as much again."""
-        snapshot = len(blocks(Identity(1, bytes(8)), self.history.snapshot()))
+        snapshot = len(blocks(JournalIdentity(1, bytes(8)), self.history.snapshot()))
         return -(-(HEADER_SECTORS * SECTOR + 2 * snapshot) // SECTOR) * SECTOR
 
     def _make(self, segment: int, *, set_aside: bool = False) -> None:
@@ -202,7 +202,7 @@ class Journal:
             for offset in range(0, 2 * segment, len(zeros)):
                 _write_all(descriptor, zeros[: 2 * segment - offset], offset)
             noted = 0 if self._bookmark is None else self._bookmark.generation
-            identity = Identity(max(self._identity.generation, noted) + 1, os.urandom(8), segment)
+            identity = JournalIdentity(max(self._identity.generation, noted) + 1, os.urandom(8), segment)
             snapshot = blocks(identity, self.history.snapshot())
             _write_all(descriptor, header(identity) + snapshot, 0)
             os.fsync(descriptor)
@@ -225,7 +225,7 @@ class Journal:
 
     def _compact(self) -> None:
         """Open the other segment with a snapshot of the history."""
-        identity = Identity(self._identity.generation + 1, os.urandom(8), self._segment)
+        identity = JournalIdentity(self._identity.generation + 1, os.urandom(8), self._segment)
         snapshot = blocks(identity, self.history.snapshot())
         if HEADER_SECTORS * SECTOR + 2 * len(snapshot) > self._segment:
             self._make(max(2 * self._segment, self._needed()))

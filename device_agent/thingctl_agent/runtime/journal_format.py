@@ -40,7 +40,7 @@ _BODY_MAX: Final = 64 * 1024
 _records: Final = msgspec.msgpack.Decoder(list[Record])
 
 
-class Identity(NamedTuple):
+class JournalIdentity(NamedTuple):
     """What tells one use of a segment from every other. ``size``: of the segment, in bytes."""
 
     generation: int
@@ -62,24 +62,24 @@ class Scan(NamedTuple):
     torn: bool
 
 
-def header(identity: Identity) -> bytes:
+def header(identity: JournalIdentity) -> bytes:
     """The two sectors that open a segment."""
     raw = _HEADER.pack(_HEADER_MAGIC, identity.generation, identity.size, identity.salt, 0)[:-4]
     return (raw + crc32(raw).to_bytes(4, "little")).ljust(SECTOR, b"\0") * HEADER_SECTORS
 
 
-def read_header(segment: Bytes) -> Identity | None:
+def read_header(segment: Bytes) -> JournalIdentity | None:
     """Who uses this segment; ``None`` when neither copy of its header is whole."""
     for start in range(0, HEADER_SECTORS * SECTOR, SECTOR):
         raw = segment[start : start + _HEADER.size]
         if len(raw) == _HEADER.size and raw[:4] == _HEADER_MAGIC:
             _, generation, size, salt, crc = _HEADER.unpack(raw)
             if crc32(raw[:-4]) == crc:
-                return Identity(generation, salt, size)
+                return JournalIdentity(generation, salt, size)
     return None
 
 
-def block(identity: Identity, records: list[Record]) -> bytes:
+def block(identity: JournalIdentity, records: list[Record]) -> bytes:
     """Some records as they go to the disk: whole sectors."""
     body = msgspec.msgpack.encode(records)
     crc = crc32(body, crc32(len(body).to_bytes(4, "little"), identity.seed))
@@ -87,7 +87,7 @@ def block(identity: Identity, records: list[Record]) -> bytes:
     return raw.ljust(-(-len(raw) // SECTOR) * SECTOR, b"\0")
 
 
-def blocks(identity: Identity, records: Iterable[Record]) -> bytes:
+def blocks(identity: JournalIdentity, records: Iterable[Record]) -> bytes:
     """Many records as they go to the disk, in blocks of bounded size."""
     out = bytearray()
     batch: list[Record] = []
@@ -104,7 +104,7 @@ def blocks(identity: Identity, records: Iterable[Record]) -> bytes:
     return bytes(out)
 
 
-def scan(segment: Bytes, identity: Identity) -> Scan:
+def scan(segment: Bytes, identity: JournalIdentity) -> Scan:
     """Read a segment as far as it is whole, and past what is not."""
     start = _BLOCK.pack(_BLOCK_MAGIC, identity.generation & 0xFFFFFFFF, 0, 0)[:8]
     records: list[Record] = []
@@ -124,7 +124,7 @@ def scan(segment: Bytes, identity: Identity) -> Scan:
     return Scan(records, end, damaged, skipped)
 
 
-def _read_block(segment: Bytes, position: int, identity: Identity) -> tuple[list[Record], int] | None:
+def _read_block(segment: Bytes, position: int, identity: JournalIdentity) -> tuple[list[Record], int] | None:
     magic, generation, length, crc = _BLOCK.unpack_from(segment, position)
     begin = position + _BLOCK.size
     if magic != _BLOCK_MAGIC or generation != identity.generation & 0xFFFFFFFF:

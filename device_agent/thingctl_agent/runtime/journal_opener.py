@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from thingctl_agent.errors import ConfigError, JournalError
-from thingctl_agent.runtime.journal import Journal
+from thingctl_agent.runtime.journal import CallJournal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,7 @@ class JournalOpener:
         self._reason = ""
         self._tried_at = 0.0
 
-    def open(self) -> Journal | None:
+    def open(self) -> CallJournal | None:
         """The journal at the agent's start; ``None`` when the disk fails.
 
         Raises :class:`ConfigError` and :class:`JournalError` for what the agent's owner can mend.
@@ -44,11 +44,11 @@ class JournalOpener:
             self._failed(str(error))
             return None
 
-    def open_for_a_command(self) -> Journal | None:
+    def open_for_a_command(self) -> CallJournal | None:
         """The journal, or ``None`` when it cannot be opened, or was tried within the last second."""
         return None if self._clock() < self._tried_at + RETRY_AFTER else self.open_again()
 
-    def open_again(self) -> Journal | None:
+    def open_again(self) -> CallJournal | None:
         """The journal, if it can be opened now."""
         try:
             journal = self._try()
@@ -63,10 +63,10 @@ class JournalOpener:
         """When to call :meth:`open_again`, if no command has asked before."""
         return self._tried_at + RETRY_EVERY
 
-    def _try(self) -> Journal:
+    def _try(self) -> CallJournal:
         self._tried_at = self._clock()
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
-        journal = Journal(os.path.join(self._directory, "journal"), self._boot_id)
+        journal = CallJournal(os.path.join(self._directory, "journal"), self._boot_id)
         if journal.damage:
             self._log.warning(
                 "journal was damaged and has been written anew", file=journal.path, damage=journal.damage

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from thingctl_agent.core.backoff import SAME_NAME, Backoff
-from thingctl_agent.core.effects import Interrupt, Note, Publish, Save, Start
+from thingctl_agent.core.effects import Interrupt, LogLine, PublishEffect, Save, Start
 from thingctl_agent.core.optional_features import ANNOUNCEMENT, TOPICS, Extras
 from thingctl_agent.core.session import ANNOUNCEMENT as ANNOUNCEMENT_RECEIPT
 from thingctl_agent.runtime import boot_id as boot
 from thingctl_agent.runtime import forks
 from thingctl_agent.runtime.dialer import Dialer
-from thingctl_agent.runtime.inbox import BATCH, Inbox
+from thingctl_agent.runtime.inbox import BATCH, RequestInbox
 from thingctl_agent.runtime.reports import HandlerReports
 from thingctl_agent.runtime.sd_notify import Notifier
 from thingctl_protocol.errors import ProtocolError
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
     from thingctl_agent.core.effects import Effect
     from thingctl_agent.core.history import History
-    from thingctl_agent.core.session import Session
+    from thingctl_agent.core.session import DeviceSession
     from thingctl_agent.handlers.registry import Registry
     from thingctl_agent.runtime.config import Config
-    from thingctl_agent.runtime.journal import Journal
+    from thingctl_agent.runtime.journal import CallJournal
     from thingctl_agent.runtime.journal_opener import JournalOpener
-    from thingctl_agent.runtime.mqtt import Connection
-    from thingctl_agent.runtime.workers import Workers
+    from thingctl_agent.runtime.mqtt import MqttConnection
+    from thingctl_agent.runtime.workers import HandlerThreads
 
 ACKNOWLEDGED_WITHIN: Final = 0.4
 """Seconds after the handlers' grace in which the broker may acknowledge what they led to."""
@@ -62,8 +62,8 @@ class Loop:
         self,
         config: Config,
         registry: Registry,
-        session: Session,
-        journal: Journal | None,
+        session: DeviceSession,
+        journal: CallJournal | None,
         *,
         notifier: Notifier | None = None,
         opener: JournalOpener | None = None,
@@ -77,13 +77,13 @@ class Loop:
         self._journal = journal
         self._notifier = notifier or Notifier()
         self._log: Any = structlog.get_logger().bind()
-        self._workers: Workers | None = None  # until the first command: an idle agent is small
+        self._workers: HandlerThreads | None = None  # until the first command: an idle agent is small
         self._extras = Extras(announce=config.announce)
         self._backoff = Backoff(_draw)
-        self._inbox = Inbox()
+        self._inbox = RequestInbox()
         self._reports = HandlerReports(self._inbox.post, session, self._do, boot.since_boot, self._wall)
         self._dialer = Dialer(config, self, self._inbox.post, self._dialed)
-        self._connection: Connection | None = None
+        self._connection: MqttConnection | None = None
         self._dial_at = 0.0
         self._watchdog_at = 0.0 if self._notifier.watchdog_interval else _NEVER
         self._stop_at: float | None = None
@@ -185,7 +185,7 @@ class Loop:
         self._notifier.alive()
         self._watchdog_at = now + interval
 
-    def _serve(self, connection: Connection, now: float, *, readable: bool) -> None:
+    def _serve(self, connection: MqttConnection, now: float, *, readable: bool) -> None:
         """Read and write. A descriptor that a handler has closed under it is a lost connection."""
         try:
             connection.serve(now, readable=readable)
@@ -233,7 +233,7 @@ class Loop:
                 case Save(record, flush):
                     if not self._save(effect, flush=flush):
                         unsaved.add(getattr(record, "execution_id", ""))
-                case Publish(topic, payload, retain, receipt):
+                case PublishEffect(topic, payload, retain, receipt):
                     if self._connection is not None:
                         self._connection.publish(topic, payload, retain=retain, receipt=receipt)
                 case Start(execution_id):
@@ -241,7 +241,7 @@ class Loop:
                         self._start(effect)
                 case Interrupt(execution_id):
                     self._interrupt(execution_id)
-                case Note(level, event, fields):
+                case LogLine(level, event, fields):
                     getattr(self._log, level)(event, **fields)
         return unsaved
 
@@ -251,11 +251,11 @@ class Loop:
         self._backoff.worked()
         self._the_workers().start(start, action)
 
-    def _the_workers(self) -> Workers:
+    def _the_workers(self) -> HandlerThreads:
         if self._workers is None:
-            from thingctl_agent.runtime.workers import Workers  # noqa: PLC0415
+            from thingctl_agent.runtime.workers import HandlerThreads  # noqa: PLC0415
 
-            self._workers = Workers(self._reports, self._reports.finished, self._on_failed)
+            self._workers = HandlerThreads(self._reports, self._reports.finished, self._on_failed)
         return self._workers
 
     def _run_hooks(self, when: str, seconds: float) -> None:
@@ -282,7 +282,7 @@ class Loop:
         self._do(self._session.unsaved(save.record, now, self._wall))
         return False
 
-    def _take_journal(self, journal: Journal | None) -> None:
+    def _take_journal(self, journal: CallJournal | None) -> None:
         """Go on with a journal that could be opened at last."""
         if journal is None:
             return
@@ -300,7 +300,7 @@ class Loop:
 
     # -- the connection
 
-    def _dialed(self, connection: Connection | None, problem: str) -> None:
+    def _dialed(self, connection: MqttConnection | None, problem: str) -> None:
         if connection is None:
             self._failed(problem)
             return

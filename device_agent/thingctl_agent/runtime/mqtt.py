@@ -1,6 +1,6 @@
 """The only module that speaks paho.
 
-A :class:`Connection` lives from one attempt to connect until that connection is lost, with
+A :class:`MqttConnection` lives from one attempt to connect until that connection is lost, with
 a paho client of its own: nothing of an earlier connection (queued messages, packet ids,
 half-read packets) can reach a later one. MQTT 3.1.1 with a session that the broker keeps
 (``clean_session=False``), so that requests published meanwhile are not lost.
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from paho.mqtt.properties import Properties
     from paho.mqtt.reasoncodes import ReasonCode
 
-    from thingctl_agent.runtime.address import Address
+    from thingctl_agent.runtime.address import BrokerAddress
 
 CONNECT_TIMEOUT: Final = 10.0
 """Seconds for each of: the TCP connection, the TLS handshake, the broker's CONNACK."""
@@ -43,8 +43,8 @@ _HEAD: Final = 8
 """Bytes."""
 
 
-class Events(Protocol):
-    """What a connection tells. Called from within :meth:`Connection.serve`."""
+class ConnectionEvents(Protocol):
+    """What a connection tells. Called from within :meth:`MqttConnection.serve`."""
 
     def on_connected(self) -> None:
         """CONNACK, accepted."""
@@ -62,10 +62,12 @@ class Events(Protocol):
         """The connection is gone, or never was; exactly once."""
 
 
-class Connection:
+class MqttConnection:
     """One connection to the broker."""
 
-    def __init__(self, address: Address, events: Events, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, address: BrokerAddress, events: ConnectionEvents, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._address = address
         self._events = events
         self._receipts: dict[int, str] = {}

@@ -9,7 +9,7 @@ import errno
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from thingctl_agent.runtime.address import Address
+    from thingctl_agent.runtime.address import BrokerAddress
 
 NO_PASSWORD: Final = "no password was sent: set THINGCTL_PASSWORD or give --bundle FILE"  # noqa: S105 - a sentence
 NEW_BUNDLE: Final = "after a rotation install the new bundle: thingctl-agent install --bundle FILE"
@@ -47,7 +47,7 @@ _CONNACK: Final = 2
 _AUTHORISATION: Final = ("Bad user name or password", "Not authorized")
 
 
-def not_opened(error: BaseException, address: Address) -> str:
+def not_opened(error: BaseException, address: BrokerAddress) -> str:
     """Say why a connection could not be opened. ``error``: what resolving, TCP or TLS raised."""
     if hasattr(error, "verify_code"):
         return _certificate(error, address)
@@ -61,7 +61,7 @@ def not_opened(error: BaseException, address: Address) -> str:
     return _tcp(error, address)
 
 
-def refused(reason: str, address: Address) -> str:
+def refused(reason: str, address: BrokerAddress) -> str:
     """Say why the broker refused CONNECT. ``reason``: the name of its CONNACK code."""
     text = f"the broker refused the connection: {reason}"
     if reason in _AUTHORISATION:
@@ -75,7 +75,7 @@ def refused(reason: str, address: Address) -> str:
     return text
 
 
-def unanswered(first: bytes, address: Address) -> str:
+def unanswered(first: bytes, address: BrokerAddress) -> str:
     """Say why there was no answer to CONNECT. ``first``: what the other side sent, if anything."""
     where = _where(address)
     if first.startswith(b"HTTP/"):
@@ -97,18 +97,18 @@ def unanswered(first: bytes, address: Address) -> str:
     )
 
 
-def silent(address: Address) -> str:
+def silent(address: BrokerAddress) -> str:
     """Say that the other side took the connection and sent no answer in time."""
     cure = "" if address.tls else "; if this port speaks TLS, use mqtts://"
     return f"the broker did not answer CONNECT in time: is {_where(address)} its MQTT port?{cure}"
 
 
-def _where(address: Address) -> str:
+def _where(address: BrokerAddress) -> str:
     host = f"[{address.host}]" if ":" in address.host else address.host
     return f"{host}:{address.port}"
 
 
-def _credentials(address: Address) -> str:
+def _credentials(address: BrokerAddress) -> str:
     if not address.password and not address.cert:
         return NO_PASSWORD
     if not address.password:
@@ -121,7 +121,7 @@ def _credentials(address: Address) -> str:
     return f"it did not take the password of thing {address.client_id!r}; {NEW_BUNDLE}"
 
 
-def _certificate(error: Any, address: Address) -> str:
+def _certificate(error: Any, address: BrokerAddress) -> str:
     code, text = error.verify_code, getattr(error, "verify_message", "") or str(error)
     where = _where(address)
     if code in _NAME_MISMATCH:
@@ -142,7 +142,7 @@ def _certificate(error: Any, address: Address) -> str:
     return f"the certificate of {where} is refused: {text}"
 
 
-def _handshake(reason: str, error: BaseException, address: Address) -> str:
+def _handshake(reason: str, error: BaseException, address: BrokerAddress) -> str:
     where = _where(address)
     if reason in _NO_TLS:
         return (
@@ -160,7 +160,7 @@ def _is_name(error: BaseException) -> bool:
     return type(error).__name__ in {"gaierror", "herror"} or isinstance(error, UnicodeError)
 
 
-def _tcp(error: BaseException, address: Address) -> str:
+def _tcp(error: BaseException, address: BrokerAddress) -> str:
     where, number = _where(address), getattr(error, "errno", None)
     if isinstance(error, ConnectionRefusedError):
         return f"{where} refuses the connection: does the broker run there, and is the port right?"

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from thingctl_agent.core.clock import Wall
     from thingctl_agent.core.effects import Effect
-    from thingctl_agent.core.outcome import Outcome
-    from thingctl_agent.core.session import Session
+    from thingctl_agent.core.outcome import CallOutcome
+    from thingctl_agent.core.session import DeviceSession
 
 WRITTEN_WITHIN: Final = 30.0
 """Seconds that a handler waits for its record; a flash card may take some of them."""
@@ -57,7 +57,7 @@ class HandlerReports:
     def __init__(
         self,
         post: Callable[[Callable[[], None]], None],
-        session: Session,
+        session: DeviceSession,
         do: Callable[[Iterable[Effect]], set[str]],
         now: Callable[[], float],
         wall: Wall,
@@ -102,7 +102,7 @@ class HandlerReports:
                 return
         raise CommandFailed("the device cannot write its journal", code=JOURNAL_UNAVAILABLE)
 
-    def finished(self, execution_id: str, outcome: Outcome) -> None:
+    def finished(self, execution_id: str, outcome: CallOutcome) -> None:
         """A handler has ended."""
         self._post(lambda: self._on_finished(execution_id, outcome))
 
@@ -114,5 +114,5 @@ class HandlerReports:
     def _on_saved(self, execution_id: str, value: bytes) -> None:
         self._do(self._session.keep(execution_id, value))
 
-    def _on_finished(self, execution_id: str, outcome: Outcome) -> None:
+    def _on_finished(self, execution_id: str, outcome: CallOutcome) -> None:
         self._do(self._session.finished(execution_id, outcome, self._now(), self._wall))

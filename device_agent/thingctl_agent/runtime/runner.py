@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def run(
     action: Action, params: bytes, context: Context, on_error: OnError
-) -> outcome.Outcome | Awaitable[Any]:
+) -> outcome.CallOutcome | Awaitable[Any]:
     """Call a sync handler. ``on_error`` gets each exception that the operator is not shown.
 
     Returns the awaitable that a wrapped async handler returns; it is to be awaited on the loop.
@@ -36,7 +36,7 @@ def run(
         return verdict(error, context, on_error)
 
 
-async def run_async(made: Callable[[], Any], context: Context, on_error: OnError) -> outcome.Outcome:
+async def run_async(made: Callable[[], Any], context: Context, on_error: OnError) -> outcome.CallOutcome:
     """Await what ``made`` returns, and what that returns if it is awaitable; as :func:`run`."""
     try:
         value = made()
@@ -57,7 +57,7 @@ def is_awaitable(value: Any) -> bool:
     return hasattr(type(value), "__await__")
 
 
-def verdict(error: BaseException, context: Context, on_error: OnError) -> outcome.Outcome:
+def verdict(error: BaseException, context: Context, on_error: OnError) -> outcome.CallOutcome:
     """The outcome of a call whose handler raised ``error``; never raises.
 
     Only what :class:`Reject` and :class:`CommandFailed` carry is shown to the operator:
@@ -71,7 +71,7 @@ def verdict(error: BaseException, context: Context, on_error: OnError) -> outcom
         return outcome.handler_error()
 
 
-def _verdict(error: BaseException, context: Context, on_error: OnError) -> outcome.Outcome:
+def _verdict(error: BaseException, context: Context, on_error: OnError) -> outcome.CallOutcome:
     if isinstance(error, Reject):
         return outcome.rejected(str(error.code), str(error.text))
     if isinstance(error, CommandFailed):
@@ -86,12 +86,12 @@ def _verdict(error: BaseException, context: Context, on_error: OnError) -> outco
     return outcome.handler_error()
 
 
-def never_run(*, begun: bool) -> outcome.Outcome:
+def never_run(*, begun: bool) -> outcome.CallOutcome:
     """The outcome of a task that was cancelled before its first step. ``begun``: a wrapper ran before."""
     return outcome.canceled("the handler stopped when it was asked to" if begun else "it had not begun")
 
 
-def not_started(attempt: int, error: Exception) -> outcome.Outcome:
+def not_started(attempt: int, error: Exception) -> outcome.CallOutcome:
     """The outcome of a call for which there was no thread, memory or descriptor."""
     if attempt > 1:
         return interrupted()

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from thingctl_agent.core.effects import Start
-    from thingctl_agent.core.outcome import Outcome
+    from thingctl_agent.core.outcome import CallOutcome
     from thingctl_agent.handlers.context import Reports
     from thingctl_agent.handlers.registry import Action
 
-    Finished = Callable[[str, Outcome], None]
+    Finished = Callable[[str, CallOutcome], None]
     Failed = Callable[[str, BaseException], None]
 
 
@@ -68,7 +68,7 @@ class Threads:
                 call = inbox.get()  # it was put there just now
 
 
-class Workers:
+class HandlerThreads:
     """Calls handlers. ``finished`` and ``failed`` are called from their threads.
 
     ``finished(execution_id, outcome)`` comes exactly once for each start, whatever the handler,
@@ -173,7 +173,7 @@ class Workers:
         ended = outcome.handler_error()
         try:
             ended_or_made = runner.run(action, params, context, self._on_error(context))
-            if isinstance(ended_or_made, outcome.Outcome):
+            if isinstance(ended_or_made, outcome.CallOutcome):
                 ended = ended_or_made
             else:  # a plain wrapper around an async def
                 self._hand_over(lambda: ended_or_made, context, begun=True)
@@ -182,7 +182,7 @@ class Workers:
             self._failed(context.execution_id, error)
         self._end(context.execution_id, ended)
 
-    def _end(self, execution_id: str, ended: Outcome) -> None:
+    def _end(self, execution_id: str, ended: CallOutcome) -> None:
         self._tasks.pop(execution_id, None)
         if self._contexts.pop(execution_id, None) is not None:
             self._finished(execution_id, ended)
@@ -230,7 +230,7 @@ class Workers:
     def _spawn(
         self, loop: asyncio.AbstractEventLoop, made: Callable[[], Any], context: Context, begun: bool
     ) -> None:
-        ended: list[Outcome] = []
+        ended: list[CallOutcome] = []
 
         async def run() -> None:
             # Not the task's result: a handler that cancels its own task would lose it.

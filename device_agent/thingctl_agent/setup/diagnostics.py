@@ -16,8 +16,8 @@ from thingctl_agent.runtime import boot_id as boot
 from thingctl_agent.runtime import reasons
 from thingctl_agent.runtime.address import address_of
 from thingctl_agent.runtime.config import load
-from thingctl_agent.runtime.journal import Journal
-from thingctl_agent.runtime.mqtt import CONNECT_TIMEOUT, Connection
+from thingctl_agent.runtime.journal import CallJournal
+from thingctl_agent.runtime.mqtt import CONNECT_TIMEOUT, MqttConnection
 from thingctl_agent.runtime.settings import MISNAMED_URL, misnamed_url
 from thingctl_agent.runtime.tls import Contexts
 from thingctl_agent.setup import service, systemd_unit
@@ -27,7 +27,7 @@ from thingctl_agent.setup.terminal import TERMINAL
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from thingctl_agent.runtime.address import Address
+    from thingctl_agent.runtime.address import BrokerAddress
     from thingctl_agent.runtime.config import Config
 
 OK, NOTE, WRONG = "ok   ", "note ", "WRONG"
@@ -93,7 +93,7 @@ def _state(config: Config) -> Iterator[tuple[str, str]]:
         return
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        journal = Journal(directory / "journal", boot.boot_id())
+        journal = CallJournal(directory / "journal", boot.boot_id())
     except JournalError:
         yield NOTE, f"an agent is running with {directory}; its connection is left alone"
         return
@@ -172,7 +172,7 @@ class _Listener:
         self.problem = reason
 
 
-def _connect(config: Config, address: Address) -> str:
+def _connect(config: Config, address: BrokerAddress) -> str:
     """CONNECT as the agent would; returns what is wrong.
 
     The session may hold requests. One that arrived here would be acknowledged and lost, so
@@ -180,7 +180,9 @@ def _connect(config: Config, address: Address) -> str:
     """
     listener = _Listener()
     try:
-        connection = Connection(address, listener, Contexts(config.tls).current() if address.tls else None)
+        connection = MqttConnection(
+            address, listener, Contexts(config.tls).current() if address.tls else None
+        )
         connection.open()
     except ConfigError as error:
         return str(error)

@@ -19,7 +19,7 @@ _PLAIN: Final = ("thing", "url", "username", "topic_root", "presence", "wall_clo
 _ON_OFF: Final = {"on": True, "off": False}
 
 
-class Enrolment(NamedTuple):
+class DeviceEnrolment(NamedTuple):
     """``changes``: keys of ``agent.toml``, ``None`` for those to remove. ``files``: beside it."""
 
     changes: dict[str, Value | None]
@@ -33,7 +33,7 @@ def enrol(
     *,
     from_bundle: bool,
     group: str,
-) -> Enrolment:
+) -> DeviceEnrolment:
     """Work out what changes. ``given``: settings; ``before``: what ``agent.toml`` holds.
 
     ``from_bundle``: credentials that the bundle does not hold are removed. Raises
@@ -49,7 +49,7 @@ def enrol(
     if from_bundle:
         _drop_others(given, before, changes)
     _add_handlers(handlers, before, changes, files)
-    return Enrolment(changes, files)
+    return DeviceEnrolment(changes, files)
 
 
 def _add_password(

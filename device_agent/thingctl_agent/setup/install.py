@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from thingctl_agent.errors import AgentError, ConfigError
 from thingctl_agent.setup import service, systemd_unit
 from thingctl_agent.setup.files import Placement, difference, put_all, under
-from thingctl_agent.setup.planning import Place, Plan, plan
+from thingctl_agent.setup.planning import InstallPlan, Place, plan
 from thingctl_agent.setup.terminal import TERMINAL
 
 if TYPE_CHECKING:
@@ -100,7 +100,8 @@ def uninstall(arguments: Any) -> int:
             service.run("userdel", systemd_unit.USER)
     if not arguments.purge:
         TERMINAL.say(
-            f"kept {systemd_unit.CONFIG_DIR}, {systemd_unit.STATE_DIR} and the user {systemd_unit.USER}: --purge removes them"
+            f"kept {systemd_unit.CONFIG_DIR}, {systemd_unit.STATE_DIR} and the user {systemd_unit.USER}: "
+            "--purge removes them"
         )
     return 0
 
@@ -112,7 +113,7 @@ def _place(arguments: Any) -> Place:
     return Place(_LIVE if live else Path(arguments.root), live)
 
 
-def _show(todo: Plan, place: Place) -> None:
+def _show(todo: InstallPlan, place: Place) -> None:
     """Print what a dry run would do, with the content of what holds no secret."""
     if place.live:
         TERMINAL.say(f"would add the user {systemd_unit.USER}, if there is none")
@@ -130,7 +131,7 @@ def _show(todo: Plan, place: Place) -> None:
         TERMINAL.say(f"would enable and restart {service.SERVICE}")
 
 
-def _tell(todo: Plan, place: Place, done: Sequence[tuple[str, Placement]]) -> None:
+def _tell(todo: InstallPlan, place: Place, done: Sequence[tuple[str, Placement]]) -> None:
     for verb, file in done:
         if verb:
             TERMINAL.say(f"{_PAST[verb]} {under(place.root, file.path)}")
@@ -150,7 +151,7 @@ def _spend_bundle(arguments: Any) -> None:
         TERMINAL.say(f"{arguments.bundle} is not needed any more and holds a secret: delete it")
 
 
-def _start(todo: Plan) -> int:
+def _start(todo: InstallPlan) -> int:
     check = f"{todo.program} check --config {systemd_unit.CONFIG}"
     if not service.runs_systemd():
         TERMINAL.complain(
@@ -165,7 +166,7 @@ def _start(todo: Plan) -> int:
     return 0
 
 
-def _finish_image(todo: Plan, place: Place) -> int:
+def _finish_image(todo: InstallPlan, place: Place) -> int:
     wants = under(place.root, systemd_unit.WANTS)
     _guarded(lambda: _link(wants, f"../{service.SERVICE}"))
     TERMINAL.say(f"enabled {service.SERVICE}; the user {systemd_unit.USER} is made at the image's first boot")

@@ -17,12 +17,12 @@ from thingctl_agent.setup.files import Placement, under
 from thingctl_agent.setup.handler_loader import agents_in
 
 if TYPE_CHECKING:
-    from thingctl_agent.setup.enrolment import Enrolment
+    from thingctl_agent.setup.enrolment import DeviceEnrolment
 
 UNREACHABLE: Final = ("/home/", "/root/", "/tmp/")  # noqa: S108 - the unit's user cannot read below these
 
 
-class Plan(NamedTuple):
+class InstallPlan(NamedTuple):
     """What to install. ``notes``: what is kept or changed in ``agent.toml``, by key."""
 
     program: str
@@ -43,7 +43,7 @@ class Place(NamedTuple):
         return systemd_unit.USER if self.live else ""
 
 
-def plan(arguments: Any, place: Place) -> Plan:
+def plan(arguments: Any, place: Place) -> InstallPlan:
     """Work out what ``install`` does; reads files, writes none. Raises :class:`AgentError`."""
     program = _program(arguments, place)
     if arguments.state_dir:
@@ -70,7 +70,7 @@ def plan(arguments: Any, place: Place) -> Plan:
     if not place.live:
         files.append(Placement(systemd_unit.SYSUSERS, systemd_unit.sysusers().encode(), 0o644))
         files.append(Placement(systemd_unit.TMPFILES, systemd_unit.tmpfiles().encode(), 0o644))
-    return Plan(program, files, _notes(have, new) if before == base else [], unwanted)
+    return InstallPlan(program, files, _notes(have, new) if before == base else [], unwanted)
 
 
 def _program(arguments: Any, place: Place) -> str:
@@ -148,7 +148,7 @@ def _check_same_thing(arguments: Any, given: dict[str, Any], old: dict[str, Any]
         )
 
 
-def _changed(base: str, have: dict[str, Any], enrolment: Enrolment) -> str:
+def _changed(base: str, have: dict[str, Any], enrolment: DeviceEnrolment) -> str:
     """The new text of agent.toml."""
     known = _flat(have)
     changes = {name: value for name, value in enrolment.changes.items() if known.get(name) != value}

@@ -16,7 +16,7 @@ from agent.core import (
     started,
     verdicts,
 )
-from thingctl_agent.core.effects import Publish, Save, Start
+from thingctl_agent.core.effects import PublishEffect, Save, Start
 from thingctl_agent.core.history import Accepted, Answered, History, Started
 from thingctl_agent.core.outcome import canceled, succeeded
 from thingctl_agent.core.pending import AT_WORK_AFTER, HOLD, WAITING_OVERHEAD, Limits
@@ -25,7 +25,7 @@ from thingctl_protocol.messages import decode_announcement
 
 
 def kinds(effects):
-    return [type(e).__name__ for e in effects if isinstance(e, Save | Start | Publish)]
+    return [type(e).__name__ for e in effects if isinstance(e, Save | Start | PublishEffect)]
 
 
 # -- the order of things
@@ -42,7 +42,7 @@ def test_the_response_is_flushed_before_it_is_published():
     core = Core()
     core.request("e1")
     effects = core.finish("e1", succeeded({"x": 1}))
-    assert kinds(effects) == ["Save", "Publish"]
+    assert kinds(effects) == ["Save", "PublishEffect"]
     assert saved(effects) == [("Answered", True)]
     assert responses(effects) == [{"status": "SUCCEEDED", "result": {"x": 1}}]
 

@@ -13,7 +13,7 @@ from agent.harness import ROOT
 from thingctl_agent import actions
 from thingctl_agent.errors import ConfigError
 from thingctl_agent.handlers.registry import Registry
-from thingctl_agent.runtime.config import Broker, Config, Log, Tls, load, parse_url
+from thingctl_agent.runtime.config import BrokerLocation, Config, Log, Tls, load, parse_url
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("agent*.toml")), ids=lambda p: p.name)
@@ -106,10 +106,10 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("url", "broker"),
     [
-        ("mqtt://h", Broker("h", 1883, tls=False)),
-        ("mqtts://h", Broker("h", 8883, tls=True)),
-        ("mqtt://[::1]:18", Broker("::1", 18, tls=False)),
-        ("mqtts://u:p@h:1/", Broker("h", 1, tls=True, username="u", password="p")),
+        ("mqtt://h", BrokerLocation("h", 1883, tls=False)),
+        ("mqtts://h", BrokerLocation("h", 8883, tls=True)),
+        ("mqtt://[::1]:18", BrokerLocation("::1", 18, tls=False)),
+        ("mqtts://u:p@h:1/", BrokerLocation("h", 1, tls=True, username="u", password="p")),
     ],
 )
 def test_urls_are_read(url, broker):

@@ -10,14 +10,14 @@ import time
 
 import pytest
 
-from thingctl_agent.runtime.inbox import Inbox
+from thingctl_agent.runtime.inbox import RequestInbox
 
 FOREVER = float("inf")
 
 
 @pytest.fixture
 def inbox():
-    inbox = Inbox()
+    inbox = RequestInbox()
     yield inbox
     os.close(inbox._wake_read)
     os.close(inbox._wake_write)
@@ -47,7 +47,7 @@ def taken(inbox):
 
 
 def test_the_loop_does_not_sleep_while_a_call_waits():
-    inbox = Inbox()
+    inbox = RequestInbox()
     inbox.post(print)
     inbox.wait(0, None)
     begun = time.monotonic()

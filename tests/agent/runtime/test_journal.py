@@ -20,7 +20,7 @@ from thingctl_agent.core.history import (
     Started,
 )
 from thingctl_agent.errors import JournalError
-from thingctl_agent.runtime.journal import Journal
+from thingctl_agent.runtime.journal import CallJournal
 
 SMALL = 16 * 1024
 
@@ -45,7 +45,7 @@ def known(journal):
 
 
 def test_a_new_journal_is_empty_and_preallocated(tmp_path):
-    journal = Journal(tmp_path / "journal", "boot-1", segment=SMALL)
+    journal = CallJournal(tmp_path / "journal", "boot-1", segment=SMALL)
     assert len(journal.history) == 0
     assert journal.trusted
     assert (tmp_path / "journal").stat().st_size == 2 * SMALL
@@ -54,7 +54,7 @@ def test_a_new_journal_is_empty_and_preallocated(tmp_path):
 
 
 def test_what_was_written_is_there_after_a_crash(tmp_path):
-    journal = Journal(tmp_path / "journal", "boot-1")
+    journal = CallJournal(tmp_path / "journal", "boot-1")
     journal.opened("boot-1")
     journal.history.boot_id = "boot-1"
     write(journal, accepted("e1"))
@@ -62,7 +62,7 @@ def test_what_was_written_is_there_after_a_crash(tmp_path):
     write(journal, accepted("e2"))
     write(journal, Answered("e2", 9.0, b"answer"))
     crash(journal)
-    again = Journal(tmp_path / "journal", "boot-1")
+    again = CallJournal(tmp_path / "journal", "boot-1")
     assert known(again) == {"e1": (1, None, False), "e2": (0, b"answer", False)}
     assert again.trusted
     assert not again.damage
@@ -71,7 +71,7 @@ def test_what_was_written_is_there_after_a_crash(tmp_path):
 
 def test_trust_ends_with_the_boot_unless_it_was_closed(tmp_path):
     def trusted(boot_id):
-        journal = Journal(tmp_path / "journal", boot_id)
+        journal = CallJournal(tmp_path / "journal", boot_id)
         journal.history.boot_id = boot_id
         journal.opened(boot_id)
         write(journal, accepted(f"in {boot_id}"))
@@ -91,7 +91,7 @@ def test_trust_ends_with_the_boot_unless_it_was_closed(tmp_path):
 
 
 def test_a_command_takes_two_flushes_and_less_than_two_and_a_half_kilobytes(tmp_path):
-    journal = Journal(tmp_path / "journal", "boot-1", segment=256 * 1024)
+    journal = CallJournal(tmp_path / "journal", "boot-1", segment=256 * 1024)
     flushes, written, count = journal.flushes, journal.bytes_written, 250
     for i in range(count):
         name = f"0193448f-5d1c-7000-9b3c-{i:012}"
@@ -105,7 +105,7 @@ def test_a_command_takes_two_flushes_and_less_than_two_and_a_half_kilobytes(tmp_
 
 
 def test_it_flushes_when_it_is_told_to_and_only_then(tmp_path, monkeypatch):
-    journal = Journal(tmp_path / "journal", "boot-1")
+    journal = CallJournal(tmp_path / "journal", "boot-1")
     flushed = []
     monkeypatch.setattr(os, "fdatasync", flushed.append)
     write(journal, Started("e1", 1), flush=False)
@@ -116,7 +116,7 @@ def test_it_flushes_when_it_is_told_to_and_only_then(tmp_path, monkeypatch):
 
 
 def test_it_goes_on_in_the_other_segment_and_stays_as_long_as_it_was(tmp_path):
-    journal = Journal(tmp_path / "journal", "boot-1", segment=SMALL)
+    journal = CallJournal(tmp_path / "journal", "boot-1", segment=SMALL)
     for i in range(300):
         write(journal, accepted(f"e{i}"))
         write(journal, Answered(f"e{i}", 9.0, b"x"))
@@ -124,7 +124,7 @@ def test_it_goes_on_in_the_other_segment_and_stays_as_long_as_it_was(tmp_path):
         if i % 37 == 0:
             before = known(journal)
             crash(journal)
-            journal = Journal(tmp_path / "journal", "boot-1", segment=SMALL)
+            journal = CallJournal(tmp_path / "journal", "boot-1", segment=SMALL)
             after = known(journal)
             assert set(before) <= set(after), "clearings that were put off may be lost"
     assert (tmp_path / "journal").stat().st_size <= 8 * SMALL
@@ -132,11 +132,11 @@ def test_it_goes_on_in_the_other_segment_and_stays_as_long_as_it_was(tmp_path):
 
 
 def test_a_snapshot_that_does_not_fit_makes_the_file_grow(tmp_path):
-    journal = Journal(tmp_path / "journal", "boot-1", segment=SMALL)
+    journal = CallJournal(tmp_path / "journal", "boot-1", segment=SMALL)
     for i in range(8):
         write(journal, accepted(f"e{i}", b"x" * 5000))
     crash(journal)
-    again = Journal(tmp_path / "journal", "boot-1", segment=SMALL)
+    again = CallJournal(tmp_path / "journal", "boot-1", segment=SMALL)
     assert len(again.history) == 8
     assert again.history.get("e7").accepted.params == b"x" * 5000
     write(again, accepted("e9"))
@@ -144,43 +144,43 @@ def test_a_snapshot_that_does_not_fit_makes_the_file_grow(tmp_path):
 
 
 def test_a_record_longer_than_the_buffer_is_written(tmp_path):
-    journal = Journal(tmp_path / "journal", "boot-1")
+    journal = CallJournal(tmp_path / "journal", "boot-1")
     write(journal, accepted("e1", b"x" * 100_000))
     crash(journal)
-    again = Journal(tmp_path / "journal", "boot-1")
+    again = CallJournal(tmp_path / "journal", "boot-1")
     assert len(again.history.get("e1").accepted.params) == 100_000
     again.close()
 
 
 def test_two_agents_cannot_share_one(tmp_path):
-    journal = Journal(tmp_path / "journal", "boot-1")
+    journal = CallJournal(tmp_path / "journal", "boot-1")
     with pytest.raises(JournalError, match="another agent uses"):
-        Journal(tmp_path / "journal", "boot-1")
+        CallJournal(tmp_path / "journal", "boot-1")
     journal.close()
-    Journal(tmp_path / "journal", "boot-1").close()
+    CallJournal(tmp_path / "journal", "boot-1").close()
 
 
 def test_what_is_no_journal_is_set_aside_and_told(tmp_path):
     (tmp_path / "journal").write_bytes(b"hello" * 1000)
-    journal = Journal(tmp_path / "journal", "boot-1")
+    journal = CallJournal(tmp_path / "journal", "boot-1")
     assert "none of its 5000 bytes" in journal.damage
     assert not journal.trusted
     assert (tmp_path / "journal.damaged").read_bytes() == b"hello" * 1000
     write(journal, accepted("e1"))
     crash(journal)
-    again = Journal(tmp_path / "journal", "boot-1")
+    again = CallJournal(tmp_path / "journal", "boot-1")
     assert not again.damage
     assert len(again.history) == 1
     again.close()
 
 
 def test_closed_fits_even_when_the_segment_is_full(tmp_path):
-    journal = Journal(tmp_path / "journal", "boot-1", segment=SMALL)
+    journal = CallJournal(tmp_path / "journal", "boot-1", segment=SMALL)
     journal.history.boot_id = "boot-1"
     while journal._position < journal._active + SMALL:
         write(journal, Rebooting("e1", b"x"))
     journal.close()
-    again = Journal(tmp_path / "journal", "boot-2", segment=SMALL)
+    again = CallJournal(tmp_path / "journal", "boot-2", segment=SMALL)
     assert again.trusted
     again.close()
 
@@ -194,17 +194,17 @@ def test_where_direct_writing_is_not_offered_it_writes_through_the_cache(tmp_pat
         return opening(path, flags, *more)
 
     monkeypatch.setattr(os, "open", refuse)
-    journal = Journal(tmp_path / "journal", "boot-1")
+    journal = CallJournal(tmp_path / "journal", "boot-1")
     write(journal, accepted("e1"))
     crash(journal)
-    again = Journal(tmp_path / "journal", "boot-1")
+    again = CallJournal(tmp_path / "journal", "boot-1")
     assert len(again.history) == 1
     again.close()
 
 
 def test_a_directory_that_is_not_there_is_an_oserror(tmp_path):
     with pytest.raises(FileNotFoundError):
-        Journal(tmp_path / "no" / "journal", "boot-1")
+        CallJournal(tmp_path / "no" / "journal", "boot-1")
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -217,7 +217,7 @@ def test_whatever_happens_to_the_file_the_agent_starts_and_nothing_is_made_up(tm
     path = tmp_path / "journal"
     for old in tmp_path.iterdir():
         old.unlink()
-    journal = Journal(path, "boot-1", segment=SMALL)
+    journal = CallJournal(path, "boot-1", segment=SMALL)
     written = []
     for kind, i in events:
         name = f"e{i}"
@@ -237,34 +237,34 @@ def test_whatever_happens_to_the_file_the_agent_starts_and_nothing_is_made_up(tm
     if cut is not None:
         raw = raw[: int(cut * len(raw))]
     path.write_bytes(raw)
-    again = Journal(path, "boot-1", segment=SMALL)
+    again = CallJournal(path, "boot-1", segment=SMALL)
     assert set(known(again)) <= set(written)
     write(again, accepted("new"))
     crash(again)
-    third = Journal(path, "boot-1", segment=SMALL)
+    third = CallJournal(path, "boot-1", segment=SMALL)
     assert not third.damage, "it was mended"
     assert third.history.get("new") is not None
     third.close()
 
 
 def test_the_records_of_a_clean_end_are_in_the_file(tmp_path):
-    journal = Journal(tmp_path / "journal", "boot-1")
+    journal = CallJournal(tmp_path / "journal", "boot-1")
     write(journal, accepted("e1"))
     write(journal, Answered("e1", 9.0, b"x"))
     write(journal, Cleared("e1"), flush=False)
     journal.close()
-    again = Journal(tmp_path / "journal", "boot-1")
+    again = CallJournal(tmp_path / "journal", "boot-1")
     assert again.history.closed
     assert again.history.get("e1").cleared, "what was put off is written at the end"
     again.close()
 
 
 def test_records_that_stand_for_no_execution_are_kept(tmp_path):
-    journal = Journal(tmp_path / "journal", "boot-1")
+    journal = CallJournal(tmp_path / "journal", "boot-1")
     write(journal, Opened("boot-7"))
     write(journal, Closed())
     crash(journal)
-    again = Journal(tmp_path / "journal", "boot-7")
+    again = CallJournal(tmp_path / "journal", "boot-7")
     assert again.history.boot_id == "boot-7"
     assert again.history.closed
     again.close()
@@ -277,7 +277,7 @@ def test_records_that_stand_for_no_execution_are_kept(tmp_path):
 def used(request, tmp_path_factory):
     """The files of a journal that has gone on in its other segment."""
     folder = tmp_path_factory.mktemp("used")
-    journal = Journal(folder / "journal", "boot-1", segment=SMALL)
+    journal = CallJournal(folder / "journal", "boot-1", segment=SMALL)
     journal.history.boot_id = "boot-1"
     journal.opened("boot-1")
     count = 0
@@ -310,7 +310,7 @@ def _reopened(folder, files, boot_id="boot-1"):
         old.unlink()
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    journal = Journal(folder / "journal", boot_id, segment=SMALL)
+    journal = CallJournal(folder / "journal", boot_id, segment=SMALL)
     crash(journal)
     return journal, {i: (attempt, response) for i, (attempt, response, _) in known(journal).items()}
 
@@ -370,9 +370,9 @@ def test_a_try_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
         patch.setattr(os, "fsync", full)
         for _ in range(2):
             with pytest.raises(OSError, match="No space"):
-                Journal(tmp_path / "journal", "boot-1")
+                CallJournal(tmp_path / "journal", "boot-1")
             assert [path.name for path in tmp_path.iterdir()] == ["journal.lock"]
-    journal = Journal(tmp_path / "journal", "boot-1")
+    journal = CallJournal(tmp_path / "journal", "boot-1")
     assert not journal.damage
     assert journal.trusted
     journal.close()
@@ -391,14 +391,14 @@ def test_a_damaged_journal_is_not_lost_when_the_new_one_cannot_be_made(used, tmp
         with pytest.raises(OSError, match="No space"):
             _reopened(tmp_path, damaged)
     assert (tmp_path / "journal").read_bytes() == damaged["journal"]
-    journal = Journal(tmp_path / "journal", "boot-1", segment=SMALL)
+    journal = CallJournal(tmp_path / "journal", "boot-1", segment=SMALL)
     assert journal.damage
     assert (tmp_path / "journal.damaged").read_bytes() == damaged["journal"]
     journal.close()
 
 
 def test_what_a_killed_try_left_is_removed(tmp_path):
-    Journal(tmp_path / "journal", "boot-1", segment=SMALL).close()
+    CallJournal(tmp_path / "journal", "boot-1", segment=SMALL).close()
     (tmp_path / "journal.new").write_bytes(b"x" * 1000)
-    Journal(tmp_path / "journal", "boot-1", segment=SMALL).close()
+    CallJournal(tmp_path / "journal", "boot-1", segment=SMALL).close()
     assert not (tmp_path / "journal.new").exists()

@@ -10,7 +10,7 @@ from thingctl_agent.core.history import Accepted, Answered, Cleared, Kept, Opene
 from thingctl_agent.runtime.journal_format import (
     HEADER_SECTORS,
     SECTOR,
-    Identity,
+    JournalIdentity,
     block,
     blocks,
     header,
@@ -36,7 +36,7 @@ records = st.one_of(
     ),
 )
 identities = st.builds(
-    Identity, st.integers(1, 2**32 - 1), st.binary(min_size=8, max_size=8), st.integers(0, 2**32 - 1)
+    JournalIdentity, st.integers(1, 2**32 - 1), st.binary(min_size=8, max_size=8), st.integers(0, 2**32 - 1)
 )
 SIZE = 64 * SECTOR
 
@@ -86,11 +86,11 @@ def test_one_flipped_bit_costs_at_most_one_record_and_never_makes_one_up(identit
 @example(b"tcJb" + bytes(60))
 def test_any_bytes_are_read_without_an_error(raw):
     assert read_header(raw) is None
-    scan(raw, Identity(1, bytes(8)))
+    scan(raw, JournalIdentity(1, bytes(8)))
 
 
 def test_blocks_of_an_earlier_use_are_not_read():
-    old, new = Identity(1, b"saltsalt"), Identity(2, b"saltsalt")
+    old, new = JournalIdentity(1, b"saltsalt"), JournalIdentity(2, b"saltsalt")
     left = segment(old, [[Cleared("x")]] * 5)
     mixed = header(new) + block(new, [Cleared("y")]) + left[(HEADER_SECTORS + 1) * SECTOR :]
     result = scan(mixed, new)
@@ -99,7 +99,7 @@ def test_blocks_of_an_earlier_use_are_not_read():
 
 
 def test_params_that_look_like_a_block_are_not_read_as_one():
-    real, guessed = Identity(1, b"realsalt"), Identity(1, b"guessed!")
+    real, guessed = JournalIdentity(1, b"realsalt"), JournalIdentity(1, b"guessed!")
     forged = block(guessed, [Cleared("x")])
 
     def raw(padding):
@@ -115,7 +115,7 @@ def test_params_that_look_like_a_block_are_not_read_as_one():
 @pytest.mark.parametrize("count", [0, 1, 1000])
 def test_a_snapshot_is_cut_into_blocks(count):
     entries = [Answered(f"e{i}", 1.0, b"x" * 200) for i in range(count)]
-    identity = Identity(3, b"12345678")
+    identity = JournalIdentity(3, b"12345678")
     raw = blocks(identity, entries)
     result = scan(header(identity) + raw, identity)
     assert result.records == entries

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from thingctl_agent.errors import ConfigError
-from thingctl_agent.runtime.journal import Journal
+from thingctl_agent.runtime.journal import CallJournal
 from thingctl_agent.runtime.journal_opener import RETRY_AFTER, RETRY_EVERY, JournalOpener
 
 
@@ -84,7 +84,7 @@ def test_a_journal_that_another_agent_took_in_the_meantime_is_left_to_it(disk, o
     disk.full = True
     opener.open()
     disk.full = False
-    other = Journal(tmp_path / "state" / "journal", "boot-1")
+    other = CallJournal(tmp_path / "state" / "journal", "boot-1")
     assert opener.open_again() is None
     other.close()
     opener.open_again().close()

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from agent.harness import until
-from thingctl_agent.core.effects import Note, Publish, Save, Start
+from thingctl_agent.core.effects import LogLine, PublishEffect, Save, Start
 from thingctl_agent.core.history import Accepted, History
-from thingctl_agent.core.session import Session
+from thingctl_agent.core.session import DeviceSession
 from thingctl_agent.handlers.registry import Registry
 from thingctl_agent.runtime.config import Config
 from thingctl_agent.runtime.loop import Loop, _draw
@@ -49,7 +49,7 @@ def make():
     def loop(journal=None, notifier=None, registry=None):
         registry = registry or Registry()
         config = Config(thing="t", url="mqtt://127.0.0.1:1")
-        session = Session("t", registry, History())
+        session = DeviceSession("t", registry, History())
         made.append(Loop(config, registry, session, journal, notifier=notifier or Quiet()))
         return made[-1]
 
@@ -131,13 +131,13 @@ def test_what_cannot_be_saved_is_not_started(make):
     for journal in (BrokenJournal(), None):
         loop = make(journal, registry=registry)
         record = Accepted("e1", "a", b"{}", 0.0, 60.0, None)
-        loop._do([Save(record, flush=True), Start("e1", "a", b"{}", None, 1, None), Note("info", "x", {})])
+        loop._do([Save(record, flush=True), Start("e1", "a", b"{}", None, 1, None), LogLine("info", "x", {})])
         assert not called.wait(0.1)
         assert loop._handlers_left == 0
 
 
 def test_publishing_without_a_connection_is_nothing(make):
-    make()._do([Publish("topic", b"x")])
+    make()._do([PublishEffect("topic", b"x")])
 
 
 def test_a_broken_journal_does_not_keep_it_from_running(make):

@@ -9,9 +9,9 @@ import paho.mqtt.client as paho
 import pytest
 
 from agent.harness import mosquitto, until
-from thingctl_agent.runtime.address import Address
+from thingctl_agent.runtime.address import BrokerAddress
 from thingctl_agent.runtime.boot_id import since_boot
-from thingctl_agent.runtime.mqtt import CONNECT_TIMEOUT, PACKET_MAX, Connection
+from thingctl_agent.runtime.mqtt import CONNECT_TIMEOUT, PACKET_MAX, MqttConnection
 
 
 class Recorder:
@@ -81,7 +81,7 @@ def serve(connection, recorder, enough, seconds=5.0):
 
 
 def connect(port, recorder, **options):
-    connection = Connection(Address("127.0.0.1", port, **{"client_id": "c1", **options}), recorder)
+    connection = MqttConnection(BrokerAddress("127.0.0.1", port, **{"client_id": "c1", **options}), recorder)
     connection.open()
     connection.begin(since_boot())
     return connection

@@ -8,11 +8,11 @@ import ssl
 
 import pytest
 
-from thingctl_agent.runtime.address import Address
+from thingctl_agent.runtime.address import BrokerAddress
 from thingctl_agent.runtime.reasons import not_opened, refused, silent, unanswered
 
-PLAIN = Address("b.example", 1883, "pump-1")
-TLS = Address("b.example", 8883, "pump-1", tls=True)
+PLAIN = BrokerAddress("b.example", 1883, "pump-1")
+TLS = BrokerAddress("b.example", 8883, "pump-1", tls=True)
 WITH_CA = TLS._replace(ca=True)
 WITH_CERT = TLS._replace(cert=True)
 SIGNED_IN = PLAIN._replace(username="pump-1", password="p")

@@ -8,12 +8,12 @@ import pytest
 
 from agent.core import Core, registry, saved
 from thingctl_agent import CommandFailed
-from thingctl_agent.runtime.inbox import Inbox
+from thingctl_agent.runtime.inbox import RequestInbox
 from thingctl_agent.runtime.reports import HandlerReports, Latest
 
 
 def test_many_reports_are_one_call_with_the_latest():
-    inbox, heard = Inbox(), []
+    inbox, heard = RequestInbox(), []
     latest = Latest(inbox.post, lambda *report: heard.append(report))
     for number in range(1000):
         latest.put("e1", number)
@@ -30,7 +30,7 @@ def test_many_reports_are_one_call_with_the_latest():
 
 @pytest.mark.parametrize("written", [True, False])
 def test_a_restart_is_recorded_before_the_handler_goes_on(written):
-    core, inbox, ended = Core(registry(boot={"reboots": True})), Inbox(), []
+    core, inbox, ended = Core(registry(boot={"reboots": True})), RequestInbox(), []
     core.request("e1", "boot", ttl=600)
 
     def do(effects):

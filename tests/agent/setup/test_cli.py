@@ -11,7 +11,7 @@ import pytest
 
 from agent.harness import ROOT, mosquitto
 from thingctl_agent.runtime import options
-from thingctl_agent.runtime.journal import Journal
+from thingctl_agent.runtime.journal import CallJournal
 from thingctl_agent.setup import cli
 
 THERMOSTAT = str(ROOT / "examples" / "thermostat.py")
@@ -99,7 +99,7 @@ def test_check_takes_no_request_away(capsys, tmp_path):
 
 
 def test_check_leaves_a_running_agent_alone(capsys, tmp_path):
-    journal = Journal(tmp_path / "journal", "boot-1")
+    journal = CallJournal(tmp_path / "journal", "boot-1")
     with mosquitto(tmp_path) as broker:
         code, out = check(capsys, "--url", broker.url, "--state-dir", str(tmp_path))
     journal.close()
@@ -167,7 +167,7 @@ def test_check_asks_a_running_service_for_its_connection(capsys, tmp_path, monke
     monkeypatch.setattr("thingctl_agent.setup.systemd_unit.CONFIG", str(tmp_path / "agent.toml"))
     with mosquitto(tmp_path) as broker:
         (tmp_path / "agent.toml").write_text(f'thing = "t"\nurl = "{broker.url}"\n')
-        journal = Journal(state / "journal", "boot-1")
+        journal = CallJournal(state / "journal", "boot-1")
         code = cli.main(["check", "--config", str(tmp_path / "agent.toml")])
         journal.close()
     out = capsys.readouterr().out

@@ -20,7 +20,7 @@ from thingctl_broker.storage.postgres.settings import StoreSettings
 from thingctl_broker.storage.rollout_files import RolloutFiles
 from thingctl_broker.storage.sqlite.journal import SqliteJournal
 from thingctl_broker.storage.sqlite.registry import RegistryStore
-from thingctl_broker.things.records import Kept
+from thingctl_broker.things.records import Stored
 from thingctl_broker.things.registry import ThingRegistry
 from thingctl_broker.things.thing import Definition, ThingType
 from thingctl_broker.webhooks import secret as webhook_secret
@@ -158,8 +158,10 @@ async def test_everything_is_there_as_it_was(data_dir, postgres_url):
         assert shared.verify((data_dir / "admin-token").read_text().strip()) is not None
         assert await store.documents.find("secret", "webhook") == webhook_secret.read(data_dir)
         registry = ThingRegistry()
-        records = await store.documents.load([Kept.TYPE, Kept.THING, Kept.PRESENCE, Kept.ANNOUNCEMENT])
-        registry.restore((Kept(kind), name, value) for kind, name, value in records)
+        records = await store.documents.load(
+            [Stored.TYPE, Stored.THING, Stored.PRESENCE, Stored.ANNOUNCEMENT]
+        )
+        registry.restore((Stored(kind), name, value) for kind, name, value in records)
         lamp = registry.get("lamp")
         assert lamp.definition == Definition("light", ("hall",), "a lamp")
         assert (lamp.password_hash, lamp.client_id, lamp.announcement) == (

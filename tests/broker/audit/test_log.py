@@ -13,7 +13,7 @@ from thingctl_broker.audit import log as module
 from thingctl_broker.audit.chain import AUDIT_FILE, Broken, Verified, files, verify
 from thingctl_broker.audit.log import TOLD, Audit, AuditError
 from thingctl_broker.security.audit_events import Event
-from thingctl_broker.security.caller import Origin, origin
+from thingctl_broker.security.caller import Caller, origin
 from thingctl_broker.testing import service_with_fakes
 
 AT = 1_748_390_400.0
@@ -26,7 +26,7 @@ def at_once(monkeypatch):
 
 @pytest.fixture
 def caller():
-    token = origin.set(Origin("night-shift", "192.0.2.7"))
+    token = origin.set(Caller("night-shift", "192.0.2.7"))
     yield
     origin.reset(token)
 
@@ -56,7 +56,7 @@ def test_a_command_is_followed_from_who_sent_it_to_how_it_ended(tmp_path, caller
     execution = service.send("lamp", "setWifi", params, requested_by="night-shift")
     service.connected("lamp", "c")
     service.reachable("lamp")
-    origin.set(Origin("", ""))
+    origin.set(Caller("", ""))
     service.respond(
         "lamp", execution.execution_id, b'{"status":"SUCCEEDED","result":"hunter2"}', lambda: None
     )

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thingctl_broker.cli.settings_file import CannotChange, Key, set_values
+from thingctl_broker.cli.settings_file import CannotChange, SettingKey, set_values
 
-BIND = Key("http", "bind")
-DIR = Key("", "data_dir")
+BIND = SettingKey("http", "bind")
+DIR = SettingKey("", "data_dir")
 
 
 @pytest.mark.parametrize(

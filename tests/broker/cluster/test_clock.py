@@ -4,7 +4,7 @@ from structlog.testing import capture_logs
 
 from support.fleet import settled
 from thingctl_broker.cluster.clock import StoreClock
-from thingctl_broker.cluster.link_port import Presence
+from thingctl_broker.cluster.link_port import PresenceReport
 from thingctl_broker.testing import ManualClock
 
 HOUR = 3600.0
@@ -54,12 +54,12 @@ async def test_a_worker_whose_clock_is_fast_does_not_hide_what_others_hear_later
     right = fleet.members[0]
     with capture_logs():
         await fast.sweeper.live()
-    await fast.incoming.present(Presence("lamp", online=True, client_id="c", at=None))
+    await fast.incoming.present(PresenceReport("lamp", online=True, client_id="c", at=None))
     await settled()
     assert fast.link.times[-1][0] == "lamp"
     assert abs(fast.link.times[-1][1] - fleet.clock.unix()) < 0.001
     fleet.clock.advance(1)
-    await right.incoming.present(Presence("lamp", online=False, client_id="c", at=None))
+    await right.incoming.present(PresenceReport("lamp", online=False, client_id="c", at=None))
     await settled()
     assert not right.mirror.things.get("lamp").online
     assert not fast.mirror.things.get("lamp").online

@@ -11,7 +11,7 @@ from support.fleet import settled
 from support.waits import eventually
 from thingctl_broker.cluster import dispatcher as module
 from thingctl_broker.cluster.dispatcher import CLAIM_MAX
-from thingctl_broker.cluster.link_port import Presence, Source
+from thingctl_broker.cluster.link_port import PresenceReport, Source
 from thingctl_broker.cluster.maintenance import UNHANDED_SECONDS
 from thingctl_broker.cluster.reachability import BELIEVED_SECONDS
 from thingctl_protocol.statuses import Delivery, Status
@@ -61,7 +61,7 @@ async def test_what_found_nobody_goes_out_when_the_thing_is_there(fleet, one, ho
         case "announces":
             worker.link.announce("lamp", ANNOUNCEMENT)
         case "is present":
-            worker.link.say(Presence("lamp", online=True))
+            worker.link.say(PresenceReport("lamp", online=True))
         case "answers":
             fleet.clock.advance(BELIEVED_SECONDS)
             one.link.respond("lamp", "whatever", DONE)

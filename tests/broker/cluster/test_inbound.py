@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from support.fleet import Fleet, settled
 from thingctl_broker.cluster.inbound import ANSWERS_MAX, SAYINGS
-from thingctl_broker.cluster.link_port import Presence, Source
+from thingctl_broker.cluster.link_port import PresenceReport, Source
 from thingctl_broker.cluster.store_port import StoreDown
 from thingctl_protocol.statuses import Status
 
@@ -62,14 +62,14 @@ async def test_a_thing_that_says_ever_new_things_of_itself_is_written_down_by_tu
     with capture_logs() as logs:
         for n in range(500):
             await one.incoming.announced("lamp", b'{"actions":[{"name":"a%d"}]}' % n, Source.LIVE)
-            await one.incoming.present(Presence("lamp", online=n % 2 > 0, client_id="c", at=None))
+            await one.incoming.present(PresenceReport("lamp", online=n % 2 > 0, client_id="c", at=None))
     assert len(puts) <= SAYINGS.burst
     assert [log["event"] for log in logs] == ["a thing says more of itself than is kept at once"]
     await one.sweeper.write()
     await settled()
     lamp = two.mirror.things.get("lamp")
     assert (lamp.announcement.actions[0].name, lamp.online) == ("a499", True)
-    await one.incoming.present(Presence("lock", online=True, client_id="c", at=None))
+    await one.incoming.present(PresenceReport("lock", online=True, client_id="c", at=None))
     await settled()
     assert two.mirror.things.get("lock").online
 
@@ -164,11 +164,11 @@ async def test_what_is_no_announcement_is_dropped(one):
 
 async def test_strangers_are_dropped_unless_enrolment_is_open(fleet, one):
     await one.incoming.announced("ghost", ANNOUNCEMENT, Source.LIVE)
-    await one.incoming.present(Presence("ghost", online=True))
+    await one.incoming.present(PresenceReport("ghost", online=True))
     assert one.operations.counters["dropped.unknownThing"] == 2
     lab = Fleet()
     open_one, other = await lab.member(enrols=True), await lab.member(enrols=True)
-    await open_one.incoming.present(Presence("ghost", online=True, client_id="g"))
+    await open_one.incoming.present(PresenceReport("ghost", online=True, client_id="g"))
     await open_one.incoming.announced("ghost", ANNOUNCEMENT, Source.LIVE)
     await settled()
     found = other.mirror.things.get("ghost")
@@ -177,7 +177,7 @@ async def test_strangers_are_dropped_unless_enrolment_is_open(fleet, one):
 
 
 async def present(member, *, online, client_id="a", at=None):
-    await member.incoming.present(Presence("lamp", online=online, client_id=client_id, at=at))
+    await member.incoming.present(PresenceReport("lamp", online=online, client_id=client_id, at=at))
     await settled()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from thingctl_broker.cluster import reachability as module
-from thingctl_broker.cluster.reachability import BELIEVED_SECONDS, RETRY_KNOWN_AWAY, RETRY_MAX, Reach
+from thingctl_broker.cluster.reachability import BELIEVED_SECONDS, RETRY_KNOWN_AWAY, RETRY_MAX, Reachability
 from thingctl_broker.things.registry import ThingRegistry
 
 NOW = 1000.0
@@ -20,7 +20,7 @@ def things():
 
 @pytest.fixture
 def reach(things):
-    return Reach(things)
+    return Reachability(things)
 
 
 def test_whoever_nothing_is_known_of_may_be_there(reach):

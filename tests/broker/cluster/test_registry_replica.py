@@ -16,8 +16,8 @@ from thingctl_broker.cluster import registry_replica as module
 from thingctl_broker.cluster.store_port import StoreDown
 from thingctl_broker.errors import NotAccepting, ThingExists
 from thingctl_broker.security.passwords import Passwords
-from thingctl_broker.things.records import Kept
-from thingctl_broker.things.service import Directory
+from thingctl_broker.things.records import Stored
+from thingctl_broker.things.service import ThingService
 from thingctl_broker.things.thing import Definition, ThingType
 from thingctl_protocol.messages import decode_announcement
 
@@ -259,7 +259,7 @@ def passwords():
 
 
 async def test_of_two_workers_that_add_the_same_thing_the_first_ones_stands(fleet, one, two, passwords):
-    directories = [Directory(m.operations, passwords, m.mirror) for m in fleet.members]
+    directories = [ThingService(m.operations, passwords, m.mirror) for m in fleet.members]
     fleet.documents.listening.clear()
     first, _ = await directories[0].add("new", Definition(tags=("first",)))
     two.mirror.things.connected("new", "c", 1.0)  # and what else it took to be so
@@ -275,7 +275,7 @@ async def test_of_two_workers_that_add_the_same_thing_the_first_ones_stands(flee
 
 
 async def test_a_thing_that_could_not_be_kept_never_was(fleet, one, passwords):
-    directory = Directory(one.operations, passwords, one.mirror)
+    directory = ThingService(one.operations, passwords, one.mirror)
     fleet.down()
     with pytest.raises(StoreDown):
         await directory.add("new", Definition())
@@ -287,7 +287,7 @@ async def test_a_thing_that_could_not_be_kept_never_was(fleet, one, passwords):
 
 
 async def test_a_thing_is_removed_everywhere_with_all_that_is_its(fleet, one, two, passwords):
-    directory = Directory(one.operations, passwords, one.mirror)
+    directory = ThingService(one.operations, passwords, one.mirror)
     await one.incoming.announced("lamp", b'{"actions":[]}', "live")
     execution = await two.send()
     await settled()
@@ -378,7 +378,7 @@ def test_workers_agree_with_the_store_in_the_end(steps):
 
 
 async def test_changes_of_two_workers_to_one_thing_are_both_made(fleet, one, two, passwords):
-    directories = [Directory(m.operations, passwords, m.mirror) for m in fleet.members]
+    directories = [ThingService(m.operations, passwords, m.mirror) for m in fleet.members]
     await directories[0].add("new", Definition())
     await settled()
     fleet.documents.listening.clear()  # neither hears of the other
@@ -388,11 +388,11 @@ async def test_changes_of_two_workers_to_one_thing_are_both_made(fleet, one, two
     assert tags(two, "new") == tags(one, "new") == ("a",)
     assert await directories[1].authenticate("new", password, "here")
     assert await directories[0].authenticate("new", latest, "here")
-    assert one.mirror.things.record(Kept.THING, "new") == fleet.documents.records["thing", "new"]
+    assert one.mirror.things.record(Stored.THING, "new") == fleet.documents.records["thing", "new"]
 
 
 async def test_a_sign_in_at_one_worker_ends_the_old_password_at_all(fleet, one, two, passwords):
-    directories = [Directory(m.operations, passwords, m.mirror) for m in fleet.members]
+    directories = [ThingService(m.operations, passwords, m.mirror) for m in fleet.members]
     _, first = await directories[0].add("new", Definition())
     _, second = await directories[0].new_password("new")
     await settled()
@@ -404,7 +404,7 @@ async def test_a_sign_in_at_one_worker_ends_the_old_password_at_all(fleet, one, 
 
 
 async def test_what_was_refused_and_written_all_the_same_is_undone(fleet, one, two, passwords):
-    directory = Directory(one.operations, passwords, one.mirror)
+    directory = ThingService(one.operations, passwords, one.mirror)
     _, first = await directory.add("old", Definition())
     put = fleet.documents.put
 
@@ -420,16 +420,16 @@ async def test_what_was_refused_and_written_all_the_same_is_undone(fleet, one, t
     await directory.add("new", Definition())
     assert await directory.authenticate("old", first, "here")
     await settled()
-    assert {member.mirror.things.record(Kept.THING, "old") for member in fleet.members} == {
+    assert {member.mirror.things.record(Stored.THING, "old") for member in fleet.members} == {
         fleet.documents.records["thing", "old"]
     }
 
 
 async def test_a_store_that_is_away_changes_nothing(fleet, one, passwords):
-    directory = Directory(one.operations, passwords, one.mirror)
+    directory = ThingService(one.operations, passwords, one.mirror)
     await directory.add("new", Definition())
     fleet.down()
-    before = one.mirror.things.record(Kept.THING, "new")
+    before = one.mirror.things.record(Stored.THING, "new")
     for attempt in (
         directory.put("new", Definition(enabled=False)),
         directory.new_password("new", keep_old=0),
@@ -439,7 +439,7 @@ async def test_a_store_that_is_away_changes_nothing(fleet, one, passwords):
     ):
         with pytest.raises(StoreDown):
             await attempt
-    assert one.mirror.things.record(Kept.THING, "new") == before
+    assert one.mirror.things.record(Stored.THING, "new") == before
     assert one.mirror.things.types == {}
     fleet.down(down=False)
     await one.mirror.kept()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thingctl_broker.commands.change_feed import Feed
+from thingctl_broker.commands.change_feed import ChangeFeed
 
 
 def ids(changed):
@@ -14,7 +14,7 @@ def ids(changed):
 
 
 def noted(*execution_ids, capacity=10):
-    feed = Feed("e", capacity)
+    feed = ChangeFeed("e", capacity)
     for execution_id in execution_ids:
         feed.note(execution_id)
     return feed
@@ -61,7 +61,7 @@ def test_what_went_unnoted_is_a_gap():
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans())), st.integers(1, 4), st.integers(1, 3))
 def test_a_reader_at_any_pace_ends_up_knowing_every_latest_change_or_of_the_gap(steps, capacity, limit):
-    feed = Feed("e", capacity)
+    feed = ChangeFeed("e", capacity)
     position, seen, latest = 0, {}, {}
     for number, (execution_id, reads) in enumerate(steps):
         feed.note(execution_id)

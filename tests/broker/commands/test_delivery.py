@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from thingctl_broker.commands.delivery import Deliveries, Publish
+from thingctl_broker.commands.delivery import Deliveries, PublishRequest
 
 THINGS = ("a", "b")
 
@@ -22,7 +22,7 @@ class ListModel:
         new = self.behind[: max(0, self.window - len(self.out))]
         self.behind = self.behind[len(new) :]
         self.out += new
-        return [Publish(request, again=False) for request in new]
+        return [PublishRequest(request, again=False) for request in new]
 
     def add(self, request):
         self.behind.append(request)
@@ -30,7 +30,7 @@ class ListModel:
 
     def reachable(self):
         self.here = True
-        return [Publish(request, again=True) for request in self.out] + self._fill()
+        return [PublishRequest(request, again=True) for request in self.out] + self._fill()
 
     def acknowledged(self, request):
         self.out = [other for other in self.out if other != request]
@@ -134,8 +134,8 @@ def test_what_a_store_gives_back_goes_out_the_published_first_and_again():
     deliveries.restore("t", "2", published=False)
     deliveries.restore("t", "3", published=False)
     assert deliveries.waiting("t") == 2
-    assert deliveries.reachable("t") == [Publish("1", again=True), Publish("2", again=False)]
-    assert deliveries.acknowledged("t", "1") == [Publish("3", again=False)]
+    assert deliveries.reachable("t") == [PublishRequest("1", again=True), PublishRequest("2", again=False)]
+    assert deliveries.acknowledged("t", "1") == [PublishRequest("3", again=False)]
 
 
 def test_more_restored_than_the_window_holds_opens_it_only_when_they_are_done():
@@ -145,7 +145,7 @@ def test_more_restored_than_the_window_holds_opens_it_only_when_they_are_done():
     deliveries.add("t", "3")
     assert [publish.execution_id for publish in deliveries.reachable("t")] == ["1", "2"]
     assert deliveries.acknowledged("t", "1") == []
-    assert deliveries.acknowledged("t", "2") == [Publish("3", again=False)]
+    assert deliveries.acknowledged("t", "2") == [PublishRequest("3", again=False)]
 
 
 def test_things_that_come_and_go_leave_nothing_behind():
@@ -165,11 +165,11 @@ def test_what_is_being_canceled_is_never_published_again_and_stays_known_until_i
     deliveries.reachable("t")
     deliveries.add("t", "1")
     deliveries.add("t", "2")
-    assert deliveries.cancel("t", "1") == [Publish("2", again=False)]
+    assert deliveries.cancel("t", "1") == [PublishRequest("2", again=False)]
     deliveries.unreachable("t")
     deliveries.acknowledged("t", "1")
     assert deliveries.canceling("t") == ("1",)
-    assert deliveries.reachable("t") == [Publish("2", again=True)]
+    assert deliveries.reachable("t") == [PublishRequest("2", again=True)]
     deliveries.ended("t", "1")
     assert deliveries.canceling("t") == ()
 

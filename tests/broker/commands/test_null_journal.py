@@ -1,11 +1,11 @@
 """A journal that keeps nothing holds nobody up."""
 
 from broker_support import make_execution
-from thingctl_broker.commands.null_journal import NoJournal
+from thingctl_broker.commands.null_journal import NullJournal
 
 
 def test_everything_counts_as_kept_at_once():
-    journal, called = NoJournal(), []
+    journal, called = NullJournal(), []
     journal.record(make_execution())
     journal.forget("0193")
     journal.then(lambda: called.append(True))

@@ -12,7 +12,7 @@ from broker_support import AT, NOW, HeldJournal, make_execution, say
 from thingctl_broker.commands.delivery import Deliveries
 from thingctl_broker.commands.events import Change
 from thingctl_broker.commands.idempotency import fingerprint
-from thingctl_broker.commands.null_journal import NoJournal
+from thingctl_broker.commands.null_journal import NullJournal
 from thingctl_broker.commands.service import CommandService
 from thingctl_broker.commands.table import ExecutionTable, Query
 from thingctl_broker.commands.validation import ServiceSettings
@@ -43,7 +43,7 @@ class Bench:
     """A service with its fakes and one thing; ``kept`` counts what was acknowledged to it."""
 
     def __init__(self, *, journal=None, **parts):
-        self.journal = NoJournal() if journal is None else journal
+        self.journal = NullJournal() if journal is None else journal
         self.link, self.clock = InMemoryLink(), ManualClock()
         self.service = CommandService(clock=self.clock, link=self.link, journal=self.journal, **parts)
         self.service.connected(LAMP, "client")

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from thingctl_broker.commands.statistics import MINUTES, Histogram, Overview, whole
+from thingctl_broker.commands.statistics import MINUTES, Histogram, HourlyStatistics, whole
 from thingctl_broker.testing import service_with_fakes
 from thingctl_protocol.statuses import Status
 
@@ -14,7 +14,7 @@ AT = 1_748_390_400.0
 
 
 def test_what_happens_within_a_minute_is_counted_together():
-    overview = Overview()
+    overview = HourlyStatistics()
     for second in (0, 30, 59.9, 60):
         overview.created(AT + second)
     overview.ended(Status.SUCCEEDED, AT + 61, 0.5)
@@ -26,7 +26,7 @@ def test_what_happens_within_a_minute_is_counted_together():
 
 
 def test_it_goes_back_one_hour():
-    overview = Overview()
+    overview = HourlyStatistics()
     overview.created(AT)
     assert len(overview.minutes(AT)) == MINUTES
     assert whole(overview.minutes(AT + 59 * 60)).created == 1
@@ -34,7 +34,7 @@ def test_it_goes_back_one_hour():
 
 
 def test_it_stays_bounded_however_long_it_runs_and_wherever_the_clock_jumps():
-    overview = Overview()
+    overview = HourlyStatistics()
     for minute in range(5000):
         overview.created(AT + 60 * minute)
     assert len(overview._minutes) <= 2 * MINUTES
@@ -69,7 +69,7 @@ def test_a_restart_counts_what_it_brought_back():
     clock.advance(4000)
     service.expire()
     service.send("lamp", "turnOn", ttl=10)
-    overview = Overview()
+    overview = HourlyStatistics()
     overview.seed(service.table, clock.unix())
     hour = whole(overview.minutes(clock.unix()))
     assert (hour.created, hour.ended) == (1, {Status.TIMED_OUT: 1})

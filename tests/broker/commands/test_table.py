@@ -6,7 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from broker_support import AT, NOW, make_execution, say
 from thingctl_broker.commands import table as table_module
-from thingctl_broker.commands.table import ExecutionTable, Page, Query
+from thingctl_broker.commands.table import ExecutionTable, PageOfExecutions, Query
 from thingctl_broker.errors import TableFull
 from thingctl_protocol.statuses import TERMINAL, Status
 
@@ -285,8 +285,8 @@ def test_executions_of_one_command():
     assert list(table.of_command("single")) == [single]
     assert list(table.of_command("none")) == []
     assert table.select(Query(command_id="group"), 2).executions == group[:0:-1]
-    assert table.select(Query(command_id="single"), 2) == Page([single], None)
-    assert table.select(Query(command_id="none"), 2) == Page([], None)
+    assert table.select(Query(command_id="single"), 2) == PageOfExecutions([single], None)
+    assert table.select(Query(command_id="none"), 2) == PageOfExecutions([], None)
     for execution in (group[1], single, group[0]):
         table.withdraw(execution)
     assert list(table.of_command("group")) == [group[2]]
@@ -304,7 +304,7 @@ def test_by_time_by_things_and_oldest_first():
     assert table.select(Query(things={"t1"}), 9).executions == made[5::-2]
     first = table.select(Query(oldest_first=True), 4)
     assert first.executions == made[:4]
-    assert table.select(Query(oldest_first=True), 4, first.cursor) == Page(made[4:], None)
+    assert table.select(Query(oldest_first=True), 4, first.cursor) == PageOfExecutions(made[4:], None)
 
 
 def test_a_command_is_found_at_once_in_a_large_table(monkeypatch):

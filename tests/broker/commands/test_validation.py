@@ -2,7 +2,7 @@
 
 import pytest
 
-from thingctl_broker.commands.validation import Admission, ServiceSettings
+from thingctl_broker.commands.validation import ServiceSettings, ValidRequest
 from thingctl_broker.errors import InvalidCommand, ThingDisabled, UnknownThing
 from thingctl_broker.things.registry import ThingRegistry
 from thingctl_broker.things.thing import Definition
@@ -18,7 +18,7 @@ def admission():
     things.define("strict", Definition(), 0.0)
     schema = {"type": "object", "properties": {"value": {"type": "number"}}}
     things.announced("strict", Announcement("1", (ActionDescription("set", params_schema=schema),)), 0.0)
-    return Admission(ServiceSettings(ttl_default=7, ttl_max=9), things)
+    return ValidRequest(ServiceSettings(ttl_default=7, ttl_max=9), things)
 
 
 def test_a_ttl_is_the_default_or_within_bounds(admission):

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from thingctl_broker.commands.null_journal import NoJournal
-from thingctl_broker.commands.waiters import EndWaiters, until_kept
+from thingctl_broker.commands.null_journal import NullJournal
+from thingctl_broker.commands.waiters import CompletionWaiters, until_kept
 from thingctl_broker.testing import InMemoryJournal, service_with_fakes
 
 LONG = 30.0
@@ -18,7 +18,7 @@ async def waiting(waiters, execution_id="one"):
 
 
 async def test_every_waiter_wakes_when_the_execution_ends():
-    waiters = EndWaiters()
+    waiters = CompletionWaiters()
     tasks = [await waiting(waiters) for _ in range(3)]
     waiters.ended("another")
     await asyncio.sleep(0)
@@ -31,13 +31,13 @@ async def test_every_waiter_wakes_when_the_execution_ends():
 
 @pytest.mark.parametrize("seconds", [0.0, 0.01])
 async def test_patience_ends_without_an_end(seconds):
-    waiters = EndWaiters()
+    waiters = CompletionWaiters()
     await waiters.wait("one", seconds)
     assert waiters._waiters == {}
 
 
 async def test_the_end_of_the_broker_lets_everybody_go_now_and_later():
-    waiters = EndWaiters()
+    waiters = CompletionWaiters()
     task = await waiting(waiters)
     waiters.release()
     waiters.release()
@@ -47,7 +47,7 @@ async def test_the_end_of_the_broker_lets_everybody_go_now_and_later():
 
 
 async def test_all_can_be_made_to_look_again_and_may_wait_again():
-    waiters = EndWaiters()
+    waiters = CompletionWaiters()
     tasks = [await waiting(waiters, execution_id) for execution_id in ("one", "two")]
     waiters.wake_all()
     await asyncio.gather(*tasks)
@@ -58,7 +58,7 @@ async def test_all_can_be_made_to_look_again_and_may_wait_again():
 
 
 async def test_a_waiter_that_gives_up_leaves_the_others_waiting():
-    waiters = EndWaiters()
+    waiters = CompletionWaiters()
     leaving, staying = [await waiting(waiters) for _ in range(2)]
     leaving.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -69,7 +69,7 @@ async def test_a_waiter_that_gives_up_leaves_the_others_waiting():
     assert waiters._waiters == {}
 
 
-class LaterJournal(NoJournal):
+class LaterJournal(NullJournal):
     """Calls back when told to."""
 
     def __init__(self):
@@ -80,7 +80,7 @@ class LaterJournal(NoJournal):
 
 
 async def test_what_is_kept_already_costs_no_turn_of_the_loop():
-    coroutine = until_kept(NoJournal())
+    coroutine = until_kept(NullJournal())
     with pytest.raises(StopIteration) as raised:
         coroutine.send(None)
     assert raised.value.value is True

@@ -17,18 +17,18 @@ from typing import NamedTuple
 from urllib.parse import urljoin
 
 from support.fleet import Fleet
-from thingctl_broker.cluster.link_port import Presence, Source
+from thingctl_broker.cluster.link_port import PresenceReport, Source
 from thingctl_broker.commands.embedded import EmbeddedOperations
 from thingctl_broker.http.app import create_app
 from thingctl_broker.http.server.server import HttpServer
-from thingctl_broker.rollouts.runner import Rollouts
-from thingctl_broker.security.login_throttle import OF_NAME, FailureLimit
+from thingctl_broker.rollouts.runner import RolloutRunner
+from thingctl_broker.security.login_throttle import OF_NAME, LoginThrottle
 from thingctl_broker.security.passwords import Passwords
 from thingctl_broker.security.rate_limit import Rate
 from thingctl_broker.security.token_store import TokenStore
 from thingctl_broker.system.addresses import NO_PROXIES, Address, bind_tcp
 from thingctl_broker.testing import service_with_fakes
-from thingctl_broker.things.service import Directory
+from thingctl_broker.things.service import ThingService
 
 TOKEN = "tctl_test-0123456789abcdef0123456789abcdef"
 AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
@@ -165,10 +165,10 @@ class RunningApi(Server):
     def __init__(self, things=("lamp", "lock"), journal=None, rate=None, **serving):
         self.service, self.link, self.clock = service_with_fakes(things, journal)
         self.tokens = TokenStore.open(None, TOKEN)
-        self.passwords = Passwords(FailureLimit(Rate(1e-9, OF_NAME.burst)))  # however slow the machine is
+        self.passwords = Passwords(LoginThrottle(Rate(1e-9, OF_NAME.burst)))  # however slow the machine is
         self.operations = EmbeddedOperations(self.service)
-        self.rollouts = Rollouts(self.service)
-        self.directory = Directory(self.operations, self.passwords)
+        self.rollouts = RolloutRunner(self.service)
+        self.directory = ThingService(self.operations, self.passwords)
         self.table = self.service.table
         self._start_loop()
         self._serve(rate, **serving)
@@ -213,7 +213,7 @@ class ClusterApi(Server):
 
     def __init__(self, things=("lamp", "lock")):
         self._start_loop()
-        self.passwords = Passwords(FailureLimit(Rate(1e-9, OF_NAME.burst)))  # however slow the machine is
+        self.passwords = Passwords(LoginThrottle(Rate(1e-9, OF_NAME.burst)))  # however slow the machine is
         self.run(self._assemble(things))
         self._serve()
         self.call(self.member.rollouts.start)
@@ -226,7 +226,7 @@ class ClusterApi(Server):
         self.tokens = TokenStore.open(None, TOKEN)
         self.operations, self.rollouts = self.member.operations, self.member.rollouts
         self.link = self.member.link
-        self.directory = Directory(self.operations, self.passwords, self.member.mirror)
+        self.directory = ThingService(self.operations, self.passwords, self.member.mirror)
 
     async def _stop(self):
         await self.fleet.stop()
@@ -244,7 +244,7 @@ class ClusterApi(Server):
     def connect(self, thing="lamp"):
         """Let a thing connect and subscribe."""
         self.call(self.fleet.come, thing)
-        presence = Presence(thing, online=True, client_id=f"client-of-{thing}")
+        presence = PresenceReport(thing, online=True, client_id=f"client-of-{thing}")
         self.run(self.member.incoming.present(presence))
 
     async def _add_things(self, things):

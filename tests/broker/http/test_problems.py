@@ -13,7 +13,7 @@ from broker.http.running import AUTHORIZED, RunningApi
 from thingctl_broker.errors import NotAccepting, QueueFull, ServiceError, TableFull
 from thingctl_broker.http import problems
 from thingctl_broker.http.app import OPEN_PATHS
-from thingctl_broker.http.problems import KINDS, Kind, Problem, problem_of
+from thingctl_broker.http.problems import KINDS, Problem, ProblemKind, problem_of
 from thingctl_broker.http.request_body import BODY_MAX
 from thingctl_broker.http.response import SECURITY_HEADERS
 from thingctl_protocol.limits import PAYLOAD_MAX, TTL_MAX
@@ -24,7 +24,7 @@ GOOD = {"thingId": "lamp", "action": "turnOn"}
 NO_ID = "0193448f-5d1c-7000-9b3c-0a1b2c3d4e5f"
 
 
-def check_problem(reply, kind: Kind, **place):
+def check_problem(reply, kind: ProblemKind, **place):
     """Hold a reply to the one shape of an error: RFC 9457, and nothing that was not promised."""
     assert reply.status == kind.status, reply
     assert reply.headers["content-type"] == "application/problem+json"
@@ -339,7 +339,7 @@ def test_a_head_that_is_too_large(api):
 
 def test_every_kind_has_a_type_of_its_own():
     assert len({kind.type for kind in KINDS}) == len(KINDS)
-    assert {value for value in vars(problems).values() if isinstance(value, Kind)} == set(KINDS)
+    assert {value for value in vars(problems).values() if isinstance(value, ProblemKind)} == set(KINDS)
     assert all(re.fullmatch(r"urn:thingctl:problem:[a-z]+(-[a-z]+)*", kind.type) for kind in KINDS)
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from thingctl_broker.http.response import Answer
+from thingctl_broker.http.response import ApiResponse
 
 
 @pytest.mark.parametrize(
     "answer",
     [
-        Answer(200, b"{}"),
-        Answer(201, b"{}", ((b"location", b"/x"), (b"connection", b"close"))),
-        Answer(400, b"", media_type=b"application/problem+json"),
-        Answer(204, b"", ((b"x", b"%b %d"),)),
+        ApiResponse(200, b"{}"),
+        ApiResponse(201, b"{}", ((b"location", b"/x"), (b"connection", b"close"))),
+        ApiResponse(400, b"", media_type=b"application/problem+json"),
+        ApiResponse(204, b"", ((b"x", b"%b %d"),)),
     ],
 )
 def test_its_lines_are_its_headers(answer):

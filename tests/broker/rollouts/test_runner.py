@@ -10,7 +10,7 @@ from support.waits import eventually
 from thingctl_broker.errors import InvalidCommand, NotAccepting, TableFull, UnknownCommand, WrongMove
 from thingctl_broker.rollouts import runner
 from thingctl_broker.rollouts.rollout import RolloutRules, State
-from thingctl_broker.rollouts.runner import Rollouts
+from thingctl_broker.rollouts.runner import RolloutRunner
 from thingctl_broker.storage.rollout_files import RolloutFiles
 from thingctl_broker.testing import InMemoryJournal, service_with_fakes
 from thingctl_protocol.messages import EMPTY_OBJECT
@@ -33,7 +33,7 @@ async def service():
 
 @pytest.fixture
 async def rollouts(service):
-    rollouts = Rollouts(service)
+    rollouts = RolloutRunner(service)
     yield rollouts
     await rollouts.stop()
 
@@ -134,7 +134,7 @@ async def test_a_journal_that_fails_gives_back_and_it_goes_on_later(monkeypatch)
     monkeypatch.setattr(runner, "RETRY_SECONDS", 0.01)
     journal = InMemoryJournal()
     service, _, _ = service_with_fakes(NAMES, journal)
-    rollouts = Rollouts(service)
+    rollouts = RolloutRunner(service)
     rollout = await begin(rollouts, NAMES[:5])
     await eventually(lambda: not journal.idle)
     journal.fail()
@@ -157,7 +157,7 @@ async def test_a_journal_that_fails_gives_back_and_it_goes_on_later(monkeypatch)
 async def test_a_restart_goes_on_where_it_was(tmp_path):
     journal = InMemoryJournal()
     service, _, clock = service_with_fakes(NAMES, journal)
-    rollouts = Rollouts(service, RolloutFiles(tmp_path))
+    rollouts = RolloutRunner(service, RolloutFiles(tmp_path))
     rollout = await begin(rollouts, NAMES[:5], batch=2)
     await eventually(lambda: not journal.idle)
     journal.commit()
@@ -165,7 +165,7 @@ async def test_a_restart_goes_on_where_it_was(tmp_path):
 
     again, _, _ = service_with_fakes(NAMES, journal)
     again.restore(journal.recover(clock.monotonic(), clock.unix()))
-    restored = Rollouts(again, RolloutFiles(tmp_path))
+    restored = RolloutRunner(again, RolloutFiles(tmp_path))
     assert restored.restore() == 1
     found = await restored.get(rollout.record.command_id)
     assert (found.live, found.pending, found.record.state) == (2, 3, State.RUNNING)
@@ -173,14 +173,14 @@ async def test_a_restart_goes_on_where_it_was(tmp_path):
     await restored.move(rollout.record.command_id, State.CANCELED)
     await eventually(lambda: found.live == 0)
     await restored.stop()
-    final = Rollouts(again, RolloutFiles(tmp_path))
+    final = RolloutRunner(again, RolloutFiles(tmp_path))
     assert final.restore() == 0
     assert (await final.get(rollout.record.command_id)).record.state is State.CANCELED
 
 
 async def test_a_command_that_cannot_be_kept_is_not_accepted(service, tmp_path):
     (tmp_path / "rollouts").write_text("in the way")
-    rollouts = Rollouts(service, RolloutFiles(tmp_path))
+    rollouts = RolloutRunner(service, RolloutFiles(tmp_path))
     with pytest.raises(NotAccepting):
         await begin(rollouts)
     assert len(rollouts) == 0
@@ -188,7 +188,7 @@ async def test_a_command_that_cannot_be_kept_is_not_accepted(service, tmp_path):
 
 async def test_a_damaged_file_is_left_and_the_others_go_on(service, tmp_path):
     store = RolloutFiles(tmp_path)
-    rollouts = Rollouts(service, store)
+    rollouts = RolloutRunner(service, store)
     rollout = await begin(rollouts, NAMES[:1])
     await eventually(lambda: rollout.record.state is State.FINISHED)
     await rollouts.stop()
@@ -200,19 +200,19 @@ async def test_a_damaged_file_is_left_and_the_others_go_on(service, tmp_path):
 
 async def test_only_so_many_are_taken_up_again(service, tmp_path, monkeypatch):
     store = RolloutFiles(tmp_path)
-    rollouts = Rollouts(service, store)
+    rollouts = RolloutRunner(service, store)
     made = [await begin(rollouts, NAMES[:1]) for _ in range(3)]
     await eventually(lambda: all(rollout.record.state is State.FINISHED for rollout in made))
     await rollouts.stop()
     monkeypatch.setattr(runner, "ROLLOUTS_MAX", 2)
-    restored = Rollouts(service, store)
+    restored = RolloutRunner(service, store)
     restored.restore()
     assert await restored.get(made[0].record.command_id) is None
     assert len(store.load()) == 2
 
 
 async def test_a_move_that_cannot_be_kept_is_no_move(service, tmp_path, monkeypatch):
-    rollouts = Rollouts(service, RolloutFiles(tmp_path))
+    rollouts = RolloutRunner(service, RolloutFiles(tmp_path))
     rollout = await begin(rollouts, NAMES, batch=2)
     await eventually(lambda: rollout.live == 2)
 
@@ -227,6 +227,6 @@ async def test_a_move_that_cannot_be_kept_is_no_move(service, tmp_path, monkeypa
             assert rollout.record.state is State.RUNNING
     await rollouts.move(rollout.record.command_id, State.PAUSED)
     await rollouts.stop()
-    again = Rollouts(service, RolloutFiles(tmp_path))
+    again = RolloutRunner(service, RolloutFiles(tmp_path))
     again.restore()
     assert (await again.get(rollout.record.command_id)).record.state is State.PAUSED

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thingctl_broker.security.login_throttle import OF_ADDRESS, OF_NAME, FailureLimit
+from thingctl_broker.security.login_throttle import OF_ADDRESS, OF_NAME, LoginThrottle
 from thingctl_broker.security.rate_limit import Rate
 
 
@@ -19,7 +19,7 @@ def exhausted(limit, address, name, now=0.0):
 
 
 def test_a_name_that_fails_too_often_has_to_wait_and_the_others_from_there_do_not():
-    limit = FailureLimit()
+    limit = LoginThrottle()
     assert exhausted(limit, "192.0.2.1", "lamp") == OF_NAME.burst
     assert limit.allows("192.0.2.1", "lock", 0.0)
     assert limit.allows("192.0.2.2", "lamp", 0.0)
@@ -28,7 +28,7 @@ def test_a_name_that_fails_too_often_has_to_wait_and_the_others_from_there_do_no
 
 
 def test_who_tries_many_names_has_to_wait_whatever_the_name():
-    limit = FailureLimit()
+    limit = LoginThrottle()
     tried = sum(exhausted(limit, "192.0.2.1", f"t{i}") for i in range(100))
     assert tried == OF_ADDRESS.burst
     assert not limit.allows("192.0.2.1", "lamp", 0.0)
@@ -37,7 +37,7 @@ def test_who_tries_many_names_has_to_wait_whatever_the_name():
 
 
 def test_one_misconfigured_device_never_uses_up_what_its_site_has():
-    limit = FailureLimit()
+    limit = LoginThrottle()
     for tenth in range(36_000):  # ten times a second for an hour
         now = tenth / 10
         if limit.allows("192.0.2.1", "lamp", now):
@@ -46,14 +46,14 @@ def test_one_misconfigured_device_never_uses_up_what_its_site_has():
 
 
 def test_an_ipv6_host_has_a_whole_network():
-    limit = FailureLimit(of_name=Rate(0.5, 1))
+    limit = LoginThrottle(of_name=Rate(0.5, 1))
     exhausted(limit, "2001:db8::1", "lamp")
     assert not limit.allows("2001:db8::2", "lamp", 0.0)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
 def test_a_proxy_on_this_machine_does_not_lock_out_those_behind_it(address):
-    limit = FailureLimit()
+    limit = LoginThrottle()
     for name in range(200):
         exhausted(limit, address, f"t{name}")
     assert limit.allows(address, "lamp", 0.0)
@@ -61,14 +61,14 @@ def test_a_proxy_on_this_machine_does_not_lock_out_those_behind_it(address):
 
 
 def test_long_names_cost_no_more_memory_than_short_ones():
-    limit = FailureLimit()
+    limit = LoginThrottle()
     exhausted(limit, "192.0.2.1", "x" * 50_000)
     assert max(map(len, limit._names._buckets)) < 200
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("mno"), st.floats(0, 30)), max_size=300))
 def test_no_more_fail_than_the_rates_let(tries):
-    limit = FailureLimit(Rate(0.5, 3), Rate(1.0, 5))
+    limit = LoginThrottle(Rate(0.5, 3), Rate(1.0, 5))
     now, began, failed = 0.0, {}, {}
     for address, name, wait in tries:
         now += wait

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from thingctl_broker.security import passwords as module
-from thingctl_broker.security.login_throttle import FailureLimit
+from thingctl_broker.security.login_throttle import LoginThrottle
 from thingctl_broker.security.passwords import Busy, Passwords, TooManyFailures, make_password
 from thingctl_broker.security.rate_limit import Rate
 
@@ -44,7 +44,7 @@ async def test_what_was_right_is_remembered_for_that_hash_alone(passwords):
 
 async def test_an_address_that_fails_too_often_has_to_wait(passwords):
     password_hash = await passwords.hash("right")
-    passwords._limit = FailureLimit(of_name=Rate(1e-9, 3))
+    passwords._limit = LoginThrottle(of_name=Rate(1e-9, 3))
     tries = [passwords.verify("lamp", (password_hash,), b"wrong", "10.0.0.1") for _ in range(20)]
     verdicts = await asyncio.gather(*tries, return_exceptions=True)
     # Two were under way when the third failed.
@@ -73,7 +73,7 @@ def test_passwords_are_long_and_never_twice_the_same():
 
 async def test_an_old_password_is_right_beside_the_new_one_and_both_are_remembered(passwords):
     old, new = await passwords.hash("the old one"), await passwords.hash("the new one")
-    passwords._limit = FailureLimit(of_name=Rate(1e-9, 1))
+    passwords._limit = LoginThrottle(of_name=Rate(1e-9, 1))
     for _ in range(3):
         assert await passwords.verify("lamp", (new, old), b"the old one", "10.0.0.1") == old
     assert await passwords.verify("lamp", (new, old), b"the new one", "10.0.0.1") == new

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thingctl_broker.security.rate_limit import Buckets, Rate
+from thingctl_broker.security.rate_limit import Rate, TokenBuckets
 
 rates = st.builds(Rate, st.floats(0.01, 1000.0), st.integers(1, 50))
 steps = st.lists(st.floats(0.0, 2.0) | st.just(0.0), max_size=200)
 
 
 def test_a_burst_at_once_and_then_the_rate():
-    buckets = Buckets(Rate(2.0, 5))
+    buckets = TokenBuckets(Rate(2.0, 5))
     assert [buckets.take("a", 10.0) for _ in range(5)] == [0.0] * 5
     assert buckets.take("a", 10.0) == 0.5
     assert buckets.take("a", 10.25) == 0.25
@@ -24,7 +24,7 @@ def test_a_burst_at_once_and_then_the_rate():
 
 
 def test_looking_takes_nothing():
-    buckets = Buckets(Rate(1.0, 2))
+    buckets = TokenBuckets(Rate(1.0, 2))
     assert [buckets.wait("a", 0.0) for _ in range(9)] == [0.0] * 9
     assert len(buckets) == 0
     buckets.take("a", 0.0)
@@ -36,7 +36,7 @@ def test_looking_takes_nothing():
 
 @given(rates, steps)
 def test_never_more_than_burst_and_rate_allow_in_any_span(rate, steps):
-    buckets, now, taken = Buckets(rate), 1000.0, []
+    buckets, now, taken = TokenBuckets(rate), 1000.0, []
     for step in steps:
         now += step
         if not buckets.take("a", now):
@@ -48,7 +48,7 @@ def test_never_more_than_burst_and_rate_allow_in_any_span(rate, steps):
 
 @given(rates, steps)
 def test_who_is_refused_is_told_when_to_come_back_and_not_too_late(rate, steps):
-    buckets, now = Buckets(rate), 1000.0
+    buckets, now = TokenBuckets(rate), 1000.0
     for step in steps:
         now += step
         wait = buckets.take("a", now)
@@ -62,7 +62,7 @@ def test_who_is_refused_is_told_when_to_come_back_and_not_too_late(rate, steps):
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.floats(0.0, 0.2)), max_size=300))
 def test_memory_is_bounded_whoever_comes(visits):
-    buckets, now = Buckets(Rate(1.0, 3), keys_max=10), 0.0
+    buckets, now = TokenBuckets(Rate(1.0, 3), keys_max=10), 0.0
     for key, step in visits:
         now += step
         buckets.take(str(key), now)
@@ -70,7 +70,7 @@ def test_memory_is_bounded_whoever_comes(visits):
 
 
 def test_the_quiet_are_forgotten_first_and_those_who_have_nothing_left_last():
-    buckets = Buckets(Rate(1.0, 3), keys_max=10)
+    buckets = TokenBuckets(Rate(1.0, 3), keys_max=10)
     for _ in range(3):
         buckets.take("greedy", 0.0)
     for i in range(8):
@@ -84,7 +84,7 @@ def test_the_quiet_are_forgotten_first_and_those_who_have_nothing_left_last():
 
 
 def test_what_was_taken_can_be_put_back_and_no_more():
-    buckets = Buckets(Rate(1.0, 2))
+    buckets = TokenBuckets(Rate(1.0, 2))
     buckets.put_back("a")  # nobody's
     assert [buckets.take("a", 0.0) for _ in range(3)] == [0.0, 0.0, 1.0]
     buckets.put_back("a")

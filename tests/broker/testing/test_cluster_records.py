@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from broker_support import make_execution, say
-from thingctl_broker.cluster.store_port import Canceled, StoreDown
+from thingctl_broker.cluster.store_port import CancelResult, StoreDown
 from thingctl_broker.commands.execution import Cancel, Outcome
 from thingctl_broker.errors import IdempotencyConflict, QueueFull
 from thingctl_broker.rollouts.rollout import RolloutRecord, State
@@ -182,7 +182,7 @@ async def test_responses(store):
 async def test_cancels(store, clock):
     waits, left = await add(store), await add(store, published=True)
     assert await store.cancel("none", 1.0) is None
-    assert isinstance(await store.cancel(waits.execution_id, 1.0), Canceled)
+    assert isinstance(await store.cancel(waits.execution_id, 1.0), CancelResult)
     outcomes = [(await store.cancel(e.execution_id, 1.0)).outcome for e in (waits, left, left)]
     assert outcomes == [Cancel.ENDED, Cancel.REQUESTED, Cancel.PENDING]
     assert await store.seconds_to_next_deadline() == 1.0

@@ -7,7 +7,7 @@ import pytest
 from broker_support import AT, NOW, HeldJournal, make_execution
 from support.cluster import Worker
 from support.waits import eventually
-from thingctl_broker.cluster.link_port import Handed, LinkDown, Presence, Source
+from thingctl_broker.cluster.link_port import Handed, LinkDown, PresenceReport, Source
 from thingctl_broker.testing import (
     FakeClusterLink,
     InMemoryJournal,
@@ -187,13 +187,13 @@ async def test_what_the_worker_raises_on_is_delivered_again(cluster_link):
 
 async def test_presence_announcements_and_what_was_kept(cluster_link):
     link, worker, _ = cluster_link
-    link.say(Presence("lamp", online=True))
+    link.say(PresenceReport("lamp", online=True))
     link.announce("lamp", b"{}")
     link.retained["door"] = b"{}"
     await link.catch_up()
     link.kept["thingctl-g-dead"] = [("lamp", "e", DONE)]
     await link.adopt("thingctl-g-dead")
     await link.adopt("thingctl-g-dead")
-    assert worker.presences == [Presence("lamp", online=True)]
+    assert worker.presences == [PresenceReport("lamp", online=True)]
     assert worker.announcements == [("lamp", b"{}", Source.LIVE), ("door", b"{}", Source.RETAINED)]
     assert worker.responses == [("lamp", "e", DONE)]

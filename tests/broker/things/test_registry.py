@@ -3,7 +3,7 @@
 import pytest
 
 from thingctl_broker.errors import InvalidThing, TypeInUse, UnknownThing, UnknownThingType
-from thingctl_broker.things.records import Kept
+from thingctl_broker.things.records import Stored
 from thingctl_broker.things.registry import ThingRegistry
 from thingctl_broker.things.thing import Definition, ThingQuery, ThingType
 from thingctl_protocol.messages import ActionDescription, Announcement
@@ -168,10 +168,10 @@ def test_what_is_kept_makes_the_same_registry_again_but_nobody_is_online():
         (kept, name, record) for kept, name in dict.fromkeys(changed) if (record := things.record(kept, name))
     ]
     assert {(kept, name) for kept, name, _ in records} == {
-        (Kept.TYPE, "light"),
-        (Kept.THING, "lamp"),
-        (Kept.PRESENCE, "lamp"),
-        (Kept.ANNOUNCEMENT, "lamp"),
+        (Stored.TYPE, "light"),
+        (Stored.THING, "lamp"),
+        (Stored.PRESENCE, "lamp"),
+        (Stored.ANNOUNCEMENT, "lamp"),
     }
     again = ThingRegistry()
     assert again.restore(records) == 1
@@ -188,8 +188,8 @@ def test_things_that_announce_the_same_hold_it_once():
     for name in ("lamp", "lock", "door"):
         things.know(name, 1.0)
     things.announced("lamp", ANNOUNCEMENT, 1.0)
-    record = things.record(Kept.ANNOUNCEMENT, "lamp")
-    things.mirror(Kept.ANNOUNCEMENT, "lock", bytes(bytearray(record)))
+    record = things.record(Stored.ANNOUNCEMENT, "lamp")
+    things.mirror(Stored.ANNOUNCEMENT, "lock", bytes(bytearray(record)))
     other = Announcement("1.0", (ActionDescription("turnOn", params_schema={"type": "object"}),))
     things.announced("door", other, 2.0)
     held = {id(things.get(name).announcement) for name in ("lamp", "lock", "door")}
@@ -202,9 +202,9 @@ def test_things_that_announce_the_same_hold_it_once():
 def test_a_record_of_an_older_version_is_read_and_written_as_it_was():
     record = b'{"first_seen":1.0,"definition":{"tags":["a"]},"password_hash":"$argon2id$old"}'
     registry = ThingRegistry()
-    registry.restore([(Kept.THING, "lamp", record)])
+    registry.restore([(Stored.THING, "lamp", record)])
     assert registry.get("lamp").hashes(5.0) == ("$argon2id$old",)
-    assert registry.record(Kept.THING, "lamp") == record
+    assert registry.record(Stored.THING, "lamp") == record
 
 
 def test_an_old_password_is_kept_with_its_time():
@@ -213,7 +213,7 @@ def test_an_old_password_is_kept_with_its_time():
     for password_hash, keep_old in (("one", None), ("two", 10)):
         registry.apply(registry.renewing("lamp", password_hash, 5.0, keep_old))
     again = ThingRegistry()
-    again.restore([(Kept.THING, "lamp", registry.record(Kept.THING, "lamp"))])
+    again.restore([(Stored.THING, "lamp", registry.record(Stored.THING, "lamp"))])
     assert (again.get("lamp").hashes(14.9), again.get("lamp").hashes(15.0)) == (("two", "one"), ("two",))
     again.apply(again.proving("lamp", "one"))
     assert again.get("lamp").hashes(5.0) == ("two", "one"), "that was not the new one"

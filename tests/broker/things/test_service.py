@@ -9,7 +9,7 @@ from thingctl_broker.commands.embedded import EmbeddedOperations
 from thingctl_broker.errors import InvalidThing, NotKept, ThingExists
 from thingctl_broker.security.passwords import PASSWORD_MAX, Passwords
 from thingctl_broker.testing import service_with_fakes
-from thingctl_broker.things.service import Directory
+from thingctl_broker.things.service import ThingService
 from thingctl_broker.things.thing import Definition, ThingType
 from thingctl_protocol.statuses import Status
 
@@ -43,7 +43,7 @@ def noted():
 def made(noted):
     service, _, _ = service_with_fakes()
     passwords, store, expelled = Passwords(), FakeStore(), []
-    directory = Directory(
+    directory = ThingService(
         EmbeddedOperations(service),
         passwords,
         store,

@@ -16,7 +16,7 @@ from thingctl_broker.webhooks.queue import (
     PER_TARGET,
     WAIT_MAX,
     Key,
-    Outbox,
+    PostQueue,
     delivery_id,
     sign,
     sign_standard,
@@ -26,7 +26,7 @@ KEY = Key("https://a.example/hook", "e1")
 
 
 def test_a_post_is_due_at_once_and_only_once():
-    outbox = Outbox()
+    outbox = PostQueue()
     assert outbox.next_at() is None
     assert outbox.note(KEY, 5.0)
     assert outbox.note(KEY, 6.0)
@@ -38,7 +38,7 @@ def test_a_post_is_due_at_once_and_only_once():
 
 
 def test_what_happens_meanwhile_is_told_next():
-    outbox = Outbox()
+    outbox = PostQueue()
     outbox.note(KEY, 0.0)
     outbox.take(0.0, 10)
     outbox.note(KEY, 1.0)
@@ -48,7 +48,7 @@ def test_what_happens_meanwhile_is_told_next():
 
 
 def test_before_each_try_up_to_twice_as_long():
-    outbox = Outbox()
+    outbox = PostQueue()
     outbox.note(KEY, 0.0)
     now, delays = 0.0, []
     for _ in range(ATTEMPTS_MAX - 1):
@@ -65,14 +65,14 @@ def test_before_each_try_up_to_twice_as_long():
 
 
 def test_by_chance_it_may_be_at_once():
-    outbox = Outbox()
+    outbox = PostQueue()
     outbox.note(KEY, 0.0)
     outbox.take(0.0, 1)
     assert outbox.failed(KEY, 0.0, 0.0) == 0.0
 
 
 def test_in_vain_is_in_vain():
-    outbox = Outbox()
+    outbox = PostQueue()
     outbox.note(KEY, 0.0)
     outbox.take(0.0, 1)
     assert outbox.failed(KEY, 0.0, 1.0, final=True) is None
@@ -80,7 +80,7 @@ def test_in_vain_is_in_vain():
 
 
 def test_one_target_does_not_take_all_the_room():
-    outbox = Outbox()
+    outbox = PostQueue()
     slow = [Key("https://slow.example", f"e{i}") for i in range(PER_TARGET + 1)]
     for key in (*slow, KEY):
         outbox.note(key, 0.0)
@@ -90,7 +90,7 @@ def test_one_target_does_not_take_all_the_room():
 
 
 def test_bounded():
-    outbox = Outbox(1)
+    outbox = PostQueue(1)
     assert outbox.note(KEY, 0.0)
     assert outbox.note(KEY, 0.0)
     assert not outbox.note(Key("https://b.example", "e1"), 0.0)
@@ -102,7 +102,7 @@ class Model(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.now = 0.0
-        self.outbox = Outbox(6)
+        self.outbox = PostQueue(6)
         self.owed, self.under_way = set(), []
 
     @rule(where=st.sampled_from("ab"), execution=st.integers(0, 6))
@@ -216,7 +216,7 @@ def test_a_signature_is_of_time_and_body():
 
 
 def test_a_target_that_asks_to_wait_gets_nothing_before():
-    outbox = Outbox()
+    outbox = PostQueue()
     first, second, other = Key("a", "1"), Key("a", "2"), Key("b", "1")
     for key in (first, second, other):
         outbox.note(key, 0.0)

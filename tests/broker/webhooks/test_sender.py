@@ -15,7 +15,7 @@ from thingctl_broker.cluster.store_port import StoreDown
 from thingctl_broker.commands.embedded import EmbeddedOperations
 from thingctl_broker.testing import InMemoryJournal, service_with_fakes
 from thingctl_broker.webhooks.client import AskedToWait, NotAllowed
-from thingctl_broker.webhooks.queue import Outbox, sign, sign_standard
+from thingctl_broker.webhooks.queue import PostQueue, sign, sign_standard
 from thingctl_broker.webhooks.sender import Webhooks
 
 URI = "https://a.example/hook"
@@ -251,7 +251,7 @@ async def test_endpoints_are_told_of_every_execution_with_a_secret_of_their_own(
 
 
 async def test_without_room_it_is_counted_and_told_after_the_next_start(running):
-    service, _, webhooks = running(outbox=Outbox(0))
+    service, _, webhooks = running(outbox=PostQueue(0))
     execution = service.send("lamp", "turnOn", post_back_uri=URI)
     respond(service, execution)
     assert (service.counters["webhooks.noRoom"], execution.untold) == (1, True)

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from thingctl_broker.commands.execution_resource import PAGE_BYTES_MAX
 from thingctl_broker.http.auth import needs, visible_things
 from thingctl_broker.http.query import Parameters
-from thingctl_broker.http.response import Answer
+from thingctl_broker.http.response import ApiResponse
 from thingctl_broker.security.tokens import Scope
 from thingctl_broker.things.repertoire import Repertoire
 from thingctl_broker.things.thing import ThingQuery, is_tag, is_type_name
@@ -63,7 +63,7 @@ class Actions:
         return [Route(ACTIONS, self.show, methods=["GET"])]
 
     @needs(Scope.THINGS_READ)
-    async def show(self, request: Request) -> Answer:
+    async def show(self, request: Request) -> ApiResponse:
         """``GET /api/v1/actions``: the actions of all things, or of some, and their common schemas."""
         asked = Parameters(request.scope["query_string"], _ASKED)
         names = frozenset(asked.texts("thingId", is_thing_name, "the name of a thing"))
@@ -79,7 +79,7 @@ class Actions:
                 thing for thing in turn if (not names or thing.name in names) and query.admits(thing)
             )
             await asyncio.sleep(0)
-        return Answer(200, msgspec.json.encode(ActionsResource(repertoire.things, _told(repertoire))))
+        return ApiResponse(200, msgspec.json.encode(ActionsResource(repertoire.things, _told(repertoire))))
 
 
 def _told(repertoire: Repertoire) -> list[ActionResource]:

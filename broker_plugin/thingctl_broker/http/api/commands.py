@@ -23,7 +23,7 @@ from thingctl_broker.http.long_poll import until_ended
 from thingctl_broker.http.problems import INVALID_HEADER, INVALID_PARAMETER, UNKNOWN_THING, Problem
 from thingctl_broker.http.query import Parameters, executions_asked
 from thingctl_broker.http.request_body import checked_post_back, decode_body, read_json_body
-from thingctl_broker.http.response import Answer
+from thingctl_broker.http.response import ApiResponse
 from thingctl_broker.security.tokens import Scope
 from thingctl_broker.things.thing import is_tag
 from thingctl_protocol.identifiers import is_id, is_uuid7
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from thingctl_broker.commands.execution import Execution
     from thingctl_broker.commands.operations import Operations
-    from thingctl_broker.commands.table import Page
+    from thingctl_broker.commands.table import PageOfExecutions
     from thingctl_broker.http.api.groups import Groups
     from thingctl_broker.security.tokens import Token
 
@@ -73,7 +73,7 @@ class Commands:
             Route(COMMANDS + "/{execution_id}/cancel", self.cancel, methods=["POST"]),
         ]
 
-    async def send(self, scope: AsgiScope, receive: Receive) -> Answer:
+    async def send(self, scope: AsgiScope, receive: Receive) -> ApiResponse:
         """``POST /api/v1/commands``: accept a command.
 
         The busiest call, so it takes the bare ASGI scope; the application comes here
@@ -98,7 +98,7 @@ class Commands:
                 checked = await self._operations.validate(
                     body.thing_id, body.action, body.params_json(), body.ttl
                 )
-                return Answer(200, encode_validation(checked))
+                return ApiResponse(200, encode_validation(checked))
             execution_id, answer = await self._operations.send(
                 body.thing_id,
                 body.action,
@@ -116,11 +116,11 @@ class Commands:
         try:
             return await self._ended(scope["raw_path"], execution_id, wait, receive)
         except NotAccepting:  # now; but when it was sent it was accepted, and so the answer says
-            return Answer(202, answer, (_location(scope["raw_path"], execution_id),))
+            return ApiResponse(202, answer, (_location(scope["raw_path"], execution_id),))
 
     async def _send_to_many(
         self, scope: AsgiScope, encoded: bytes, asked: Parameters | None, key: str
-    ) -> Answer:
+    ) -> ApiResponse:
         if asked is not None and asked.wait() is not None:
             raise Problem(INVALID_PARAMETER, "a command to many things does not wait", parameter="wait")
         return await self._groups.send(
@@ -128,22 +128,22 @@ class Commands:
         )
 
     @needs(Scope.COMMANDS_SEND)
-    async def send_routed(self, request: Request) -> Answer:
+    async def send_routed(self, request: Request) -> ApiResponse:
         """``POST /api/v1/commands``: send a command."""
         return await self.send(request.scope, request.receive)
 
     @needs(Scope.COMMANDS_READ)
-    async def show(self, request: Request) -> Answer:
+    async def show(self, request: Request) -> ApiResponse:
         """``GET /api/v1/commands/{executionId}``: one execution; with ``wait`` when it has ended."""
         wait = Parameters(request.scope["query_string"], _WAIT).wait()
         execution_id = _asked_id(request)
         body = await self._operations.read(execution_id, partial(_shown, request.scope["token"]))
         if wait is None:
-            return Answer(200, body)
+            return ApiResponse(200, body)
         return await self._ended(request.scope["raw_path"], execution_id, wait, request.receive)
 
     @needs(Scope.COMMANDS_READ)
-    async def list(self, request: Request) -> Answer:
+    async def list(self, request: Request) -> ApiResponse:
         """``GET /api/v1/commands``: list executions, newest first by default."""
         asked = Parameters(request.scope["query_string"], _LIST)
         query = executions_asked(asked, request.scope["token"])._replace(
@@ -152,7 +152,9 @@ class Commands:
             until=asked.time("createdBefore"),
             oldest_first=asked.oldest_first(),
         )
-        return Answer(200, await self._operations.list(query, asked.limit(), asked.cursor(is_uuid7), _page))
+        return ApiResponse(
+            200, await self._operations.list(query, asked.limit(), asked.cursor(is_uuid7), _page)
+        )
 
     def _tagged(self, tags: tuple[str, ...]) -> frozenset[str] | None:
         """The names of the things that have all the tags; None: without tags, all."""
@@ -162,26 +164,26 @@ class Commands:
         return frozenset(thing.name for thing in things if all(tag in thing.definition.tags for tag in tags))
 
     @needs(Scope.COMMANDS_CANCEL)
-    async def cancel(self, request: Request) -> Answer:
+    async def cancel(self, request: Request) -> ApiResponse:
         """``POST /api/v1/commands/{executionId}/cancel``: cancel an execution."""
         Parameters(request.scope["query_string"], _NONE)
         admit = partial(_check_visible, request.scope["token"])
-        return Answer(200, await self._operations.cancel(_asked_id(request), admit, encode_execution))
+        return ApiResponse(200, await self._operations.cancel(_asked_id(request), admit, encode_execution))
 
-    async def _ended(self, base: bytes, execution_id: str, wait: float, receive: Receive) -> Answer:
+    async def _ended(self, base: bytes, execution_id: str, wait: float, receive: Receive) -> ApiResponse:
         """The execution when it has ended (200), or as it stands after ``wait`` seconds (202)."""
         await until_ended(self._operations, execution_id, wait, receive)
         status, body = await self._operations.read(execution_id, _awaited)
-        return Answer(status, body, (_location(base, execution_id),))
+        return ApiResponse(status, body, (_location(base, execution_id),))
 
 
-def accepted(execution: Execution) -> Answer:
+def accepted(execution: Execution) -> ApiResponse:
     """The answer to a command that was accepted, asked for as ``COMMANDS``."""
     return _accepted(_COMMANDS, *_sent(execution))
 
 
-def _accepted(base: bytes, execution_id: str, encoded: bytes) -> Answer:
-    return Answer(201, encoded, (_location(base, execution_id),))
+def _accepted(base: bytes, execution_id: str, encoded: bytes) -> ApiResponse:
+    return ApiResponse(201, encoded, (_location(base, execution_id),))
 
 
 def _sent(execution: Execution) -> tuple[str, bytes]:
@@ -197,7 +199,7 @@ def _awaited(execution: Execution) -> tuple[int, bytes]:
     return 200 if execution.is_terminal else 202, encode_execution(execution)
 
 
-def _page(page: Page) -> bytes:
+def _page(page: PageOfExecutions) -> bytes:
     items = ((execution.execution_id, execution_resource(execution)) for execution in page.executions)
     return encode_page("executions", items, page.cursor)
 

@@ -10,13 +10,13 @@ from starlette.routing import Route
 from thingctl_broker.errors import NoDeviceUrl
 from thingctl_broker.http.auth import needs
 from thingctl_broker.http.query import Parameters
-from thingctl_broker.http.response import Answer
+from thingctl_broker.http.response import ApiResponse
 from thingctl_broker.security.tokens import Scope
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from thingctl_broker.things.service import Directory
+    from thingctl_broker.things.service import ThingService
 
 ENROLMENT: Final = "/api/v1/enrolment"
 
@@ -40,7 +40,7 @@ class EnrolmentResource(msgspec.Struct, frozen=True, rename="camel", omit_defaul
 class Enrolments:
     """The endpoint, over one directory."""
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: ThingService) -> None:
         self._directory = directory
 
     def routes(self) -> list[Route]:
@@ -48,7 +48,7 @@ class Enrolments:
         return [Route(ENROLMENT, self.show, methods=["GET"])]
 
     @needs(Scope.THINGS_READ)
-    async def show(self, request: Request) -> Answer:
+    async def show(self, request: Request) -> ApiResponse:
         """``GET /api/v1/enrolment``: how devices reach the broker."""
         Parameters(request.scope["query_string"], _NONE)
         enrolment = self._directory.enrolment
@@ -61,4 +61,4 @@ class Enrolments:
         resource = EnrolmentResource(
             enrolment.topic_root, enrolment.is_open, url, enrolment.ca or None, fault
         )
-        return Answer(200, msgspec.json.encode(resource))
+        return ApiResponse(200, msgspec.json.encode(resource))

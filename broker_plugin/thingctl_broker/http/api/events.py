@@ -17,7 +17,7 @@ import msgspec
 import structlog
 from starlette.routing import Route
 
-from thingctl_broker.commands.change_feed import Feed
+from thingctl_broker.commands.change_feed import ChangeFeed
 from thingctl_broker.commands.execution_resource import encode_execution
 from thingctl_broker.http.auth import needs
 from thingctl_broker.http.problems import TOO_MANY_STREAMS, Problem
@@ -78,9 +78,9 @@ _HEADERS: Final = [
 class Streams:
     """The endpoint of live events."""
 
-    def __init__(self, operations: Operations, feed: Feed | None = None) -> None:
+    def __init__(self, operations: Operations, feed: ChangeFeed | None = None) -> None:
         self._operations = operations
-        self._feed = Feed(uuid4().hex[:8]) if feed is None else feed
+        self._feed = ChangeFeed(uuid4().hex[:8]) if feed is None else feed
         self._log = structlog.get_logger("thingctl.http")
         self._pumps: set[asyncio.Task[None]] = set()
         self._sleeping: list[asyncio.Future[None]] = []

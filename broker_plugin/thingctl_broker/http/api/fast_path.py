@@ -25,7 +25,7 @@ from thingctl_broker.http.auth import require, require_command
 from thingctl_broker.http.forwarding import read_forwarded
 from thingctl_broker.http.problems import Problem
 from thingctl_broker.http.request_body import BODY_MAX, decode_body
-from thingctl_broker.security.caller import Origin, origin
+from thingctl_broker.security.caller import Caller, origin
 from thingctl_broker.security.tokens import Scope
 from thingctl_broker.system.addresses import NO_NETWORKS
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from thingctl_broker.commands.operations import SendsAtOnce
     from thingctl_broker.http.auth import Callers
-    from thingctl_broker.http.response import Answer
+    from thingctl_broker.http.response import ApiResponse
     from thingctl_broker.security.tokens import Token
     from thingctl_broker.system.addresses import Networks
     from thingctl_broker.system.proxy_protocol import Peer
@@ -48,11 +48,11 @@ _END: Final = b"\r\n\r\n"
 _SEND: Final = Scope.COMMANDS_SEND
 
 
-class Shortcut:
+class PostFastPath:
     """The shortcut of one API; every connection asks it."""
 
     def __init__(
-        self, operations: SendsAtOnce, callers: Callers, tell: Callable[[Exception], Answer]
+        self, operations: SendsAtOnce, callers: Callers, tell: Callable[[Exception], ApiResponse]
     ) -> None:
         """``tell``: makes the answer to a command that was accepted and then went wrong."""
         self._operations = operations
@@ -65,7 +65,7 @@ class Shortcut:
         self,
         data: bytes,
         client: Peer | None,
-        answered: Callable[[Answer], None],
+        answered: Callable[[ApiResponse], None],
         trusted: Networks = NO_NETWORKS,
     ) -> bool:
         """Answer the request that ``data`` is, now or later; False: it is for the other way.
@@ -107,7 +107,7 @@ class Shortcut:
         encoded: bytes,
         token: Token,
         client: Peer | None,
-        answered: Callable[[Answer], None],
+        answered: Callable[[ApiResponse], None],
     ) -> bool:
         require(token, _SEND)
         body = decode_body(command_body_decoder, encoded)  # a command to many things is none to it
@@ -116,7 +116,7 @@ class Shortcut:
         if token.is_limited:
             require_command(token, body.thing_id, body.action)
         # Calls that come in share a context, so what is set is taken back.
-        before = origin.set(Origin(token.name, client[0] if client else ""))
+        before = origin.set(Caller(token.name, client[0] if client else ""))
         try:
             self._operations.send_then(
                 body.thing_id,

@@ -20,7 +20,7 @@ from thingctl_broker.http.auth import needs, require_command
 from thingctl_broker.http.links import location
 from thingctl_broker.http.query import Parameters
 from thingctl_broker.http.request_body import checked_post_back, decode_body
-from thingctl_broker.http.response import Answer
+from thingctl_broker.http.response import ApiResponse
 from thingctl_broker.rollouts.rollout import RolloutRules, State
 from thingctl_broker.security.tokens import Scope
 from thingctl_broker.system.timestamps import rfc3339
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from thingctl_broker.commands.execution import Execution
     from thingctl_broker.commands.operations import Operations
-    from thingctl_broker.commands.table import Page
+    from thingctl_broker.commands.table import PageOfExecutions
     from thingctl_broker.rollouts.driver import RolloutDriver
     from thingctl_broker.rollouts.rollout import Listed, Rollout
     from thingctl_broker.security.tokens import Token
@@ -145,7 +145,7 @@ class Groups:
 
     async def send(
         self, body: bytes, token: Token, base: bytes, key: str = "", *, validate: bool = False
-    ) -> Answer:
+    ) -> ApiResponse:
         """Accept a command for many things (202), or tell who would get it (200).
 
         ``base``: the request's path. ``validate``: a dry run, as ``dryRun`` in the body. Of things
@@ -158,7 +158,7 @@ class Groups:
         post_back_uri = checked_post_back(asked.post_back_uri)
         if asked.dry_run or validate:
             checked = await dry_run(self._operations, things, asked.action, params, asked.ttl)
-            return Answer(200, _encode(checked))
+            return ApiResponse(200, _encode(checked))
         rollout = await self._rollouts.begin(
             things,
             asked.action,
@@ -171,7 +171,7 @@ class Groups:
             fingerprint=_fingerprint(asked, post_back_uri) if key else "",
         )
         link = location(base, f"{GROUPS}/{rollout.record.command_id}")
-        return Answer(202, await self._told(rollout), (link,))
+        return ApiResponse(202, await self._told(rollout), (link,))
 
     def _resolved(self, asked: GroupBody, token: Token) -> list[str]:
         """Return the names of the targeted things; raises :class:`Problem` (403) for a name beyond the token.
@@ -186,7 +186,7 @@ class Groups:
         return resolve(asked.targets, self._operations.things, covers)
 
     @needs(Scope.COMMANDS_READ)
-    async def list(self, request: Request) -> Answer:
+    async def list(self, request: Request) -> ApiResponse:
         """``GET /api/v1/groups``: commands to many things, newest first; a limited token sees its own."""
         asked, token = Parameters(request.scope["query_string"], _LIST), request.scope["token"]
         limit = asked.limit()
@@ -195,48 +195,48 @@ class Groups:
         )
         page = found[:limit]
         cursor = page[-1].record.command_id if len(found) > limit else None
-        return Answer(
+        return ApiResponse(
             200, encode_page("groups", ((one.record.command_id, _entry(one)) for one in page), cursor)
         )
 
     @needs(Scope.COMMANDS_READ)
-    async def show(self, request: Request) -> Answer:
+    async def show(self, request: Request) -> ApiResponse:
         """``GET /api/v1/groups/{commandId}``: a command to many things, and its executions by status."""
         command_id, token = _asked(request), request.scope["token"]
         rollout = await self._rollouts.get(command_id)
         if rollout is not None:
-            return Answer(200, await self._told(_for(token, rollout)))
+            return ApiResponse(200, await self._told(_for(token, rollout)))
         first = await self._operations.list(Query(command_id=command_id), 1, None, _first)
         statuses = await self._operations.statuses(command_id)
         count = sum(statuses.values())
         if first is None or not _may_count(token, first, count):
             raise unknown_command()
         created_at = rfc3339(first.created_at)
-        return Answer(
+        return ApiResponse(
             200, _resource(command_id, first.action, GroupState.UNKNOWN, created_at, statuses, targeted=count)
         )
 
     @needs(Scope.COMMANDS_SEND)
-    async def pause(self, request: Request) -> Answer:
+    async def pause(self, request: Request) -> ApiResponse:
         """``POST /api/v1/groups/{commandId}/pause``: pause a command to many things."""
         return await self._move(request, State.PAUSED)
 
     @needs(Scope.COMMANDS_SEND)
-    async def resume(self, request: Request) -> Answer:
+    async def resume(self, request: Request) -> ApiResponse:
         """``POST /api/v1/groups/{commandId}/resume``: resume it after a pause or too many failures."""
         return await self._move(request, State.RUNNING)
 
     @needs(Scope.COMMANDS_CANCEL)
-    async def cancel(self, request: Request) -> Answer:
+    async def cancel(self, request: Request) -> ApiResponse:
         """``POST /api/v1/groups/{commandId}/cancel``: stop it and cancel its executions."""
         return await self._move(request, State.CANCELED)
 
-    async def _move(self, request: Request, to: State) -> Answer:
+    async def _move(self, request: Request, to: State) -> ApiResponse:
         command_id = _asked(request)
         rollout = await self._rollouts.get(command_id)
         if rollout is not None:
             _for(request.scope["token"], rollout)
-        return Answer(200, await self._told(await self._rollouts.move(command_id, to)))
+        return ApiResponse(200, await self._told(await self._rollouts.move(command_id, to)))
 
     async def _told(self, rollout: Rollout) -> bytes:
         record = rollout.record
@@ -308,7 +308,7 @@ def _resource(
     )
 
 
-def _first(page: Page) -> Execution | None:
+def _first(page: PageOfExecutions) -> Execution | None:
     return page.executions[0] if page.executions else None
 
 

@@ -13,7 +13,7 @@ from thingctl_broker.errors import NotAccepting
 from thingctl_broker.http.auth import needs, require_everything
 from thingctl_broker.http.metrics import Measures
 from thingctl_broker.http.query import Parameters
-from thingctl_broker.http.response import Answer
+from thingctl_broker.http.response import ApiResponse
 from thingctl_broker.security.tokens import Scope
 
 if TYPE_CHECKING:
@@ -57,22 +57,22 @@ class Probes:
         """From now on the broker is not ready: it is ending."""
         self._stopping = True
 
-    async def health(self, _request: Request) -> Answer:
+    async def health(self, _request: Request) -> ApiResponse:
         """``GET /healthz``: whether the broker runs."""
-        return Answer(200, _OK)
+        return ApiResponse(200, _OK)
 
-    async def ready(self, _request: Request) -> Answer:
+    async def ready(self, _request: Request) -> ApiResponse:
         """``GET /readyz``: whether the broker accepts commands."""
         if self._stopping:
             raise NotAccepting("the broker is ending", retry_after=5)
         if not self._operations.accepting:
             raise NotAccepting("commands cannot be kept at present", retry_after=5)
-        return Answer(200, _OK)
+        return ApiResponse(200, _OK)
 
     @needs(Scope.COMMANDS_READ)
-    async def metrics(self, request: Request) -> Answer:
+    async def metrics(self, request: Request) -> ApiResponse:
         """``GET /metrics``: counters and gauges for Prometheus."""
         Parameters(request.scope["query_string"], _NONE)
         require_everything(request.scope["token"])
         self._measures.held, self._measures.live = await self._operations.size()
-        return Answer(200, generate_latest(self._registry), media_type=MEDIA_TYPE)
+        return ApiResponse(200, generate_latest(self._registry), media_type=MEDIA_TYPE)

@@ -15,13 +15,13 @@ from starlette.routing import Route
 from thingctl_broker.http.auth import needs, require_everything
 from thingctl_broker.http.query import Parameters
 from thingctl_broker.http.request_body import decode_body, read_json_body
-from thingctl_broker.http.response import Answer
+from thingctl_broker.http.response import ApiResponse
 from thingctl_broker.security.tokens import Scope
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from thingctl_broker.things.service import Directory
+    from thingctl_broker.things.service import ThingService
 
 AUTHENTICATION: Final = "/api/v1/mqtt/authentication"
 
@@ -66,7 +66,7 @@ _bodies: Final = msgspec.json.Decoder(AuthenticationBody)
 class Authentications:
     """The endpoint, over one directory."""
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: ThingService) -> None:
         self._directory = directory
 
     def routes(self) -> list[Route]:
@@ -74,7 +74,7 @@ class Authentications:
         return [Route(AUTHENTICATION, self.authenticate, methods=["POST"])]
 
     @needs(Scope.MQTT_AUTHENTICATE)
-    async def authenticate(self, request: Request) -> Answer:
+    async def authenticate(self, request: Request) -> ApiResponse:
         """``POST /api/v1/mqtt/authentication``: check the user name and password of an MQTT client."""
         Parameters(request.scope["query_string"], _NONE)
         require_everything(request.scope["token"])
@@ -84,4 +84,4 @@ class Authentications:
         source = body.peerhost or f"thing {body.username}"
         is_right = await self._directory.authenticate(body.username, body.password, source)
         verdict = Verdict.IGNORE if is_right is None else Verdict.ALLOW if is_right else Verdict.DENY
-        return Answer(200, msgspec.json.encode(AuthenticationResult(verdict)))
+        return ApiResponse(200, msgspec.json.encode(AuthenticationResult(verdict)))

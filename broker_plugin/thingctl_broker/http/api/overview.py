@@ -11,7 +11,7 @@ from thingctl_broker.commands.field_types import Time  # noqa: TC001 msgspec rea
 from thingctl_broker.commands.statistics import Latency, Minute, whole
 from thingctl_broker.http.auth import needs, require_everything
 from thingctl_broker.http.query import Parameters
-from thingctl_broker.http.response import Answer
+from thingctl_broker.http.response import ApiResponse
 from thingctl_broker.security.tokens import Scope
 from thingctl_broker.system.timestamps import rfc3339
 
@@ -69,7 +69,7 @@ class OverviewPage:
         return [Route(OVERVIEW, self.show, methods=["GET"])]
 
     @needs(Scope.COMMANDS_READ)
-    async def show(self, request: Request) -> Answer:
+    async def show(self, request: Request) -> ApiResponse:
         """``GET /api/v1/overview``: commands by minute and status, latencies, things online."""
         require_everything(request.scope["token"])
         Parameters(request.scope["query_string"], _NONE)
@@ -83,7 +83,7 @@ class OverviewPage:
             _minute_resource(whole(minutes)),
             [_minute_resource(minute) for minute in minutes],
         )
-        return Answer(200, msgspec.json.encode(resource))
+        return ApiResponse(200, msgspec.json.encode(resource))
 
 
 def _minute_resource(minute: Minute) -> MinuteResource:

@@ -16,7 +16,7 @@ from thingctl_broker.http.api.tokens import token_resource
 from thingctl_broker.http.auth import needs
 from thingctl_broker.http.query import Parameters
 from thingctl_broker.http.request_body import decode_body, read_json_body
-from thingctl_broker.http.response import Answer
+from thingctl_broker.http.response import ApiResponse
 from thingctl_broker.security.audit_events import Event
 from thingctl_broker.security.sign_in import UnknownCode
 from thingctl_broker.system.timestamps import rfc3339
@@ -67,16 +67,16 @@ class SignIn:
         ]
 
     @needs(None)
-    async def offer(self, request: Request) -> Answer:
+    async def offer(self, request: Request) -> ApiResponse:
         """``POST /api/v1/sign-in-codes``: make a code that signs in once, with the caller's rights."""
         Parameters(request.scope["query_string"], _NONE)
         code, session = await self._tokens.offer(request.scope["token"])
         self._note(Event.CODE_MADE, detail=session.name)
         made = CodeResource(code, session.name, rfc3339(session.expires_at or 0.0))
-        return Answer(201, msgspec.json.encode(made))
+        return ApiResponse(201, msgspec.json.encode(made))
 
     @needs(None)
-    async def redeem(self, request: Request) -> Answer:
+    async def redeem(self, request: Request) -> ApiResponse:
         """``POST /api/v1/sign-in``: exchange a code for a token; it needs no other authorization."""
         Parameters(request.scope["query_string"], _NONE)
         raw = await read_json_body(dict(request.scope["headers"]), request.receive)
@@ -84,7 +84,7 @@ class SignIn:
         await self._admit(request, code)
         plain, session = await self._tokens.redeem(code)
         self._note(Event.SIGNED_IN, detail=session.name)
-        return Answer(201, msgspec.json.encode(token_resource(session, plain)))
+        return ApiResponse(201, msgspec.json.encode(token_resource(session, plain)))
 
     async def _admit(self, request: Request, code: str) -> None:
         if self._tokens.offered(code) is None:

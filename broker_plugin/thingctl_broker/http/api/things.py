@@ -21,7 +21,7 @@ from thingctl_broker.http.auth import needs, require_thing, visible_things
 from thingctl_broker.http.links import location
 from thingctl_broker.http.query import Parameters
 from thingctl_broker.http.request_body import decode_body, read_json_body
-from thingctl_broker.http.response import Answer
+from thingctl_broker.http.response import ApiResponse
 from thingctl_broker.security.tokens import Scope
 from thingctl_broker.things.thing import ThingQuery, is_tag, is_type_name
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from thingctl_broker.security.tokens import Token
-    from thingctl_broker.things.service import Directory
+    from thingctl_broker.things.service import ThingService
     from thingctl_broker.things.thing import Thing
 
 THINGS: Final = "/api/v1/things"
@@ -41,7 +41,7 @@ _LIST: Final = frozenset({"cursor", "limit", "online", "tag", "type"})
 class Things:
     """The endpoints of things, over one directory."""
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: ThingService) -> None:
         self._directory = directory
         self._registry = directory.registry
 
@@ -59,7 +59,7 @@ class Things:
         ]
 
     @needs(Scope.THINGS_READ)
-    async def list(self, request: Request) -> Answer:
+    async def list(self, request: Request) -> ApiResponse:
         """``GET /api/v1/things``: list things, by name."""
         asked = Parameters(request.scope["query_string"], _LIST)
         token: Token = request.scope["token"]
@@ -73,10 +73,10 @@ class Things:
         found, cursor = self._registry.select(query, asked.limit(), asked.cursor() or "")
         now = self._directory.unix()
         items = ((thing.name, thing_resource(thing, now)) for thing in found)
-        return Answer(200, encode_page("things", items, cursor))
+        return ApiResponse(200, encode_page("things", items, cursor))
 
     @needs(Scope.THINGS_WRITE)
-    async def add(self, request: Request) -> Answer:
+    async def add(self, request: Request) -> ApiResponse:
         """``POST /api/v1/things``: add a thing; the answer alone shows its password."""
         body = decode_body(new_thing_decoder, await _body(request))
         require_thing(request.scope["token"], body.name)
@@ -86,60 +86,60 @@ class Things:
         thing, password = await self._directory.add(
             body.name, body.definition(), body.password, with_password=body.with_password
         )
-        return Answer(
+        return ApiResponse(
             201, self._whole(thing, self._given(thing, password)), (_location(request, thing.name),)
         )
 
     @needs(Scope.THINGS_READ)
-    async def show(self, request: Request) -> Answer:
+    async def show(self, request: Request) -> ApiResponse:
         """``GET /api/v1/things/{name}``: one thing, with its announcement."""
         Parameters(request.scope["query_string"], _NONE)
         thing = self._registry.need(_asked_name(request))
-        return Answer(200, self._whole(thing))
+        return ApiResponse(200, self._whole(thing))
 
     @needs(Scope.THINGS_WRITE)
-    async def put(self, request: Request) -> Answer:
+    async def put(self, request: Request) -> ApiResponse:
         """``PUT /api/v1/things/{name}``: add a thing or replace its definition."""
         name: str = request.path_params["name"]
         require_thing(request.scope["token"], name)
         body = decode_body(thing_body_decoder, await _body(request))
         thing, is_new = await self._directory.put(name, body.definition())
-        return Answer(
+        return ApiResponse(
             201 if is_new else 200,
             self._whole(thing),
             (_location(request, name),) if is_new else (),
         )
 
     @needs(Scope.THINGS_WRITE)
-    async def patch(self, request: Request) -> Answer:
+    async def patch(self, request: Request) -> ApiResponse:
         """``PATCH /api/v1/things/{name}``: change parts of its definition."""
         name = _asked_name(request)
         body = decode_body(thing_patch_decoder, await _body(request))
-        return Answer(200, self._whole(await self._directory.patch(name, body.applied_to)))
+        return ApiResponse(200, self._whole(await self._directory.patch(name, body.applied_to)))
 
     @needs(Scope.THINGS_WRITE)
-    async def remove(self, request: Request) -> Answer:
+    async def remove(self, request: Request) -> ApiResponse:
         """``DELETE /api/v1/things/{name}``: remove a thing and its waiting commands."""
         Parameters(request.scope["query_string"], _NONE)
         await self._directory.remove(_asked_name(request))
-        return Answer(204, b"")
+        return ApiResponse(204, b"")
 
     @needs(Scope.THINGS_WRITE)
-    async def new_password(self, request: Request) -> Answer:
+    async def new_password(self, request: Request) -> ApiResponse:
         """``POST /api/v1/things/{name}/password``: give a thing a new password; the answer alone shows it."""
         name = _asked_name(request)
         raw = await _body(request)
         body = decode_body(password_body_decoder, raw or b"{}")
         self._check_bundle(required=body.require_bundle)
         thing, password = await self._directory.new_password(name, body.password, body.old_valid_for)
-        return Answer(200, self._whole(thing, self._given(thing, password)))
+        return ApiResponse(200, self._whole(thing, self._given(thing, password)))
 
     @needs(Scope.THINGS_WRITE)
-    async def remove_password(self, request: Request) -> Answer:
+    async def remove_password(self, request: Request) -> ApiResponse:
         """``DELETE /api/v1/things/{name}/password``: remove its password; it needs a certificate then."""
         Parameters(request.scope["query_string"], _NONE)
         await self._directory.remove_password(_asked_name(request))
-        return Answer(204, b"")
+        return ApiResponse(204, b"")
 
     def _whole(self, thing: Thing, given: Given | None = None) -> bytes:
         return whole_thing(thing, self._registry, self._directory.unix(), given)

@@ -15,7 +15,7 @@ from thingctl_broker.http.links import location
 from thingctl_broker.http.problems import INVALID_BODY, Problem
 from thingctl_broker.http.query import Parameters
 from thingctl_broker.http.request_body import decode_body, read_json_body
-from thingctl_broker.http.response import Answer
+from thingctl_broker.http.response import ApiResponse
 from thingctl_broker.security.audit_events import Event
 from thingctl_broker.security.tokens import (
     COVERED_PATTERN,
@@ -92,18 +92,18 @@ class Tokens:
         ]
 
     @needs(Scope.ADMIN)
-    async def list(self, request: Request) -> Answer:
+    async def list(self, request: Request) -> ApiResponse:
         """``GET /api/v1/tokens``: tokens, by name, without their secrets."""
         asked = Parameters(request.scope["query_string"], _LIST)
         limit, after = asked.limit(), asked.cursor() or ""
         found = [token for token in self._tokens if token.name > after]
         items = ((token.name, token_resource(token)) for token in found[:limit])
-        return Answer(
+        return ApiResponse(
             200, encode_page("tokens", items, found[limit - 1].name if len(found) > limit else None)
         )
 
     @needs(Scope.ADMIN)
-    async def add(self, request: Request) -> Answer:
+    async def add(self, request: Request) -> ApiResponse:
         """``POST /api/v1/tokens``: make a token; the answer alone shows its secret."""
         Parameters(request.scope["query_string"], _NONE)
         raw = await read_json_body(dict(request.scope["headers"]), request.receive)
@@ -112,37 +112,37 @@ class Tokens:
         secret = await self._tokens.add(token)
         self._note(Event.TOKEN_MADE, detail=_encoded(self._tokens.get(body.name)).decode())
         link = location(request.scope["raw_path"], f"{TOKENS}/{body.name}")
-        return Answer(201, _encoded(self._tokens.get(body.name), secret), (link,))
+        return ApiResponse(201, _encoded(self._tokens.get(body.name), secret), (link,))
 
     @needs(Scope.ADMIN)
-    async def show(self, request: Request) -> Answer:
+    async def show(self, request: Request) -> ApiResponse:
         """``GET /api/v1/tokens/{name}``: one token, without its secret."""
         Parameters(request.scope["query_string"], _NONE)
-        return Answer(200, _encoded(self._tokens.get(_asked_name(request))))
+        return ApiResponse(200, _encoded(self._tokens.get(_asked_name(request))))
 
     @needs(Scope.ADMIN)
-    async def revoke(self, request: Request) -> Answer:
+    async def revoke(self, request: Request) -> ApiResponse:
         """``DELETE /api/v1/tokens/{name}``: revoke the token."""
         Parameters(request.scope["query_string"], _NONE)
         name = _asked_name(request)
         await self._tokens.revoke(name)
         self._note(Event.TOKEN_REVOKED, detail=name)
-        return Answer(204, b"")
+        return ApiResponse(204, b"")
 
     @needs(Scope.ADMIN)
-    async def renew(self, request: Request) -> Answer:
+    async def renew(self, request: Request) -> ApiResponse:
         """``POST /api/v1/tokens/{name}/renew``: give the token another secret; the old one ends."""
         Parameters(request.scope["query_string"], _NONE)
         name = _asked_name(request)
         secret = await self._tokens.renew(name)
         self._note(Event.TOKEN_RENEWED, detail=name)
-        return Answer(200, _encoded(self._tokens.get(name), secret))
+        return ApiResponse(200, _encoded(self._tokens.get(name), secret))
 
     @needs(None)
-    async def me(self, request: Request) -> Answer:
+    async def me(self, request: Request) -> ApiResponse:
         """``GET /api/v1/me``: what the caller's own token may do."""
         Parameters(request.scope["query_string"], _NONE)
-        return Answer(200, _encoded(request.scope["token"]))
+        return ApiResponse(200, _encoded(request.scope["token"]))
 
 
 def token_resource(token: Token, secret: str | None = None) -> TokenResource:

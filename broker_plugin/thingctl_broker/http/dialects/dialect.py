@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from starlette.routing import Route
 
     from thingctl_broker.http.problems import Problem
-    from thingctl_broker.http.response import Answer
+    from thingctl_broker.http.response import ApiResponse
     from thingctl_broker.security.tokens import Token
 
 
@@ -34,7 +34,7 @@ class Dialect(Protocol):
         """The endpoints with their paths."""
         ...
 
-    def tell(self, problem: Problem) -> Answer:
+    def tell(self, problem: Problem) -> ApiResponse:
         """The fault in the dialect's own words."""
         ...
 

@@ -25,10 +25,10 @@ from thingctl_broker.errors import UnknownExecution, UnknownThing
 from thingctl_broker.http.auth import needs, require_command
 from thingctl_broker.http.dialects.dialect import printed
 from thingctl_broker.http.links import absolute, location
-from thingctl_broker.http.problems import INVALID_BODY, Kind, Problem
+from thingctl_broker.http.problems import INVALID_BODY, Problem, ProblemKind
 from thingctl_broker.http.query import LIMIT_DEFAULT, LIMIT_MAX, Parameters
 from thingctl_broker.http.request_body import checked_post_back, decode_body, escaped, read_json_body
-from thingctl_broker.http.response import Answer
+from thingctl_broker.http.response import ApiResponse
 from thingctl_broker.security.tokens import Scope
 from thingctl_protocol.identifiers import THING_PATTERN, is_action_name, is_id, is_thing_name
 from thingctl_protocol.messages import EMPTY_OBJECT
@@ -80,7 +80,7 @@ CODES: Final = {
 }
 """Graph's error code for each kind of problem. Any other is an invalid request."""
 
-_NO_PAYLOAD: Final = Kind("no-payload", 404, "The device has returned nothing yet")
+_NO_PAYLOAD: Final = ProblemKind("no-payload", 404, "The device has returned nothing yet")
 
 OPTIONS: Final = frozenset({"$count", "$expand", "$format", "$orderby", "$select"})
 """OData options that clients send by habit. ``$select`` of a list is served, the rest changes nothing."""
@@ -239,7 +239,7 @@ class Graph:
         ]
 
     @needs(Scope.THINGS_READ)
-    async def devices(self, request: Request) -> Answer:
+    async def devices(self, request: Request) -> ApiResponse:
         """``GET /me/devices``: things, by name (Graph's dialect)."""
         asked = Parameters(request.scope["query_string"], _LIST)
         top = asked.text("$top", _is_top, "a whole number above 0")
@@ -258,10 +258,10 @@ class Graph:
         link = _next_link(here, request, found[limit - 1].name) if len(found) > limit else None
         page = msgspec.to_builtins(GraphDevices([GraphDevice.of(thing) for thing in found[:limit]], link))
         page["value"] = [chosen(device) for device in page["value"]]
-        return Answer(200, printed(page))
+        return ApiResponse(200, printed(page))
 
     @needs(Scope.COMMANDS_SEND)
-    async def send(self, request: Request) -> Answer:
+    async def send(self, request: Request) -> ApiResponse:
         """``POST /me/devices/{deviceId}/commands``: launch a URI or call an app service (Graph's dialect)."""
         Parameters(request.scope["query_string"], OPTIONS)
         thing = await self._thing(request)
@@ -281,25 +281,25 @@ class Graph:
         )
         # Where clients write "command" or a slash at the end, the path has become another on its way here.
         link = location(request.scope["raw_path"], f"{request.scope['path']}/{execution_id}")
-        return Answer(201, answer, (link,))
+        return ApiResponse(201, answer, (link,))
 
     @needs(Scope.COMMANDS_READ)
-    async def show(self, request: Request) -> Answer:
+    async def show(self, request: Request) -> ApiResponse:
         """``GET /me/devices/{deviceId}/commands/{commandId}``: one command (Graph's dialect)."""
-        return Answer(200, await self._told(request, _shown))
+        return ApiResponse(200, await self._told(request, _shown))
 
     @needs(Scope.COMMANDS_READ)
-    async def response_payload(self, request: Request) -> Answer:
+    async def response_payload(self, request: Request) -> ApiResponse:
         """``GET /me/devices/{deviceId}/commands/{commandId}/responsePayload``: the result of a command."""
-        return Answer(200, await self._told(request, _payload))
+        return ApiResponse(200, await self._told(request, _payload))
 
-    def tell(self, problem: Problem) -> Answer:
+    def tell(self, problem: Problem) -> ApiResponse:
         """The fault in Graph's envelope."""
         details = problem.details
         code = CODES.get(problem.kind.name, "invalidRequest")
         place = details.pointer or details.parameter
         message = details.detail if place is None else f"{place}: {details.detail}"
-        return Answer(
+        return ApiResponse(
             problem.kind.status, printed(GraphError(GraphErrorBody(code, message))), problem.headers
         )
 

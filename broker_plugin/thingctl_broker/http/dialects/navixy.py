@@ -18,10 +18,10 @@ from thingctl_broker.commands.table import Query
 from thingctl_broker.errors import UnknownThing
 from thingctl_broker.http.auth import require, require_command, visible
 from thingctl_broker.http.dialects.dialect import printed
-from thingctl_broker.http.problems import INVALID_BODY, UNAUTHORIZED, Kind, Problem
+from thingctl_broker.http.problems import INVALID_BODY, UNAUTHORIZED, Problem, ProblemKind
 from thingctl_broker.http.query import Parameters
 from thingctl_broker.http.request_body import decode_body, read_json_body
-from thingctl_broker.http.response import Answer
+from thingctl_broker.http.response import ApiResponse
 from thingctl_broker.security.tokens import Scope
 from thingctl_protocol.messages import EMPTY_OBJECT
 from thingctl_protocol.statuses import Status
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from thingctl_broker.commands.execution import Execution
     from thingctl_broker.commands.operations import Operations
-    from thingctl_broker.commands.table import Page
+    from thingctl_broker.commands.table import PageOfExecutions
     from thingctl_broker.http.auth import Callers
     from thingctl_broker.security.tokens import Token
     from thingctl_broker.things.thing import Thing
@@ -57,10 +57,10 @@ WORDS: Final = {
 }
 """What ``get_command_status`` says for each status."""
 
-_OFFLINE: Final = Kind("device-offline", 400, "The device is offline")
-_UNSUPPORTED: Final = Kind("unsupported-command", 400, "The device does not support the command")
+_OFFLINE: Final = ProblemKind("device-offline", 400, "The device is offline")
+_UNSUPPORTED: Final = ProblemKind("unsupported-command", 400, "The device does not support the command")
 _NO_DEVICE: Final = "no device has that id"
-_NO_COMMAND: Final = Kind("no-command", 404, "No command was sent to the device")
+_NO_COMMAND: Final = ProblemKind("no-command", 404, "No command was sent to the device")
 
 CODES: Final = {
     "unauthorized": (3, "Wrong hash", 400),
@@ -170,14 +170,14 @@ _raw: Final = msgspec.json.Decoder(RawCommandBody)
 _status: Final = msgspec.json.Decoder(StatusBody)
 
 
-class Accepted(msgspec.Struct, frozen=True):
+class QueuedReply(msgspec.Struct, frozen=True):
     """What ``send_command`` answers."""
 
     success: bool = True
     queued: bool = True
 
 
-class Done(msgspec.Struct, frozen=True):
+class DoneReply(msgspec.Struct, frozen=True):
     """What ``raw_command/send`` answers."""
 
     success: bool = True
@@ -247,15 +247,15 @@ class Navixy:
             Route(STATUS, self.get_command_status, methods=["POST"]),
         ]
 
-    async def send_command(self, request: Request) -> Answer:
+    async def send_command(self, request: Request) -> ApiResponse:
         """``POST /v2/tracker/send_command``: ask a device for an action (Navixy's dialect)."""
         token, body = await self._read(request, _send)
         require(token, Scope.COMMANDS_SEND)
         action, params = body.action()
         await self._sent(token, body, action, params, body.ttl, reliable=body.reliable)
-        return Answer(200, printed(Accepted()))
+        return ApiResponse(200, printed(QueuedReply()))
 
-    async def send_raw_command(self, request: Request) -> Answer:
+    async def send_raw_command(self, request: Request) -> ApiResponse:
         """``POST /v2/tracker/raw_command/send``: send a device a command in its own language."""
         token, body = await self._read(request, _raw)
         require(token, Scope.COMMANDS_SEND)
@@ -263,9 +263,9 @@ class Navixy:
             raise Problem(INVALID_BODY, "not hexadecimal digits in pairs", pointer="/command")
         params = msgspec.json.encode({"command": body.command, "type": body.type})
         await self._sent(token, body, RAW_ACTION, params, body.ttl, reliable=body.reliable)
-        return Answer(200, printed(Done()))
+        return ApiResponse(200, printed(DoneReply()))
 
-    async def get_command_status(self, request: Request) -> Answer:
+    async def get_command_status(self, request: Request) -> ApiResponse:
         """``POST /v2/tracker/get_command_status``: the status of the device's latest command."""
         token, body = await self._read(request, _status)
         require(token, Scope.COMMANDS_READ)
@@ -274,9 +274,9 @@ class Navixy:
             raise UnknownThing(_NO_DEVICE)
         await self._known(thing)
         query = Query(thing=thing, visible=visible(token))
-        return Answer(200, await self._operations.list(query, 1, None, _newest))
+        return ApiResponse(200, await self._operations.list(query, 1, None, _newest))
 
-    def tell(self, problem: Problem) -> Answer:
+    def tell(self, problem: Problem) -> ApiResponse:
         """The fault in Navixy's envelope."""
         code, description, status = CODES.get(problem.kind.name, CODES["internal-error"])
         details = problem.details
@@ -287,7 +287,7 @@ class Navixy:
             parameter = _OURS.get(name, name)
             errors.append(ParameterError(parameter, details.detail))
         reply = ErrorReply(success=False, status=ErrorStatus(code, description), errors=errors)
-        return Answer(status, printed(reply), problem.headers)
+        return ApiResponse(status, printed(reply), problem.headers)
 
     async def _read(self, request: Request, decoder: msgspec.json.Decoder[_B]) -> tuple[Token, _B]:
         """Whose request it is, and its body. The token may be in there, so the body is read first."""
@@ -349,7 +349,7 @@ def _key(scope: AsgiScope) -> str:
     return Parameters(scope["query_string"], _QUERY).text("hash", bool, "the API token") or ""
 
 
-def _newest(page: Page) -> bytes:
+def _newest(page: PageOfExecutions) -> bytes:
     if not page.executions:
         raise Problem(_NO_COMMAND, "no command was sent to the device, or it ended long ago")
     return printed(StatusWord(success=True, status=WORDS[page.executions[0].status]))

@@ -21,8 +21,8 @@ from thingctl_broker.http.problems import (
     INVALID_REQUEST,
     REQUEST_TIMEOUT,
     TOO_MANY_CONNECTIONS,
-    Kind,
     Problem,
+    ProblemKind,
 )
 from thingctl_broker.http.request_body import BODY_MAX, DRAIN_MAX
 from thingctl_broker.http.response import WHOLE
@@ -33,8 +33,8 @@ from thingctl_broker.system.addresses import NO_NETWORKS
 if TYPE_CHECKING:
     import asyncio
 
-    from thingctl_broker.http.api.fast_path import Shortcut
-    from thingctl_broker.http.response import Answer
+    from thingctl_broker.http.api.fast_path import PostFastPath
+    from thingctl_broker.http.response import ApiResponse
     from thingctl_broker.system.addresses import Networks
     from thingctl_broker.system.proxy_protocol import Peer
 
@@ -74,20 +74,20 @@ class _Unheard:
         """Nothing happens."""
 
 
-class _Taken:
+class _FastPathCycle:
     """A request that the shortcut has taken, where uvicorn looks for a cycle of its own."""
 
     __slots__ = ("_connection", "disconnected", "keep_alive", "response_complete", "response_started")
 
     message_event: Final = _Unheard()
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: HttpConnection) -> None:
         self._connection = connection
         self.disconnected = False
         self.keep_alive = True
         self.response_started = self.response_complete = False
 
-    def answered(self, answer: Answer) -> None:
+    def answered(self, answer: ApiResponse) -> None:
         """This is the answer; also when the client does not read, it is one and no more."""
         if not self.disconnected and not self.response_complete:
             self._connection.put(self, answer)
@@ -96,13 +96,13 @@ class _Taken:
 class _Refused(Exception):
     """The head is there, and the request is refused for it."""
 
-    def __init__(self, kind: Kind, detail: str) -> None:
+    def __init__(self, kind: ProblemKind, detail: str) -> None:
         super().__init__(detail)
         self.kind = kind
         self.detail = detail
 
 
-class Connection(HttpToolsProtocol):
+class HttpConnection(HttpToolsProtocol):
     """One connection, bounded in size and time."""
 
     def __init__(
@@ -138,11 +138,11 @@ class Connection(HttpToolsProtocol):
         self._asked = False
         """Whether the application has been asked for what is arriving."""
         self._arriving_since: float | None = self.loop.time()
-        self._shortcut: Shortcut | None = getattr(self.config.app, "shortcut", None)
+        self._shortcut: PostFastPath | None = getattr(self.config.app, "shortcut", None)
         self._stalled_since: float | None = None
         self._idle_since: float | None = None
         """Since when nothing has come behind an answer."""
-        self._refusal: tuple[Kind, str] | None = None
+        self._refusal: tuple[ProblemKind, str] | None = None
         """Why what came behind requests that are not answered yet is refused."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -191,7 +191,7 @@ class Connection(HttpToolsProtocol):
         silent = [
             (connection.silent_since, id(connection), connection)
             for connection in self.connections
-            if isinstance(connection, Connection)
+            if isinstance(connection, HttpConnection)
             and connection is not self
             and connection.silent_since is not None
             and not connection.transport.is_closing()
@@ -230,14 +230,14 @@ class Connection(HttpToolsProtocol):
         elif self._received > REQUEST_MAX:
             self.transport.abort()
 
-    def _take(self, data: bytes, shortcut: Shortcut) -> bool:
+    def _take(self, data: bytes, shortcut: PostFastPath) -> bool:
         """Whether the shortcut has taken what came: only where the parser awaits a request."""
         before: Any = self.cycle
         if self._begun or self._is_answering:
             return False
         if self.flow.write_paused or self.transport.is_closing():
             return False
-        taken: Any = _Taken(self)
+        taken: Any = _FastPathCycle(self)
         self.cycle = taken
         if not shortcut.take(data, self.client, taken.answered, self._trusted):
             self.cycle = before
@@ -301,7 +301,7 @@ class Connection(HttpToolsProtocol):
         self._arriving_since = None
         super().on_message_complete()
 
-    def _write_whole(self, cycle: RequestResponseCycle, answer: Answer) -> bool:
+    def _write_whole(self, cycle: RequestResponseCycle, answer: ApiResponse) -> bool:
         """Write an answer in one piece, and end the request; False: not this time.
 
         What uvicorn does with two messages and two writes, for an answer that is all there:
@@ -314,7 +314,7 @@ class Connection(HttpToolsProtocol):
         self.put(cycle, answer)
         return True
 
-    def put(self, cycle: RequestResponseCycle | _Taken, answer: Answer) -> None:
+    def put(self, cycle: RequestResponseCycle | _FastPathCycle, answer: ApiResponse) -> None:
         """Write an answer and end the request."""
         cycle.response_started = cycle.response_complete = True
         lines = answer.lines()
@@ -373,7 +373,7 @@ class Connection(HttpToolsProtocol):
         asked: Any = self.cycle
         return asked is not None and not asked.response_complete
 
-    def _refuse_in_turn(self, kind: Kind, detail: str) -> None:
+    def _refuse_in_turn(self, kind: ProblemKind, detail: str) -> None:
         """Refuse what has come; requests before it are answered first."""
         is_own = self._asked and not self.pipeline  # its body is wrong, and the application waits for it
         if self._is_answering and not is_own:
@@ -381,7 +381,7 @@ class Connection(HttpToolsProtocol):
         else:
             self.refuse(kind, detail)
 
-    def refuse(self, kind: Kind, detail: str) -> None:
+    def refuse(self, kind: ProblemKind, detail: str) -> None:
         """Answer before any application could, and close."""
         answer = Problem(kind, detail).answer()
         head = _lines(tuple(self.server_state.default_headers)) + answer.lines()

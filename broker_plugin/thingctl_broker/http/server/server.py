@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import uvicorn
 
-from thingctl_broker.http.server.connection import CONNECTIONS_PER_ADDRESS, OPENING, Connection
+from thingctl_broker.http.server.connection import CONNECTIONS_PER_ADDRESS, OPENING, HttpConnection
 from thingctl_broker.security.connection_limits import ConnectionLimiter
 from thingctl_broker.system.addresses import NO_PROXIES
 from thingctl_broker.system.listeners import ignore_refused, listen
@@ -76,7 +76,7 @@ class HttpServer:
             uvicorn.Config(
                 app,
                 http=partial(  # type: ignore[arg-type] # called, whatever it is
-                    Connection,
+                    HttpConnection,
                     limiter=ConnectionLimiter(CONNECTIONS_PER_ADDRESS, OPENING, proxies.named),
                     trusted=proxies.trusted,
                 ),
@@ -144,7 +144,7 @@ class _Server(uvicorn.Server):
         if counter % _SWEEP_TICKS == 0:
             now = asyncio.get_running_loop().time()
             for connection in list(self.server_state.connections):
-                assert isinstance(connection, Connection)
+                assert isinstance(connection, HttpConnection)
                 connection.close_if_stuck(now)
         return await super().on_tick(counter)
 

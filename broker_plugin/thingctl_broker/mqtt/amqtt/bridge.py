@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from amqtt.errors import AMQTTError
 
-from thingctl_broker.mqtt.amqtt.packet_id_map import Exchange
+from thingctl_broker.mqtt.amqtt.packet_id_map import PacketIdMap
 from thingctl_broker.mqtt.amqtt.streams import Inlet, Outlet
 from thingctl_broker.mqtt.protocol.packets import (
     PacketType,
@@ -74,7 +74,7 @@ _ENCODE_ANSWER: Final = {
 _log = structlog.get_logger("thingctl.front")
 
 
-class Behind:
+class AmqttBridge:
     """amqtt's side of one connection."""
 
     def __init__(
@@ -105,7 +105,7 @@ class Behind:
         self._held: deque[bytes] = deque()
         self._gone = False
         self._left = False
-        self._in_flight = Exchange(taken_ids)
+        self._in_flight = PacketIdMap(taken_ids)
         self._qos2: set[int] = set()  # in flight from the client, not released yet
         # Of a kept session, by identifier. None: amqtt waits for the release; otherwise it waits for amqtt.
         self._recovering: dict[int, bytes | None] = {}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class AwayQueue(asyncio.Queue[Any]):
+class OfflineQueue(asyncio.Queue[Any]):
     """Amqtt's queue of kept messages, with at most so many messages and bytes in it."""
 
     def __init__(self, messages: int, octets: int, lost: Callable[[str], None]) -> None:
@@ -45,8 +45,8 @@ class AwayQueue(asyncio.Queue[Any]):
 def bound(session: Any, messages: int, octets: int, lost: Callable[[str], None]) -> None:
     """Bound what amqtt keeps for a session, with all that it has kept so far."""
     kept = session.retained_messages
-    if not isinstance(kept, AwayQueue):
-        session.retained_messages = AwayQueue(messages, octets, lost)
+    if not isinstance(kept, OfflineQueue):
+        session.retained_messages = OfflineQueue(messages, octets, lost)
         while not kept.empty():
             session.retained_messages.put_nowait(kept.get_nowait())
 

@@ -15,7 +15,7 @@ IDENTIFIERS_HALF: Final = 0x7FFF
 """The front and amqtt share the packet identifiers of a connection: each may take as many."""
 
 
-class Exchange:
+class PacketIdMap:
     """amqtt's identifiers, and those on the wire in their place."""
 
     __slots__ = ("_exchanged", "_taken", "_wire_ids")

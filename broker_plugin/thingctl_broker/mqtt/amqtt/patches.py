@@ -11,7 +11,7 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
-class SteadyDict(dict[Key, Value]):
+class SnapshotDict(dict[Key, Value]):
     """Goes through what was there when the going began."""
 
     def __iter__(self) -> Iterator[Key]:
@@ -30,10 +30,10 @@ def steady_subscriptions(broker: Any) -> None:
     for every message when there are topic plugins. Then "dictionary changed size during
     iteration" would end that client, or cost the message the rest of its receivers.
     """
-    broker._subscriptions = SteadyDict(broker.subscriptions)  # noqa: SLF001 a contract test holds the name
+    broker._subscriptions = SnapshotDict(broker.subscriptions)  # noqa: SLF001 a contract test holds the name
 
 
-class Broker(Protocol):
+class AmqttBroker(Protocol):
     """What the front needs of amqtt's Broker."""
 
     @property
@@ -56,7 +56,7 @@ class Broker(Protocol):
         ...
 
 
-def drop_session(broker: Broker, client_id: str) -> None:
+def drop_session(broker: AmqttBroker, client_id: str) -> None:
     """Take a session away from amqtt, with all that it has subscribed to; nobody is connected with it."""
     broker.sessions.pop(client_id, None)
     deserted = []

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from thingctl_broker.security.topic_acl import TopicRights
 
 
-class Admission(NamedTuple):
+class Identity(NamedTuple):
     """Who a client is. ``thing`` is None for one that is no thing: it has no commands.
 
     ``client_id``: the one that counts from now on; None: the one that the client gave.
@@ -29,22 +29,22 @@ class Admission(NamedTuple):
     observes: bool = False
 
 
-class Gatekeeper(Protocol):
+class Authenticator(Protocol):
     """Decides who may connect, before anything else knows of the client."""
 
-    def admit(self, connect: Connect, peer: tuple[str, int]) -> Admission | Awaitable[Admission]:
-        """Return who it is; raise :class:`~thingctl_broker.mqtt.protocol.packets.Refused` otherwise."""
+    def admit(self, connect: Connect, peer: tuple[str, int]) -> Identity | Awaitable[Identity]:
+        """Return who it is. Raises :class:`~thingctl_broker.mqtt.protocol.packets.ConnectRefused`."""
         ...
 
 
-class OpenGatekeeper:
+class OpenAuthenticator:
     """Admits everybody: a thing's name is its user name, or else its client id.
 
     A client that can be no thing by that (``@`` begins no thing's name) may watch.
     """
 
-    def admit(self, connect: Connect, peer: tuple[str, int]) -> Admission:  # noqa: ARG002 others look at it
+    def admit(self, connect: Connect, peer: tuple[str, int]) -> Identity:  # noqa: ARG002 others look at it
         """Return the thing that the client says it is, if that can name one."""
         name = connect.username or connect.client_id
         is_thing = is_thing_name(name)
-        return Admission(name if is_thing else None, observes=not is_thing)
+        return Identity(name if is_thing else None, observes=not is_thing)

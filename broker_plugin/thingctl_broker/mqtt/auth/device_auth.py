@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from thingctl_broker.mqtt.auth.authenticator import Admission
+from thingctl_broker.mqtt.auth.authenticator import Identity
 from thingctl_broker.mqtt.auth.token_auth import Backends, is_backend
-from thingctl_broker.mqtt.protocol.packets import ConnackCode, Refused, too_many_failures
+from thingctl_broker.mqtt.protocol.packets import ConnackCode, ConnectRefused, too_many_failures
 from thingctl_broker.security.passwords import Busy, TooManyFailures
 from thingctl_broker.security.topic_acl import Acl, AclSettings
 
@@ -64,14 +64,14 @@ class IdentityGatekeeper:
         self._passwords = passwords
         self._acl = AclSettings() if acl is None else acl
 
-    def admit(self, connect: Connect, peer: tuple[str, int]) -> Admission | Awaitable[Admission]:
-        """Return who it is; raise :class:`Refused` otherwise."""
+    def admit(self, connect: Connect, peer: tuple[str, int]) -> Identity | Awaitable[Identity]:
+        """Return who it is; raise :class:`ConnectRefused` otherwise."""
         if self._backends is not None and is_backend(connect):
             return self._backends.admit(connect, peer[0])
         if connect.certificate:
             return self._admission(self._certified(connect), connect)
         if not connect.username or connect.password is None:
-            raise Refused(ConnackCode.NOT_AUTHORIZED, "no user name and password")
+            raise ConnectRefused(ConnackCode.NOT_AUTHORIZED, "no user name and password")
         thing = self._things.get(connect.username)
         if thing is not None:
             hashes = thing.hashes(self._now())
@@ -82,7 +82,7 @@ class IdentityGatekeeper:
                 return self._renewed(thing, connect, right)
         return self._verify(connect, connect.username, connect.password, peer[0])
 
-    async def _verify(self, connect: Connect, name: str, password: bytes, address: str) -> Admission:
+    async def _verify(self, connect: Connect, name: str, password: bytes, address: str) -> Identity:
         thing = self._things.get(name)
         hashes = () if thing is None else thing.hashes(self._now())
         try:
@@ -90,21 +90,21 @@ class IdentityGatekeeper:
         except TooManyFailures:
             raise too_many_failures() from None
         except Busy:
-            raise Refused(ConnackCode.SERVER_UNAVAILABLE, "too many are signing in at once") from None
+            raise ConnectRefused(ConnackCode.SERVER_UNAVAILABLE, "too many are signing in at once") from None
         # Verifying took its time: what was decided about the thing meanwhile counts.
         thing = self._things.get(name)
         if not right or thing is None or right not in thing.hashes(self._now()):
-            raise Refused(ConnackCode.BAD_USER_NAME_OR_PASSWORD, "wrong user name or password")
+            raise ConnectRefused(ConnackCode.BAD_USER_NAME_OR_PASSWORD, "wrong user name or password")
         return await self._renewed(thing, connect, right)
 
-    async def _renewed(self, thing: Thing, connect: Connect, right: str) -> Admission:
+    async def _renewed(self, thing: Thing, connect: Connect, right: str) -> Identity:
         """Let a thing in; with its new password the old one ends."""
         admission = self._admission(thing, connect, right)
         if self._proven is not None and thing.previous_hash and right == thing.password_hash:
             await self._proven(thing.name, right)
         return admission
 
-    def _admission(self, thing: Thing, connect: Connect, right: str = "") -> Admission:
+    def _admission(self, thing: Thing, connect: Connect, right: str = "") -> Identity:
         """``right``: the hash of the password that it came with; empty: it came with a certificate."""
 
         def stands() -> bool:
@@ -119,19 +119,19 @@ class IdentityGatekeeper:
         if connect.username:
             found = [thing for thing in found if thing.name == connect.username]
         if len(found) != 1:
-            raise Refused(
+            raise ConnectRefused(
                 ConnackCode.NOT_AUTHORIZED,
                 "the certificate names no thing that is known, or not the one of the user name, or several",
             )
         return found[0]
 
 
-def admission_of(thing: Thing, connect: Connect, acl: AclSettings) -> Admission:
-    """Let a thing in whose identity is proven; raises :class:`Refused` if it may not connect."""
+def admission_of(thing: Thing, connect: Connect, acl: AclSettings) -> Identity:
+    """Let a thing in whose identity is proven; raises :class:`ConnectRefused` if it may not connect."""
     if not thing.enabled:
-        raise Refused(ConnackCode.NOT_AUTHORIZED, f"the thing {thing.name!r} is disabled")
+        raise ConnectRefused(ConnackCode.NOT_AUTHORIZED, f"the thing {thing.name!r} is disabled")
     own = Acl(acl, thing.name)
     if connect.will is not None and not own.may_publish(connect.will.topic):
-        raise Refused(ConnackCode.NOT_AUTHORIZED, f"a will on topic {connect.will.topic[:80]!a}")
+        raise ConnectRefused(ConnackCode.NOT_AUTHORIZED, f"a will on topic {connect.will.topic[:80]!a}")
     # A slash is in no thing's name, so no two identities meet here, whatever their client ids.
-    return Admission(thing.name, f"{thing.name}/{connect.client_id}", own)
+    return Identity(thing.name, f"{thing.name}/{connect.client_id}", own)

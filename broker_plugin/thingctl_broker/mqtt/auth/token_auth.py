@@ -11,11 +11,11 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from thingctl_broker.mqtt.auth.authenticator import Admission
-from thingctl_broker.mqtt.protocol.packets import ConnackCode, Refused, too_many_failures
-from thingctl_broker.security.login_throttle import FailureLimit, KnownCallers
+from thingctl_broker.mqtt.auth.authenticator import Identity
+from thingctl_broker.mqtt.protocol.packets import ConnackCode, ConnectRefused, too_many_failures
+from thingctl_broker.security.login_throttle import KnownCallers, LoginThrottle
 from thingctl_broker.security.tokens import Scope
-from thingctl_broker.security.topic_acl import Whole
+from thingctl_broker.security.topic_acl import AllTopics
 from thingctl_broker.system.addresses import source_of
 
 if TYPE_CHECKING:
@@ -44,22 +44,24 @@ class Backends:
     def __init__(
         self,
         tokens: TokenStore,
-        limit: FailureLimit | None = None,
+        limit: LoginThrottle | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tokens = tokens
-        self._limit = FailureLimit() if limit is None else limit
+        self._limit = LoginThrottle() if limit is None else limit
         self._clock = clock
         self._known = KnownCallers()
 
-    def admit(self, connect: Connect, address: str) -> Admission:
-        """Let the bearer of a token in; raises :class:`Refused`."""
+    def admit(self, connect: Connect, address: str) -> Identity:
+        """Let the bearer of a token in; raises :class:`ConnectRefused`."""
         token = self._tokens.verify(_secret(connect))
         if token is not None and connect.username != MARK + token.name:
             token = None
         self._slow_down(connect.username or "", token, source_of(address))
         if token is None:
-            raise Refused(ConnackCode.BAD_USER_NAME_OR_PASSWORD, "no such token, or not under that name")
+            raise ConnectRefused(
+                ConnackCode.BAD_USER_NAME_OR_PASSWORD, "no such token, or not under that name"
+            )
         return _admission(self._tokens, token, connect)
 
     def _slow_down(self, username: str, token: Token | None, source: str | None) -> None:
@@ -74,22 +76,24 @@ class Backends:
         self._known.meet(username, source)
 
 
-def _admission(tokens: TokenStore, token: Token, connect: Connect) -> Admission:
+def _admission(tokens: TokenStore, token: Token, connect: Connect) -> Identity:
     reads, writes = token.may(Scope.MQTT_READ), token.may(Scope.MQTT_WRITE)
     if token.is_limited:
         # Topics say nothing of actions, and ordinary ones nothing of things: a limit could not be held.
-        raise Refused(
+        raise ConnectRefused(
             ConnackCode.NOT_AUTHORIZED, f"the token {token.name!r} is for some things or actions only"
         )
     if not (reads or writes):
-        raise Refused(
+        raise ConnectRefused(
             ConnackCode.NOT_AUTHORIZED,
             f"the token {token.name!r} has neither {Scope.MQTT_READ} nor {Scope.MQTT_WRITE}",
         )
-    rights = Whole(reads=reads, writes=writes)
+    rights = AllTopics(reads=reads, writes=writes)
     if connect.will is not None and not rights.may_publish(connect.will.topic):
-        raise Refused(ConnackCode.NOT_AUTHORIZED, f"a will, and the token {token.name!r} may not publish")
-    return Admission(
+        raise ConnectRefused(
+            ConnackCode.NOT_AUTHORIZED, f"a will, and the token {token.name!r} may not publish"
+        )
+    return Identity(
         None,
         f"{MARK}{token.name}/{connect.client_id}",
         rights,

@@ -1,6 +1,6 @@
 """The only module that speaks gmqtt.
 
-A :class:`Connection` lives from one attempt to connect until that connection is lost, with a
+A :class:`LinkConnection` lives from one attempt to connect until that connection is lost, with a
 gmqtt client of its own: gmqtt keeps packet identifiers, unacknowledged publishes and replies
 across its own reconnects, and would send them over a later connection. Here none can be: a
 late acknowledgement goes to a closed socket. Reconnecting is the link's business.
@@ -21,13 +21,13 @@ from gmqtt import Client, Subscription
 from gmqtt.mqtt.handler import MQTTConnectError
 
 from thingctl_broker.mqtt.protocol.packets5 import encode_puback, encode_publish, parse_publish
-from thingctl_broker.mqtt.protocol.reason_codes import FAILURE, Refused, is_for_good, words
+from thingctl_broker.mqtt.protocol.reason_codes import FAILURE, RequestRefused, is_for_good, words
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Sequence
 
-    from thingctl_broker.mqtt.cluster.settings import Endpoint
+    from thingctl_broker.mqtt.cluster.settings import LinkEndpoint
     from thingctl_broker.mqtt.protocol.packets5 import Received
 
 ANSWER_WITHIN: Final = 10.0
@@ -59,7 +59,7 @@ class Login(NamedTuple):
     receive_maximum: int
 
 
-class Connection:
+class LinkConnection:
     """One connection to the cluster."""
 
     def __init__(
@@ -105,21 +105,21 @@ class Connection:
         handler._handle_publish_packet = self._on_publish  # noqa: SLF001
         handler._reconnect_callback = _stay_away  # noqa: SLF001
 
-    async def open(self, endpoint: Endpoint, tls: ssl.SSLContext | None) -> None:
-        """Connect. Raises :class:`Refused`, OSError and ssl.SSLError; the connection is no use then."""
+    async def open(self, endpoint: LinkEndpoint, tls: ssl.SSLContext | None) -> None:
+        """Connect. Raises :class:`RequestRefused`, OSError, ssl.SSLError; it is of no use then."""
         try:
             async with asyncio.timeout(ANSWER_WITHIN):
                 await self._connect(endpoint, tls)
             self._look_at_connack()
         except TimeoutError:
             self.abort("the cluster did not answer in time")
-            raise Refused(f"no CONNACK within {ANSWER_WITHIN:.0f} s") from None
+            raise RequestRefused(f"no CONNACK within {ANSWER_WITHIN:.0f} s") from None
         except BaseException:
             self.abort("not connected")
             raise
         self._watch_silence()
 
-    async def _connect(self, endpoint: Endpoint, tls: ssl.SSLContext | None) -> None:
+    async def _connect(self, endpoint: LinkEndpoint, tls: ssl.SSLContext | None) -> None:
         connecting = asyncio.ensure_future(
             self._client.connect(
                 endpoint.host, endpoint.port, ssl=tls or False, keepalive=self._login.keep_alive
@@ -133,17 +133,17 @@ class Connection:
                 return
         except MQTTConnectError as error:
             code = error._code  # noqa: SLF001 - it tells it in no other way but as text
-            raise Refused(
+            raise RequestRefused(
                 f"the cluster refuses the connection: {words(code)}", for_good=is_for_good(code)
             ) from None
         finally:
             connecting.cancel()
         if self._client._connection_state.protocol_version != _MQTT_5:  # noqa: SLF001 - gmqtt steps down by itself
-            raise Refused(
+            raise RequestRefused(
                 "this broker speaks MQTT 3.1.1 only; workers need MQTT 5: shared subscriptions, expiry",
                 for_good=True,
             )
-        raise Refused("the connection was closed before CONNACK: is that an MQTT 5 broker?")
+        raise RequestRefused("the connection was closed before CONNACK: is that an MQTT 5 broker?")
 
     def _look_at_connack(self) -> None:
         # The properties that gmqtt hands on_connect are ours laid over the cluster's.
@@ -154,7 +154,9 @@ class Connection:
             ("max_qos", "QoS 1"),
         ):
             if not said.get(name, 1):
-                raise Refused(f"this cluster is set to have no {what}, which workers need", for_good=True)
+                raise RequestRefused(
+                    f"this cluster is set to have no {what}, which workers need", for_good=True
+                )
         expiry = said.get("session_expiry_interval", self._login.session_expiry)
         if expiry < self._login.session_expiry:
             _log.warning("the cluster keeps sessions shorter than asked for", seconds=expiry)
@@ -178,19 +180,19 @@ class Connection:
             self._write(encode_puback(packet_id))
 
     async def subscribe(self, filters: Sequence[str]) -> None:
-        """Subscribe with QoS 1; raises :class:`Refused` unless all are granted."""
+        """Subscribe with QoS 1; raises :class:`RequestRefused` unless all are granted."""
         self._flush()
         packet_id = self._client.subscribe([Subscription(topic_filter, qos=1) for topic_filter in filters])
         for topic_filter, code in zip(filters, await self._answer(packet_id, "SUBACK"), strict=False):
             if code >= FAILURE:
-                raise Refused(
+                raise RequestRefused(
                     f"the cluster refuses the subscription to {topic_filter}: {words(code)}. Its ACL must "
                     f"let the user {self._login.username!r} subscribe to it",
                     for_good=is_for_good(code),
                 )
 
     async def unsubscribe(self, filters: Sequence[str]) -> None:
-        """Unsubscribe; raises :class:`Refused` when that is not answered."""
+        """Unsubscribe; raises :class:`RequestRefused` when that is not answered."""
         self._flush()
         # As bytes: gmqtt counts the characters of a str, not its bytes.
         packet_id = self._client.unsubscribe([topic_filter.encode() for topic_filter in filters])
@@ -248,7 +250,7 @@ class Connection:
             self.lost.set_result(reason)
         for answer in self._answers.values():
             if not answer.done():
-                answer.set_exception(Refused(reason))
+                answer.set_exception(RequestRefused(reason))
         self._answers.clear()
 
     def _on_publish(self, first: int, body: bytes) -> None:
@@ -267,14 +269,14 @@ class Connection:
 
     async def _answer(self, packet_id: int, what: str) -> Sequence[int]:
         if self.lost.done():
-            raise Refused(self.lost.result())
+            raise RequestRefused(self.lost.result())
         answer: asyncio.Future[Sequence[int]] = asyncio.get_running_loop().create_future()
         self._answers[packet_id] = answer
         try:
             async with asyncio.timeout(ANSWER_WITHIN):
                 return await answer
         except TimeoutError:
-            raise Refused(f"no {what} within {ANSWER_WITHIN:.0f} s") from None
+            raise RequestRefused(f"no {what} within {ANSWER_WITHIN:.0f} s") from None
         finally:
             self._answers.pop(packet_id, None)
 

@@ -6,8 +6,8 @@ import random
 import ssl
 from typing import TYPE_CHECKING, Final
 
-from thingctl_broker.mqtt.cluster.connection import Connection, Login
-from thingctl_broker.mqtt.protocol.reason_codes import Refused
+from thingctl_broker.mqtt.cluster.connection import LinkConnection, Login
+from thingctl_broker.mqtt.protocol.reason_codes import RequestRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,7 @@ def wait_after(
     return draw(most / 2, most)
 
 
-class Dialer:
+class LinkDialer:
     """Opens connections, beginning with the address that answered last."""
 
     def __init__(self, settings: LinkSettings) -> None:
@@ -43,40 +43,40 @@ class Dialer:
         client_id: str,
         on_message: Callable[[Received], None],
         on_acknowledged: Callable[[int, int], None],
-        made: Callable[[Connection], None],
-    ) -> Connection:
-        """Try each address once; raise :class:`Refused` when none will do.
+        made: Callable[[LinkConnection], None],
+    ) -> LinkConnection:
+        """Try each address once; raise :class:`RequestRefused` when none will do.
 
         ``made`` is told of each connection before it is opened: messages of a kept session come
         right behind its CONNACK.
         """
         login = self._login(client_id)  # looked at anew each time: a password or certificate may be renewed
-        faults: list[Refused] = []
+        faults: list[RequestRefused] = []
         for endpoint in list(self._endpoints):
-            connection = Connection(login, on_message, on_acknowledged)
+            connection = LinkConnection(login, on_message, on_acknowledged)
             made(connection)
             try:
                 await connection.open(endpoint, self._tls() if endpoint.tls else None)
-            except Refused as refused:
-                faults.append(Refused(f"{endpoint}: {refused.text}", for_good=refused.for_good))
+            except RequestRefused as refused:
+                faults.append(RequestRefused(f"{endpoint}: {refused.text}", for_good=refused.for_good))
             except ssl.SSLCertVerificationError as error:
                 text = f"its certificate is not trusted ({error.verify_message}): is tls_ca its authority?"
-                faults.append(Refused(f"{endpoint}: {text}", for_good=True))
+                faults.append(RequestRefused(f"{endpoint}: {text}", for_good=True))
             except (OSError, UnicodeError) as error:  # no host name may be that long, say
                 text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-                faults.append(Refused(f"{endpoint}: {text}"))
+                faults.append(RequestRefused(f"{endpoint}: {text}"))
             else:
                 return connection
             self._endpoints.append(self._endpoints.pop(0))
         for_good = all(fault.for_good for fault in faults)
-        raise Refused("; ".join(fault.text for fault in faults), for_good=for_good)
+        raise RequestRefused("; ".join(fault.text for fault in faults), for_good=for_good)
 
     def _login(self, client_id: str) -> Login:
         settings = self._settings
         try:
             password = settings.secret()
         except (OSError, UnicodeDecodeError) as error:
-            raise Refused(f"password_file cannot be read: {error}", for_good=True) from None
+            raise RequestRefused(f"password_file cannot be read: {error}", for_good=True) from None
         return Login(
             client_id,
             settings.username,
@@ -93,5 +93,7 @@ class Dialer:
             if settings.tls_cert:
                 context.load_cert_chain(settings.tls_cert, settings.tls_key or None)
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-            raise Refused(f"tls_ca, tls_cert or tls_key cannot be used: {error}", for_good=True) from None
+            raise RequestRefused(
+                f"tls_ca, tls_cert or tls_key cannot be used: {error}", for_good=True
+            ) from None
         return context

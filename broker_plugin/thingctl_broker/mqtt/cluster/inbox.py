@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from thingctl_broker.cluster.link_port import Presence, Source
+from thingctl_broker.cluster.link_port import PresenceReport, Source
 from thingctl_protocol.errors import ProtocolError
 from thingctl_protocol.limits import ANNOUNCEMENT_MAX, PAYLOAD_MAX
 from thingctl_protocol.messages import decode_presence
@@ -24,7 +24,7 @@ from thingctl_protocol.topics import DEVICE_KINDS, Kind
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from thingctl_broker.cluster.link_port import Incoming
+    from thingctl_broker.cluster.link_port import InboundPort
     from thingctl_broker.mqtt.protocol.packets5 import Received
     from thingctl_protocol.topics import Topics
 
@@ -52,13 +52,13 @@ class _Message:
         self.overtaken = False
 
 
-class Inbox:
+class LinkInbox:
     """Between one connection and the worker."""
 
     def __init__(
         self,
         topics: Topics,
-        incoming: Incoming,
+        incoming: InboundPort,
         acknowledge: Callable[[int], None],
         *,
         source: Source = Source.LIVE,
@@ -134,7 +134,7 @@ class Inbox:
             except ProtocolError as error:
                 self._drop(thing, "badPresence", f"{error.text} (at {error.pointer or 'the whole'})")
                 return None
-            presence = Presence(thing, said.online, said.client_id, said.at)
+            presence = PresenceReport(thing, said.online, said.client_id, said.at)
             return lambda: incoming.present(presence)
         return None
 

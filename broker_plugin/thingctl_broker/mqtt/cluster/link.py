@@ -9,17 +9,17 @@ import structlog
 
 from thingctl_broker.cluster.link_port import LinkDown, Source
 from thingctl_broker.errors import ConfigurationError
-from thingctl_broker.mqtt.cluster.dialer import Dialer, wait_after
-from thingctl_broker.mqtt.cluster.session import Session
+from thingctl_broker.mqtt.cluster.dialer import LinkDialer, wait_after
+from thingctl_broker.mqtt.cluster.session import LinkSession
 from thingctl_broker.mqtt.cluster.share_probe import is_shared
-from thingctl_broker.mqtt.protocol.reason_codes import SESSION_TAKEN_OVER, Refused
+from thingctl_broker.mqtt.protocol.reason_codes import SESSION_TAKEN_OVER, RequestRefused
 from thingctl_protocol.messages import EMPTY_OBJECT, encode_time
 from thingctl_protocol.topics import DEVICE_KINDS, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from thingctl_broker.cluster.link_port import Handed, Incoming
+    from thingctl_broker.cluster.link_port import Handed, InboundPort
     from thingctl_broker.mqtt.cluster.settings import LinkSettings
     from thingctl_protocol.topics import Topics
 
@@ -48,10 +48,10 @@ class ClusterLink:
         self._settings = settings
         self._topics = topics
         self._filters = [topics.shared(settings.group, kind) for kind in sorted(DEVICE_KINDS)]
-        self._dialer = Dialer(settings)
-        self._incoming: Incoming | None = None
+        self._dialer = LinkDialer(settings)
+        self._incoming: InboundPort | None = None
         self._on_state: Callable[[bool], None] = lambda _: None
-        self._session: Session | None = None
+        self._session: LinkSession | None = None
         self._runner: asyncio.Task[None] | None = None
         self._prober: asyncio.Task[None] | None = None
 
@@ -60,7 +60,7 @@ class ClusterLink:
         """Whether there is a connection, and the subscriptions are granted."""
         return self._session is not None
 
-    async def start(self, incoming: Incoming, on_state: Callable[[bool], None]) -> None:
+    async def start(self, incoming: InboundPort, on_state: Callable[[bool], None]) -> None:
         """Connect and subscribe, and connect again whenever the connection is lost.
 
         Returns at the first success. Raises :class:`~thingctl_broker.errors.ConfigurationError` when
@@ -122,10 +122,10 @@ class ClusterLink:
         """
         assert self._incoming is not None, "a link that has not been started adopts nobody"
         try:
-            session = await Session.open(
+            session = await LinkSession.open(
                 self._dialer, client_id, self._topics, self._incoming, source=Source.RETAINED
             )
-        except Refused as refused:
+        except RequestRefused as refused:
             raise LinkDown(f"{client_id} cannot be adopted: {refused.text}") from None
         if not session.connection.session_present:
             await session.connection.end(session=True)
@@ -146,23 +146,27 @@ class ClusterLink:
             await session.connection.subscribe(topic_filter)
             await session.all_kept(CAUGHT_UP_AFTER)
             await session.connection.unsubscribe(topic_filter)
-        except Refused as refused:
+        except RequestRefused as refused:
             raise LinkDown(refused.text) from None
 
     # -- inside
 
-    def _up(self) -> Session:
+    def _up(self) -> LinkSession:
         if self._session is None:
             raise LinkDown("there is no connection to the MQTT cluster")
         return self._session
 
-    async def _run(self, incoming: Incoming, first: asyncio.Future[None]) -> None:
+    async def _run(self, incoming: InboundPort, first: asyncio.Future[None]) -> None:
         failures = 0
         while True:
             try:
                 session = await self._attach(incoming)
             except Exception as error:
-                refused = error if isinstance(error, Refused) else Refused(f"{type(error).__name__}: {error}")
+                refused = (
+                    error
+                    if isinstance(error, RequestRefused)
+                    else RequestRefused(f"{type(error).__name__}: {error}")
+                )
                 if (
                     refused is not error
                 ):  # a fault of ours, perhaps; a worker must not be deaf for ever for it
@@ -202,8 +206,8 @@ class ClusterLink:
                 )
             await asyncio.sleep(wait_after(failures + 1, for_good=taken_over))
 
-    async def _attach(self, incoming: Incoming) -> Session:
-        session = await Session.open(self._dialer, self._settings.client_id, self._topics, incoming)
+    async def _attach(self, incoming: InboundPort) -> LinkSession:
+        session = await LinkSession.open(self._dialer, self._settings.client_id, self._topics, incoming)
         try:
             await session.connection.subscribe(self._filters)
             if session.connection.session_present:  # a catching up that broke off
@@ -231,7 +235,7 @@ class ClusterLink:
         if running:
             await asyncio.wait(running)
 
-    def _set(self, session: Session | None) -> None:
+    def _set(self, session: LinkSession | None) -> None:
         was, self._session = self._session, session
         if (was is None) != (session is None):
             try:

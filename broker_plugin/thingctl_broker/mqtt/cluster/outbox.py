@@ -46,7 +46,7 @@ class _Publish(NamedTuple):
     handed: asyncio.Future[Handed] | None
 
 
-class Outbox:
+class LinkOutbox:
     """What one connection is to publish. Times are the loop's."""
 
     def __init__(self, send: Send, window: int) -> None:

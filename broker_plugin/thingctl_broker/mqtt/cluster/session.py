@@ -6,16 +6,16 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from thingctl_broker.cluster.link_port import LinkDown, Source
-from thingctl_broker.mqtt.cluster.inbox import Inbox
-from thingctl_broker.mqtt.cluster.outbox import Outbox
-from thingctl_broker.mqtt.protocol.reason_codes import Refused
+from thingctl_broker.mqtt.cluster.inbox import LinkInbox
+from thingctl_broker.mqtt.cluster.outbox import LinkOutbox
+from thingctl_broker.mqtt.protocol.reason_codes import RequestRefused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from thingctl_broker.cluster.link_port import Incoming
-    from thingctl_broker.mqtt.cluster.connection import Connection
-    from thingctl_broker.mqtt.cluster.dialer import Dialer
+    from thingctl_broker.cluster.link_port import InboundPort
+    from thingctl_broker.mqtt.cluster.connection import LinkConnection
+    from thingctl_broker.mqtt.cluster.dialer import LinkDialer
     from thingctl_protocol.topics import Topics
 
 QUIET: Final = 0.5
@@ -24,10 +24,10 @@ QUIET: Final = 0.5
 _LOOK_EVERY: Final = 0.02
 
 
-class Session:
+class LinkSession:
     """An MQTT session of one client, while it is connected."""
 
-    def __init__(self, connection: Connection, inbox: Inbox, outbox: Outbox) -> None:
+    def __init__(self, connection: LinkConnection, inbox: LinkInbox, outbox: LinkOutbox) -> None:
         self.connection = connection
         self.inbox = inbox
         self.outbox = outbox
@@ -35,28 +35,28 @@ class Session:
     @classmethod
     async def open(
         cls,
-        dialer: Dialer,
+        dialer: LinkDialer,
         client_id: str,
         topics: Topics,
-        incoming: Incoming,
+        incoming: InboundPort,
         *,
         source: Source = Source.LIVE,
-    ) -> Session:
-        """Connect; messages that the cluster has kept come at once. Raises :class:`Refused`."""
-        made: list[Connection] = []
-        outboxes: list[Outbox] = []
+    ) -> LinkSession:
+        """Connect; messages that the cluster has kept come at once. Raises :class:`RequestRefused`."""
+        made: list[LinkConnection] = []
+        outboxes: list[LinkOutbox] = []
 
         def acknowledge(packet_id: int) -> None:
             made[-1].acknowledge(packet_id)
 
-        inbox = Inbox(topics, incoming, acknowledge, source=source)
+        inbox = LinkInbox(topics, incoming, acknowledge, source=source)
 
         def acknowledged(packet_id: int, code: int) -> None:
             if outboxes:
                 outboxes[0].acknowledged(packet_id, code)
 
         connection = await dialer.dial(client_id, inbox.take, acknowledged, made.append)
-        outboxes.append(Outbox(connection.publish, connection.window))
+        outboxes.append(LinkOutbox(connection.publish, connection.window))
         session = cls(connection, inbox, outboxes[0])
         connection.lost.add_done_callback(session._lost)
         return session
@@ -95,7 +95,7 @@ class Session:
         except TimeoutError:
             await self.connection.end(session=False)
             return False
-        except Refused as refused:
+        except RequestRefused as refused:
             self.connection.abort(refused.text)
             raise LinkDown(refused.text) from None
         except BaseException:

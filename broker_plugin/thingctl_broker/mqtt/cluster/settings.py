@@ -20,7 +20,7 @@ _PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
-class Endpoint(NamedTuple):
+class LinkEndpoint(NamedTuple):
     """One address of the cluster, from its URL."""
 
     host: str
@@ -68,7 +68,7 @@ class LinkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return f"thingctl-{self.group}-{self.name}"
 
     @property
-    def endpoints(self) -> tuple[Endpoint, ...]:
+    def endpoints(self) -> tuple[LinkEndpoint, ...]:
         """The addresses of ``urls``; raises ValueError."""
         return tuple(parse_url(url) for url in self.urls)
 
@@ -85,11 +85,11 @@ class LinkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return f"LinkSettings({fields})"
 
 
-def parse_url(url: str) -> Endpoint:
+def parse_url(url: str) -> LinkEndpoint:
     """Read ``mqtt://host:1883`` or ``mqtts://host``; raises ValueError, which does not repeat a password.
 
     >>> parse_url("mqtts://emqx.example")
-    Endpoint(host='emqx.example', port=8883, tls=True)
+    LinkEndpoint(host='emqx.example', port=8883, tls=True)
     """
     try:
         parts = urlsplit(url)
@@ -102,7 +102,9 @@ def parse_url(url: str) -> Endpoint:
         )
     if parts.scheme not in _PORTS or not parts.hostname or parts.path not in {"", "/"} or parts.query:
         raise ValueError(f"{url!r} is no URL of a cluster: mqtt://host:port, or mqtts://host:port for TLS")
-    return Endpoint(parts.hostname, _PORTS[parts.scheme] if port is None else port, parts.scheme == "mqtts")
+    return LinkEndpoint(
+        parts.hostname, _PORTS[parts.scheme] if port is None else port, parts.scheme == "mqtts"
+    )
 
 
 def check_link(settings: LinkSettings) -> LinkSettings:

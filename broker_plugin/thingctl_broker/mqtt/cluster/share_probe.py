@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from thingctl_broker.mqtt.protocol.reason_codes import FAILURE, Refused
+from thingctl_broker.mqtt.protocol.reason_codes import FAILURE, RequestRefused
 
 if TYPE_CHECKING:
-    from thingctl_broker.mqtt.cluster.connection import Connection
-    from thingctl_broker.mqtt.cluster.dialer import Dialer
+    from thingctl_broker.mqtt.cluster.connection import LinkConnection
+    from thingctl_broker.mqtt.cluster.dialer import LinkDialer
     from thingctl_protocol.topics import Topics
 
 TRIES: Final = 10
@@ -22,12 +22,12 @@ EVERY: Final = 0.5
 """Seconds until it is said again: of a cluster not every node may know of a subscription at once."""
 
 
-async def is_shared(dialer: Dialer, client_id: str, topics: Topics) -> bool | None:
+async def is_shared(dialer: LinkDialer, client_id: str, topics: Topics) -> bool | None:
     """Whether a shared subscription under the root hears anything; None: that cannot be found out.
 
     It takes some seconds if not. ``client_id``: the worker's.
     """
-    made: list[Connection] = []
+    made: list[LinkConnection] = []
     heard = asyncio.Event()
     refusals: list[int] = []
 
@@ -49,7 +49,7 @@ async def is_shared(dialer: Dialer, client_id: str, topics: Topics) -> bool | No
             return False
         finally:
             await connection.end(session=True)
-    except Refused:  # its ACL, perhaps: that says nothing
+    except RequestRefused:  # its ACL, perhaps: that says nothing
         return None
 
 

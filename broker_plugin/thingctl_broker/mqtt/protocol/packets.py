@@ -41,7 +41,7 @@ class ConnackCode(IntEnum):
     NOT_AUTHORIZED = 5
 
 
-class Refused(Exception):
+class ConnectRefused(Exception):
     """A CONNECT that is answered with a return code before the connection closes.
 
     ``fault``: what it is counted as.
@@ -54,10 +54,10 @@ class Refused(Exception):
         self.fault = fault
 
 
-def too_many_failures() -> Refused:
+def too_many_failures() -> ConnectRefused:
     """What was brought was not looked at, right or wrong: too much that was wrong came before it."""
     text = "too many wrong passwords or tokens from this address, or of this user from there"
-    return Refused(ConnackCode.NOT_AUTHORIZED, text, "tooManyFailures")
+    return ConnectRefused(ConnackCode.NOT_AUTHORIZED, text, "tooManyFailures")
 
 
 class Will(NamedTuple):
@@ -131,7 +131,7 @@ def check_shape(frame: Frame) -> PacketType:
     return PacketType(kind)
 
 
-class _Body:
+class _PacketBody:
     """Reads the fields of one packet, front to back."""
 
     __slots__ = ("_at", "_packet")
@@ -186,16 +186,16 @@ def parse_connect(frame: Frame) -> Connect:
     """Take a CONNECT apart [section 3.1].
 
     Raises :class:`MalformedPacket` where the standard wants the connection closed without
-    a word, and :class:`Refused` where it wants a return code first.
+    a word, and :class:`ConnectRefused` where it wants a return code first.
     """
-    body = _Body(frame)
+    body = _PacketBody(frame)
     name = body.binary()
     level = body.byte()
     if name not in {b"MQTT", b"MQIsdp"}:
         raise MalformedPacket("MQTT-3.1.2-1", f"protocol name {name[:16]!a}")
     if name != b"MQTT" or level != _PROTOCOL_LEVEL:
         # Also what makes an MQTT 5 client fall back to 3.1.1 [MQTT-3.1.2-2].
-        raise Refused(
+        raise ConnectRefused(
             ConnackCode.UNACCEPTABLE_PROTOCOL_VERSION, f"MQTT protocol level {level}; only 3.1.1 is spoken"
         )
     flags = body.byte()
@@ -217,7 +217,9 @@ def parse_connect(frame: Frame) -> Connect:
     if body.left:
         raise MalformedPacket("MQTT-3.1.3-1", f"{body.left} bytes behind the last field")
     if not client_id and not clean:
-        raise Refused(ConnackCode.IDENTIFIER_REJECTED, "no client identifier, and a session to be kept")
+        raise ConnectRefused(
+            ConnackCode.IDENTIFIER_REJECTED, "no client identifier, and a session to be kept"
+        )
     return Connect(client_id, clean, keep_alive, username, password, will)
 
 
@@ -254,7 +256,7 @@ def parse_subscribe(frame: Frame, most: int) -> tuple[int, list[tuple[str, int]]
 
     Raises :class:`TooManyFilters` beyond ``most`` of them.
     """
-    body = _Body(frame)
+    body = _PacketBody(frame)
     packet_id = body.packet_id()
     wanted: list[tuple[str, int]] = []
     while body.left:
@@ -274,7 +276,7 @@ def parse_unsubscribe(frame: Frame, most: int) -> tuple[int, list[str]]:
 
     Raises :class:`TooManyFilters` beyond ``most`` of them.
     """
-    body = _Body(frame)
+    body = _PacketBody(frame)
     packet_id = body.packet_id()
     filters: list[str] = []
     while body.left:

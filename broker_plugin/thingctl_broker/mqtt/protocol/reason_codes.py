@@ -58,7 +58,7 @@ def is_for_good(code: int) -> bool:
     return code in _FOR_GOOD
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """No link was to be had. ``text``: one sentence for people. ``for_good``: trying again is no use."""
 
     def __init__(self, text: str, *, for_good: bool = False) -> None:

@@ -11,12 +11,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from thingctl_broker.commands.broker_time import ToldTime
-from thingctl_broker.mqtt.amqtt.bridge import Behind
+from thingctl_broker.mqtt.amqtt.bridge import AmqttBridge
 from thingctl_broker.mqtt.auth.device_auth import names_of
 from thingctl_broker.mqtt.protocol import packets
 from thingctl_broker.mqtt.server.inflight import CANCEL, InFlight
 from thingctl_broker.mqtt.server.subscriptions import CommandSubscriptions
-from thingctl_broker.mqtt.server.transport import Wire
+from thingctl_broker.mqtt.server.transport import Transport
 from thingctl_protocol.messages import EMPTY_OBJECT, encode_time
 from thingctl_protocol.topics import Kind
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from thingctl_broker.commands.service import CommandService
-    from thingctl_broker.mqtt.amqtt.patches import Broker
-    from thingctl_broker.mqtt.auth.authenticator import Gatekeeper
+    from thingctl_broker.mqtt.amqtt.patches import AmqttBroker
+    from thingctl_broker.mqtt.auth.authenticator import Authenticator
     from thingctl_broker.mqtt.protocol.packets import Connect
-    from thingctl_broker.mqtt.server.limits import FrontLimits
-    from thingctl_broker.mqtt.server.traffic_monitors import Observers
+    from thingctl_broker.mqtt.server.limits import MqttLimits
+    from thingctl_broker.mqtt.server.traffic_monitors import TrafficMonitors
     from thingctl_protocol.topics import ThingTopics, Topics
 
 # The standard one: where nobody has configured structlog, it would print what is meant for --debug only.
@@ -42,22 +42,22 @@ _TIME: Final = Kind.TIME
 
 
 class FrontSide(Protocol):
-    """What a client's connection needs of the front (:class:`~thingctl_broker.mqtt.server.server.Front`)."""
+    """What a connection needs of :class:`~thingctl_broker.mqtt.server.server.MqttServer`."""
 
     topics: Topics
-    limits: FrontLimits
-    gatekeeper: Gatekeeper
+    limits: MqttLimits
+    gatekeeper: Authenticator
     service: CommandService
-    broker: Broker
-    observers: Observers
+    broker: AmqttBroker
+    observers: TrafficMonitors
     time: Callable[[], float]
     """The loop's monotonic time."""
 
-    def opened(self, connection: Client) -> bool:
+    def opened(self, connection: ServerConnection) -> bool:
         """A client has opened a connection; False: there is no room for it."""
         ...
 
-    def closed(self, connection: Client) -> None:
+    def closed(self, connection: ServerConnection) -> None:
         """A connection is gone, or as good as gone."""
         ...
 
@@ -69,15 +69,15 @@ class FrontSide(Protocol):
         """Whether amqtt has a session that this client goes on with."""
         ...
 
-    def admitted(self, connection: Client) -> CommandSubscriptions | None:
+    def admitted(self, connection: ServerConnection) -> CommandSubscriptions | None:
         """A client is in; return the command subscriptions that were kept for it."""
         ...
 
-    def serves(self, connection: Client) -> None:
+    def serves(self, connection: ServerConnection) -> None:
         """A connection has subscribed to its thing's requests."""
         ...
 
-    def released(self, connection: Client) -> None:
+    def released(self, connection: ServerConnection) -> None:
         """A connection no longer takes its thing's requests."""
         ...
 
@@ -94,7 +94,7 @@ class FrontSide(Protocol):
         ...
 
 
-class Client(Wire):
+class ServerConnection(Transport):
     """One connected client, admitted or not yet."""
 
     __slots__ = (
@@ -122,7 +122,7 @@ class Client(Wire):
         self.thing: str | None = None
         self.keeps_session = False
         self.subscriptions = CommandSubscriptions()
-        self.behind: Behind | None = None
+        self.behind: AmqttBridge | None = None
         self.heard_at = 0.0
         """When the client last sent anything; before it is let in: when it opened the connection."""
         self.patience = front.limits.connect_timeout
@@ -213,12 +213,12 @@ class Client(Wire):
 
     # amqtt.
 
-    def amqtt(self) -> Behind:
+    def amqtt(self) -> AmqttBridge:
         """What of amqtt is behind this connection; opened when it is first needed."""
         if self.behind is not None:
             return self.behind
         assert self._connect is not None
-        self.behind = Behind(
+        self.behind = AmqttBridge(
             broker=self.front.broker,
             connect=self._connect,
             peer=self.peer,

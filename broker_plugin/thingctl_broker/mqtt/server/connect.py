@@ -10,17 +10,17 @@ from uuid import uuid4
 import structlog
 
 from thingctl_broker.mqtt.protocol import packets
-from thingctl_broker.mqtt.protocol.packets import ConnackCode, Refused
+from thingctl_broker.mqtt.protocol.packets import ConnackCode, ConnectRefused
 from thingctl_protocol.topics import Kind, is_topic
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from thingctl_broker.mqtt.auth.authenticator import Admission
+    from thingctl_broker.mqtt.auth.authenticator import Identity
     from thingctl_broker.mqtt.protocol.frames import Frame
     from thingctl_broker.mqtt.protocol.packets import Connect
     from thingctl_broker.mqtt.server.client import FrontSide
-    from thingctl_broker.mqtt.server.limits import FrontLimits
+    from thingctl_broker.mqtt.server.limits import MqttLimits
 
 _log = structlog.get_logger("thingctl.front")
 
@@ -29,7 +29,7 @@ class Newcomer(Protocol):
     """The connection of a client that is not admitted yet."""
 
     front: FrontSide
-    limits: FrontLimits
+    limits: MqttLimits
     peer: tuple[str, int]
 
     @property
@@ -37,11 +37,11 @@ class Newcomer(Protocol):
         """The names in the client's certificate."""
         ...
 
-    def admit(self, connect: Connect, admission: Admission) -> None:
+    def admit(self, connect: Connect, admission: Identity) -> None:
         """Let the client in; nobody else has its client id."""
         ...
 
-    def refuse(self, refusal: Refused) -> None:
+    def refuse(self, refusal: ConnectRefused) -> None:
         """Turn the client away."""
         ...
 
@@ -85,7 +85,7 @@ class Handshake:
                 connect = connect._replace(client_id=f"auto-{uuid4().hex}")  # [MQTT-3.1.3-6]
             connect = connect._replace(certificate=connection.certificate)
             admission = front.gatekeeper.admit(connect, connection.peer)
-        except Refused as refusal:
+        except ConnectRefused as refusal:
             connection.refuse(refusal)
             return True
         if not isawaitable(admission):
@@ -121,20 +121,22 @@ class Handshake:
         if named is not None and named.kind is Kind.PRESENCE:
             return connect._replace(will=None)  # who has gone is seen here: it need not be published
         if topic.startswith("$") or self._connection.front.topics.owns(topic) or not is_topic(topic):
-            raise Refused(ConnackCode.NOT_AUTHORIZED, f"a will on topic {topic[:80]!a}")
+            raise ConnectRefused(ConnackCode.NOT_AUTHORIZED, f"a will on topic {topic[:80]!a}")
         return connect
 
-    async def _decide(self, connect: Connect, admission: Admission | Awaitable[Admission]) -> None:
+    async def _decide(self, connect: Connect, admission: Identity | Awaitable[Identity]) -> None:
         connection, front = self._connection, self._connection.front
         try:
-            admitted: Admission = await admission if isawaitable(admission) else admission
-        except Refused as refusal:
+            admitted: Identity = await admission if isawaitable(admission) else admission
+        except ConnectRefused as refusal:
             connection.refuse(refusal)
             return
         except Exception:
             # Somebody's authentication plugin: what is wrong with it must not let anybody in.
             _log.exception("authentication failed to answer")
-            connection.refuse(Refused(ConnackCode.SERVER_UNAVAILABLE, "authentication failed to answer"))
+            connection.refuse(
+                ConnectRefused(ConnackCode.SERVER_UNAVAILABLE, "authentication failed to answer")
+            )
             return
         connect = _named(connect, admitted)
         # Several may wait for the same client id: each that is let in is the next one's predecessor.
@@ -143,7 +145,9 @@ class Handshake:
         if connection.is_closed():
             return
         if admitted.stands is not None and not admitted.stands():
-            connection.refuse(Refused(ConnackCode.NOT_AUTHORIZED, "the thing may not connect any more"))
+            connection.refuse(
+                ConnectRefused(ConnackCode.NOT_AUTHORIZED, "the thing may not connect any more")
+            )
             return
         connection.admit(connect, admitted)
         if self._is_held:
@@ -153,6 +157,6 @@ class Handshake:
             connection.finish()
 
 
-def _named(connect: Connect, admission: Admission) -> Connect:
+def _named(connect: Connect, admission: Identity) -> Connect:
     """The CONNECT with the client id that counts from now on."""
     return connect if admission.client_id is None else connect._replace(client_id=admission.client_id)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final
 from thingctl_broker.mqtt.protocol import packets
 from thingctl_broker.mqtt.protocol.frames import Frame, FrameScanner, MalformedPacket
 from thingctl_broker.mqtt.protocol.packets import ConnackCode, PacketType
-from thingctl_broker.mqtt.server.client import Client
+from thingctl_broker.mqtt.server.client import ServerConnection
 from thingctl_broker.mqtt.server.connect import Handshake
-from thingctl_broker.mqtt.server.fast_path import Shortcut
+from thingctl_broker.mqtt.server.fast_path import ResponseFastPath
 from thingctl_broker.mqtt.server.inflight import CANCEL
 from thingctl_broker.mqtt.server.publish import Receiver
 from thingctl_broker.mqtt.server.subscribe import Subscriber
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterator
 
-    from thingctl_broker.mqtt.auth.authenticator import Admission
-    from thingctl_broker.mqtt.protocol.packets import Connect, Refused
+    from thingctl_broker.mqtt.auth.authenticator import Identity
+    from thingctl_broker.mqtt.protocol.packets import Connect, ConnectRefused
     from thingctl_broker.mqtt.server.client import FrontSide
 
 PATIENCE: Final = 1.5
 """A client may be silent for this many times its keep-alive [MQTT-3.1.2-24]."""
 
 
-class Connection(Client):
+class DeviceConnection(ServerConnection):
     """A client, from its first byte to its last."""
 
     __slots__ = (
@@ -47,7 +47,7 @@ class Connection(Client):
         self._scanner = FrameScanner(front.limits.connect_bytes)
         self._handshake: Handshake | None = None
         self._unread: Iterator[Frame] | None = None
-        self._shortcut: Shortcut | None = None
+        self._shortcut: ResponseFastPath | None = None
         self._receiver: Receiver  # of a client that has been let in
         self._subscriber: Subscriber  # the same
 
@@ -104,14 +104,14 @@ class Connection(Client):
 
     # Called by the handshake.
 
-    def admit(self, connect: Connect, admission: Admission) -> None:
+    def admit(self, connect: Connect, admission: Identity) -> None:
         """Let the client in; nobody else has its client id."""
         self._handshake = None
         self.client_id = connect.client_id
         self.thing = thing = admission.thing
         if thing is not None:
             self._topics = self.front.topics.of_thing(thing)
-            self._shortcut = Shortcut(self, thing, self._topics, self._in_flight, self.front.service)
+            self._shortcut = ResponseFastPath(self, thing, self._topics, self._in_flight, self.front.service)
         self._receiver = Receiver(self, admission)
         self._subscriber = Subscriber(self, admission)
         if admission.thing is None:
@@ -134,7 +134,7 @@ class Connection(Client):
         if kept is not None and not self._closed:
             self._subscriber.resume()
 
-    def refuse(self, refusal: Refused) -> None:
+    def refuse(self, refusal: ConnectRefused) -> None:
         """Turn the client away."""
         self.front.note(refusal.fault, "connection refused", who=self.peer[0], reason=refusal.text)
         self.write(packets.encode_connack(refusal.code))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from thingctl_broker.commands.service import CommandService
     from thingctl_broker.mqtt.server.inflight import InFlight
-    from thingctl_broker.mqtt.server.transport import Wire
+    from thingctl_broker.mqtt.server.transport import Transport
     from thingctl_protocol.topics import ThingTopics
 
 _PUBACK: Final = PacketType.PUBACK << 4
@@ -29,13 +29,13 @@ _LEAST: Final = 4
 """Bytes of a PUBACK, the shorter of the two."""
 
 
-class Shortcut:
+class ResponseFastPath:
     """The shortcut of one thing's connection."""
 
     __slots__ = ("_in_flight", "_limit", "_response_end", "_response_start", "_service", "_thing", "_wire")
 
     def __init__(
-        self, wire: Wire, thing: str, topics: ThingTopics, in_flight: InFlight, service: CommandService
+        self, wire: Transport, thing: str, topics: ThingTopics, in_flight: InFlight, service: CommandService
     ) -> None:
         self._wire = wire
         self._thing = thing

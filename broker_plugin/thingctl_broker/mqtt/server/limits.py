@@ -17,7 +17,7 @@ PacketBytes: TypeAlias = Annotated[int, msgspec.Meta(ge=1024, le=_LONGEST_PACKET
 Seconds: TypeAlias = Annotated[float, msgspec.Meta(gt=0)]
 
 
-class FrontLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class MqttLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Bounds of the front. Times in seconds, sizes in bytes."""
 
     connections: Count = 20_000

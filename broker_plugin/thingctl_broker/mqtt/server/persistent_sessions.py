@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from thingctl_broker.mqtt.server.subscriptions import CommandSubscriptions
 
 
-class _Kept(NamedTuple):
+class _PersistentSession(NamedTuple):
     thing: str | None
     subscriptions: CommandSubscriptions
 
 
-class KeptSessions:
+class PersistentSessions:
     """Sessions by client id. ``most``: of all; ``of_thing``: of one thing."""
 
     def __init__(self, most: int, of_thing: int) -> None:
         self._most = most
         self._of_thing = of_thing
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._kept: OrderedDict[str, _PersistentSession] = OrderedDict()
         self._things: dict[str, dict[str, None]] = {}  # client ids, in the order of leaving
 
     def __len__(self) -> int:
@@ -39,7 +39,7 @@ class KeptSessions:
         ``thing``: None for a client that is no thing; only ``most`` bounds these.
         """
         self.take(client_id)
-        self._kept[client_id] = _Kept(thing, subscriptions)
+        self._kept[client_id] = _PersistentSession(thing, subscriptions)
         oldest = None
         if thing is not None:
             own = self._things.setdefault(thing, {})
@@ -52,7 +52,7 @@ class KeptSessions:
             self.take(oldest)
         return oldest
 
-    def take(self, client_id: str) -> _Kept | None:
+    def take(self, client_id: str) -> _PersistentSession | None:
         """The client is back, or is forgotten; return what was kept for it."""
         kept = self._kept.pop(client_id, None)
         if kept is not None and kept.thing is not None:

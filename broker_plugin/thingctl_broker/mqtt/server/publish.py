@@ -10,10 +10,10 @@ from thingctl_broker.mqtt.protocol.frames import MalformedPacket
 from thingctl_protocol.topics import DEVICE_KINDS, Kind, is_topic
 
 if TYPE_CHECKING:
-    from thingctl_broker.mqtt.auth.authenticator import Admission
+    from thingctl_broker.mqtt.auth.authenticator import Identity
     from thingctl_broker.mqtt.protocol.frames import Frame
     from thingctl_broker.mqtt.protocol.packets import Publish
-    from thingctl_broker.mqtt.server.client import Client
+    from thingctl_broker.mqtt.server.client import ServerConnection
 
 
 class Receiver:
@@ -21,7 +21,7 @@ class Receiver:
 
     __slots__ = ("_acl", "_connection", "_front", "_qos2", "_thing")
 
-    def __init__(self, connection: Client, admission: Admission) -> None:
+    def __init__(self, connection: ServerConnection, admission: Identity) -> None:
         self._connection = connection
         self._front = connection.front
         self._acl = admission.acl

@@ -15,10 +15,10 @@ import structlog
 from thingctl_broker.commands.events import RateLimit
 from thingctl_broker.mqtt.amqtt.offline_queue import bound
 from thingctl_broker.mqtt.amqtt.patches import drop_session, steady_subscriptions
-from thingctl_broker.mqtt.server.connection import Connection
-from thingctl_broker.mqtt.server.limits import FrontLimits
-from thingctl_broker.mqtt.server.persistent_sessions import KeptSessions
-from thingctl_broker.mqtt.server.traffic_monitors import Observers
+from thingctl_broker.mqtt.server.connection import DeviceConnection
+from thingctl_broker.mqtt.server.limits import MqttLimits
+from thingctl_broker.mqtt.server.persistent_sessions import PersistentSessions
+from thingctl_broker.mqtt.server.traffic_monitors import TrafficMonitors
 from thingctl_broker.security.connection_limits import ConnectionLimiter
 from thingctl_broker.system.addresses import NO_NETWORKS
 from thingctl_broker.system.listeners import ignore_refused, listen
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from thingctl_broker.commands.service import CommandService
-    from thingctl_broker.mqtt.amqtt.patches import Broker
-    from thingctl_broker.mqtt.auth.authenticator import Gatekeeper
+    from thingctl_broker.mqtt.amqtt.patches import AmqttBroker
+    from thingctl_broker.mqtt.auth.authenticator import Authenticator
     from thingctl_broker.mqtt.protocol.packets import Connect
-    from thingctl_broker.mqtt.server.client import Client
+    from thingctl_broker.mqtt.server.client import ServerConnection
     from thingctl_broker.mqtt.server.subscriptions import CommandSubscriptions
-    from thingctl_broker.mqtt.server.transport import Wire
+    from thingctl_broker.mqtt.server.transport import Transport
     from thingctl_broker.system.addresses import Networks
     from thingctl_broker.system.listeners import Listener, Refused
     from thingctl_broker.system.proxy_protocol import Peer
@@ -49,37 +49,37 @@ WATCH_TURN: Final = 250
 _log = structlog.get_logger("thingctl.front")
 
 
-class Front:
+class MqttServer:
     """The listeners and the connections."""
 
     def __init__(
         self,
         *,
-        gatekeeper: Gatekeeper,
+        gatekeeper: Authenticator,
         topics: Topics | None = None,
-        limits: FrontLimits | None = None,
+        limits: MqttLimits | None = None,
         proxies: Networks = NO_NETWORKS,
     ) -> None:
         """``proxies``: the addresses that no limit of connections by address is for."""
         self.topics = Topics() if topics is None else topics
-        self.limits = FrontLimits() if limits is None else limits
+        self.limits = MqttLimits() if limits is None else limits
         self.gatekeeper = gatekeeper
         self.service: CommandService
-        self.broker: Broker
+        self.broker: AmqttBroker
         self.time: Callable[[], float]
         """The loop's monotonic time."""
         self._limiter = ConnectionLimiter(
             self.limits.connections_per_address, self.limits.connection_opening, proxies
         )
         self.log_limit = RateLimit(60.0)
-        self.connections: set[Client] = set()
-        self.observers = Observers(self.limits.observers, self._missed)
-        self._clients: dict[str, Client] = {}
-        self._serving: dict[str, Client] = {}
-        self._standing_by: dict[str, dict[Client, None]] = {}  # in the order of serving
+        self.connections: set[ServerConnection] = set()
+        self.observers = TrafficMonitors(self.limits.observers, self._missed)
+        self._clients: dict[str, ServerConnection] = {}
+        self._serving: dict[str, ServerConnection] = {}
+        self._standing_by: dict[str, dict[ServerConnection, None]] = {}  # in the order of serving
         self._present: Counter[str] = Counter()
         self._leaving: dict[str, asyncio.Task[None]] = {}
-        self._kept = KeptSessions(self.limits.kept_sessions, self.limits.kept_sessions_per_thing)
+        self._kept = PersistentSessions(self.limits.kept_sessions, self.limits.kept_sessions_per_thing)
         self._listeners: list[Listener] = []
         self._watcher: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop
@@ -87,7 +87,7 @@ class Front:
     async def start(
         self,
         service: CommandService,
-        broker: Broker,
+        broker: AmqttBroker,
         sockets: list[socket.socket],
         tls: ssl.SSLContext | None = None,
         *,
@@ -146,14 +146,14 @@ class Front:
 
     # What connections tell.
 
-    def connection(self, peer: Peer | None = None) -> Connection:
+    def connection(self, peer: Peer | None = None) -> DeviceConnection:
         """One for a client that is about to be accepted. ``peer``: its address; None: the transport's."""
-        connection = Connection(self)
+        connection = DeviceConnection(self)
         if peer is not None:
             connection.peer = peer
         return connection
 
-    def opened(self, connection: Client) -> bool:
+    def opened(self, connection: ServerConnection) -> bool:
         """A client has opened a connection; False: there is no room for it."""
         if len(self.connections) >= self.limits.connections:
             self.note("connections", "too many connections", limit=self.limits.connections)
@@ -166,7 +166,7 @@ class Front:
         self.connections.add(connection)
         return True
 
-    def closed(self, connection: Client) -> None:
+    def closed(self, connection: ServerConnection) -> None:
         """A connection is gone, or as good as gone."""
         if connection in self.connections:
             self.connections.remove(connection)
@@ -188,7 +188,7 @@ class Front:
             del self._present[thing]
             self.service.disconnected(thing)
 
-    def _keep(self, connection: Client) -> None:
+    def _keep(self, connection: ServerConnection) -> None:
         """Keep the session of a client that has gone, if it has one, here or in amqtt."""
         client_id = connection.client_id
         has_amqtt = connection.behind is not None or client_id in self.broker.sessions
@@ -224,7 +224,7 @@ class Front:
             previous.close("taken over by a new connection")
         return self._leaving.get(client_id)
 
-    def _taken_over(self, previous: Client, host: str) -> None:
+    def _taken_over(self, previous: ServerConnection, host: str) -> None:
         """Tell of it: a device whose old connection hangs comes back so, and so does another of its name."""
         self.note(
             "takenOver",
@@ -251,7 +251,7 @@ class Front:
         drop_session(self.broker, connect.client_id)
         return False
 
-    def admitted(self, connection: Client) -> CommandSubscriptions | None:
+    def admitted(self, connection: ServerConnection) -> CommandSubscriptions | None:
         """A client is in; return the command subscriptions that were kept for it."""
         self._clients[connection.client_id] = connection
         kept = self._kept.take(connection.client_id)
@@ -263,7 +263,7 @@ class Front:
             return None
         return kept.subscriptions if len(kept.subscriptions) else None
 
-    def serves(self, connection: Client) -> None:
+    def serves(self, connection: ServerConnection) -> None:
         """A connection has subscribed to its thing's requests. The latest one gets them."""
         thing = connection.thing
         assert thing is not None
@@ -277,7 +277,7 @@ class Front:
             self._standing_by.setdefault(thing, {})[serving] = None
         self._serve(thing, connection)
 
-    def released(self, connection: Client) -> None:
+    def released(self, connection: ServerConnection) -> None:
         """A connection no longer takes its thing's requests; the latest of any others does."""
         thing = connection.thing
         if thing is None:
@@ -308,7 +308,7 @@ class Front:
             for client_id in [client_id for client_id in self.broker.sessions if client_id.startswith(own)]:
                 drop_session(self.broker, client_id)
 
-    def _serve(self, thing: str, connection: Client) -> None:
+    def _serve(self, thing: str, connection: ServerConnection) -> None:
         self._serving[thing] = connection
         self.service.reachable(thing)
 
@@ -336,7 +336,7 @@ class Front:
         if self.log_limit.allows(f"{fault} {who} {reason}", self.time()):
             _log.warning(text, fault=fault, client=who, **details)
 
-    def _missed(self, observer: Wire, topic: str) -> None:
+    def _missed(self, observer: Transport, topic: str) -> None:
         text = "reads too slowly: it misses what it wanted to watch"
         observer.offended("observerBehind", text, topic=topic[:200])
 

@@ -10,9 +10,9 @@ from thingctl_broker.mqtt.protocol.packets import SUBSCRIPTION_REFUSED
 from thingctl_protocol.topics import Kind, is_filter
 
 if TYPE_CHECKING:
-    from thingctl_broker.mqtt.auth.authenticator import Admission
+    from thingctl_broker.mqtt.auth.authenticator import Identity
     from thingctl_broker.mqtt.protocol.frames import Frame
-    from thingctl_broker.mqtt.server.client import Client
+    from thingctl_broker.mqtt.server.client import ServerConnection
 
 
 class Subscriber:
@@ -20,7 +20,7 @@ class Subscriber:
 
     __slots__ = ("_acl", "_connection", "_observes", "_thing")
 
-    def __init__(self, connection: Client, admission: Admission) -> None:
+    def __init__(self, connection: ServerConnection, admission: Identity) -> None:
         self._connection = connection
         self._acl = admission.acl
         self._thing = admission.thing

@@ -17,7 +17,7 @@ from thingctl_protocol.topics import matches
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from thingctl_broker.mqtt.server.transport import Wire
+    from thingctl_broker.mqtt.server.transport import Transport
 
 
 class _Observer:
@@ -29,22 +29,22 @@ class _Observer:
         self.unwritten: list[bytes] = []
 
 
-class Observers:
+class TrafficMonitors:
     """The connections that watch, at most ``most``."""
 
-    def __init__(self, most: int, missed: Callable[[Wire, str], None]) -> None:
+    def __init__(self, most: int, missed: Callable[[Transport, str], None]) -> None:
         """``missed`` is called with an observer and the topic of a message that it does not get."""
         self._most = most
         self._missed = missed
         self._is_due = False
-        self.watching: dict[Wire, _Observer] = {}
+        self.watching: dict[Transport, _Observer] = {}
         """Empty while nobody watches: look here before anything is done for them."""
 
-    def has_room(self, connection: Wire) -> bool:
+    def has_room(self, connection: Transport) -> bool:
         """Whether the connection may watch."""
         return connection in self.watching or len(self.watching) < self._most
 
-    def watch(self, connection: Wire, filters: list[str]) -> None:
+    def watch(self, connection: Transport, filters: list[str]) -> None:
         """Tell the connection what these filters match from now on, and nothing else."""
         if filters and not connection.is_closed():
             observer = self.watching.setdefault(connection, _Observer())
@@ -52,7 +52,7 @@ class Observers:
         else:
             self.leave(connection)
 
-    def leave(self, connection: Wire) -> None:
+    def leave(self, connection: Transport) -> None:
         """Tell the connection nothing any more."""
         self.watching.pop(connection, None)
 

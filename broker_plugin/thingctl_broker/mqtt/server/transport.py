@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from thingctl_broker.mqtt.server.limits import FrontLimits
+    from thingctl_broker.mqtt.server.limits import MqttLimits
 
 LINGER: Final = 5.0
 """Seconds that a client has for the last of what was written to it, once the connection counts no more."""
@@ -14,7 +14,7 @@ LINGER: Final = 5.0
 _NO_PEER: Final = ("", 0)
 
 
-class Wire(asyncio.Protocol):
+class Transport(asyncio.Protocol):
     """Bounds what waits for a client, and lets several parties stop reading from it."""
 
     __slots__ = (
@@ -28,7 +28,7 @@ class Wire(asyncio.Protocol):
         "peer",
     )
 
-    def __init__(self, limits: FrontLimits) -> None:
+    def __init__(self, limits: MqttLimits) -> None:
         self.limits = limits
         self.peer = _NO_PEER
         """Address and port of the client: by the PROXY protocol, or else by the transport."""

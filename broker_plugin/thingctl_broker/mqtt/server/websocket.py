@@ -1,7 +1,7 @@
 """MQTT over WebSocket [section 6], on the HTTP port at ``/mqtt``.
 
 Between the HTTP server, which hands over the transport at the upgrade, and a
-:class:`~thingctl_broker.mqtt.server.connection.Connection`, which takes this for its transport.
+:class:`~thingctl_broker.mqtt.server.connection.DeviceConnection`, which takes this for its transport.
 The frames are the ``websockets`` library's business (sans-IO).
 """
 
@@ -18,12 +18,12 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from thingctl_broker.mqtt.server.connection import Connection
+from thingctl_broker.mqtt.server.connection import DeviceConnection
 
 if TYPE_CHECKING:
     from collections.abc import Container
 
-    from thingctl_broker.mqtt.server.server import Front
+    from thingctl_broker.mqtt.server.server import MqttServer
     from thingctl_broker.system.proxy_protocol import Peer
 
 PATH: Final = "/mqtt"
@@ -39,7 +39,7 @@ class WebSocket(asyncio.Protocol, asyncio.Transport):
     To the loop it is a protocol, to the MQTT connection a transport.
     """
 
-    def __init__(self, front: Front, hosts: Container[str], peer: Peer | None = None) -> None:
+    def __init__(self, front: MqttServer, hosts: Container[str], peer: Peer | None = None) -> None:
         """``hosts``: the ``host:port`` under which browsers may have got their page.
 
         ``peer``: the client's address, as HTTP knows it; None: the transport's.
@@ -53,7 +53,7 @@ class WebSocket(asyncio.Protocol, asyncio.Transport):
         self._peer = peer
         self._protocol = ServerProtocol(subprotocols=[_SUBPROTOCOL], max_size=front.limits.packet_bytes)
         self._transport: asyncio.Transport
-        self._mqtt: Connection | None = None
+        self._mqtt: DeviceConnection | None = None
 
     # The loop's protocol.
 
@@ -155,7 +155,7 @@ class WebSocket(asyncio.Protocol, asyncio.Transport):
                 response = protocol.reject(HTTPStatus.BAD_REQUEST, "the subprotocol must be mqtt\n")
         protocol.send_response(response)
         if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
-            self._mqtt = Connection(self._front)
+            self._mqtt = DeviceConnection(self._front)
             self._mqtt.connection_made(self)
 
     def _tell(self, request: bytes, error: BaseException | None) -> None:

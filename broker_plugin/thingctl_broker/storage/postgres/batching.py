@@ -17,7 +17,7 @@ _Asked = TypeVar("_Asked")
 _Answer = TypeVar("_Answer")
 
 
-class Lane(Generic[_Asked, _Answer]):
+class BatchQueue(Generic[_Asked, _Answer]):
     """Calls of one kind.
 
     ``run`` does a batch and returns the answer to each call, or the exception to raise there.

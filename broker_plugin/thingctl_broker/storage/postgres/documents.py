@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
-from thingctl_broker.storage.postgres.batching import Lane
+from thingctl_broker.storage.postgres.batching import BatchQueue
 from thingctl_broker.storage.postgres.transition_sql import CHANNEL
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class PostgresDocuments:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.finding = Lane(self._find, _no_keys, batch_max=FIND_MAX)
+        self.finding = BatchQueue(self._find, _no_keys, batch_max=FIND_MAX)
         """Gathers look-ups: every worker reads each record that another has written."""
 
     async def load(self, kinds: Collection[str]) -> list[tuple[str, str, bytes]]:

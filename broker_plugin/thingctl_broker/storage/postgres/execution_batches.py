@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 import asyncpg
 from msgspec.structs import replace
 
-from thingctl_broker.cluster.store_port import Canceled, Responded, StoreDown
+from thingctl_broker.cluster.store_port import CancelResult, Responded, StoreDown
 from thingctl_broker.commands.execution import Cancel, Outcome
 from thingctl_broker.errors import IdempotencyConflict, QueueFull
 from thingctl_broker.storage.postgres import transition_sql
-from thingctl_broker.storage.postgres.batching import Lane
+from thingctl_broker.storage.postgres.batching import BatchQueue
 from thingctl_broker.storage.postgres.claim_sql import HANDED
 from thingctl_broker.storage.postgres.execution_rows import columns, json_or_none, reader, text_or_none
 from thingctl_broker.storage.postgres.partitions import make_partitions, month_of
@@ -53,7 +53,7 @@ _Asked = TypeVar("_Asked")
 _Given = TypeVar("_Given")
 
 
-class Answer(NamedTuple):
+class WriteResult(NamedTuple):
     """What a thing says of an execution."""
 
     thing: str
@@ -93,13 +93,13 @@ class Batches:
     def __init__(self, database: Database, *, tell_all: bool) -> None:
         self._database = database
         self._tell_all = tell_all
-        self.adding = Lane(self._add, _keys_of_new, batch_max=BATCH_MAX)
-        self.responding = Lane(self._respond, _key_of_answer, batch_max=BATCH_MAX)
-        self.canceling = Lane(self._cancel, _key_of_timed, batch_max=BATCH_MAX)
-        self.unclaiming = Lane(self._unclaim, _key_of_timed, batch_max=BATCH_MAX)
+        self.adding = BatchQueue(self._add, _keys_of_new, batch_max=BATCH_MAX)
+        self.responding = BatchQueue(self._respond, _key_of_answer, batch_max=BATCH_MAX)
+        self.canceling = BatchQueue(self._cancel, _key_of_timed, batch_max=BATCH_MAX)
+        self.unclaiming = BatchQueue(self._unclaim, _key_of_timed, batch_max=BATCH_MAX)
         # Many may wait for the end of the same execution: reading it is done once for all of them.
-        self.getting = Lane(self._get, _no_keys, batch_max=BATCH_MAX)
-        self.handing = Lane(self._hand, _no_keys, batch_max=BATCH_MAX, wait=HANDED_WAIT)
+        self.getting = BatchQueue(self._get, _no_keys, batch_max=BATCH_MAX)
+        self.handing = BatchQueue(self._hand, _no_keys, batch_max=BATCH_MAX, wait=HANDED_WAIT)
 
     async def drained(self) -> None:
         """Return when everything asked for so far is done."""
@@ -143,7 +143,7 @@ class Batches:
 
         return await self._batch(asked, work, self._add)
 
-    async def _respond(self, asked: list[Answer]) -> Sequence[Responded | Exception]:
+    async def _respond(self, asked: list[WriteResult]) -> Sequence[Responded | Exception]:
         said = [one.response for one in asked]
         arguments = (
             [one.execution_id for one in asked],
@@ -155,7 +155,7 @@ class Batches:
             self._tell_all,
         )
 
-        tries = Tries()
+        tries = RetryState()
 
         async def work(connection: Any) -> list[Responded | Exception]:
             tries.another()
@@ -176,13 +176,13 @@ class Batches:
 
         return await self._batch(asked, work, self._respond)
 
-    async def _cancel(self, asked: list[Timed]) -> Sequence[Canceled | Exception | None]:
+    async def _cancel(self, asked: list[Timed]) -> Sequence[CancelResult | Exception | None]:
         ids, graces = [one.execution_id for one in asked], [one.seconds for one in asked]
-        tries = Tries()
+        tries = RetryState()
 
-        async def work(connection: Any) -> list[Canceled | Exception | None]:
+        async def work(connection: Any) -> list[CancelResult | Exception | None]:
             tries.another()
-            answers: list[Canceled | Exception | None] = [None] * len(asked)
+            answers: list[CancelResult | Exception | None] = [None] * len(asked)
             read = reader()
             for row in await connection.fetch(transition_sql.CANCEL, ids, graces, self._tell_all):
                 outcome = Cancel[row[1]]
@@ -192,7 +192,7 @@ class Batches:
                     outcome = Cancel.REQUESTED
                 elif outcome is Cancel.ENDED and execution.status is Status.CANCELED:
                     outcome = Cancel.DONE if tries.may_have_ended(execution, row[2]) else outcome
-                answers[row[0] - 1] = Canceled(execution, outcome)
+                answers[row[0] - 1] = CancelResult(execution, outcome)
             return answers
 
         return await self._batch(asked, work, self._cancel)
@@ -249,7 +249,7 @@ def _keys_of_new(new: New) -> tuple[object, ...]:
     return execution.execution_id, (execution.requested_by, execution.idempotency_key)
 
 
-def _key_of_answer(answer: Answer) -> tuple[str]:
+def _key_of_answer(answer: WriteResult) -> tuple[str]:
     return (answer.execution_id,)
 
 
@@ -329,7 +329,7 @@ def _impossible(current: Status, said: Status) -> Exception:
     return ValueError(f"{said} is not a device's to say")
 
 
-class Tries:
+class RetryState:
     """How often a batch was asked: again when its answer was lost, and what it did then is to be told now."""
 
     def __init__(self) -> None:

@@ -13,12 +13,12 @@ from thingctl_broker.commands.execution import CANCEL_UNANSWERED, TIMED_OUT
 from thingctl_broker.storage.postgres import claim_sql
 from thingctl_broker.storage.postgres.execution_batches import (
     BY_ID,
-    Answer,
     Batches,
     New,
+    RetryState,
     Timed,
-    Tries,
     Unclaimed,
+    WriteResult,
 )
 from thingctl_broker.storage.postgres.execution_rows import is_execution_id, reader, text_or_none
 from thingctl_broker.storage.postgres.listing import select
@@ -29,10 +29,10 @@ from thingctl_protocol.statuses import Status
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from thingctl_broker.cluster.store_port import Canceled
+    from thingctl_broker.cluster.store_port import CancelResult
     from thingctl_broker.commands.execution import Execution
     from thingctl_broker.commands.statistics import Minute
-    from thingctl_broker.commands.table import Page, Query
+    from thingctl_broker.commands.table import PageOfExecutions, Query
     from thingctl_broker.storage.postgres.pool import Database
     from thingctl_protocol.messages import Response
 
@@ -52,7 +52,7 @@ class _Expiring(NamedTuple):
     """Executions that have been asked to be closed, and how often."""
 
     ids: list[Any]
-    tries: Tries
+    tries: RetryState
 
 
 class PostgresExecutions:
@@ -94,9 +94,9 @@ class PostgresExecutions:
         if not is_execution_id(execution_id):
             return Responded(None, None)
         text_or_none(bytes(response.result))
-        return await self.batches.responding(Answer(thing, execution_id, response))
+        return await self.batches.responding(WriteResult(thing, execution_id, response))
 
-    async def cancel(self, execution_id: str, grace: float) -> Canceled | None:
+    async def cancel(self, execution_id: str, grace: float) -> CancelResult | None:
         """Withdraw an execution or note that its thing is to be asked to stop."""
         return (
             await self.batches.canceling(Timed(execution_id, grace))
@@ -123,7 +123,7 @@ class PostgresExecutions:
         found = await self.batches.by_ids([one for one in execution_ids if is_execution_id(one)])
         return [found[one] for one in execution_ids if one in found]
 
-    async def select(self, query: Query, limit: int, cursor: str | None) -> Page:
+    async def select(self, query: Query, limit: int, cursor: str | None) -> PageOfExecutions:
         """List executions as :meth:`thingctl_broker.commands.table.ExecutionTable.select` does."""
         return await select(self._database, query, limit, cursor)
 
@@ -177,7 +177,7 @@ class PostgresExecutions:
             rows = await self._rows(claim_sql.DUE, limit, repeatable=True)
             if not rows:
                 return []
-            expiring = _Expiring([row[0] for row in rows], Tries())
+            expiring = _Expiring([row[0] for row in rows], RetryState())
         ids, tries = expiring
 
         async def work(connection: Any) -> list[Execution]:
@@ -269,7 +269,7 @@ class PostgresExecutions:
 
 
 async def _closed_before(
-    connection: Any, ids: list[Any], closed: list[Execution], tries: Tries
+    connection: Any, ids: list[Any], closed: list[Execution], tries: RetryState
 ) -> list[Execution]:
     """Those that an earlier try closed, and could not tell; ``closed``: what this one did."""
     known = {execution.execution_id for execution in closed}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from thingctl_broker.commands.table import SCAN_MAX, Page
+from thingctl_broker.commands.table import SCAN_MAX, PageOfExecutions
 from thingctl_broker.storage.postgres.execution_rows import columns, is_execution_id, reader
 from thingctl_protocol.statuses import Status
 
@@ -32,14 +32,14 @@ class _Where:
         return " AND ".join(self.texts) or "true"
 
 
-async def select(database: Database, query: Query, limit: int, cursor: str | None) -> Page:
-    """List executions from behind ``cursor``; see :meth:`thingctl_broker.commands.table.ExecutionTable.select`.
+async def select(database: Database, query: Query, limit: int, cursor: str | None) -> PageOfExecutions:
+    """List executions behind ``cursor``: :meth:`thingctl_broker.commands.table.ExecutionTable.select`.
 
     Indexes lead to the thing, the command and the cursor. Of what lies there at most ``SCAN_MAX``
     rows are looked at for the rest of what is asked.
     """
     if cursor is not None and not is_execution_id(cursor):
-        return Page([], None)  # nothing was ever behind it
+        return PageOfExecutions([], None)  # nothing was ever behind it
     found: list[Execution] = []
     scanned = 0
     ours = query.visible is not None or query.things is not None
@@ -57,17 +57,17 @@ async def select(database: Database, query: Query, limit: int, cursor: str | Non
         read = reader()
         for row in rows:
             if len(found) == limit:
-                return Page(found, cursor)
+                return PageOfExecutions(found, cursor)
             cursor = str(row[1])
             execution = read(row, 0)
             if query.admits(execution):
                 found.append(execution)
         if len(rows) < size:
             # All of the window was looked at. ``last``: what it ends with, if more lies behind.
-            return Page(found, last)
+            return PageOfExecutions(found, last)
         scanned += len(rows)
         if scanned >= SCAN_MAX:
-            return Page(found, cursor)
+            return PageOfExecutions(found, cursor)
 
 
 async def _chunk(

@@ -12,7 +12,7 @@ import structlog
 
 from thingctl_broker.storage.postgres import documents, rollouts, transition_sql
 from thingctl_broker.storage.postgres.errors import unreachable
-from thingctl_broker.storage.postgres.pool import Connection, options
+from thingctl_broker.storage.postgres.pool import PooledConnection, options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +37,7 @@ def _nobody_asks(_: bool, /) -> None:
     """Nobody wants to know whether the store answers."""
 
 
-class Listener:
+class NotificationListener:
     """Tells ``heard``, in the loop, in the order of the commits."""
 
     def __init__(
@@ -80,7 +80,7 @@ class Listener:
     async def _connect(self, within: float) -> None:
         arguments = options(self._settings)
         arguments["timeout"] = min(within, arguments["timeout"])
-        connection = await asyncpg.connect(self._settings.url, connection_class=Connection, **arguments)
+        connection = await asyncpg.connect(self._settings.url, connection_class=PooledConnection, **arguments)
         try:
             connection.add_termination_listener(self._terminated)
             await connection.add_listener(transition_sql.CHANNEL, self._notified)

@@ -48,7 +48,7 @@ _T = TypeVar("_T")
 _log = structlog.get_logger("thingctl.store")
 
 
-class Connection(asyncpg.Connection):  # type: ignore[misc]
+class PooledConnection(asyncpg.Connection):  # type: ignore[misc]
     """One that goes back to the pool as it is: we leave nothing in a session that needs cleaning."""
 
     __slots__ = ()
@@ -76,7 +76,7 @@ class Database:
             min_size=0,  # asyncpg logs each failure to keep a floor, and we tell of them once, in words
             max_size=settings.pool,
             max_inactive_connection_lifetime=300.0,
-            connection_class=Connection,
+            connection_class=PooledConnection,
             **options(settings),
         )
         try:

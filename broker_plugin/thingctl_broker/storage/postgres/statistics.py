@@ -42,7 +42,7 @@ class Hour:
         self._over: dict[int, Minute] = {}
 
     async def minutes(self) -> list[Minute]:
-        """As :meth:`thingctl_broker.commands.statistics.Overview.minutes`, by the store's clock."""
+        """As :meth:`thingctl_broker.commands.statistics.HourlyStatistics.minutes`, by the store's clock."""
         return await self._database.run(self._count, repeatable=True)
 
     async def _count(self, connection: Any) -> list[Minute]:

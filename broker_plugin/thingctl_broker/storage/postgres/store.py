@@ -9,8 +9,8 @@ import asyncpg
 from thingctl_broker.storage.postgres.documents import PostgresDocuments
 from thingctl_broker.storage.postgres.errors import refusal, unreachable
 from thingctl_broker.storage.postgres.executions import PostgresExecutions
-from thingctl_broker.storage.postgres.notifications import Listener
-from thingctl_broker.storage.postgres.pool import Connection, Database, options
+from thingctl_broker.storage.postgres.notifications import NotificationListener
+from thingctl_broker.storage.postgres.pool import Database, PooledConnection, options
 from thingctl_broker.storage.postgres.rollouts import PostgresRollouts
 from thingctl_broker.storage.postgres.schema import SchemaError, migrate
 from thingctl_broker.storage.postgres.settings import check_url
@@ -35,7 +35,7 @@ class PostgresStore:
         check_url(settings.url)
         self.settings = settings
         self._database = Database(settings)
-        self._listener: Listener | None = None
+        self._listener: NotificationListener | None = None
         self.executions = PostgresExecutions(self._database, tell_all=tell_all)
         self.rollouts = PostgresRollouts(self._database)
         self.documents = PostgresDocuments(self._database)
@@ -55,7 +55,7 @@ class PostgresStore:
         await prepare(self.settings)
         await self._database.start()
         if heard is not None:
-            self._listener = Listener(self.settings, heard, self._database.answers)
+            self._listener = NotificationListener(self.settings, heard, self._database.answers)
             try:
                 await self._listener.start()
             except BaseException:
@@ -80,7 +80,7 @@ async def prepare(settings: StoreSettings) -> None:
         "idle_in_transaction_session_timeout": "0",
     }
     try:
-        connection = await asyncpg.connect(settings.url, connection_class=Connection, **arguments)
+        connection = await asyncpg.connect(settings.url, connection_class=PooledConnection, **arguments)
     except Exception as error:
         raise unreachable(error) from None
     try:

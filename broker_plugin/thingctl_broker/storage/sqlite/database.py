@@ -23,49 +23,49 @@ MAX_BYTES_MIN: Final = 1024 * 1024
 _UNTOUCHED: Final = "It was left as it is."
 
 
-class JournalError(Exception):
+class JournalFileError(Exception):
     """The database cannot be used; the text says why."""
 
 
 def lock(directory: Path) -> int:
-    """Hold the directory for this process; raises :class:`JournalError` when another has it."""
+    """Hold the directory for this process; raises :class:`JournalFileError` when another has it."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise JournalError(f"cannot use the data directory {directory}: {error.strerror}") from None
+        raise JournalFileError(f"cannot use the data directory {directory}: {error.strerror}") from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(handle)
         if error.errno == errno.EWOULDBLOCK:
-            raise JournalError(f"another broker is using the data directory {directory}") from None
-        raise JournalError(f"cannot lock {directory}: {error.strerror}") from None
+            raise JournalFileError(f"another broker is using the data directory {directory}") from None
+        raise JournalFileError(f"cannot lock {directory}: {error.strerror}") from None
     return handle
 
 
 def prepare(path: Path) -> None:
     """See to it that there is a database of ours, whole as far as its head tells.
 
-    Raises :class:`JournalError`, having changed nothing.
+    Raises :class:`JournalFileError`, having changed nothing.
     """
     try:
         if path.exists():
             version = checked_version(path)
         elif _wal_size(path):
-            raise JournalError(f"{path} is missing, but its log {path}-wal is there. {_UNTOUCHED}")
+            raise JournalFileError(f"{path} is missing, but its log {path}-wal is there. {_UNTOUCHED}")
         else:
             _create(path)
             return
     except OSError as error:
-        raise JournalError(f"cannot use {path}: {error.strerror}") from None
+        raise JournalFileError(f"cannot use {path}: {error.strerror}") from None
     if version < len(MIGRATIONS):
         check_whole(path)
         try:
             with closing(_connect(path, "mode=rw")) as connection:
                 _migrate(connection, version)
         except sqlite3.Error as error:
-            raise JournalError(
+            raise JournalFileError(
                 f"{path} is of schema {version} and could not be brought to {len(MIGRATIONS)}: {error}. "
                 "It is of the old schema still."
             ) from error
@@ -100,26 +100,26 @@ def open_to_write(path: Path, max_bytes: int) -> sqlite3.Connection:
 
 
 def check_whole(path: Path) -> None:
-    """Raise :class:`JournalError` when there is fault with the database or its log as a whole."""
+    """Raise :class:`JournalFileError` when there is fault with the database or its log as a whole."""
     try:
         check_wal(wal_of(path))
         with closing(open_to_read(path)) as connection:
             verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     except OSError as error:
-        raise JournalError(f"cannot use {path}: {error.strerror}") from None
+        raise JournalFileError(f"cannot use {path}: {error.strerror}") from None
     except (sqlite3.Error, ValueError) as error:  # what SQLite says of damage may itself be no UTF-8
         raise damaged(path, error) from error
     if verdict != "ok":
         raise damaged(path, " ".join(str(verdict).split()))
 
 
-def damaged(path: Path, why: object) -> JournalError:
+def damaged(path: Path, why: object) -> JournalFileError:
     """The database is damaged."""
-    return JournalError(f"{path} is damaged or no SQLite database: {why}. {_UNTOUCHED}")
+    return JournalFileError(f"{path} is damaged or no SQLite database: {why}. {_UNTOUCHED}")
 
 
 def checked_version(path: Path) -> int:
-    """Return the version of the schema of ``path``; raise :class:`JournalError` unless it is ours to read."""
+    """Return the version of the schema of ``path``. Raises :class:`JournalFileError` if it is not ours."""
     if not path.stat().st_size:
         raise damaged(path, "it is empty")  # never so by our hand: it is made elsewhere and moved here whole
     try:
@@ -129,9 +129,9 @@ def checked_version(path: Path) -> int:
     except (sqlite3.Error, UnicodeError) as error:
         raise damaged(path, error) from None
     if application != APPLICATION_ID:
-        raise JournalError(f"{path} is a database, but not of thingctl. {_UNTOUCHED}")
+        raise JournalFileError(f"{path} is a database, but not of thingctl. {_UNTOUCHED}")
     if version > len(MIGRATIONS):
-        raise JournalError(
+        raise JournalFileError(
             f"{path} was written by a newer thingctl (schema {version}; this one knows {len(MIGRATIONS)}). "
             f"{_UNTOUCHED}"
         )
@@ -149,7 +149,7 @@ def _create(path: Path) -> None:
             _migrate(connection, 0)
             connection.execute("PRAGMA journal_mode = WAL")
     except sqlite3.Error as error:
-        raise JournalError(f"cannot make {path}: {error}") from error
+        raise JournalFileError(f"cannot make {path}: {error}") from error
     new.rename(path)
     handle = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -77,12 +77,12 @@ class _State(msgspec.Struct, omit_defaults=True, gc=False):
     result: str | None = None
     reason: StatusReason | None = None
     progress: Progress | None = None
-    late: _Late | None = None
+    late: _LateRow | None = None
     untold: bool = False
     cancel_wanted_at: float | None = None
 
 
-class _Late(msgspec.Struct, omit_defaults=True, gc=False):
+class _LateRow(msgspec.Struct, omit_defaults=True, gc=False):
     status: Status
     at: float
     delay_seconds: float
@@ -164,7 +164,7 @@ def to_row(execution: Execution, *, new: bool) -> Row:
             execution.progress,
             None
             if late is None
-            else _Late(late.status, late.at, late.delay_seconds, _text(late.result), late.reason),
+            else _LateRow(late.status, late.at, late.delay_seconds, _text(late.result), late.reason),
             execution.untold,
             execution.cancel_wanted_at,
         )

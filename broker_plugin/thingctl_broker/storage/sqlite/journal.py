@@ -28,7 +28,7 @@ import msgspec
 import structlog
 
 from thingctl_broker.storage.sqlite.database import (
-    JournalError,
+    JournalFileError,
     check_whole,
     damaged,
     lock,
@@ -46,7 +46,7 @@ from thingctl_broker.storage.sqlite.execution_rows import (
     to_rows,
     upserts,
 )
-from thingctl_broker.system.files import Placed
+from thingctl_broker.system.files import FileIdentity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
     from thingctl_broker.commands.execution import Execution
 
-__all__ = ["RETRY_SECONDS", "JournalError", "SqliteJournal"]
+__all__ = ["RETRY_SECONDS", "JournalFileError", "SqliteJournal"]
 
 RETRY_SECONDS: Final = 1.0
 """Between two tries after a failed commit."""
@@ -90,7 +90,7 @@ class SqliteJournal:
     """
 
     def __init__(self, directory: Path, *, max_bytes: int = 0) -> None:
-        """Open or make the database, and hold the directory. Raises :class:`JournalError`."""
+        """Open or make the database, and hold the directory. Raises :class:`JournalFileError`."""
         self._path = directory / FILE
         self._max_bytes = max_bytes
         self._dirty: dict[str, Execution] = {}
@@ -122,7 +122,7 @@ class SqliteJournal:
         """Yield every execution that is kept, oldest first.
 
         Deadlines go on by wall time: ``now`` is monotonic time, ``at`` wall time, this moment.
-        Raises :class:`JournalError` when the database is damaged; it is only read here.
+        Raises :class:`JournalFileError` when the database is damaged; it is only read here.
         """
         check_whole(self._path)
         reader = RowReader(now, at)
@@ -134,7 +134,7 @@ class SqliteJournal:
             raise damaged(self._path, error) from error
 
     async def start(self) -> None:
-        """Begin to keep. Raises :class:`JournalError`."""
+        """Begin to keep. Raises :class:`JournalFileError`."""
         self._loop = asyncio.get_running_loop()
         ready: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(
@@ -144,7 +144,7 @@ class SqliteJournal:
         try:
             await ready
         except (sqlite3.Error, OSError) as error:
-            raise JournalError(f"{self._path} cannot be written: {error}") from error
+            raise JournalFileError(f"{self._path} cannot be written: {error}") from error
         self._next()  # what was let go while the executions were recovered
 
     async def stop(self) -> None:
@@ -276,10 +276,10 @@ class SqliteJournal:
 
     # The writer's side.
 
-    def _open(self) -> tuple[sqlite3.Connection, Placed]:
+    def _open(self) -> tuple[sqlite3.Connection, FileIdentity]:
         connection = open_to_write(self._path, self._max_bytes)
         try:
-            return connection, Placed(self._path, wal_of(self._path))
+            return connection, FileIdentity(self._path, wal_of(self._path))
         except OSError:
             connection.close()
             raise
@@ -303,7 +303,7 @@ class SqliteJournal:
                     _tell(loop, self._committed, batch)
 
 
-def _commit(connection: sqlite3.Connection, batch: _Batch, placed: Placed) -> None:
+def _commit(connection: sqlite3.Connection, batch: _Batch, placed: FileIdentity) -> None:
     statements = upserts(batch.rows)
     if batch.ids:  # first: what leaves makes room
         statements.insert(0, (DELETE, [batch.ids]))

@@ -21,14 +21,14 @@ import structlog
 
 from thingctl_broker.errors import NotKept
 from thingctl_broker.storage.sqlite.database import open_to_read
-from thingctl_broker.system.files import Misplaced, Placed
-from thingctl_broker.things.records import Kept, keys_of
+from thingctl_broker.system.files import FileIdentity, FileReplaced
+from thingctl_broker.things.records import Stored, keys_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from thingctl_broker.things.records import Change
+    from thingctl_broker.things.records import RegistryChange
 
 REGISTRY_FILE: Final = "registry.db"
 LOCK_FILE: Final = "registry.lock"
@@ -45,7 +45,7 @@ BATCH_MAX: Final = 2000
 """Records of one commit: encoding them takes the loop's time."""
 
 _APPLICATION_ID: Final = 0x7468_6372  # "thcr"
-_ORDER: Final = (Kept.TYPE, Kept.THING, Kept.PRESENCE, Kept.ANNOUNCEMENT)
+_ORDER: Final = (Stored.TYPE, Stored.THING, Stored.PRESENCE, Stored.ANNOUNCEMENT)
 _MIGRATIONS: Final = (
     """
     CREATE TABLE records (
@@ -75,11 +75,11 @@ class RegistryStore:
     ``record`` gives a record as it is now; None: there is none to be kept.
     """
 
-    def __init__(self, directory: Path, record: Callable[[Kept, str], bytes | None]) -> None:
+    def __init__(self, directory: Path, record: Callable[[Stored, str], bytes | None]) -> None:
         """Open or make the database. Raises :class:`RegistryError`."""
         self._path = directory / REGISTRY_FILE
         self._record = record
-        self._dirty: dict[tuple[Kept, str], None] = {}
+        self._dirty: dict[tuple[Stored, str], None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._started = False
         self._behind: asyncio.Task[None] | None = None
@@ -94,16 +94,16 @@ class RegistryStore:
             os.close(self._lock)
             raise
 
-    def load(self) -> Iterator[tuple[Kept, str, bytes]]:
+    def load(self) -> Iterator[tuple[Stored, str, bytes]]:
         """Every record, types first, then things, then what belongs to them; before anything else."""
         for kept in _ORDER:
             yield from ((kept, name, value) for name, value in self._writer.submit(self._rows, kept).result())
 
-    def changed(self, kept: Kept, name: str) -> None:
+    def changed(self, kept: Stored, name: str) -> None:
         """The record is another one now, or gone."""
         self._dirty[kept, name] = None
         if self._started:
-            self._arm(LAG_OF_THINGS if kept is Kept.THING else LAG)
+            self._arm(LAG_OF_THINGS if kept is Stored.THING else LAG)
 
     def start(self) -> None:
         """Begin to keep what changes, from within the loop."""
@@ -111,7 +111,9 @@ class RegistryStore:
         if self._dirty:
             self._arm(LAG)
 
-    async def keep(self, decide: Callable[[], Change], made: Callable[[Change], None]) -> None:
+    async def keep(
+        self, decide: Callable[[], RegistryChange], made: Callable[[RegistryChange], None]
+    ) -> None:
         """Keep the change that ``decide`` returns, then call ``made`` with it.
 
         Nothing else is kept in between. Raises :class:`NotKept`; then the disk is as it was.
@@ -167,7 +169,7 @@ class RegistryStore:
         if self._dirty and self._timer is None:
             self._arm(LAG)
 
-    async def _commit(self, batch: list[tuple[Kept, str]]) -> None:
+    async def _commit(self, batch: list[tuple[Stored, str]]) -> None:
         for key in batch:
             del self._dirty[key]
         try:
@@ -180,7 +182,7 @@ class RegistryStore:
         loop = asyncio.get_running_loop()
         try:
             await loop.run_in_executor(self._writer, partial(self._put, records))
-        except (sqlite3.Error, Misplaced) as error:
+        except (sqlite3.Error, FileReplaced) as error:
             if not self._failing:
                 self._failing = True
                 _log.error("things cannot be kept", fault=str(error), path=str(self._path))
@@ -193,11 +195,11 @@ class RegistryStore:
         self._placed.check()
         _write(self._connection, records)
 
-    def _rows(self, kept: Kept) -> list[tuple[str, bytes]]:
+    def _rows(self, kept: Stored) -> list[tuple[str, bytes]]:
         return self._connection.execute(_ROWS, (kept.value,)).fetchall()
 
 
-def read_records(directory: Path) -> list[tuple[Kept, str, bytes]]:
+def read_records(directory: Path) -> list[tuple[Stored, str, bytes]]:
     """Every record of a registry that no broker uses, in the order of :meth:`RegistryStore.load`.
 
     Nothing is written to it. Raises :class:`RegistryError`.
@@ -236,7 +238,7 @@ def _lock(directory: Path) -> int:
     return lock
 
 
-def _open(path: Path) -> tuple[sqlite3.Connection, Placed]:
+def _open(path: Path) -> tuple[sqlite3.Connection, FileIdentity]:
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite's own files take its mode
     except OSError as error:
@@ -247,7 +249,7 @@ def _open(path: Path) -> tuple[sqlite3.Connection, Placed]:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         _migrate(connection, version)
-        placed = Placed(path, path.with_name(f"{path.name}-wal"))
+        placed = FileIdentity(path, path.with_name(f"{path.name}-wal"))
     except (sqlite3.Error, OSError) as error:
         connection.close()
         raise RegistryError(f"{path} cannot be used: {error}. It was left as it is.") from None

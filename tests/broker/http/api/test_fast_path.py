@@ -22,13 +22,13 @@ from uvicorn.server import ServerState
 from broker.http.running import AUTHORIZED, RunningApi
 from broker_support import HeldJournal
 from thingctl_broker.commands.embedded import EmbeddedOperations
-from thingctl_broker.commands.null_journal import NoJournal
+from thingctl_broker.commands.null_journal import NullJournal
 from thingctl_broker.commands.operations import SendsAtOnce
-from thingctl_broker.http.api.fast_path import Head, Shortcut, read_head
+from thingctl_broker.http.api.fast_path import Head, PostFastPath, read_head
 from thingctl_broker.http.app import create_app
 from thingctl_broker.http.request_body import BODY_MAX
-from thingctl_broker.http.server.connection import Connection
-from thingctl_broker.rollouts.runner import Rollouts
+from thingctl_broker.http.server.connection import HttpConnection
+from thingctl_broker.rollouts.runner import RolloutRunner
 from thingctl_broker.security.caller import origin
 from thingctl_broker.security.login_throttle import KnownCallers
 from thingctl_broker.security.rate_limit import Rate
@@ -36,7 +36,7 @@ from thingctl_broker.security.token_store import TokenStore
 from thingctl_broker.security.tokens import Scope, Token
 from thingctl_broker.system.addresses import NO_NETWORKS, Networks
 from thingctl_broker.testing import service_with_fakes
-from thingctl_broker.things.service import Directory
+from thingctl_broker.things.service import ThingService
 
 TURN_ON = b'{"thingId":"lamp","action":"turnOn"}'
 TOKENS = {
@@ -106,7 +106,7 @@ class World:
     """An API with one connection to it, from an address that every good token has called from."""
 
     def __init__(self, *, shortcut: bool, held: bool, trusted: Networks = NO_NETWORKS) -> None:
-        self.journal = HeldJournal() if held else NoJournal()
+        self.journal = HeldJournal() if held else NullJournal()
         self.service, self.link, _ = service_with_fakes(("lamp", "lock"), self.journal)
         entropy = count(1)
         self.service._entropy = lambda _: next(entropy)
@@ -115,8 +115,8 @@ class World:
         self.origins: list[object] = []
         self.service.events.subscribe(lambda _, change: self.origins.append((change, origin.get())))
         operations = EmbeddedOperations(self.service)
-        directory = Directory(operations, None)
-        self.app = create_app(operations, Rollouts(self.service), tokens(), directory, rate=RATE)
+        directory = ThingService(operations, None)
+        self.app = create_app(operations, RolloutRunner(self.service), tokens(), directory, rate=RATE)
         callers = self.app._callers
         callers._clock = lambda: 0.0
         callers._known = KnownCallers.fromkeys(
@@ -126,12 +126,15 @@ class World:
             for address in ("127.0.0.1", "192.0.2.7")
         )
         config = uvicorn.Config(
-            self.app, http=Connection, ws="none", lifespan="off", log_config=None, proxy_headers=False
+            self.app, http=HttpConnection, ws="none", lifespan="off", log_config=None, proxy_headers=False
         )
         config.load()
         self.server = ServerState()
         self.server.default_headers = [(b"date", b"Thu, 01 Jan 1970 00:00:00 GMT")]
-        self.connection, self.transport = Connection(config, self.server, {}, trusted=trusted), Transport()
+        self.connection, self.transport = (
+            HttpConnection(config, self.server, {}, trusted=trusted),
+            Transport(),
+        )
         self.connection.connection_made(self.transport)
         self.taken = 0
         if shortcut:
@@ -556,8 +559,8 @@ async def test_it_is_there_for_operations_that_have_it_and_for_no_others():
     embedded = EmbeddedOperations(service)
     assert isinstance(embedded, SendsAtOnce)
     for operations, is_there in ((embedded, True), (Elsewhere(embedded), False)):
-        app = create_app(operations, Rollouts(service), tokens(), Directory(embedded, None))
-        assert isinstance(app.shortcut, Shortcut) is is_there
+        app = create_app(operations, RolloutRunner(service), tokens(), ThingService(embedded, None))
+        assert isinstance(app.shortcut, PostFastPath) is is_there
 
 
 @pytest.mark.parametrize("way", ["http", "https"])

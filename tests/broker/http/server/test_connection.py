@@ -389,9 +389,9 @@ def make_connection(limiter=None, peer=None):
     async def app(scope, receive, send):
         await loop.create_future()
 
-    config = uvicorn.Config(app, http=limits.Connection, ws="none", lifespan="off", log_config=None)
+    config = uvicorn.Config(app, http=limits.HttpConnection, ws="none", lifespan="off", log_config=None)
     config.load()
-    made = limits.Connection(config, ServerState(), {}, loop, limiter=limiter, peer=peer)
+    made = limits.HttpConnection(config, ServerState(), {}, loop, limiter=limiter, peer=peer)
     made.connection_made(FakeTransport())
     return made
 

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from broker.http.running import AUTHORIZED, RunningApi, until
-from thingctl_broker.commands.null_journal import NoJournal
+from thingctl_broker.commands.null_journal import NullJournal
 from thingctl_broker.http.server.server import HttpServer
 
 BODY = b'{"thingId":"lamp","action":"turnOn"}'
@@ -78,7 +78,7 @@ def connections(api):
 
 
 def test_stop_does_not_wait_for_a_journal_that_got_stuck(caplog):
-    journal = NoJournal()
+    journal = NullJournal()
     api = RunningApi(journal=journal)
     journal.then = lambda kept, lost=None: None
     with api.raw() as sock:

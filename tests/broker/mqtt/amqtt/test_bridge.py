@@ -11,7 +11,7 @@ from support.amqtt_alone import HELLO, Peer, bare_amqtt
 from support.brokers import front_broker, plugin_broker
 from support.waits import eventually
 from support.wire import RawClient
-from thingctl_broker.mqtt.amqtt.bridge import Behind
+from thingctl_broker.mqtt.amqtt.bridge import AmqttBridge
 from thingctl_broker.mqtt.amqtt.streams import HIGH_WATER, Inlet
 from thingctl_broker.mqtt.protocol import packets
 from thingctl_broker.mqtt.protocol.frames import FrameScanner
@@ -35,7 +35,7 @@ class Wired:
         self.full: list[bool] = []
         self.bounded: list[object] = []
         self.taken: set[int] = taken or set()
-        self.behind = Behind(
+        self.behind = AmqttBridge(
             broker=broker,
             connect=connect,
             peer=("127.0.0.1", 1),

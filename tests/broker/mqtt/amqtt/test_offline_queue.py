@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from support.brokers import plugin_broker
 from support.waits import eventually
 from support.wire import RawClient
-from thingctl_broker.mqtt.amqtt.offline_queue import AwayQueue, bound
+from thingctl_broker.mqtt.amqtt.offline_queue import OfflineQueue, bound
 from thingctl_broker.mqtt.protocol import packets
 from thingctl_broker.mqtt.protocol.packets import PacketType
 
@@ -32,13 +32,13 @@ class Lost:
         self.count += 1
 
 
-def drained(queue: AwayQueue) -> list[bytes]:
+def drained(queue: OfflineQueue) -> list[bytes]:
     return [queue.get_nowait().data for _ in range(queue.qsize())]
 
 
 async def test_beyond_so_many_messages_the_oldest_goes():
     lost = Lost()
-    queue = AwayQueue(3, 1000, lost)
+    queue = OfflineQueue(3, 1000, lost)
     for i in range(5):
         await queue.put(Message("t", b"%d" % i))
     assert drained(queue) == [b"2", b"3", b"4"]
@@ -48,7 +48,7 @@ async def test_beyond_so_many_messages_the_oldest_goes():
 
 async def test_beyond_so_many_bytes_as_many_go_as_must():
     lost = Lost()
-    queue = AwayQueue(100, 10, lost)
+    queue = OfflineQueue(100, 10, lost)
     for size in (4, 2, 2, 8):
         await queue.put(Message("t", b"x" * size))
     assert [len(data) for data in drained(queue)] == [8]

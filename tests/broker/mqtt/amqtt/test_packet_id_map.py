@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from thingctl_broker.mqtt.amqtt.packet_id_map import IDENTIFIERS_HALF, Exchange
+from thingctl_broker.mqtt.amqtt.packet_id_map import IDENTIFIERS_HALF, PacketIdMap
 
 FEW = st.one_of(st.integers(1, 6), st.integers(0xFFFA, 0xFFFF))  # so that they meet
 
@@ -16,7 +16,7 @@ class Exchanging(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.taken = set()
-        self.exchange = Exchange(self.taken)
+        self.exchange = PacketIdMap(self.taken)
         self.on_wire = {}
         """What a client would know: by the identifier on the wire, that of amqtt."""
 
@@ -65,14 +65,14 @@ TestExchanging = Exchanging.TestCase
 
 
 def test_an_identifier_that_amqtt_has_given_up_goes_out_as_it_is():
-    exchange = Exchange(set())
+    exchange = PacketIdMap(set())
     assert [exchange.sent(1), exchange.sent(1)] == [1, 1]
     assert exchange.answered(1, ends=True) == 1
     assert 1 not in exchange
 
 
 def test_half_of_all_identifiers_are_amqtts_and_no_more():
-    exchange = Exchange(set())
+    exchange = PacketIdMap(set())
     for packet_id in range(1, IDENTIFIERS_HALF + 1):
         assert exchange.sent(packet_id) == packet_id
     assert exchange.sent(IDENTIFIERS_HALF + 1) is None

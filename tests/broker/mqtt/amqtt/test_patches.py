@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from support.brokers import front_broker
-from thingctl_broker.mqtt.amqtt.patches import SteadyDict
+from thingctl_broker.mqtt.amqtt.patches import SnapshotDict
 
 
 def test_what_comes_and_goes_on_the_way_does_no_harm():
-    steady = SteadyDict(a=1, b=2)
+    steady = SnapshotDict(a=1, b=2)
     for key in steady:
         steady[key * 2] = 3
     for key, value in steady.items():
@@ -17,4 +17,4 @@ def test_what_comes_and_goes_on_the_way_does_no_harm():
 
 async def test_amqtts_subscriptions_are_one():
     async with front_broker() as running:
-        assert isinstance(running.broker.subscriptions, SteadyDict)
+        assert isinstance(running.broker.subscriptions, SnapshotDict)

@@ -7,7 +7,7 @@ import pytest
 from support.brokers import plugin_broker
 from support.wire import RawClient
 from thingctl_broker.mqtt.protocol.packets import ConnackCode
-from thingctl_broker.security.login_throttle import OF_NAME, FailureLimit
+from thingctl_broker.security.login_throttle import OF_NAME, LoginThrottle
 from thingctl_broker.security.rate_limit import Rate
 from thingctl_broker.things.thing import Definition
 
@@ -28,7 +28,7 @@ async def knock(running, name, password=RIGHT):
 async def test_a_thing_with_a_wrong_password_locks_out_itself_and_not_its_site(tmp_path):
     async with plugin_broker(tmp_path, open=False, in_memory=True) as running:
         counters = running.service.counters
-        running.application.passwords._limit = FailureLimit(NEVER_AGAIN)
+        running.application.passwords._limit = LoginThrottle(NEVER_AGAIN)
         for name in ("lamp", "lock", "here"):
             await running.application.directory.add(name, Definition(), RIGHT)
         here, _ = await knock(running, "here")
@@ -47,7 +47,7 @@ async def test_so_it_is_where_amqtts_plugins_decide(tmp_path):
     passwords.write_text("")
     beside = {"amqtt.plugins.authentication.FileAuthPlugin": {"password_file": str(passwords)}}
     async with plugin_broker(tmp_path, beside=beside, open=False, in_memory=True) as running:
-        running.front.gatekeeper._limit = FailureLimit(NEVER_AGAIN)
+        running.front.gatekeeper._limit = LoginThrottle(NEVER_AGAIN)
         for _ in range(OF_NAME.burst + 1):
             assert (await knock(running, "lamp", "wrong"))[1] == ConnackCode.NOT_AUTHORIZED
         assert running.service.counters["front.refused"] == OF_NAME.burst

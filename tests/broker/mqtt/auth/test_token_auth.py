@@ -9,7 +9,7 @@ from support.waits import eventually
 from support.wire import RawClient
 from thingctl_broker.mqtt.auth.token_auth import Backends
 from thingctl_broker.mqtt.protocol import packets
-from thingctl_broker.mqtt.protocol.packets import ConnackCode, Connect, PacketType, Refused, Will
+from thingctl_broker.mqtt.protocol.packets import ConnackCode, Connect, ConnectRefused, PacketType, Will
 from thingctl_broker.security import login_throttle
 from thingctl_broker.security.login_throttle import OF_ADDRESS, OF_NAME
 from thingctl_broker.security.tokens import Token
@@ -185,7 +185,7 @@ class Guessing:
         connect = Connect("c", True, 60, name, secret.encode(), None)
         try:
             self.backends.admit(connect, address)
-        except Refused as refused:
+        except ConnectRefused as refused:
             return refused.fault
         return "admitted"
 

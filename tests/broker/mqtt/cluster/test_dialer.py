@@ -6,9 +6,9 @@ import pytest
 
 from support.cluster import hand_played, settings
 from support.waits import eventually
-from thingctl_broker.mqtt.cluster.dialer import WAIT_MOST, WAIT_REFUSED, Dialer, wait_after
+from thingctl_broker.mqtt.cluster.dialer import WAIT_MOST, WAIT_REFUSED, LinkDialer, wait_after
 from thingctl_broker.mqtt.cluster.settings import LinkSettings
-from thingctl_broker.mqtt.protocol.reason_codes import Refused
+from thingctl_broker.mqtt.protocol.reason_codes import RequestRefused
 
 CLOSED = "mqtt://127.0.0.1:9"  # the discard port: nobody listens
 
@@ -30,7 +30,7 @@ async def test_each_address_is_tried_in_turn_and_the_one_that_answered_stays_fir
     import asyncio
 
     async with hand_played() as cluster:
-        dialer = Dialer(LinkSettings(urls=(CLOSED, cluster.url)))
+        dialer = LinkDialer(LinkSettings(urls=(CLOSED, cluster.url)))
         for tried in (2, 1):
             made = []
             dialing = asyncio.ensure_future(dial(dialer, made))
@@ -42,13 +42,13 @@ async def test_each_address_is_tried_in_turn_and_the_one_that_answered_stays_fir
 
 
 async def test_a_name_that_cannot_be_one_is_no_more_than_a_failure():
-    with pytest.raises(Refused, match="label"):
-        await dial(Dialer(LinkSettings(urls=(f"mqtt://{'a' * 64}.example",))), [])
+    with pytest.raises(RequestRefused, match="label"):
+        await dial(LinkDialer(LinkSettings(urls=(f"mqtt://{'a' * 64}.example",))), [])
 
 
 async def test_all_that_is_wrong_is_said():
-    with pytest.raises(Refused) as raised:
-        await dial(Dialer(LinkSettings(urls=(CLOSED, "mqtt://127.0.0.1:10"))), [])
+    with pytest.raises(RequestRefused) as raised:
+        await dial(LinkDialer(LinkSettings(urls=(CLOSED, "mqtt://127.0.0.1:10"))), [])
     assert "127.0.0.1:9:" in raised.value.text
     assert "127.0.0.1:10:" in raised.value.text
     assert not raised.value.for_good
@@ -69,7 +69,7 @@ async def test_all_that_is_wrong_is_said():
     ],
 )
 async def test_files_that_cannot_be_used_are_named(fields, said):
-    with pytest.raises(Refused, match=said) as raised:
-        await dial(Dialer(LinkSettings(**{"urls": (CLOSED,)} | fields)), [])
+    with pytest.raises(RequestRefused, match=said) as raised:
+        await dial(LinkDialer(LinkSettings(**{"urls": (CLOSED,)} | fields)), [])
     assert raised.value.for_good
     assert settings(CLOSED).client_id == "thingctl-g-w1"

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from support.cluster import TOPICS, Worker
 from support.waits import eventually
-from thingctl_broker.cluster.link_port import Presence, Source
-from thingctl_broker.mqtt.cluster.inbox import LOOSE_MAX, Inbox
+from thingctl_broker.cluster.link_port import PresenceReport, Source
+from thingctl_broker.mqtt.cluster.inbox import LOOSE_MAX, LinkInbox
 from thingctl_broker.mqtt.protocol.packets5 import Received
 from thingctl_protocol.limits import ANNOUNCEMENT_MAX, PAYLOAD_MAX
 
@@ -39,7 +39,7 @@ class Gates:
 async def test_they_are_acknowledged_in_the_order_in_which_they_came():
     gates, acknowledged = Gates(), []
     worker = Worker(gates)
-    inbox = Inbox(TOPICS, worker, acknowledged.append)
+    inbox = LinkInbox(TOPICS, worker, acknowledged.append)
     for packet_id, execution_id in ((11, "a"), (12, "b"), (13, "c")):
         inbox.take(response(packet_id, execution_id))
     await eventually(lambda: gates.calls == ["a", "b", "c"])
@@ -57,7 +57,7 @@ async def test_one_that_cannot_be_handled_holds_up_nobody_and_is_tried_again():
     gates.open |= {"a", "b"}
     gates.broken.add("a")
     worker = Worker(gates)
-    inbox = Inbox(TOPICS, worker, acknowledged.append)
+    inbox = LinkInbox(TOPICS, worker, acknowledged.append)
     with structlog.testing.capture_logs() as logs:
         inbox.take(response(1, "a"))
         inbox.take(response(2, "b"))
@@ -74,7 +74,7 @@ async def test_nothing_is_acknowledged_or_begun_again_once_the_connection_is_gon
     gates, acknowledged = Gates(), []
     gates.broken.add("bad")
     worker = Worker(gates)
-    inbox = Inbox(TOPICS, worker, acknowledged.append)
+    inbox = LinkInbox(TOPICS, worker, acknowledged.append)
     inbox.take(response(1, "slow"))
     inbox.take(response(2, "bad"))
     await eventually(lambda: "bad" in gates.calls)
@@ -88,7 +88,7 @@ async def test_nothing_is_acknowledged_or_begun_again_once_the_connection_is_gon
 async def test_one_that_is_sent_again_while_it_is_handled_is_handled_and_acknowledged_once():
     gates, acknowledged = Gates(), []
     worker = Worker(gates)
-    inbox = Inbox(TOPICS, worker, acknowledged.append)
+    inbox = LinkInbox(TOPICS, worker, acknowledged.append)
     inbox.take(response(1, "a"))
     inbox.take(response(1, "a"))
     gates.open.add("a")
@@ -101,7 +101,7 @@ async def test_one_that_is_sent_again_while_it_is_handled_is_handled_and_acknowl
 
 async def test_each_kind_goes_where_it_belongs():
     worker, acknowledged = Worker(), []
-    inbox = Inbox(TOPICS, worker, acknowledged.append)
+    inbox = LinkInbox(TOPICS, worker, acknowledged.append)
     inbox.take(response(1, "e1", b""))
     inbox.take(Received(TOPICS.actions("lamp"), b"", 1, False, 2))
     inbox.take(Received(TOPICS.actions("lamp"), b"{}", 1, True, 3))
@@ -110,7 +110,7 @@ async def test_each_kind_goes_where_it_belongs():
     await eventually(lambda: inbox.is_empty and len(worker.presences) == 2)
     assert worker.responses == [("lamp", "e1", b"")]
     assert worker.announcements == [("lamp", b"", Source.LIVE), ("lamp", b"{}", Source.RETAINED)]
-    assert worker.presences == [Presence("lamp", True, "c", 5), Presence("lamp", False)]
+    assert worker.presences == [PresenceReport("lamp", True, "c", 5), PresenceReport("lamp", False)]
     assert acknowledged == [1, 2, 3, 4]
     assert not worker.drops
 
@@ -129,7 +129,7 @@ async def test_each_kind_goes_where_it_belongs():
 )
 async def test_what_means_nothing_is_acknowledged_and_told(topic, payload, thing, reason):
     worker, acknowledged = Worker(), []
-    inbox = Inbox(TOPICS, worker, acknowledged.append)
+    inbox = LinkInbox(TOPICS, worker, acknowledged.append)
     inbox.take(Received(topic, payload, 1, False, 9))
     assert acknowledged == [9]
     assert [(who, why) for who, why, _ in worker.drops] == [(thing, reason)]
@@ -139,7 +139,7 @@ async def test_what_means_nothing_is_acknowledged_and_told(topic, payload, thing
 async def test_even_counting_what_is_dropped_may_fail():
     worker, acknowledged = Worker(), []
     worker.dropped = None  # not callable
-    inbox = Inbox(TOPICS, worker, acknowledged.append)
+    inbox = LinkInbox(TOPICS, worker, acknowledged.append)
     with structlog.testing.capture_logs() as logs:
         inbox.take(Received("x", b"", 1, False, 9))
     assert acknowledged == [9]
@@ -149,7 +149,7 @@ async def test_even_counting_what_is_dropped_may_fail():
 async def test_a_flood_at_qos_0_is_bounded():
     gates = Gates()
     worker = Worker(gates)
-    inbox = Inbox(TOPICS, worker, lambda _: None)
+    inbox = LinkInbox(TOPICS, worker, lambda _: None)
     for _ in range(LOOSE_MAX + 5):
         inbox.take(response(0, "a", qos=0))
     assert worker.reasons == ["tooMany"] * 5
@@ -177,7 +177,7 @@ ANY_PAYLOAD = st.binary(max_size=80) | st.sampled_from(
 def test_whatever_things_send_is_acknowledged_once_and_the_inbox_goes_on(messages):
     async def play():
         acknowledged = []
-        inbox = Inbox(TOPICS, Worker(), acknowledged.append)
+        inbox = LinkInbox(TOPICS, Worker(), acknowledged.append)
         for packet_id, (topic, payload, qos, retain) in enumerate(messages, 1):
             inbox.take(Received(topic, payload, qos, retain, packet_id if qos else 0))
         await eventually(lambda: inbox.is_empty)
@@ -201,7 +201,7 @@ def test_every_message_is_acknowledged_once_and_those_that_went_well_in_order(sc
                 failed.add(execution_id)
                 raise RuntimeError
 
-        inbox = Inbox(TOPICS, Worker(before), acknowledged.append)
+        inbox = LinkInbox(TOPICS, Worker(before), acknowledged.append)
         for i in range(len(script)):
             inbox.take(response(i + 1, str(i)))
         await eventually(lambda: inbox.is_empty)

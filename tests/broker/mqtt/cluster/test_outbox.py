@@ -9,7 +9,7 @@ import structlog
 
 from support.waits import eventually
 from thingctl_broker.cluster.link_port import Handed, LinkDown
-from thingctl_broker.mqtt.cluster.outbox import Outbox
+from thingctl_broker.mqtt.cluster.outbox import LinkOutbox
 
 
 class Wire:
@@ -30,7 +30,7 @@ class Wire:
 
 @pytest.mark.parametrize(("code", "handed"), [(0, Handed.TAKEN), (0x10, Handed.NOBODY), (0x11, Handed.TAKEN)])
 async def test_a_puback_says_what_became_of_it(code, handed):
-    outbox = Outbox(Wire(), 10)
+    outbox = LinkOutbox(Wire(), 10)
     future = outbox.put("a", b"", 5)
     outbox.acknowledged(1, code)
     assert await future is handed
@@ -39,7 +39,7 @@ async def test_a_puback_says_what_became_of_it(code, handed):
 
 async def test_what_exceeds_the_window_waits_in_order():
     wire = Wire()
-    outbox = Outbox(wire, 2)
+    outbox = LinkOutbox(wire, 2)
     futures = [outbox.put(name, b"", 5) for name in "abcd"]
     outbox.post("e", b"", 5)
     assert wire.topics == ["a", "b"]
@@ -57,13 +57,13 @@ async def test_what_exceeds_the_window_waits_in_order():
 @pytest.mark.parametrize(("left", "expiry"), [(0.1, 1), (1.0, 1), (1.01, 2), (59.5, 60)])
 async def test_the_expiry_is_what_is_left_rounded_up_and_never_0(left, expiry):
     wire = Wire()
-    Outbox(wire, 1).post("a", b"", left)
+    LinkOutbox(wire, 1).post("a", b"", left)
     assert wire.sent == [(1, "a", expiry)]
 
 
 async def test_what_expires_before_there_is_room_never_leaves():
     wire = Wire()
-    outbox = Outbox(wire, 1)
+    outbox = LinkOutbox(wire, 1)
     first = outbox.put("a", b"", 5)
     second = outbox.put("b", b"", 0.001)
     outbox.post("c", b"", 0.001)
@@ -76,7 +76,7 @@ async def test_what_expires_before_there_is_room_never_leaves():
 
 
 async def test_a_lost_connection_fails_what_is_unacknowledged_at_once():
-    outbox = Outbox(Wire(), 1)
+    outbox = LinkOutbox(Wire(), 1)
     futures = [outbox.put(name, b"", 5) for name in "ab"]
     outbox.close("the connection was lost")
     for future in futures:
@@ -88,7 +88,7 @@ async def test_a_lost_connection_fails_what_is_unacknowledged_at_once():
 
 
 async def test_a_refusal_is_raised_and_logged_once_a_minute():
-    outbox = Outbox(Wire(), 10)
+    outbox = LinkOutbox(Wire(), 10)
     futures = [outbox.put("a", b"", 5) for _ in range(3)]
     outbox.post("cancel", b"", 5)
     with structlog.testing.capture_logs() as logs:
@@ -103,7 +103,7 @@ async def test_a_refusal_is_raised_and_logged_once_a_minute():
 
 async def test_too_many_waiting_are_refused(monkeypatch):
     monkeypatch.setattr("thingctl_broker.mqtt.cluster.outbox.WAITING_MAX", 2)
-    outbox = Outbox(Wire(), 1)
+    outbox = LinkOutbox(Wire(), 1)
     for name in "abc":
         outbox.post(name, b"", 5)
     with pytest.raises(LinkDown, match="wait already"):

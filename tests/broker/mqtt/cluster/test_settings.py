@@ -7,7 +7,7 @@ import socket
 import msgspec
 import pytest
 
-from thingctl_broker.mqtt.cluster.settings import Endpoint, LinkSettings, check_link, parse_url
+from thingctl_broker.mqtt.cluster.settings import LinkEndpoint, LinkSettings, check_link, parse_url
 
 URL = "mqtts://emqx.example"
 
@@ -18,7 +18,7 @@ def link(**fields):
 
 def test_a_url_is_enough():
     settings = check_link(link(worker="w-1"))
-    assert settings.endpoints == (Endpoint("emqx.example", 8883, tls=True),)
+    assert settings.endpoints == (LinkEndpoint("emqx.example", 8883, tls=True),)
     assert settings.client_id == "thingctl-thingctl-w-1"
     assert str(settings.endpoints[0]) == "mqtts://emqx.example:8883"
 

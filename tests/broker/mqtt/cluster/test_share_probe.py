@@ -8,7 +8,7 @@ import pytest
 
 from support.cluster import DISCONNECT, PUBLISH, SUBACK, SUBSCRIBE, hand_played, packet, publish, settings
 from thingctl_broker.mqtt.cluster import share_probe
-from thingctl_broker.mqtt.cluster.dialer import Dialer
+from thingctl_broker.mqtt.cluster.dialer import LinkDialer
 from thingctl_broker.mqtt.cluster.share_probe import is_shared
 from thingctl_protocol.topics import Topics
 
@@ -21,7 +21,7 @@ async def asked(monkeypatch):
     monkeypatch.setattr(share_probe, "EVERY", 0.05)
     monkeypatch.setattr(share_probe, "TRIES", 3)
     async with hand_played() as cluster:
-        asking = asyncio.ensure_future(is_shared(Dialer(settings(cluster.url)), "w1", TOPICS))
+        asking = asyncio.ensure_future(is_shared(LinkDialer(settings(cluster.url)), "w1", TOPICS))
         peer = await cluster.accept()
         connect = await peer.welcome()
         assert b"w1-probe" in connect.body
@@ -85,6 +85,6 @@ async def test_who_loses_the_connection_cannot_find_out(asked):
 
 async def test_whom_nobody_lets_in_cannot_find_out():
     async with hand_played() as cluster:
-        asking = asyncio.ensure_future(is_shared(Dialer(settings(cluster.url)), "w1", TOPICS))
+        asking = asyncio.ensure_future(is_shared(LinkDialer(settings(cluster.url)), "w1", TOPICS))
         (await cluster.accept()).drop()
         assert await asking is None

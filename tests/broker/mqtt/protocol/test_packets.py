@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support import mqtt_samples as samples
 from thingctl_broker.mqtt.protocol import frames, packets
 from thingctl_broker.mqtt.protocol.frames import Frame, FrameScanner, MalformedPacket
-from thingctl_broker.mqtt.protocol.packets import ConnackCode, Connect, PacketType, Refused, Will
+from thingctl_broker.mqtt.protocol.packets import ConnackCode, Connect, ConnectRefused, PacketType, Will
 
 MOST = 100
 """Filters in one packet."""
@@ -203,7 +203,7 @@ def test_every_rule_that_is_named_has_a_case_that_breaks_it():
     ],
 )
 def test_a_connect_that_must_be_answered_is_refused_with_its_code(packet, code):
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(ConnectRefused) as refusal:
         parse(samples.frame(packet))
     assert refusal.value.code is code
 
@@ -241,7 +241,7 @@ def test_a_mutated_packet_is_refused_or_a_packet(packet, changes):
     try:
         for frame in FrameScanner(2000).feed(stream):
             parse(frame)
-    except (MalformedPacket, Refused):
+    except (MalformedPacket, ConnectRefused):
         pass
 
 

@@ -19,7 +19,7 @@ from support.wire import RawClient
 from thingctl_broker.mqtt.protocol import packets
 from thingctl_broker.mqtt.protocol.frames import FrameScanner, MalformedPacket
 from thingctl_broker.mqtt.protocol.packets import Connect, PacketType, Will
-from thingctl_broker.mqtt.server.persistent_sessions import KeptSessions
+from thingctl_broker.mqtt.server.persistent_sessions import PersistentSessions
 from thingctl_protocol.statuses import Status
 
 pytestmark = pytest.mark.usefixtures("nothing_goes_wrong")
@@ -172,7 +172,7 @@ async def test_mutated_packets(running):
     for session in [session for session, _ in running.broker.sessions.values() if not session.clean_session]:
         client = await RawClient.connected(running.address, session.client_id, username=session.username)
         await client.close()
-    running.front._kept = KeptSessions(1, 1)
+    running.front._kept = PersistentSessions(1, 1)
 
 
 async def test_200_silent_connections(running):

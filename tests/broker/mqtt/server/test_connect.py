@@ -10,10 +10,10 @@ import structlog
 from support.brokers import front_broker
 from support.waits import eventually
 from support.wire import RawClient
-from thingctl_broker.mqtt.auth.authenticator import Admission
+from thingctl_broker.mqtt.auth.authenticator import Identity
 from thingctl_broker.mqtt.protocol import packets
-from thingctl_broker.mqtt.protocol.packets import ConnackCode, Connect, PacketType, Refused, Will
-from thingctl_broker.mqtt.server.limits import FrontLimits
+from thingctl_broker.mqtt.protocol.packets import ConnackCode, Connect, ConnectRefused, PacketType, Will
+from thingctl_broker.mqtt.server.limits import MqttLimits
 from thingctl_protocol.topics import Topics
 
 REQUESTS = "$emqx/commands/things/{}/executions/+/request"
@@ -23,13 +23,13 @@ class Deliberating:
     """A gatekeeper that answers when it is told to."""
 
     def __init__(self) -> None:
-        self.asked: dict[str, asyncio.Future[Admission]] = {}
+        self.asked: dict[str, asyncio.Future[Identity]] = {}
 
-    async def admit(self, connect: Connect, peer: tuple[str, int]) -> Admission:
+    async def admit(self, connect: Connect, peer: tuple[str, int]) -> Identity:
         self.asked[connect.client_id] = asyncio.get_running_loop().create_future()
         return await self.asked[connect.client_id]
 
-    async def was_asked(self, client_id: str) -> asyncio.Future[Admission]:
+    async def was_asked(self, client_id: str) -> asyncio.Future[Identity]:
         await eventually(lambda: client_id in self.asked)
         return self.asked[client_id]
 
@@ -59,7 +59,7 @@ async def test_what_a_client_sends_behind_its_connect_waits_for_the_verdict(
     client.send(hello("lamp") + subscribe + large + b"\xc0\x00")
     verdict = await gatekeeper.was_asked("lamp")
     assert running.service.things.get("lamp") is None
-    verdict.set_result(Admission("lamp"))
+    verdict.set_result(Identity("lamp"))
     kinds = [(await client.receive()).first >> 4 for _ in range(4)]
     assert kinds[:2] == [PacketType.CONNACK, PacketType.SUBACK]
     assert sorted(kinds[2:]) == [PacketType.PUBACK, PacketType.PINGRESP]
@@ -68,7 +68,9 @@ async def test_what_a_client_sends_behind_its_connect_waits_for_the_verdict(
 async def test_what_follows_a_refused_connect_is_not_looked_at(running, gatekeeper, nothing_goes_wrong):
     client = await RawClient.open(running.address)
     client.send(hello("lamp") + packets.encode_publish(b"$SYS/x", b""))
-    (await gatekeeper.was_asked("lamp")).set_exception(Refused(ConnackCode.BAD_USER_NAME_OR_PASSWORD, "no"))
+    (await gatekeeper.was_asked("lamp")).set_exception(
+        ConnectRefused(ConnackCode.BAD_USER_NAME_OR_PASSWORD, "no")
+    )
     assert (await client.expect(PacketType.CONNACK)).packet[3] == 4
     await client.expect_end()
     assert running.service.counters["dropped.forbiddenTopic"] == 0
@@ -79,14 +81,14 @@ async def test_what_follows_a_refused_connect_is_not_looked_at(running, gatekeep
 async def test_who_is_not_let_in_yet_disturbs_nobody(running, gatekeeper, nothing_goes_wrong):
     client = await RawClient.open(running.address)
     client.send(hello("lamp"))
-    (await gatekeeper.was_asked("lamp")).set_result(Admission("lamp"))
+    (await gatekeeper.was_asked("lamp")).set_result(Identity("lamp"))
     await client.expect(PacketType.CONNACK)
     gatekeeper.asked.clear()
     impostor = await RawClient.open(running.address)
     impostor.send(hello("lamp"))
     verdict = await gatekeeper.was_asked("lamp")
     await client.ping()
-    verdict.set_exception(Refused(ConnackCode.NOT_AUTHORIZED, "no"))
+    verdict.set_exception(ConnectRefused(ConnackCode.NOT_AUTHORIZED, "no"))
     await impostor.expect(PacketType.CONNACK)
     await client.ping()
 
@@ -109,13 +111,13 @@ async def test_a_client_that_says_all_at_once_and_closes_its_side_is_heard(
 ):
     listener = await RawClient.open(running.address)
     listener.send(hello("listener"))
-    (await gatekeeper.was_asked("listener")).set_result(Admission(None))
+    (await gatekeeper.was_asked("listener")).set_result(Identity(None))
     await listener.expect(PacketType.CONNACK)
     await listener.subscribe("news/#")
     client = await RawClient.open(running.address)
     client.send(hello("lamp") + packets.encode_publish(b"news/a", b"x", qos=1, packet_id=1) + b"\xe0\x00")
     client._writer.write_eof()
-    (await gatekeeper.was_asked("lamp")).set_result(Admission("lamp"))
+    (await gatekeeper.was_asked("lamp")).set_result(Identity("lamp"))
     assert (await listener.expect_publish()).payload == b"x"
     await client.expect(PacketType.CONNACK)
     await eventually(lambda: len(running.front.connections) == 1)
@@ -131,7 +133,7 @@ async def test_what_waits_is_bounded(running, gatekeeper, nothing_goes_wrong):
     assert held < 1024 * 1024
     await client_is_stuck(client)
     assert connection._handshake._unread_bytes == held
-    verdict.set_result(Admission("lamp"))
+    verdict.set_result(Identity("lamp"))
     await client.expect(PacketType.CONNACK)
     await client.expect(PacketType.PINGRESP)
 
@@ -148,7 +150,7 @@ async def client_is_stuck(client: RawClient) -> None:
 async def test_a_second_connect_while_the_first_waits_is_malformed(running, gatekeeper, nothing_goes_wrong):
     client = await RawClient.open(running.address)
     client.send(hello("lamp") + hello("lamp"))
-    (await gatekeeper.was_asked("lamp")).set_result(Admission("lamp"))
+    (await gatekeeper.was_asked("lamp")).set_result(Identity("lamp"))
     await client.expect(PacketType.CONNACK)
     await client.expect_end()
     assert running.service.counters["front.malformed"] == 1
@@ -171,7 +173,7 @@ async def test_several_wait_for_one_name_and_the_last_has_it(running, gatekeeper
     for client in clients:
         gatekeeper.asked.clear()
         client.send(hello("lamp"))
-        (await gatekeeper.was_asked("lamp")).set_result(Admission("lamp"))
+        (await gatekeeper.was_asked("lamp")).set_result(Identity("lamp"))
         await client.expect(PacketType.CONNACK)
     for client in clients[:-1]:
         await client.expect_end()
@@ -180,7 +182,7 @@ async def test_several_wait_for_one_name_and_the_last_has_it(running, gatekeeper
 
 @pytest.mark.parametrize("begun_with", [1, 5])
 async def test_a_connect_that_drips_in_is_cut_off_in_time(begun_with, nothing_goes_wrong):
-    async with front_broker(limits=FrontLimits(connect_timeout=0.6)) as running:
+    async with front_broker(limits=MqttLimits(connect_timeout=0.6)) as running:
         client = await RawClient.open(running.address)
         connect = hello("lamp" * 100)
         client.send(connect[:begun_with])
@@ -196,7 +198,7 @@ async def test_a_connect_that_drips_in_is_cut_off_in_time(begun_with, nothing_go
 
 
 async def test_who_waits_too_long_for_a_verdict_is_cut_off(gatekeeper, nothing_goes_wrong):
-    async with front_broker(limits=FrontLimits(connect_timeout=0.2), gatekeeper=gatekeeper) as running:
+    async with front_broker(limits=MqttLimits(connect_timeout=0.2), gatekeeper=gatekeeper) as running:
         client = await RawClient.open(running.address)
         client.send(hello("lamp"))
         verdict = await gatekeeper.was_asked("lamp")

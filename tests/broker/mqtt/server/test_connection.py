@@ -13,8 +13,8 @@ from support.waits import eventually
 from support.wire import RawClient
 from thingctl_broker.mqtt.protocol import packets
 from thingctl_broker.mqtt.protocol.packets import PacketType, Will
-from thingctl_broker.mqtt.server.connection import Connection
-from thingctl_broker.mqtt.server.limits import FrontLimits
+from thingctl_broker.mqtt.server.connection import DeviceConnection
+from thingctl_broker.mqtt.server.limits import MqttLimits
 from thingctl_protocol.statuses import Delivery
 
 
@@ -84,7 +84,7 @@ async def test_a_client_that_outlives_its_keep_alive_is_closed(running):
 
 @pytest.fixture
 async def running_impatient():
-    async with front_broker(limits=FrontLimits(connect_timeout=0.1)) as running:
+    async with front_broker(limits=MqttLimits(connect_timeout=0.1)) as running:
         yield running
 
 
@@ -143,7 +143,7 @@ async def test_a_packet_over_the_limit_closes_the_connection_before_it_is_buffer
 
 
 async def test_a_client_that_acknowledges_nothing_is_dropped():
-    async with front_broker(limits=FrontLimits(in_flight=64)) as running:
+    async with front_broker(limits=MqttLimits(in_flight=64)) as running:
         client = await thing(running)
         executions = [running.service.send("lamp", "turnOn") for _ in range(64)]
         for _ in executions:
@@ -157,7 +157,7 @@ async def test_a_client_that_acknowledges_nothing_is_dropped():
 
 
 async def test_a_client_that_does_not_read_is_dropped_and_the_others_are_served():
-    async with front_broker(limits=FrontLimits(write_buffer=200_000)) as running:
+    async with front_broker(limits=MqttLimits(write_buffer=200_000)) as running:
         reader = await thing(running, "reader")
         deaf = await RawClient.connected(running.address, "deaf")
         await deaf.subscribe(REQUESTS.format("deaf"), qos=0)
@@ -179,7 +179,7 @@ async def test_a_connection_that_has_ended_goes_without_the_collector():
         gc.collect()
 
         def there() -> list[object]:
-            return [one for one in gc.get_objects() if type(one) is Connection]
+            return [one for one in gc.get_objects() if type(one) is DeviceConnection]
 
         assert len(there()) == 1
         gc.disable()

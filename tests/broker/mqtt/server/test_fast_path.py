@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from broker_support import HeldJournal
-from thingctl_broker.commands.null_journal import NoJournal
+from thingctl_broker.commands.null_journal import NullJournal
 from thingctl_broker.commands.service import CommandService
-from thingctl_broker.mqtt.auth.authenticator import OpenGatekeeper
+from thingctl_broker.mqtt.auth.authenticator import OpenAuthenticator
 from thingctl_broker.mqtt.protocol import packets
 from thingctl_broker.mqtt.protocol.packets import Connect
-from thingctl_broker.mqtt.server.connection import Connection
-from thingctl_broker.mqtt.server.fast_path import Shortcut
-from thingctl_broker.mqtt.server.limits import FrontLimits
-from thingctl_broker.mqtt.server.server import Front
+from thingctl_broker.mqtt.server.connection import DeviceConnection
+from thingctl_broker.mqtt.server.fast_path import ResponseFastPath
+from thingctl_broker.mqtt.server.limits import MqttLimits
+from thingctl_broker.mqtt.server.server import MqttServer
 from thingctl_broker.testing import ManualClock
 from thingctl_protocol.statuses import Status
 
@@ -83,9 +83,9 @@ class World:
     """A front with two things that have commands to answer; the same every time it is made."""
 
     def __init__(self, *, shortcut: bool, held: bool) -> None:
-        self.journal = HeldJournal() if held else NoJournal()
+        self.journal = HeldJournal() if held else NullJournal()
         self.broker = Behind()
-        self.front = Front(gatekeeper=OpenGatekeeper(), limits=FrontLimits(packet_bytes=1024))
+        self.front = MqttServer(gatekeeper=OpenAuthenticator(), limits=MqttLimits(packet_bytes=1024))
         self.service = CommandService(clock=ManualClock(), link=self.front, journal=self.journal)
         entropy = count(1)
         self.service._entropy = lambda _: next(entropy)
@@ -101,8 +101,8 @@ class World:
         if not shortcut:
             self.connection._shortcut = None
 
-    def _thing(self, name: str) -> tuple[Connection, Transport]:
-        connection, transport = Connection(self.front), Transport()
+    def _thing(self, name: str) -> tuple[DeviceConnection, Transport]:
+        connection, transport = DeviceConnection(self.front), Transport()
         connection.connection_made(transport)
         connection.data_received(packets.encode_connect(Connect(name, True, 60, name, None, None)))
         wanted = [(self.front.topics.request_filter(name), 1), (self.front.topics.cancel_filter(name), 1)]
@@ -280,7 +280,7 @@ def test_it_takes_what_comes_most_and_leaves_the_rest(data, taken):
     """Or else the property above would hold for a shortcut that takes nothing."""
     world = World(shortcut=True, held=False)
     shortcut = world.connection._shortcut
-    assert isinstance(shortcut, Shortcut)
+    assert isinstance(shortcut, ResponseFastPath)
     with capture_logs():
         assert shortcut.take(data) == (len(data) if taken else 0)
 

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thingctl_broker.mqtt.server.persistent_sessions import KeptSessions
+from thingctl_broker.mqtt.server.persistent_sessions import PersistentSessions
 from thingctl_broker.mqtt.server.subscriptions import CommandSubscriptions
 
 
@@ -14,7 +14,7 @@ def filled(kept, *clients):
 
 
 def test_a_thing_pushes_out_its_own_oldest_and_nobody_elses():
-    kept = KeptSessions(100, 2)
+    kept = PersistentSessions(100, 2)
     gone = filled(kept, ("lock/a", "lock"), *((f"lamp/{i}", "lamp") for i in range(5)))
     assert gone == [None, None, None, "lamp/0", "lamp/1", "lamp/2"]
     assert "lock/a" in kept
@@ -22,7 +22,7 @@ def test_a_thing_pushes_out_its_own_oldest_and_nobody_elses():
 
 
 def test_who_came_back_and_left_again_is_the_youngest():
-    kept = KeptSessions(100, 2)
+    kept = PersistentSessions(100, 2)
     filled(kept, ("a", "lamp"), ("b", "lamp"))
     given = CommandSubscriptions()
     kept.take("a")
@@ -33,13 +33,13 @@ def test_who_came_back_and_left_again_is_the_youngest():
 
 
 def test_all_together_are_bounded_and_who_is_no_thing_by_that_alone():
-    kept = KeptSessions(3, 2)
+    kept = PersistentSessions(3, 2)
     assert filled(kept, ("a", "lamp"), ("x", None), ("y", None), ("z", None)) == [None, None, None, "a"]
     assert filled(kept, ("b", "lamp")) == ["x"]
 
 
 def test_a_thing_is_forgotten_as_a_whole():
-    kept = KeptSessions(100, 9)
+    kept = PersistentSessions(100, 9)
     filled(kept, ("a", "lamp"), ("b", "lamp"), ("c", "lock"))
     kept.forget("lamp")
     kept.forget("lamp")
@@ -49,7 +49,7 @@ def test_a_thing_is_forgotten_as_a_whole():
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 12), st.sampled_from(["p", "q", None]))))
 def test_the_bounds_hold_and_nothing_is_left_over(steps):
-    kept, present = KeptSessions(6, 2), {}
+    kept, present = PersistentSessions(6, 2), {}
     for keeps, number, thing in steps:
         client = f"{thing}/{number}"
         if keeps:

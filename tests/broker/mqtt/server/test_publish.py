@@ -10,7 +10,7 @@ from support.waits import eventually
 from support.wire import RawClient
 from thingctl_broker.mqtt.protocol import packets
 from thingctl_broker.mqtt.protocol.packets import PacketType, Will
-from thingctl_broker.mqtt.server.limits import FrontLimits
+from thingctl_broker.mqtt.server.limits import MqttLimits
 from thingctl_protocol.statuses import Status
 
 
@@ -123,7 +123,7 @@ async def test_an_oversized_response_is_dropped_and_the_connection_kept(running)
 
 
 async def test_there_is_room_for_so_many_retained_messages_and_no_more():
-    async with front_broker(limits=FrontLimits(retained=2, retained_bytes=10)) as running:
+    async with front_broker(limits=MqttLimits(retained=2, retained_bytes=10)) as running:
         client = await RawClient.connected(running.address, "source")
 
         async def retain(topic, payload):

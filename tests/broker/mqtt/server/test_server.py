@@ -11,7 +11,7 @@ from support.waits import eventually
 from support.wire import RawClient
 from thingctl_broker.mqtt.protocol import packets
 from thingctl_broker.mqtt.protocol.packets import PacketType, Will
-from thingctl_broker.mqtt.server.limits import FrontLimits
+from thingctl_broker.mqtt.server.limits import MqttLimits
 from thingctl_protocol.statuses import Delivery, Status
 
 
@@ -127,7 +127,7 @@ async def test_a_will_is_published_by_amqtt_when_the_client_is_lost_and_not_when
 
 
 async def test_there_is_room_for_so_many_connections_and_no_more():
-    async with front_broker(limits=FrontLimits(connections=2)) as running:
+    async with front_broker(limits=MqttLimits(connections=2)) as running:
         first = await RawClient.connected(running.address, "a")
         await RawClient.connected(running.address, "b")
         third = await RawClient.open(running.address)

@@ -9,10 +9,10 @@ import pytest
 from support.brokers import plugin_broker
 from support.waits import eventually
 from support.wire import RawClient
-from thingctl_broker.mqtt.amqtt.bridge import Behind
+from thingctl_broker.mqtt.amqtt.bridge import AmqttBridge
 from thingctl_broker.mqtt.protocol import packets
 from thingctl_broker.mqtt.protocol.packets import PacketType, Will
-from thingctl_broker.mqtt.server.limits import FrontLimits
+from thingctl_broker.mqtt.server.limits import MqttLimits
 
 pytestmark = pytest.mark.usefixtures("nothing_goes_wrong")
 
@@ -283,7 +283,7 @@ async def test_an_unsubscribe_of_filters_that_were_never_there_is_answered(runni
 
 
 def test_the_default_limits_leave_room_for_an_ordinary_client():
-    assert FrontLimits().other_subscriptions >= 1000
+    assert MqttLimits().other_subscriptions >= 1000
 
 
 @pytest.mark.parametrize("end", ["goodbye", "end", "reset", "at once"])
@@ -318,7 +318,7 @@ async def away(running, client_id: str, username: str, *filters: str) -> None:
 
 
 async def test_a_thing_under_ever_new_client_ids_pushes_out_its_own_sessions_only(tmp_path):
-    async with plugin_broker(tmp_path, limits=FrontLimits(kept_sessions_per_thing=3)) as running:
+    async with plugin_broker(tmp_path, limits=MqttLimits(kept_sessions_per_thing=3)) as running:
         await away(running, "lock", "lock", "news/#", "$emqx/commands/things/lock/executions/+/request")
         for i in range(10):
             await away(running, f"c{i}", "lamp", "news/#", *([REQUESTS] if i % 2 else []))
@@ -340,14 +340,14 @@ async def test_a_thing_under_ever_new_client_ids_pushes_out_its_own_sessions_onl
 
 async def test_not_even_sessions_that_amqtt_had_yet_to_make_are_left_over(tmp_path, monkeypatch):
     let_go = asyncio.Event()
-    begin = Behind._run
+    begin = AmqttBridge._run
 
     async def late(self, outlet):
         await let_go.wait()
         await begin(self, outlet)
 
-    monkeypatch.setattr(Behind, "_run", late)
-    async with plugin_broker(tmp_path, limits=FrontLimits(kept_sessions_per_thing=1)) as running:
+    monkeypatch.setattr(AmqttBridge, "_run", late)
+    async with plugin_broker(tmp_path, limits=MqttLimits(kept_sessions_per_thing=1)) as running:
         for i in range(4):
             client, _ = await come_back(running, f"c{i}", username="lamp")
             client.send(packets.encode_subscribe(1, [("news/#", 1)]))

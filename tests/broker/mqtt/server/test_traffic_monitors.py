@@ -12,8 +12,8 @@ from support.waits import eventually
 from support.wire import RawClient
 from thingctl_broker.mqtt.protocol import packets
 from thingctl_broker.mqtt.protocol.packets import PacketType
-from thingctl_broker.mqtt.server.limits import FrontLimits
-from thingctl_broker.mqtt.server.traffic_monitors import Observers
+from thingctl_broker.mqtt.server.limits import MqttLimits
+from thingctl_broker.mqtt.server.traffic_monitors import TrafficMonitors
 from thingctl_protocol.statuses import Status
 
 pytestmark = pytest.mark.usefixtures("nothing_goes_wrong")
@@ -162,7 +162,7 @@ async def test_an_observer_hears_ordinary_topics_too_and_commands_do_not_reach_a
 
 
 async def test_observers_and_their_filters_are_bounded():
-    async with front_broker(limits=FrontLimits(observers=1, observed=2)) as running:
+    async with front_broker(limits=MqttLimits(observers=1, observed=2)) as running:
         me = await observer(running)
         codes = await me.subscribe(f"{ROOT}/a", f"{ROOT}/b", f"{ROOT}/a", f"{ROOT}/#", packet_id=2)
         assert codes == [0, REFUSED, 0, 0]
@@ -175,7 +175,7 @@ async def test_observers_and_their_filters_are_bounded():
 
 
 async def test_an_observer_that_does_not_read_misses_messages_is_dropped_and_delays_no_command():
-    async with front_broker(limits=FrontLimits(write_timeout=0.8)) as running:
+    async with front_broker(limits=MqttLimits(write_timeout=0.8)) as running:
         lamp, me = await thing(running), await observer(running)
         me._writer.transport.pause_reading()
         counters = running.service.counters
@@ -237,7 +237,7 @@ class Reader:
 
 
 async def test_another_filter_costs_nothing_that_has_gone_by():
-    observers, reader = Observers(1, lambda *_: None), Reader()
+    observers, reader = TrafficMonitors(1, lambda *_: None), Reader()
     observers.watch(reader, ["a/b"])
     observers.tell("a/b", b"one")
     observers.watch(reader, ["a/b", "a/c"])

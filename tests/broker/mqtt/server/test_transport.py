@@ -11,8 +11,8 @@ from support.waits import eventually
 from support.wire import RawClient
 from thingctl_broker.mqtt.protocol import packets
 from thingctl_broker.mqtt.protocol.packets import PacketType
-from thingctl_broker.mqtt.server.limits import FrontLimits
-from thingctl_broker.mqtt.server.transport import Wire
+from thingctl_broker.mqtt.server.limits import MqttLimits
+from thingctl_broker.mqtt.server.transport import Transport
 
 pytestmark = pytest.mark.usefixtures("nothing_goes_wrong")
 
@@ -28,7 +28,7 @@ async def flood(running, until) -> None:
 
 @pytest.mark.parametrize("reads", [False, True], ids=["nothing", "a little"])
 async def test_a_client_that_is_behind_with_reading_for_too_long_is_dropped(reads):
-    async with front_broker(limits=FrontLimits(write_timeout=0.8)) as running:
+    async with front_broker(limits=MqttLimits(write_timeout=0.8)) as running:
         bystander = await RawClient.connected(running.address, "bystander")
         await bystander.subscribe("$emqx/commands/things/bystander/executions/+/request")
         slow = await RawClient.connected(running.address, "slow")
@@ -54,7 +54,7 @@ async def test_a_client_that_is_behind_with_reading_for_too_long_is_dropped(read
 
 
 async def test_a_client_that_catches_up_now_and_then_is_kept():
-    async with front_broker(limits=FrontLimits(write_timeout=0.8)) as running:
+    async with front_broker(limits=MqttLimits(write_timeout=0.8)) as running:
         client = await RawClient.connected(running.address, "client")
         await client.subscribe("news/#", qos=0)
         (connection,) = running.front.connections
@@ -67,7 +67,7 @@ async def test_a_client_that_catches_up_now_and_then_is_kept():
 
 
 async def test_one_large_packet_is_no_reason_to_drop_a_client():
-    limits = FrontLimits(write_buffer=100_000)
+    limits = MqttLimits(write_buffer=100_000)
     async with front_broker(limits=limits) as running:
         client = await RawClient.connected(running.address, "client")
         await client.subscribe("news/#", qos=0)
@@ -106,7 +106,7 @@ async def test_a_client_that_has_no_address_any_more_is_counted_like_any_other()
     class Transport(asyncio.Transport):
         def abort(self) -> None: ...
 
-    async with front_broker(limits=FrontLimits(connections=2)) as running:
+    async with front_broker(limits=MqttLimits(connections=2)) as running:
         connections = [running.front.connection() for _ in range(3)]
         for connection in connections:
             connection.connection_made(Transport())
@@ -118,7 +118,7 @@ async def test_a_client_that_has_no_address_any_more_is_counted_like_any_other()
 
 
 def test_a_wire_needs_somebody_to_tell():
-    wire = Wire(FrontLimits())
+    wire = Transport(MqttLimits())
     with pytest.raises(NotImplementedError):
         wire.left()
     with pytest.raises(NotImplementedError):

@@ -15,7 +15,7 @@ from support.waits import eventually
 from thingctl_broker.http.server.server import HttpServer
 from thingctl_broker.mqtt.protocol import packets
 from thingctl_broker.mqtt.protocol.packets import Connect
-from thingctl_broker.mqtt.server.limits import FrontLimits
+from thingctl_broker.mqtt.server.limits import MqttLimits
 from thingctl_broker.mqtt.server.websocket import PATH, WebSocket
 from thingctl_broker.system.addresses import Address, bind_tcp, bound_to
 from thingctl_protocol.statuses import Status
@@ -36,7 +36,7 @@ class NothingElse:
 
 @pytest.fixture
 async def running():
-    async with front_broker(limits=FrontLimits(packet_bytes=100_000)) as running:
+    async with front_broker(limits=MqttLimits(packet_bytes=100_000)) as running:
         sock = bind_tcp(Address("127.0.0.1", 0))
         port = bound_to(sock).port
         hosts = {f"127.0.0.1:{port}"}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thingctl_broker.storage.postgres.batching import Lane
+from thingctl_broker.storage.postgres.batching import BatchQueue
 
 
 class Counting:
@@ -17,7 +17,7 @@ class Counting:
     def __init__(self, **options):
         self.batches = []
         self.gates = []
-        self.lane = Lane(self._run, lambda call: (call[0],), **options)
+        self.lane = BatchQueue(self._run, lambda call: (call[0],), **options)
 
     async def _run(self, calls):
         self.batches.append(calls)
@@ -99,7 +99,7 @@ async def test_a_batch_that_fails_fails_for_all_in_it_and_the_next_goes_on():
             raise OSError("no")
         return calls
 
-    lane = Lane(run, lambda call: (call,))
+    lane = BatchQueue(run, lambda call: (call,))
     outcomes = await asyncio.gather(lane("bad"), lane("good"), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [OSError, OSError]
     assert await lane("good") == "good"
@@ -111,7 +111,7 @@ async def test_a_call_right_at_the_end_of_a_batch_is_not_left_behind():
     async def run(calls):
         return calls
 
-    lane = Lane(run, lambda call: (call,))
+    lane = BatchQueue(run, lambda call: (call,))
 
     async def caller(name):
         for i in range(200):
@@ -125,7 +125,7 @@ async def test_what_is_in_no_hurry_waits_until_it_must_not():
     async def run(calls):
         return calls
 
-    lane = Lane(run, lambda _: (), wait=1000.0)
+    lane = BatchQueue(run, lambda _: (), wait=1000.0)
     calls = [asyncio.create_task(lane(i)) for i in range(3)]
     await asyncio.sleep(0)
     async with asyncio.timeout(10):
@@ -154,7 +154,7 @@ def test_any_calls_keep_their_order_by_what_they_are_about(names, parallel, batc
         return calls
 
     async def main():
-        lane = Lane(run, lambda call: (call[0],), parallel=parallel, batch_max=batch_max)
+        lane = BatchQueue(run, lambda call: (call[0],), parallel=parallel, batch_max=batch_max)
         return await asyncio.gather(*(lane(call) for call in zip(names, range(len(names)), strict=True)))
 
     calls = list(zip(names, range(len(names)), strict=True))

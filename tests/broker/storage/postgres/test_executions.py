@@ -12,7 +12,7 @@ from broker.storage.postgres.stores import Heard, a_store, copy_of, frozen, new,
 from broker_support import AT, make_execution, say
 from support.waits import eventually
 from thingctl_broker.commands.execution import Cancel, Outcome
-from thingctl_broker.commands.statistics import Overview
+from thingctl_broker.commands.statistics import HourlyStatistics
 from thingctl_broker.commands.table import ExecutionTable, Query
 from thingctl_broker.errors import IdempotencyConflict, QueueFull
 from thingctl_broker.storage.postgres import executions as store_module
@@ -442,7 +442,7 @@ async def test_the_last_hour_is_counted_as_the_overview_counts_it(postgres_url):
                 )
             executions.append(one)
         await db.put(*executions)
-        overview = Overview()
+        overview = HourlyStatistics()
         overview.seed(executions, at)
         for _ in range(2):  # the second time from what was remembered
             found = await db.store.executions.minutes()

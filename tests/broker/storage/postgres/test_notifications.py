@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 from broker.storage.postgres.stores import Heard, a_store, new
 from support.waits import eventually
 from thingctl_broker.storage.postgres import notifications
-from thingctl_broker.storage.postgres.notifications import Listener
+from thingctl_broker.storage.postgres.notifications import NotificationListener
 from thingctl_broker.storage.postgres.settings import StoreSettings
 
 LISTENING = (
@@ -34,7 +34,7 @@ async def test_a_lost_connection_is_made_again_and_said_to_have_been_away(postgr
 async def test_a_connection_that_is_silent_for_good_is_noticed(postgres_url, monkeypatch):
     monkeypatch.setattr(notifications, "HEARTBEAT", 0.05)
     heard = Heard()
-    listener = Listener(StoreSettings(url=postgres_url), heard)
+    listener = NotificationListener(StoreSettings(url=postgres_url), heard)
     await listener.start()
     try:
         # From now on nothing that is sent arrives, as when the way there is gone.

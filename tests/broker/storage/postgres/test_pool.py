@@ -135,7 +135,7 @@ async def test_a_commit_whose_answer_was_lost_is_told_right(postgres_url, monkey
     async with a_store(postgres_url) as store:
         executions = store.executions
         given = new(requested_by="ops", idempotency_key="k", fingerprint="f", published_at=1.0)
-        connection_class = database_module.Connection
+        connection_class = database_module.PooledConnection
         original = connection_class.fetch
 
         def lose(times):
@@ -179,7 +179,7 @@ async def overdue(store, count=2):
 @pytest.mark.parametrize("patience", [0.05, 5.0])
 async def test_what_has_expired_is_told_once_though_the_answer_was_lost(postgres_url, monkeypatch, patience):
     monkeypatch.setattr(database_module, "RETRY_SECONDS", 0.01)
-    connection_class = database_module.Connection
+    connection_class = database_module.PooledConnection
     original = connection_class.fetch
     async with a_store(postgres_url, patience=patience) as store:
         executions = store.executions
@@ -200,7 +200,7 @@ async def test_what_has_expired_is_told_once_though_the_answer_was_lost(postgres
 
 
 async def test_what_its_thing_has_ended_meanwhile_has_not_expired(postgres_url, monkeypatch):
-    connection_class = database_module.Connection
+    connection_class = database_module.PooledConnection
     original = connection_class.fetch
     async with a_store(postgres_url, patience=0.0) as store:
         (answered, silent), left = await overdue(store.executions)
@@ -214,7 +214,7 @@ async def test_what_its_thing_has_ended_meanwhile_has_not_expired(postgres_url, 
 async def test_what_cannot_be_found_out_is_said_to_be_uncertain(postgres_url, monkeypatch):
     monkeypatch.setattr(database_module, "RETRY_SECONDS", 0.01)
     async with a_store(postgres_url, patience=0.05) as store:
-        connection_class = database_module.Connection
+        connection_class = database_module.PooledConnection
         original = connection_class.fetch
         monkeypatch.setattr(connection_class, "fetch", Cut(10_000)(original))
         with pytest.raises(StoreDown) as down:

@@ -21,7 +21,7 @@ from thingctl_broker.storage.sqlite import registry
 from thingctl_broker.storage.sqlite.registry import REGISTRY_FILE, RegistryError, RegistryStore
 from thingctl_broker.testing import service_with_fakes
 from thingctl_broker.things.registry import ThingRegistry
-from thingctl_broker.things.service import Directory
+from thingctl_broker.things.service import ThingService
 from thingctl_broker.things.thing import Definition, ThingType
 
 
@@ -221,7 +221,7 @@ class Room(Kept):
         service, _, _ = service_with_fakes(things=())
         operations = EmbeddedOperations(service)
         service.things = self.registry
-        self.directory = Directory(SimpleOperations(operations, self.registry), Quick(), self.store)
+        self.directory = ThingService(SimpleOperations(operations, self.registry), Quick(), self.store)
 
 
 class SimpleOperations:
