@@ -117,7 +117,7 @@ def booted(agent: AgentProcess, boot_id: str, path: Path) -> AgentProcess:
     """Have the agent believe in a boot id of the test's."""
     path.write_text(boot_id)
     code = (
-        "import pathlib, sys; from thingctl_agent import boot; "
+        "import pathlib, sys; from thingctl_agent.runtime import boot_id as boot; "
         f"boot._BOOT_ID = pathlib.Path({str(path)!r}); "
         "from thingctl_agent.setup.cli import main; sys.exit(main(sys.argv[1:]))"
     )
@@ -186,8 +186,8 @@ def test_a_disk_that_fails_refuses_what_must_be_remembered_and_serves_the_rest(
     broker: Mosquitto, tracker: Tracker, tmp_path: Path
 ) -> None:
     code = (
-        "import sys; from thingctl_agent import journal; "
-        "journal.Journal.append = lambda *a, **k: (_ for _ in ()).throw(OSError(28, 'No space left on device')); "
+        "import sys; from thingctl_agent.runtime import journal; "
+        "journal.CallJournal.append = lambda *a, **k: (_ for _ in ()).throw(OSError(28, 'No space left on device')); "
         "from thingctl_agent.setup.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     agent = AgentProcess(ACTIONS, broker.url, tmp_path / "s", thing="full")

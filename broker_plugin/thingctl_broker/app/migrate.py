@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
+from thingctl_broker.app.config import CommandSettings
 from thingctl_broker.cluster.token_replica import KIND as TOKEN_KIND
 from thingctl_broker.rollouts.rollout import RolloutRecord
 from thingctl_broker.security.token_file import encode_token, read_tokens
@@ -136,11 +137,17 @@ class _Source:
         """Every execution, oldest first. Raises :class:`SourceError` when one is damaged."""
         if not self._has_executions:
             return
-        reader = RowReader(time.monotonic(), time.time())
+        now, unix = time.monotonic(), time.time()
+        reader = RowReader(now, unix)
         try:
             with closing(open_to_read(self._executions)) as connection:
                 for row in connection.execute(SELECT):
-                    yield reader.read(row)
+                    execution = reader.read(row)
+                    if execution.cancel_wanted_at is not None:
+                        # A crash came between the record of the wish and the cancel itself.
+                        execution.cancel_wanted_at = None
+                        execution.cancel(now, unix, CommandSettings().cancel_grace)
+                    yield execution
         except (sqlite3.Error, msgspec.MsgspecError, ValueError) as error:
             raise SourceError(f"{self._executions} is damaged: {error}. It was left as it is.") from None
 

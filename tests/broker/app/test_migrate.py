@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
 from broker.storage.postgres.stores import a_store, plain
 from broker_support import say
-from thingctl_broker.app.migrate import Moved, SourceError, move
+from thingctl_broker.app.migrate import Moved, SourceError, _Source, move
 from thingctl_broker.cluster.token_replica import SharedTokens
 from thingctl_broker.commands.execution import Execution
 from thingctl_broker.commands.table import Query
@@ -269,3 +269,18 @@ async def test_a_large_one_goes_in_batches(tmp_path, postgres_url):
     moved = await move(tmp_path, StoreSettings(url=postgres_url), lambda *what: told.append(what))
     assert moved[-1] == Moved("executions", 2500, 2500)
     assert told == [("executions", 1000), ("executions", 2000), ("executions", 2500)]
+
+
+async def test_a_cancel_that_was_wished_for_and_not_made_is_made(tmp_path):
+    """A crash on a full disk may come between the record of the wish and the cancel."""
+    journal = SqliteJournal(tmp_path)
+    await journal.start()
+    now, at = time.monotonic(), time.time()
+    wished = Execution(
+        IdSource().make(int(at * 1000), 7), "c", "lamp", "set", b"{}", 60, at, now + 60, cancel_wanted_at=at
+    )
+    journal.record(wished)
+    await journal.stop()
+    with ExitStack() as stack:
+        (moved,) = _Source(tmp_path, stack).executions()
+    assert (moved.status, moved.cancel_wanted_at) == (Status.CANCELED, None)

@@ -8,11 +8,15 @@ from thingctl_broker.storage.postgres.importing import COLUMN_TYPES
 
 
 def test_no_field_is_forgotten_when_one_is_added():
-    """Deadlines are worked out, ``late`` and ``untold`` have columns of other names."""
-    fields = set(plain(make_execution())) - {"late", "untold"}
+    """Deadlines are worked out, a wish to cancel is carried out before the import (``app.migrate``).
+
+    ``late`` and ``untold`` have columns of other names.
+    """
+    fields = set(plain(make_execution())) - {"late", "untold", "cancel_wanted_at"}
     assert set(Execution.__struct_fields__) - fields == {
         "deadline",
         "cancel_deadline",
+        "cancel_wanted_at",
         "kept",
         "late",
         "untold",
