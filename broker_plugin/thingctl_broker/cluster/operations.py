@@ -248,7 +248,7 @@ class ClusterOperations:
         return await self._store.size()
 
     def owe(self, execution: Execution) -> bool:  # noqa: ARG002 whichever it is
-        """Nothing: the store has noted it with the end itself, and any worker may tell it."""
+        """No-op: the store records the notification in the same transaction; any worker may deliver it."""
         return False
 
     async def owed(self) -> Sequence[Execution]:

@@ -32,7 +32,7 @@ class _Away(NamedTuple):
 
 
 class Reachability:
-    """What one worker knows of who is there."""
+    """This worker's view of which devices are online."""
 
     def __init__(self, things: ThingRegistry) -> None:
         self._things = things

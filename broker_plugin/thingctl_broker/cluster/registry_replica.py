@@ -70,7 +70,7 @@ class RegistryReplica:
         self._writing = asyncio.Lock()
         self._following: dict[Key, asyncio.Task[None]] = {}
         self._unread: set[Key] = set()
-        # What is read may be older than what has been heard of or written since the reading began.
+        # A snapshot may be older than notifications received while it was read: keep the newer version.
         self._changes = 0
         self._changed_at: dict[Key, int] = {}
         self._readers = 0

@@ -189,8 +189,8 @@ class ClusterRollouts:
             leased = await self._rows.lease(self._name, LEASE_SECONDS, max(0, room))
         except BaseException as error:
             if not isinstance(error, StoreDown) or error.uncertain:
-                # Some may be leased without our knowing, and nobody would ever drive them. Under
-                # another name nothing is ours, and every lease runs out.
+                # If the claim's result was lost, rows may hold a lease under the old worker name.
+                # Take a new name: those leases expire, and the rows are claimed again.
                 self._losses += 1
                 self._opening.clear()
                 self._mine.clear()

@@ -114,7 +114,7 @@ class Execution(msgspec.Struct, gc=False):
     post_back_uri: str = ""
     """Where to tell how it ended, if its sender wants that."""
     untold: bool = False
-    """Whether that it ended, or what came late, has yet to be told to somebody outside."""
+    """True while a notification of the end, or of a late response, is still to be sent."""
     kept: bool = False
     """Whether the journal has a record of it already."""
 

@@ -456,4 +456,4 @@ class CommandService:
 
 
 def _nothing() -> None:
-    """Wait for the journal without a wish."""
+    """No-op completion callback."""

@@ -1,4 +1,4 @@
-"""Callers that wait for an execution to end."""
+"""Callers that wait: for an execution to end, and for the change that an answer reports to be durable."""
 
 from __future__ import annotations
 
@@ -87,6 +87,6 @@ class _Durable:
             self.waiter.set_result(True)
 
     def lost(self) -> None:
-        """Nothing will come of it for now."""
+        """The write failed: waiters are released with an error."""
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(False)

@@ -178,7 +178,7 @@ class Callers:
         return self.admit(scope)
 
     def admit_at_once(self, scope: AsgiScope) -> Token | None:
-        """Admit a caller against whom nothing is to be said; None, and nothing is counted, else.
+        """Return the token if it is valid and within its limits. Otherwise return None and count nothing.
 
         The headers and the client's address are all that is asked of the scope, and the
         origin is the caller's to set.

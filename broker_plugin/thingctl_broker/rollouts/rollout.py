@@ -259,7 +259,7 @@ class Rollout:
         else:
             self._allowance = min(max(1.0, rate / 10), self._allowance + (now - self._at) * rate)
         self._at = now
-        # What is a whole but for rounding is a whole.
+        # Treat a result within floating-point error of an integer as that integer.
         return min(free, int(self._allowance + 1e-9))
 
     def _check(self) -> None:

@@ -348,7 +348,7 @@ class TokenStore:
         return True
 
     async def look_again(self) -> bool:
-        """Whether tokens that were made elsewhere may be known by now, that were not a moment ago."""
+        """Read tokens that other workers have written. Return True if the set may have changed."""
         return False
 
 

@@ -49,7 +49,9 @@ def is_loopback(address: Address) -> bool:
 
 
 def source_of(host: str) -> str | None:
-    """Whose an address of a peer is, as far as limits go; None: this machine's, or nobody's any more.
+    """Return the key that limits count a peer address under: the IPv4 address or the IPv6 /64.
+
+    None for loopback, and for a socket that has closed.
 
     An IPv6 host has at least a whole /64 to itself, so it counts as that.
 

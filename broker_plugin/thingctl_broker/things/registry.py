@@ -301,7 +301,7 @@ class ThingRegistry:
                 known.announcement = _announcement(record)
             else:
                 presence = msgspec.json.decode(record, type=StoredPresence)
-                # Whoever was online when the broker ended has not been since it was last seen.
+                # Devices recorded as online at shutdown are marked offline as of their last-seen time.
                 known.last_seen, known.since = presence.last_seen, presence.since
                 known.client_id = presence.client_id
         return len(self._things)

@@ -1,6 +1,7 @@
 """What operators do with things and thing types; each returns when it is kept.
 
-The registry decides, the store keeps, then the change is made, and the front lets go of whom it must.
+The registry validates and the store persists. Then the change is made, and the MQTT server
+disconnects clients that lost access.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an action's owner says of how it may be run. Checked when it is registered."""
+"""Per-action execution policy: rate, concurrency, time-out. Checked at registration."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ class MqttConnection:
             self._lose(self._closed("the connection was closed"))
 
     def subscribe(self, filters: list[tuple[str, int]]) -> None:
-        """Subscribe to all in one packet; the first one is the requests'."""
+        """Subscribe to all topics in one packet; the first reason code belongs to the request topic."""
         _, self._subscription = self._client.subscribe(filters)
 
     def publish(

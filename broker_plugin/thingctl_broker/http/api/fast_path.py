@@ -5,10 +5,9 @@ futures between them, for an answer that no coroutine is needed for: the command
 at once, and the answer written when the journal has it. So a request that came in one piece
 and asks for nothing special is answered from where it came in.
 
-Nothing is parsed, admitted, decoded, checked or told by other code than on the way that every
-request can take (``app``), and nothing is refused here: whatever is not exactly what is looked
-for, and whatever would be an error, is left untouched and uncounted for that way. A
-property test holds that both come to the same.
+The same code parses, admits, decodes, checks and answers as in ``app``. Anything unusual, and
+anything that would fail, falls back to ``app`` with no side effects. A property test holds that
+both give the same answers.
 """
 
 from __future__ import annotations

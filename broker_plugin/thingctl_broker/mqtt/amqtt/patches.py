@@ -12,7 +12,7 @@ Value = TypeVar("Value")
 
 
 class SnapshotDict(dict[Key, Value]):
-    """Goes through what was there when the going began."""
+    """Iterates over a snapshot, so the dict may change during iteration."""
 
     def __iter__(self) -> Iterator[Key]:
         """The keys as they are now."""

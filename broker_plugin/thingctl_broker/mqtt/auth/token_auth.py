@@ -1,4 +1,4 @@
-"""Programs of the operator's that speak MQTT themselves: who they are is an API token.
+"""Authenticates back-end MQTT clients by API token.
 
 The user name is ``@`` and the token's name, which can name no thing; the password is the
 token. ``mqtt:read`` lets it subscribe to every topic, the command traffic among them;

@@ -61,7 +61,7 @@ class MqttLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kept_sessions: Count = 100_000
     """Clients whose sessions are kept while they are away."""
     kept_sessions_per_thing: Count = 5
-    """Those of one thing among them; beyond, the one that has been away longest goes."""
+    """Those of one thing. When the limit is reached, the session offline the longest is discarded."""
     away_messages: Count = 1000
     """Messages kept for one client while it is away; beyond, the oldest goes."""
     away_bytes: Count = 1024 * 1024

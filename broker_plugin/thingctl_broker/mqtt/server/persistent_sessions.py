@@ -1,7 +1,7 @@
 """Which clients with a kept session are away, whose they are, and what they had subscribed to.
 
 Pure. Bounded for each thing, so that one that comes under ever new client ids pushes out nobody
-but itself, and for all together; who has been away longest goes.
+but itself, and for all together; the session offline the longest is discarded.
 """
 
 from __future__ import annotations

@@ -196,7 +196,7 @@ class MqttServer:
             return
         oldest = self._kept.keep(client_id, connection.thing, connection.subscriptions)
         if oldest is not None:
-            text = "too many sessions are kept: the one of who has been away longest goes"
+            text = "too many sessions are kept: the session offline the longest is discarded"
             self.note("keptSessions", text, who=connection.thing or client_id, gone=oldest)
             self._let_go(oldest)
 

@@ -182,12 +182,12 @@ class WebSocket(asyncio.Protocol, asyncio.Transport):
     def _take(self, frame: Frame) -> None:
         mqtt = self._mqtt
         if mqtt is None or mqtt.is_closed():
-            return  # of what came in one piece, what lies behind the end
+            return  # bytes received after the close frame are ignored
         # Where the frames are cut means nothing to MQTT [MQTT-6.0.0-2].
         if frame.opcode is Opcode.TEXT:
             self._protocol.fail(_UNSUPPORTED_DATA, "MQTT comes in binary frames [MQTT-6.0.0-1]")
         elif frame.opcode is Opcode.PING:
-            # It is answered already, beside the bound that MQTT packets have.
+            # A close frame was already sent because the message exceeded the size limit.
             if self.get_write_buffer_size() > self._front.limits.write_buffer:
                 mqtt.offended("writeBuffer", "reads too slowly: dropped")
                 mqtt.abort()

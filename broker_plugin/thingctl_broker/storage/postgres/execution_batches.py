@@ -330,7 +330,7 @@ def _impossible(current: Status, said: Status) -> Exception:
 
 
 class RetryState:
-    """How often a batch was asked: again when its answer was lost, and what it did then is to be told now."""
+    """Attempt counter of a batch. A retry whose first attempt was committed returns the committed result."""
 
     def __init__(self) -> None:
         self.count = 0

@@ -121,7 +121,8 @@ def damaged(path: Path, why: object) -> JournalFileError:
 def checked_version(path: Path) -> int:
     """Return the version of the schema of ``path``. Raises :class:`JournalFileError` if it is not ours."""
     if not path.stat().st_size:
-        raise damaged(path, "it is empty")  # never so by our hand: it is made elsewhere and moved here whole
+        # Cannot be our doing: the file is written under a temporary name and renamed.
+        raise damaged(path, "it is empty")
     try:
         with closing(open_to_read(path)) as connection:
             application = connection.execute("PRAGMA application_id").fetchone()[0]
