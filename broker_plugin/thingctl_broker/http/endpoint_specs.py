@@ -41,7 +41,7 @@ from thingctl_broker.http.api.thing_resource import (
 from thingctl_broker.http.api.thing_types import THING_TYPES
 from thingctl_broker.http.api.things import THINGS
 from thingctl_broker.http.api.tokens import ME, TOKENS, TokenBody, TokenResource
-from thingctl_broker.http.dialects import graph, navixy
+from thingctl_broker.http.dialects import graph, graph_resources, navixy
 from thingctl_broker.http.problems import ProblemDetails
 from thingctl_broker.http.query import HELD_MAX, LIMIT_DEFAULT, LIMIT_MAX, SORTS, WAIT_MAX
 from thingctl_broker.rollouts.rollout import State
@@ -317,30 +317,32 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
                 "GET",
                 "",
                 Operation(
-                    {200: graph.GraphDevices},
+                    {200: graph_resources.GraphDevices},
                     parameters=(_TOP, _SKIP, _FILTER, *_ODATA),
-                    error=graph.GraphError,
+                    error=graph_resources.GraphError,
                 ),
             ),
             (
                 "POST",
                 "/{device_id}/commands",
                 Operation(
-                    {201: graph.GraphCommand},
-                    body=(graph.LaunchUriBody, graph.AppServiceBody),
+                    {201: graph_resources.GraphCommand},
+                    body=(graph_resources.LaunchUriBody, graph_resources.AppServiceBody),
                     parameters=_ODATA,
-                    error=graph.GraphError,
+                    error=graph_resources.GraphError,
                 ),
             ),
             (
                 "GET",
                 "/{device_id}/commands/{command_id}",
-                Operation({200: graph.GraphCommand}, parameters=_ODATA, error=graph.GraphError),
+                Operation(
+                    {200: graph_resources.GraphCommand}, parameters=_ODATA, error=graph_resources.GraphError
+                ),
             ),
             (
                 "GET",
                 "/{device_id}/commands/{command_id}/responsePayload",
-                Operation({200: None}, parameters=_ODATA, error=graph.GraphError),
+                Operation({200: None}, parameters=_ODATA, error=graph_resources.GraphError),
             ),
         )
     },

@@ -13,25 +13,30 @@ from __future__ import annotations
 import heapq
 import re
 from operator import attrgetter
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, quote, urlencode
 
 import msgspec
-from msgspec import UNSET, UnsetType
 from starlette.routing import Route
 
-from thingctl_broker.commands.field_types import URI_PATTERN, JsonObject, described, whole
 from thingctl_broker.errors import UnknownExecution, UnknownThing
 from thingctl_broker.http.auth import needs, require_command
 from thingctl_broker.http.dialects.dialect import printed
+from thingctl_broker.http.dialects.graph_resources import (
+    GraphCommand,
+    GraphCommandBody,
+    GraphDevice,
+    GraphDevices,
+    GraphError,
+    GraphErrorBody,
+)
 from thingctl_broker.http.links import absolute, location
 from thingctl_broker.http.problems import INVALID_BODY, Problem, ProblemKind
 from thingctl_broker.http.query import LIMIT_DEFAULT, LIMIT_MAX, Parameters
 from thingctl_broker.http.request_body import checked_post_back, decode_body, escaped, read_json_body
 from thingctl_broker.http.response import ApiResponse
 from thingctl_broker.security.tokens import Scope
-from thingctl_protocol.identifiers import THING_PATTERN, is_action_name, is_id, is_thing_name
-from thingctl_protocol.messages import EMPTY_OBJECT
+from thingctl_protocol.identifiers import is_action_name, is_id, is_thing_name
 from thingctl_protocol.statuses import Delivery, Status
 
 if TYPE_CHECKING:
@@ -93,110 +98,10 @@ _FILTER: Final = re.compile(r"\s*(id|name|status)\s+eq\s+'([^']*)'\s*", re.IGNOR
 _READ_ONLY: Final = frozenset({"id", "status", "error", "responsepayload", "permissionticket"})
 """Fields of an answer that typed clients send back with a POST; they say nothing there."""
 
-_SPELLED: Final = {
-    f"{name}_": name.capitalize() for name in ("name", "status", "platform", "kind", "model", "manufacturer")
-}
 _COMMAND: Final = re.compile(r"(?<=/me/devices/)([^/]+/command)(?=/|$)")
 _NO_DEVICE: Final = "no device has that id"
 _ANY: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encode: Final = msgspec.json.encode
-
-
-class GraphCommandBody(msgspec.Struct, frozen=True, rename="camel"):
-    """A ``LaunchUriBody`` or an ``AppServiceBody``, names of fields and ``type`` in any case."""
-
-    type: str
-    payload: msgspec.Raw = msgspec.Raw(EMPTY_OBJECT)
-    package_family_name: str | None = None
-    app_service_name: str | None = None
-    post_back_uri: str | None = None
-
-
-_NotGiven = Annotated[str, described(maxLength=0)] | None
-_UriOrNone = Annotated[str, described(pattern=f"^$|{URI_PATTERN}")]
-_ServiceName = Annotated[str, described(pattern=whole(THING_PATTERN))]
-
-
-class LaunchUriBody(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """What a POST of a LaunchUri command takes: ``payload`` has the uri."""
-
-    type: Annotated[str, described(enum=["LaunchUri"])]
-    payload: JsonObject | UnsetType = UNSET
-    package_family_name: _NotGiven = None
-    app_service_name: _NotGiven = None
-    post_back_uri: _UriOrNone | None = None
-
-
-class AppServiceBody(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """What a POST of an AppService command takes: ``payload`` is any JSON."""
-
-    type: Annotated[str, described(enum=["AppService"])]
-    package_family_name: _ServiceName
-    app_service_name: _ServiceName
-    payload: Any = UNSET
-    post_back_uri: _UriOrNone | None = None
-
-
-class GraphCommand(msgspec.Struct, frozen=True, rename="camel"):
-    """A command as Graph shows it."""
-
-    id: str
-    status: str
-    type: str
-    app_service_name: str | None
-    package_family_name: str | None
-    error: str | None
-    response_payload: msgspec.Raw | None
-    payload: msgspec.Raw
-    permission_ticket: str | None
-    post_back_uri: str | None
-
-
-class GraphDevice(msgspec.Struct, frozen=True, rename=_SPELLED):
-    """A thing as Graph shows it, each field but ``id`` in both spellings.
-
-    ``status``: Online or Offline. The broker does not know the rest. With ``$select`` any may be missing.
-    """
-
-    id: str = ""
-    name: str = ""
-    name_: str = ""
-    status: str = ""
-    status_: str = ""
-    platform: str = "Unknown"
-    platform_: str = "Unknown"
-    kind: str = "Unknown"
-    kind_: str = "Unknown"
-    model: str | None = None
-    model_: str | None = None
-    manufacturer: str | None = None
-    manufacturer_: str | None = None
-
-    @classmethod
-    def of(cls, thing: Thing) -> GraphDevice:
-        """What Graph shows of a thing."""
-        status = "Online" if thing.online else "Offline"
-        return cls(thing.name, thing.name, thing.name, status, status)
-
-
-class GraphDevices(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A page of devices."""
-
-    value: list[GraphDevice]
-    next_link: str | None = msgspec.field(name="@odata.nextLink", default=None)
-
-
-class GraphErrorBody(msgspec.Struct, frozen=True):
-    """A code for programs and a sentence for people."""
-
-    code: str
-    message: str
-
-
-class GraphError(msgspec.Struct, frozen=True):
-    """How every fault is told."""
-
-    error: GraphErrorBody
 
 
 _FIELDS: Final = {field.encode_name.lower(): field for field in msgspec.structs.fields(GraphCommandBody)}
