@@ -15,6 +15,6 @@ if TYPE_CHECKING:
 def mosquitto_port() -> Iterator[int]:
     """A bare mosquitto. Not installed: skipped at home, a failure where CI is set."""
     if mosquitto.find() is None and "CI" not in os.environ:
-        pytest.skip("mosquitto is not installed")
+        pytest.skip("mosquitto is not installed (apt-get install mosquitto)")
     with mosquitto.running() as (_, port):
         yield port

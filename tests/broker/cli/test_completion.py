@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.http.running import TOKEN
+from support.needs import missing
 from thingctl_broker.cli.completion import _ALPHABET, _before
 
 BASH = """
@@ -44,7 +45,7 @@ class Shell:
 
     def __init__(self, name, environ):
         if shutil.which(name) is None:
-            pytest.skip(f"{name} is not installed (apt-get install {name})")
+            missing(f"{name} is not installed (apt-get install {name})")
         self.name = name
         self.environ = environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
