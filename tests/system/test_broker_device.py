@@ -144,7 +144,8 @@ def test_nothing_is_lost_across_reconnects(broker, clean):
         ids = sending.result(60)
         soon(lambda: len(all_with(broker, "SUCCEEDED")) == count, 60)
         assert {execution["executionId"] for execution in all_with(broker, "SUCCEEDED")} == set(ids)
-        assert it.connections == 4
+        # The last loss may come when all have been answered: then nothing waits for the fourth connection.
+        soon(lambda: it.connections == 4, 30)
         assert len(set(it.requests)) == count, "each came at least once"
 
 
