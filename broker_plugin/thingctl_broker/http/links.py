@@ -7,6 +7,7 @@ or a trusted proxy say what it begins with.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -31,16 +32,24 @@ def reference(base: str, target: str) -> str:
     >>> reference("/api/v1/things/", "/api/v1/tokens/7")
     '../tokens/7'
     """
-    folders, parts = base.split("/")[:-1], target.split("/")
+    folder, _, name = target.rpartition("/")
+    way = _way(base, folder)
+    # A colon in the first part would make it a scheme.
+    return way + name if way or ":" not in name else f"./{name}"
+
+
+@lru_cache(64)
+def _way(base: str, folder: str) -> str:
+    """The relative reference from a path to a folder, with a slash at its end; empty to its own folder."""
+    folders, parts = base.split("/")[:-1], folder.split("/")
     shared = 0
-    for folder, part in zip(folders, parts[:-1], strict=False):
-        if folder != part:
+    for one, other in zip(folders, parts, strict=False):
+        if one != other:
             break
         shared += 1
     up = "../" * (len(folders) - shared)
-    down = "/".join(parts[shared:])
-    # A colon in the first part would make it a scheme.
-    return up + down if up or ":" not in parts[shared] else f"./{down}"
+    down = "".join(f"{part}/" for part in parts[shared:])
+    return up + down if up or ":" not in down.partition("/")[0] else f"./{down}"
 
 
 def absolute(request: Request, public_url: str) -> str:

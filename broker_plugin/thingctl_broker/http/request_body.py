@@ -108,13 +108,17 @@ def _check_once(body: bytes, struct: type[msgspec.Struct]) -> None:
 
     Names that occur once in the bytes need no second look; an escape may hide one.
     """
-    if b"\\u" not in body and all(body.count(name) < 2 for name in _quoted_names(struct)):
-        return
+    if b"\\u" not in body:
+        for name in _quoted_names(struct):
+            if body.count(name) > 1:
+                break
+        else:
+            return
     seen: set[str] = set()
-    for name, _ in json.loads(body, object_pairs_hook=list):  # the innermost come first, this is the whole
-        if name in seen:
-            raise Problem(INVALID_BODY, f"{ascii(name)[:80]} is given twice", pointer=f"/{escaped(name)}")
-        seen.add(name)
+    for field, _ in json.loads(body, object_pairs_hook=list):  # the innermost come first, this is the whole
+        if field in seen:
+            raise Problem(INVALID_BODY, f"{ascii(field)[:80]} is given twice", pointer=f"/{escaped(field)}")
+        seen.add(field)
 
 
 def _located(text: str, body: bytes, struct: Any) -> Problem:
