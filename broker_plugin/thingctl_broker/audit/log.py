@@ -29,6 +29,7 @@ from thingctl_broker.audit.chain import AUDIT_FILE, OLD_FILE, START, end_of_chai
 from thingctl_broker.commands.events import Change
 from thingctl_broker.security.audit_events import Event
 from thingctl_broker.security.caller import origin
+from thingctl_broker.system.files import FileIdentity, FileReplaced
 from thingctl_broker.system.timestamps import rfc3339
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ class Audit:
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._file = self._open()
+            self._place = FileIdentity(self._path)
             self._take_up()
         except OSError as error:
             raise AuditError(f"{self._path} cannot be written: {error.strerror}") from None
@@ -184,7 +186,9 @@ class Audit:
 
     def _append(self, lines: bytes) -> None:
         try:
-            if not self._is_in_place():
+            try:
+                self._place.check()
+            except FileReplaced:
                 lines = self._begin_again() + lines
             seal = hashlib.sha256(self._seal.encode() + self._since + lines).hexdigest()
             _write_all(self._file, lines + b'{"seal":"%b"}\n' % seal.encode())
@@ -200,15 +204,6 @@ class Audit:
             with contextlib.suppress(OSError):
                 self._take_up()
 
-    def _is_in_place(self) -> bool:
-        """Whether the open file is still the one that the path names."""
-        opened = os.fstat(self._file)
-        try:
-            found = os.stat(self._path)  # noqa: PTH116 for each batch
-        except FileNotFoundError:
-            return False
-        return (opened.st_dev, opened.st_ino) == (found.st_dev, found.st_ino)
-
     def _begin_again(self) -> bytes:
         """Begin a new file and a new chain, and return its first line, which says why. Raises OSError."""
         fault = f"{AUDIT_FILE} was removed or moved while it was written; its last seal is {self._seal}"
@@ -223,6 +218,7 @@ class Audit:
         _log.error("the audit file was removed or moved; a new chain begins", path=str(self._path))
         os.close(self._file)
         self._file, self._seal, self._since = new, START, b""
+        self._place = FileIdentity(self._path)
         return line
 
     def _take_up(self) -> None:
@@ -236,6 +232,7 @@ class Audit:
         os.close(self._file)
         self._put_aside()
         self._file = self._open()
+        self._place = FileIdentity(self._path)
 
     def _put_aside(self) -> None:
         """Give the file that the path names, if there is one, the next number."""

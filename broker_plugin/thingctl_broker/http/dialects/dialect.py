@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from thingctl_broker.http.problems import Problem
     from thingctl_broker.http.response import ApiResponse
     from thingctl_broker.security.tokens import Token
+
+
+NO_DEVICE: Final = "no device has that id"
+"""The fault for a thing that is not there, and for one that the caller may not see."""
 
 
 class Dialect(Protocol):

@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from thingctl_broker.errors import UnknownExecution, UnknownThing
 from thingctl_broker.http.auth import needs, require_command
-from thingctl_broker.http.dialects.dialect import printed
+from thingctl_broker.http.dialects.dialect import NO_DEVICE, printed
 from thingctl_broker.http.dialects.graph_resources import (
     GraphCommand,
     GraphCommandBody,
@@ -99,7 +99,6 @@ _READ_ONLY: Final = frozenset({"id", "status", "error", "responsepayload", "perm
 """Fields of an answer that typed clients send back with a POST; they say nothing there."""
 
 _COMMAND: Final = re.compile(r"(?<=/me/devices/)([^/]+/command)(?=/|$)")
-_NO_DEVICE: Final = "no device has that id"
 _ANY: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encode: Final = msgspec.json.encode
 
@@ -214,7 +213,7 @@ class Graph:
         token: Token = request.scope["token"]
         thing = await self._operations.thing(name) if token.covers(name) else None
         if thing is None:
-            raise UnknownThing(_NO_DEVICE)
+            raise UnknownThing(NO_DEVICE)
         return thing
 
     async def _told(self, request: Request, tell: Callable[[Execution], bytes]) -> bytes:

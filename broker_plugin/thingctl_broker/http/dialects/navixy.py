@@ -17,7 +17,7 @@ from thingctl_broker.commands.field_types import ActionName, Ttl, described
 from thingctl_broker.commands.table import Query
 from thingctl_broker.errors import UnknownThing
 from thingctl_broker.http.auth import require, require_command, visible
-from thingctl_broker.http.dialects.dialect import printed
+from thingctl_broker.http.dialects.dialect import NO_DEVICE, printed
 from thingctl_broker.http.problems import INVALID_BODY, UNAUTHORIZED, Problem, ProblemKind
 from thingctl_broker.http.query import Parameters
 from thingctl_broker.http.request_body import decode_body, read_json_body
@@ -59,7 +59,6 @@ WORDS: Final = {
 
 _OFFLINE: Final = ProblemKind("device-offline", 400, "The device is offline")
 _UNSUPPORTED: Final = ProblemKind("unsupported-command", 400, "The device does not support the command")
-_NO_DEVICE: Final = "no device has that id"
 _NO_COMMAND: Final = ProblemKind("no-command", 404, "No command was sent to the device")
 
 CODES: Final = {
@@ -271,7 +270,7 @@ class Navixy:
         require(token, Scope.COMMANDS_READ)
         thing = body.thing()
         if not token.covers(thing):  # as for a thing that is not there
-            raise UnknownThing(_NO_DEVICE)
+            raise UnknownThing(NO_DEVICE)
         await self._known(thing)
         query = Query(thing=thing, visible=visible(token))
         return ApiResponse(200, await self._operations.list(query, 1, None, _newest))
@@ -333,7 +332,7 @@ class Navixy:
     async def _known(self, name: str) -> Thing:
         thing = await self._operations.thing(name)
         if thing is None:
-            raise UnknownThing(_NO_DEVICE)
+            raise UnknownThing(NO_DEVICE)
         return thing
 
 
