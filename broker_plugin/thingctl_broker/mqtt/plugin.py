@@ -31,7 +31,8 @@ from thingctl_broker.mqtt.amqtt.bridge import handed_over
 from thingctl_broker.mqtt.auth.authenticator import Identity, OpenAuthenticator
 from thingctl_broker.mqtt.auth.device_auth import admission_of
 from thingctl_broker.mqtt.auth.token_auth import Backends, is_backend
-from thingctl_broker.mqtt.protocol.packets import ConnackCode, Connect, ConnectRefused, too_many_failures
+from thingctl_broker.mqtt.protocol.packets import Connect, ConnectRefused, too_many_failures
+from thingctl_broker.mqtt.protocol.reason_codes import Reason
 from thingctl_broker.security.login_throttle import LoginThrottle
 from thingctl_protocol.identifiers import is_thing_name
 
@@ -120,7 +121,7 @@ class AmqttGatekeeper:
         if self._enrolled is not None and is_backend(connect):
             return self._enrolled.backends.admit(connect, peer[0])
         if self._enrolled is not None and (connect.username is None or connect.password is None):
-            raise ConnectRefused(ConnackCode.NOT_AUTHORIZED, "no user name and password")
+            raise ConnectRefused(Reason.NOT_AUTHORIZED, "no user name and password")
         name, time = connect.username or connect.client_id, asyncio.get_running_loop().time
         if not self._limit.allows(peer[0], name, time()):
             raise too_many_failures()
@@ -134,7 +135,7 @@ class AmqttGatekeeper:
         verdicts = [verdict for verdict in answers.values() if verdict is not None]
         if not verdicts or not all(verdicts):
             self._limit.failed(peer[0], name, time())
-            raise ConnectRefused(ConnackCode.NOT_AUTHORIZED, "no authentication plugin of amqtt's says yes")
+            raise ConnectRefused(Reason.NOT_AUTHORIZED, "no authentication plugin of amqtt's says yes")
         if self._enrolled is None:
             return OpenAuthenticator().admit(connect, peer)
         return self._enrolled.admit(connect)
@@ -152,7 +153,7 @@ class Enrolled:
         """Return which thing it is; raise :class:`ConnectRefused`."""
         name = connect.username or ""
         if not is_thing_name(name):
-            raise ConnectRefused(ConnackCode.BAD_USER_NAME_OR_PASSWORD, "the user name cannot name a thing")
+            raise ConnectRefused(Reason.BAD_USER_NAME_OR_PASSWORD, "the user name cannot name a thing")
         thing = self._application.things.know(name, self._application.service.unix())
         return admission_of(thing, connect, self._application.settings.acl)
 

@@ -9,8 +9,9 @@ from uuid import uuid4
 
 import structlog
 
-from thingctl_broker.mqtt.protocol import packets
-from thingctl_broker.mqtt.protocol.packets import ConnackCode, ConnectRefused
+from thingctl_broker.mqtt.protocol.connect import parse_connect
+from thingctl_broker.mqtt.protocol.packets import ConnectRefused
+from thingctl_broker.mqtt.protocol.reason_codes import Reason
 from thingctl_protocol.topics import Kind, is_topic
 
 if TYPE_CHECKING:
@@ -79,8 +80,7 @@ class Handshake:
         """Take the CONNECT; return whether it has been decided on. False: it will be, later."""
         connection, front = self._connection, self._connection.front
         try:
-            connect = packets.parse_connect(frame)
-            connect = self._with_will_checked(connect)
+            connect = self._with_will_checked(_spoken(parse_connect(frame)))
             if not connect.client_id:
                 connect = connect._replace(client_id=f"auto-{uuid4().hex}")  # [MQTT-3.1.3-6]
             connect = connect._replace(certificate=connection.certificate)
@@ -121,7 +121,7 @@ class Handshake:
         if named is not None and named.kind is Kind.PRESENCE:
             return connect._replace(will=None)  # who has gone is seen here: it need not be published
         if topic.startswith("$") or self._connection.front.topics.owns(topic) or not is_topic(topic):
-            raise ConnectRefused(ConnackCode.NOT_AUTHORIZED, f"a will on topic {topic[:80]!a}")
+            raise ConnectRefused(Reason.NOT_AUTHORIZED, f"a will on topic {topic[:80]!a}")
         return connect
 
     async def _decide(self, connect: Connect, admission: Identity | Awaitable[Identity]) -> None:
@@ -134,9 +134,7 @@ class Handshake:
         except Exception:
             # Somebody's authentication plugin: what is wrong with it must not let anybody in.
             _log.exception("authentication failed to answer")
-            connection.refuse(
-                ConnectRefused(ConnackCode.SERVER_UNAVAILABLE, "authentication failed to answer")
-            )
+            connection.refuse(ConnectRefused(Reason.SERVER_UNAVAILABLE, "authentication failed to answer"))
             return
         connect = _named(connect, admitted)
         # Several may wait for the same client id: each that is let in is the next one's predecessor.
@@ -145,9 +143,7 @@ class Handshake:
         if connection.is_closed():
             return
         if admitted.stands is not None and not admitted.stands():
-            connection.refuse(
-                ConnectRefused(ConnackCode.NOT_AUTHORIZED, "the thing may not connect any more")
-            )
+            connection.refuse(ConnectRefused(Reason.NOT_AUTHORIZED, "the thing may not connect any more"))
             return
         connection.admit(connect, admitted)
         if self._is_held:
@@ -155,6 +151,13 @@ class Handshake:
         connection.read_on()
         if self.is_last_word and not connection.is_closed():
             connection.finish()
+
+
+def _spoken(connect: Connect) -> Connect:
+    """The CONNECT, of a version that this server speaks."""
+    if connect.version == 5:
+        raise ConnectRefused(Reason.UNSUPPORTED_PROTOCOL_VERSION, "MQTT 5 is not spoken yet")
+    return connect
 
 
 def _named(connect: Connect, admission: Identity) -> Connect:

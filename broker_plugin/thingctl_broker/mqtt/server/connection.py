@@ -9,8 +9,10 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.protocol.frames import Frame, FrameScanner, MalformedPacket
-from thingctl_broker.mqtt.protocol.packets import ConnackCode, PacketType
+from thingctl_broker.mqtt.protocol.packets import PacketType
+from thingctl_broker.mqtt.protocol.reason_codes import Reason
 from thingctl_broker.mqtt.server.client import ServerConnection
 from thingctl_broker.mqtt.server.connect import Handshake
 from thingctl_broker.mqtt.server.fast_path import ResponseFastPath
@@ -127,7 +129,7 @@ class DeviceConnection(ServerConnection):
         kept = self.front.admitted(self)
         if kept is not None:
             self.subscriptions = kept
-        self.write(packets.encode_connack(ConnackCode.ACCEPTED, session_present=resumes or kept is not None))
+        self.write(CODEC_3.encode_connack(Reason.SUCCESS, session_present=resumes or kept is not None))
         if connect.will is not None or resumes:
             # A will is amqtt's to publish; a session that it keeps is its to resume.
             self.amqtt()
@@ -137,7 +139,7 @@ class DeviceConnection(ServerConnection):
     def refuse(self, refusal: ConnectRefused) -> None:
         """Turn the client away."""
         self.front.note(refusal.fault, "connection refused", who=self.peer[0], reason=refusal.text)
-        self.write(packets.encode_connack(refusal.code))
+        self.write(CODEC_3.encode_connack(refusal.code))
         self.finish()
 
     def read_on(self) -> None:
