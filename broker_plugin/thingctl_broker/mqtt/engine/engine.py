@@ -17,7 +17,7 @@ from thingctl_broker.mqtt.engine.retained_messages import RetainedMessages
 from thingctl_broker.mqtt.engine.session import NEVER, Session
 from thingctl_broker.mqtt.engine.sessions import Sessions
 from thingctl_broker.mqtt.engine.store import NullRecords
-from thingctl_broker.mqtt.engine.subscription_tree import SharedMatch, SubscriptionTree
+from thingctl_broker.mqtt.engine.subscription_tree import SharedMatch, SubscriptionTree, is_share
 from thingctl_broker.mqtt.engine.totals import Totals
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ class Engine:
     ) -> None:
         """Send what is retained for a subscription, after its SUBACK. For shared ones: nothing."""
         handling = options.retain_handling
-        if topic_filter.startswith("$share/") or not (
+        if is_share(topic_filter) or not (
             handling == ALWAYS or (handling == ONLY_NEW and is_new)
         ):
             return
@@ -254,8 +254,10 @@ class Engine:
                 receivers += self._deliver_shared(match, message, now)
                 continue
             session = match.subscriber
-            if match.no_local and session.client_id == message.publisher:
-                continue
+            if match.is_own_other and session.client_id == message.publisher:
+                if match.own is None:  # No Local [MQTT5-3.8.3-3]
+                    continue
+                match = match.own  # noqa: PLW2901 the same subscriber, by its other filters
             qos = match.qos if match.qos < message.qos else message.qos
             receivers += 1
             session.deliver(
