@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, cast
 
-from thingctl_broker.mqtt.protocol.fields import encode_length
+from thingctl_broker.mqtt.protocol.fields import ONE_BYTE_LENGTHS, encode_length
 from thingctl_broker.mqtt.protocol.frames import Frame, MalformedPacket
 from thingctl_broker.mqtt.protocol.packets import (
+    UNSAID,
     Acknowledgement,
     Disconnect,
     PacketType,
@@ -15,6 +16,7 @@ from thingctl_broker.mqtt.protocol.packets import (
     SubscriptionRequest,
     TooManyFilters,
     Unsubscribe,
+    new_tuple,
 )
 from thingctl_broker.mqtt.protocol.properties import (
     NONE,
@@ -91,6 +93,11 @@ def _request(topic_filter: str, options: int) -> SubscriptionRequest:
     return request
 
 
+def _nowhere() -> MalformedPacket:
+    text = "neither a topic nor an alias"
+    return MalformedPacket("MQTT5 section 3.3.2.1", text, Reason.PROTOCOL_ERROR)
+
+
 def _with_properties(publish: Publish, body: PacketBody5) -> Publish:
     values, forwarded = body.properties(PacketType.PUBLISH)
     if 0x0B in values:
@@ -103,6 +110,20 @@ def _with_properties(publish: Publish, body: PacketBody5) -> Publish:
         properties=forwarded,
         response_topic=cast("str", values.get(0x08, "")),
     )
+
+
+def _publish_properties(
+    forwarded: bytes, message_expiry: int | None, subscription_ids: Sequence[int], topic_alias: int
+) -> bytes:
+    """The properties of a PUBLISH, their length in front."""
+    encoded = forwarded
+    if message_expiry is not None:
+        encoded += b"\x02" + message_expiry.to_bytes(4, "big")
+    if subscription_ids:
+        encoded += b"".join([encode_property(0x0B, number) for number in subscription_ids])
+    if topic_alias:
+        encoded += b"\x23" + topic_alias.to_bytes(2, "big")
+    return encode_length(len(encoded)) + encoded
 
 
 def _packet(first: int, body: bytes) -> bytes:
@@ -138,7 +159,8 @@ class Codec5:
             raise MalformedPacket("MQTT5 section 4.12", text, Reason.BAD_AUTHENTICATION_METHOD)
         return PacketType(kind)
 
-    def parse_publish(self, frame: Frame) -> Publish:
+    @staticmethod
+    def parse_publish(frame: Frame) -> Publish:
         """Take a PUBLISH apart [section 3.3]. Whether its topic is a topic is the caller's to check."""
         first, packet, start = frame
         qos = first >> 1 & 3
@@ -160,10 +182,12 @@ class Codec5:
             publish = Publish(topic, qos, bool(first & 1), bool(first & 8), packet_id, b"")
             publish = _with_properties(publish, PacketBody5(Frame(first, packet, at)))
         else:
-            publish = Publish(topic, qos, bool(first & 1), bool(first & 8), packet_id, packet[at + 1 :])
+            if not topic:
+                raise _nowhere()
+            fields = topic, qos, bool(first & 1), bool(first & 8), packet_id, packet[at + 1 :]
+            return new_tuple(Publish, fields + UNSAID)
         if not topic and not publish.topic_alias:
-            text = "neither a topic nor an alias"
-            raise MalformedPacket("MQTT5 section 3.3.2.1", text, Reason.PROTOCOL_ERROR)
+            raise _nowhere()
         return publish
 
     def parse_acknowledgement(self, frame: Frame) -> Acknowledgement:
@@ -227,8 +251,8 @@ class Codec5:
         encoded = encode_properties((*said, (0x1F, reason_string)))
         return _packet(0x20, bytes((session_present and not reason, reason)) + encoded)
 
+    @staticmethod
     def encode_publish(
-        self,
         topic: bytes,
         payload: bytes,
         *,
@@ -244,19 +268,15 @@ class Codec5:
         """Put a PUBLISH together. ``packet_id`` is written from QoS 1 on."""
         first = 0x30 | qos << 1 | (8 if dup else 0) | (1 if retain else 0)
         identifier = packet_id.to_bytes(2, "big") if qos else b""
-        if message_expiry is not None:
-            properties += b"\x02" + message_expiry.to_bytes(4, "big")
-        if subscription_ids:
-            properties += b"".join([encode_property(0x0B, number) for number in subscription_ids])
-        if topic_alias:
-            properties += b"\x23" + topic_alias.to_bytes(2, "big")
-        size = len(topic)
-        properties = encode_length(len(properties)) + properties if properties else b"\0"
-        length = encode_length(2 + size + len(identifier) + len(properties) + len(payload))
+        if properties or message_expiry is not None or subscription_ids or topic_alias:
+            properties = _publish_properties(properties, message_expiry, subscription_ids, topic_alias)
+        else:
+            properties = b"\0"
+        length = 2 + len(topic) + len(identifier) + len(properties) + len(payload)
         return b"%c%b%b%b%b%b%b" % (
             first,
-            length,
-            size.to_bytes(2, "big"),
+            encode_length(length) if length >= 0x80 else ONE_BYTE_LENGTHS[length],
+            len(topic).to_bytes(2, "big"),
             topic,
             identifier,
             properties,
