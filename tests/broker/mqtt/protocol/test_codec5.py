@@ -132,6 +132,30 @@ def test_what_breaks_a_rule_is_refused_by_it(rule, reason, wire):
     assert (fault.value.rule, fault.value.reason) == (rule, reason)
 
 
+ENDS_ANYWHERE = {"e0 00 05 11 00000009": {0, 1}, "70 0007 00 04 1f 0001 78": {2, 3}, "62 0007 92 00": {2, 3}}
+"""Lengths at which a cut packet is whole again: what follows in it may be left out."""
+
+
+@pytest.mark.parametrize("wire", [w for w in RIGHT if w[:2] in {"40", "50", "62", "70", "82", "a2", "e0"}])
+def test_every_truncation_is_refused_or_a_shorter_packet(wire):
+    body = packet_of(wire)[2:]
+    whole = ENDS_ANYWHERE.get(wire, {2} if wire[0] in "457" else {0})
+    for length in range(len(body)):
+        packet = packet_of(wire)[:1] + bytes((length,)) + body[:length]
+        if length in whole and wire[0] not in "8a":
+            parse(samples.frame(packet))
+            continue
+        with pytest.raises(MalformedPacket):
+            parse(samples.frame(packet))
+
+
+def test_a_publish_cut_within_its_properties_is_refused():
+    packet = packet_of("32 0001 61 0007 0d 02 00000009 08 0001 72 09 0001 00 78")
+    for length in range(len(packet) - 3):
+        with pytest.raises(MalformedPacket):
+            parse(samples.frame(packet[:1] + bytes((length,)) + packet[2 : 2 + length]))
+
+
 def test_more_filters_than_are_taken_are_refused():
     many = "0001 61 00" * 10
     with pytest.raises(TooManyFilters):
