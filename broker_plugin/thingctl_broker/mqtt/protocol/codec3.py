@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from thingctl_broker.mqtt.protocol import packets
-from thingctl_broker.mqtt.protocol.fields import encode_length
+from thingctl_broker.mqtt.protocol.fields import ONE_BYTE_LENGTHS, encode_length
 from thingctl_broker.mqtt.protocol.packets import (
     Acknowledgement,
     ConnackCode,
@@ -71,8 +71,8 @@ class Codec3:
         code = _RETURN_CODES.get(Reason(reason), ConnackCode.SERVER_UNAVAILABLE)
         return bytes([0x20, 2, session_present and not code, code])
 
+    @staticmethod
     def encode_publish(
-        self,
         topic: bytes,
         payload: bytes,
         *,
@@ -80,17 +80,23 @@ class Codec3:
         packet_id: int = 0,
         dup: bool = False,
         retain: bool = False,
-        properties: bytes = b"",  # noqa: ARG002 - no room
-        message_expiry: int | None = None,  # noqa: ARG002 - no room
-        subscription_ids: Sequence[int] = (),  # noqa: ARG002 - no room
-        topic_alias: int = 0,  # noqa: ARG002 - no room
+        properties: bytes = b"",  # noqa: ARG004 - no room
+        message_expiry: int | None = None,  # noqa: ARG004 - no room
+        subscription_ids: Sequence[int] = (),  # noqa: ARG004 - no room
+        topic_alias: int = 0,  # noqa: ARG004 - no room
     ) -> bytes:
         """Put a PUBLISH together. ``packet_id`` is written from QoS 1 on."""
         first = 0x30 | qos << 1 | (8 if dup else 0) | (1 if retain else 0)
         identifier = packet_id.to_bytes(2, "big") if qos else b""
-        size = len(topic)
-        length = encode_length(2 + size + len(identifier) + len(payload))
-        return b"%c%b%b%b%b%b" % (first, length, size.to_bytes(2, "big"), topic, identifier, payload)
+        length = 2 + len(topic) + len(identifier) + len(payload)
+        return b"%c%b%b%b%b%b" % (
+            first,
+            encode_length(length) if length >= 0x80 else ONE_BYTE_LENGTHS[length],
+            len(topic).to_bytes(2, "big"),
+            topic,
+            identifier,
+            payload,
+        )
 
     def encode_puback(self, packet_id: int, reason: int = 0, reason_string: str = "") -> bytes:  # noqa: ARG002
         """Put a PUBACK together."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from thingctl_broker.mqtt.protocol.connect5 import parse_connect5
 from thingctl_broker.mqtt.protocol.fields import PacketBody
 from thingctl_broker.mqtt.protocol.frames import MalformedPacket
 from thingctl_broker.mqtt.protocol.packets import NEVER, Connect, ConnectRefused, Will
+from thingctl_broker.mqtt.protocol.properties import PacketBody5
 from thingctl_broker.mqtt.protocol.reason_codes import Reason
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ def parse_connect(frame: Frame) -> Connect:
     body = PacketBody(frame)
     version, is_bridge = _protocol_of(body)
     if version == 5:
-        return Connect("", True, 0, None, None, None, version=5)
+        return parse_connect5(PacketBody5(frame._replace(start=frame.start + 7)))
     flags = body.byte()
     keep_alive = body.number()
     has_name, has_password, will_retain = bool(flags & 0x80), bool(flags & 0x40), bool(flags & 0x20)

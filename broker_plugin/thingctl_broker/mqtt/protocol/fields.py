@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from thingctl_broker.mqtt.protocol.frames import MalformedPacket
 
@@ -85,3 +85,7 @@ def encode_length(length: int) -> bytes:
 def encode_binary(data: bytes) -> bytes:
     """Bytes with their length in front."""
     return len(data).to_bytes(2, "big") + data
+
+
+ONE_BYTE_LENGTHS: Final = tuple(bytes((length,)) for length in range(0x80))
+"""The remaining lengths of one byte: to look one up is faster than to ask for it."""

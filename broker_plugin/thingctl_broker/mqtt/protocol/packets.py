@@ -199,6 +199,11 @@ def check_shape(frame: Frame) -> PacketType:
     return PacketType(kind)
 
 
+new_tuple: Final = tuple.__new__  # half the time of the class's own
+UNSAID: Final = (None, 0, b"", "")
+"""The last fields of a PUBLISH without properties."""
+
+
 def parse_publish(frame: Frame) -> Publish:
     """Take a PUBLISH apart [section 3.3]. Whether its topic is a topic is the caller's to check."""
     first, packet, start = frame
@@ -217,7 +222,8 @@ def parse_publish(frame: Frame) -> Publish:
         raise MalformedPacket("section 2.2.3", "the packet ends inside a field")
     if qos and not packet_id:
         raise MalformedPacket("MQTT-2.3.1-1", "packet identifier 0")
-    return Publish(decode_text(topic), qos, bool(first & 1), bool(first & 8), packet_id, packet[payload:])
+    fields = decode_text(topic), qos, bool(first & 1), bool(first & 8), packet_id, packet[payload:]
+    return new_tuple(Publish, fields + UNSAID)
 
 
 class TooManyFilters(MalformedPacket):
