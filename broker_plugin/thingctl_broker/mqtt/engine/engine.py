@@ -7,7 +7,7 @@ may do what was decided before (``mqtt.server``), and command topics never come 
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from thingctl_broker.mqtt.engine.encoder import Encoder
+    from thingctl_broker.mqtt.engine.session import Outlet
     from thingctl_broker.mqtt.engine.store import RecordStore
     from thingctl_broker.mqtt.engine.subscription_tree import SubscriptionOptions
     from thingctl_broker.mqtt.engine.totals import EngineLimits
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 ALWAYS: Final = 0
 ONLY_NEW: Final = 1
 """Retain Handling: retained messages come with every SUBSCRIBE, or with a new subscription [MQTT5-3.3.1-9, -10]."""
+
+
+_SPARE_TIMERS: Final = 1000
+"""Void timers that may lie about, besides as many as there are sessions."""
 
 
 class _Timer(NamedTuple):
@@ -73,6 +78,7 @@ class Engine:
         will: Will | None,
         encoder: Encoder,
         window: int,
+        outlet: Outlet | None = None,
         now: float,
     ) -> tuple[Session, bool]:
         """A client has connected; return its session, and whether it was there already.
@@ -89,7 +95,7 @@ class Engine:
             session = self.new_session(client_id, owner=owner, thing=thing)
         else:
             self.sessions.come_back(session)
-        session.attach(encoder, window)
+        session.attach(encoder, window, outlet)
         session.expiry = expiry
         session.will = will
         self._record(session, now)
@@ -156,7 +162,17 @@ class Engine:
         for topic in self.retained.expire(now):
             self.recorder.cleared(topic)
 
+    def take_dirty(self) -> list[Session]:
+        """The sessions with packets to write that have not been returned before."""
+        dirty, self.totals.dirty = self.totals.dirty, []
+        for session in dirty:
+            session.is_dirty = False
+        return dirty
+
     def _plan(self, due: float, session: Session, *, is_will: bool) -> None:
+        if len(self._timers) > 2 * len(self.sessions) + _SPARE_TIMERS:
+            self._timers = [timer for timer in self._timers if timer.token == timer.session.token]
+            heapify(self._timers)
         heappush(self._timers, _Timer(due, next(self._order), session, session.token, is_will))
 
     def _publish_will(self, session: Session, now: float) -> None:

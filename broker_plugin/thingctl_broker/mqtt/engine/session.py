@@ -10,7 +10,7 @@ and encoded for the socket.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from thingctl_broker.mqtt.engine.command_subscriptions import CommandSubscriptions
 from thingctl_broker.mqtt.engine.delivery import Delivery
@@ -38,6 +38,14 @@ BACKLOG_BYTES: Final = 256 * 1024
 """Encoded bytes that wait for the socket, from which on messages stay in the queue, unencoded."""
 
 
+class Outlet(Protocol):
+    """Takes a session's packets to its client."""
+
+    def flush(self) -> None:
+        """Take what is there."""
+        ...
+
+
 class Session:
     """One client's session. ``owner``: the user it belongs to; nobody else takes it up."""
 
@@ -58,6 +66,7 @@ class Session:
         "number",
         "outgoing",
         "outgoing_bytes",
+        "outlet",
         "owner",
         "queue",
         "queued_bytes",
@@ -81,6 +90,8 @@ class Session:
         """Its key in the store."""
         self.is_recorded = False
         self.is_connected = False
+        self.outlet: Outlet | None = None
+        """Who takes its packets to the client."""
         self.expiry = 0
         """Seconds that it outlives its connection; ``NEVER``: for ever."""
         self.away_since = 0.0
@@ -105,8 +116,9 @@ class Session:
 
     # The connection.
 
-    def attach(self, encoder: Encoder, window: int) -> None:
+    def attach(self, encoder: Encoder, window: int, outlet: Outlet | None = None) -> None:
         """A client has connected. ``window``: messages that it takes before it acknowledges one."""
+        self.outlet = outlet
         self.is_connected = True
         self.token += 1
         self.encoder = encoder
@@ -120,6 +132,7 @@ class Session:
     def detach(self, now: float) -> None:
         """The connection has ended: what was encoded for it is void."""
         self.is_connected = False
+        self.outlet = None
         self.token += 1
         self.away_since = now
         self._totals.waiting_bytes -= self.outgoing_bytes
@@ -165,6 +178,8 @@ class Session:
         totals.waiting_bytes += size
         if not self.is_dirty:
             self.is_dirty = True
+            if not totals.dirty:
+                totals.wake()
             totals.dirty.append(self)
 
     def take_outgoing(self, most: int) -> bytes:

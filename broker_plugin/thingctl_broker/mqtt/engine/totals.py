@@ -6,6 +6,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from thingctl_broker.mqtt.engine.session import Session
 
 
@@ -51,10 +53,12 @@ class EngineLimits(Protocol):
 class Totals:
     """One for each engine."""
 
-    __slots__ = ("counters", "dirty", "limits", "slow", "waiting_bytes")
+    __slots__ = ("counters", "dirty", "limits", "slow", "waiting_bytes", "wake")
 
     def __init__(self, limits: EngineLimits) -> None:
         self.limits = limits
+        self.wake: Callable[[], None] = _nothing
+        """Called when ``dirty`` is about to have its first entry."""
         self.waiting_bytes = 0
         """Bytes that wait for any client."""
         self.counters: Counter[str] = Counter()
@@ -63,3 +67,7 @@ class Totals:
         """Sessions with bytes to write that were not in this list before."""
         self.slow: list[Session] = []
         """Connected sessions for which more waits than half of what may, since somebody last looked."""
+
+
+def _nothing() -> None:
+    """Without anybody to write, there is nothing to do."""

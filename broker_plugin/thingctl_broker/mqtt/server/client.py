@@ -137,7 +137,7 @@ class ServerConnection(Transport):
             self.server.let_publish(self)
         if self._stands is not None and not self._closed and not self._stands():
             self.server.note("revoked", "the token is revoked or has expired: dropped", who=self.client_id)
-            self._drop(Reason.NOT_AUTHORIZED)
+            self.drop(Reason.NOT_AUTHORIZED)
         if self._closed or now <= self.heard_at + self.patience:
             return
         if self._connect is None:
@@ -145,15 +145,25 @@ class ServerConnection(Transport):
             self.abort()
         elif self.is_heard:
             self.server.note("keepAlive", "keep-alive ran out [MQTT-3.1.2-24]", who=self.client_id)
-            self._drop(Reason.KEEP_ALIVE_TIMEOUT)
+            self.drop(Reason.KEEP_ALIVE_TIMEOUT)
 
-    def _drop(self, reason: Reason) -> None:
-        """End the connection without waiting for what is on its way; an MQTT 5 client is told why."""
+    def drop(self, reason: Reason, text: str = "") -> None:
+        """End the connection for a fault of the client; one that speaks MQTT 5 gets the reason."""
         if self.version < 5 or self.is_behind:
             self.abort()
             return
-        self.say_goodbye(reason)
+        self.say_goodbye(reason, text)
         self.finish()
+
+    @property
+    def publishes_will(self) -> bool:
+        """Whether the connection ends so that the client's will is to be published."""
+        return True
+
+    @property
+    def changed_expiry(self) -> int | None:
+        """The session expiry that the client has set with its DISCONNECT; None: as it was."""
+        return None
 
     def publish_request(self, execution_id: str, payload: bytes, *, again: bool) -> bool:
         """Write a request; return whether a PUBACK will follow."""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from thingctl_broker.mqtt.auth.authenticator import Authenticator
     from thingctl_broker.mqtt.engine.engine import Engine
     from thingctl_broker.mqtt.engine.message import Message
-    from thingctl_broker.mqtt.protocol.packets import Connect
+    from thingctl_broker.mqtt.protocol.packets import Acknowledgement, Connect
     from thingctl_broker.mqtt.server.client import ServerConnection
     from thingctl_broker.mqtt.server.events import ServerEvents
     from thingctl_broker.mqtt.server.limits import MqttLimits
@@ -68,6 +68,10 @@ class ServerPort(Protocol):
 
     def let_publish(self, connection: ServerConnection) -> None:
         """A client has been held for long enough."""
+        ...
+
+    def acknowledged(self, thing: str, execution_id: str, answer: Acknowledgement) -> None:
+        """A thing has answered a request with a PUBACK."""
         ...
 
     def seconds_left(self, execution_id: str) -> int | None:
