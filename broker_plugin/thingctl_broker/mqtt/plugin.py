@@ -17,23 +17,20 @@ import asyncio
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
 from amqtt.plugins.base import BaseAuthPlugin, BasePlugin
-from amqtt.session import Session
 
 from thingctl_broker.app.broker import Application
 from thingctl_broker.app.config import Settings, convert_settings, read_settings
 from thingctl_broker.errors import ConfigurationError
 from thingctl_broker.mqtt.amqtt.bridge import handed_over
-from thingctl_broker.mqtt.auth.authenticator import Identity, OpenAuthenticator
-from thingctl_broker.mqtt.auth.device_auth import admission_of
-from thingctl_broker.mqtt.auth.token_auth import Backends, is_backend
-from thingctl_broker.mqtt.protocol.packets import ConnackCode, Connect, ConnectRefused, too_many_failures
-from thingctl_broker.security.login_throttle import LoginThrottle
-from thingctl_protocol.identifiers import is_thing_name
+from thingctl_broker.mqtt.amqtt.gatekeeper import AmqttGatekeeper, Enrolled, authorities
+
+if TYPE_CHECKING:
+    from amqtt.session import Session
 
 _log = structlog.get_logger("thingctl.broker")
 
@@ -72,14 +69,9 @@ class CommandsPlugin(BaseAuthPlugin):  # type: ignore[misc] # amqtt ships no typ
 
     async def on_broker_post_start(self) -> None:
         """Open the front."""
-        others = [
-            p for p in self._broker.plugins_manager.plugins if isinstance(p, BaseAuthPlugin) and p is not self
-        ]
-        if others:
-            application = self.application
-            self.application.front.gatekeeper = AmqttGatekeeper(
-                self._broker, None if application.settings.open else Enrolled(application)
-            )
+        others = [plugin for plugin in self._broker.plugins_manager.plugins if plugin is not self]
+        if authorities(others, is_open=self.application.settings.open):
+            self.application.front.gatekeeper = AmqttGatekeeper(self._broker, self._enrolled())
         for name, server in self._broker._servers.items():  # noqa: SLF001 only to warn
             if server.instance is not None:
                 _log.warning("an amqtt listener bypasses thingctl: make it external", listener=name)
@@ -92,6 +84,14 @@ class CommandsPlugin(BaseAuthPlugin):  # type: ignore[misc] # amqtt ships no typ
                 _log.exception("thingctl could not start")
                 asyncio.get_running_loop().call_soon(sys.exit, 2)
 
+    def _enrolled(self) -> Enrolled | None:
+        application = self.application
+        if application.settings.open:
+            return None
+        return Enrolled(
+            application.things, application.tokens, application.settings.acl, application.service.unix
+        )
+
     async def on_broker_pre_shutdown(self) -> None:
         """Close the front before amqtt goes."""
         await self.application.stop()
@@ -101,63 +101,17 @@ class CommandsPlugin(BaseAuthPlugin):  # type: ignore[misc] # amqtt ships no typ
         return True if handed_over.get() else None
 
 
-class AmqttGatekeeper:
-    """Asks amqtt's other authentication plugins, before amqtt knows of the client.
-
-    amqtt itself asks them only after it has found, changed or deleted the session of that
-    client id; so they are asked with a session of their own first. By amqtt's rule one yes
-    is needed and no no. Without open enrolment a client must have brought credentials, too,
-    and is the thing of its user name.
-    """
-
-    def __init__(self, broker: Any, enrolled: Enrolled | None) -> None:
-        self._plugins = broker.plugins_manager
-        self._enrolled = enrolled
-        self._limit = LoginThrottle()
-
-    async def admit(self, connect: Connect, peer: tuple[str, int]) -> Identity:
-        """Return who it is; raise :class:`ConnectRefused`."""
-        if self._enrolled is not None and is_backend(connect):
-            return self._enrolled.backends.admit(connect, peer[0])
-        if self._enrolled is not None and (connect.username is None or connect.password is None):
-            raise ConnectRefused(ConnackCode.NOT_AUTHORIZED, "no user name and password")
-        name, time = connect.username or connect.client_id, asyncio.get_running_loop().time
-        if not self._limit.allows(peer[0], name, time()):
-            raise too_many_failures()
-        session = Session()
-        session.client_id = connect.client_id
-        session.clean_session = connect.clean_session
-        session.username = connect.username
-        session.password = None if connect.password is None else connect.password.decode(errors="replace")
-        session.remote_address, session.remote_port = peer
-        answers = await self._plugins.map_plugin_auth(session=session)
-        verdicts = [verdict for verdict in answers.values() if verdict is not None]
-        if not verdicts or not all(verdicts):
-            self._limit.failed(peer[0], name, time())
-            raise ConnectRefused(ConnackCode.NOT_AUTHORIZED, "no authentication plugin of amqtt's says yes")
-        if self._enrolled is None:
-            return OpenAuthenticator().admit(connect, peer)
-        return self._enrolled.admit(connect)
-
-
-class Enrolled:
-    """Takes a user name that others have verified for a thing's; one that is new becomes known."""
-
-    def __init__(self, application: Application) -> None:
-        self._application = application
-        self.backends = Backends(application.tokens)
-        """Bearers of tokens, of whom the others know nothing."""
-
-    def admit(self, connect: Connect) -> Identity:
-        """Return which thing it is; raise :class:`ConnectRefused`."""
-        name = connect.username or ""
-        if not is_thing_name(name):
-            raise ConnectRefused(ConnackCode.BAD_USER_NAME_OR_PASSWORD, "the user name cannot name a thing")
-        thing = self._application.things.know(name, self._application.service.unix())
-        return admission_of(thing, connect, self._application.settings.acl)
-
-
 def _settings(config: Any) -> Settings:
+    settings = _read(config)
+    if settings.amqtt.plugins:
+        raise ConfigurationError(
+            "amqtt: its plugins stand under plugins in amqtt's own YAML, beside CommandsPlugin; "
+            "[amqtt.plugins] is for thingctl serve"
+        )
+    return settings
+
+
+def _read(config: Any) -> Settings:
     if config.config_file is None:
         return convert_settings(config.settings)
     settings = read_settings(Path(config.config_file))
