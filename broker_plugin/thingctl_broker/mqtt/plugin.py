@@ -28,6 +28,7 @@ from thingctl_broker.app.config import Settings, convert_settings, read_settings
 from thingctl_broker.errors import ConfigurationError
 from thingctl_broker.mqtt.amqtt.bridge import handed_over
 from thingctl_broker.mqtt.amqtt.gatekeeper import AmqttGatekeeper, Enrolled, authorities
+from thingctl_broker.mqtt.amqtt.topic_rights import FilteringGatekeeper, topic_plugins
 
 if TYPE_CHECKING:
     from amqtt.session import Session
@@ -69,9 +70,7 @@ class CommandsPlugin(BaseAuthPlugin):  # type: ignore[misc] # amqtt ships no typ
 
     async def on_broker_post_start(self) -> None:
         """Open the front."""
-        others = [plugin for plugin in self._broker.plugins_manager.plugins if plugin is not self]
-        if authorities(others, is_open=self.application.settings.open):
-            self.application.front.gatekeeper = AmqttGatekeeper(self._broker, self._enrolled())
+        self._ask_other_plugins()
         for name, server in self._broker._servers.items():  # noqa: SLF001 only to warn
             if server.instance is not None:
                 _log.warning("an amqtt listener bypasses thingctl: make it external", listener=name)
@@ -83,6 +82,16 @@ class CommandsPlugin(BaseAuthPlugin):  # type: ignore[misc] # amqtt ships no typ
             if not self.config.is_looked_after:
                 _log.exception("thingctl could not start")
                 asyncio.get_running_loop().call_soon(sys.exit, 2)
+
+    def _ask_other_plugins(self) -> None:
+        """Have amqtt's other plugins decide who connects, and what they may publish and subscribe to."""
+        front = self.application.front
+        others = [plugin for plugin in self._broker.plugins_manager.plugins if plugin is not self]
+        if authorities(others, is_open=self.application.settings.open):
+            front.gatekeeper = AmqttGatekeeper(self._broker, self._enrolled())
+        filtering = topic_plugins(others)
+        if filtering:
+            front.gatekeeper = FilteringGatekeeper(front.gatekeeper, filtering, front.note)
 
     def _enrolled(self) -> Enrolled | None:
         application = self.application

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from amqtt.plugins.authentication import AnonymousAuthPlugin
 from amqtt.plugins.base import BaseAuthPlugin
-from amqtt.session import Session
 
+from thingctl_broker.mqtt.amqtt.client_session import ClientSession
 from thingctl_broker.mqtt.auth.authenticator import Identity, OpenAuthenticator
 from thingctl_broker.mqtt.auth.device_auth import admission_of
 from thingctl_broker.mqtt.auth.token_auth import Backends, is_backend
@@ -95,12 +95,9 @@ class AmqttGatekeeper:
             raise ConnectRefused(ConnackCode.NOT_AUTHORIZED, "no authentication plugin of amqtt's says yes")
 
 
-def _session(connect: Connect, peer: tuple[str, int]) -> Session:
-    """What amqtt's plugins look at: a session of the client's own that amqtt does not know."""
-    session = Session()
-    session.client_id = connect.client_id
+def _session(connect: Connect, peer: tuple[str, int]) -> ClientSession:
+    session = ClientSession(connect.client_id, connect.username)
     session.clean_session = connect.clean_session
-    session.username = connect.username
     session.password = None if connect.password is None else connect.password.decode(errors="replace")
     session.remote_address, session.remote_port = peer
     return session

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from amqtt.broker import RetainedApplicationMessage
 from amqtt.events import BrokerEvents
-from amqtt.plugins.base import BaseTopicPlugin
-from amqtt.session import IncomingApplicationMessage, Session
+from amqtt.session import IncomingApplicationMessage
 
+from thingctl_broker.mqtt.amqtt.client_session import ClientSession
 from thingctl_broker.mqtt.amqtt.exchange import MessageExchange
 from thingctl_broker.mqtt.amqtt.plugin_events import PluginEvents
 
@@ -50,13 +50,6 @@ class AmqttHost:
             _log.info(
                 "amqtt's own listeners share ordinary messages with ours; commands go by ours only",
                 listeners=listeners,
-            )
-        filtering = [type(other).__name__ for other in self._plugins if isinstance(other, BaseTopicPlugin)]
-        if filtering:
-            _log.warning(
-                "amqtt's topic plugins are asked about clients of amqtt's own listeners only: "
-                "what clients of thingctl's listener may use stands in [acl]",
-                plugins=filtering,
             )
         self._exchange.start()
         self._events.start()
@@ -123,7 +116,7 @@ class AmqttHost:
             event,
             lambda: {
                 "client_id": client_id,
-                "client_session": _session(client_id, username, is_connected=is_connected),
+                "client_session": ClientSession(client_id, username, is_connected=is_connected),
             },
         )
 
@@ -160,18 +153,6 @@ class AmqttHost:
             self._carry_on()  # the latest of ours has to displace it
 
 
-def _session(client_id: str, username: str | None, *, is_connected: bool) -> Session:
-    """What plugins get for a client of ours. amqtt knows no session of it, and keeps none."""
-    session = Session()
-    session.client_id = client_id
-    session.username = username
-    session.clean_session = True
-    session.transitions.connect()
-    if not is_connected:
-        session.transitions.disconnect()
-    return session
-
-
 def _application_message(message: CarriedMessage) -> IncomingApplicationMessage:
     carried = IncomingApplicationMessage(None, message.topic, message.qos, message.payload, message.retain)
     carried.publish_packet = carried.build_publish_packet()
@@ -179,5 +160,5 @@ def _application_message(message: CarriedMessage) -> IncomingApplicationMessage:
 
 
 def _retained_message(client_id: str, message: CarriedMessage) -> RetainedApplicationMessage:
-    source = _session(client_id, None, is_connected=True)
+    source = ClientSession(client_id, None)
     return RetainedApplicationMessage(source, message.topic, message.payload, message.qos)
