@@ -54,6 +54,12 @@ class MqttSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     proxy_protocol_from: tuple[str, ...] = ()
     """Addresses and networks of proxies: their connections begin with a PROXY header, and the client's
     address is the one in it."""
+    keep_alive_max: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)] = 0
+    """Seconds that an MQTT 5 client may have between two packets at most; 0: as many as it likes."""
+    server_reference: str = ""
+    """Where MQTT 5 clients go when the broker stops, such as ``broker2.example:8883``."""
+    sys_interval: Annotated[int, msgspec.Meta(ge=0)] = 10
+    """Seconds between two updates of the topics under ``$SYS/broker/``; 0: there are none."""
 
     @property
     def proxies(self) -> Networks:
@@ -143,6 +149,13 @@ class WebhookSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether posts may go to private and loopback addresses; also those that a caller names."""
 
 
+class AmqttSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What amqtt, in whose process the broker runs, loads besides."""
+
+    plugins: dict[str, dict[str, Any]] = {}
+    """Plugins of amqtt's: the dotted name of a class, and its options."""
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All of them."""
 
@@ -158,6 +171,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mqtt: MqttSettings = MqttSettings()
     http: HttpSettings = HttpSettings()
     commands: CommandSettings = CommandSettings()
+    amqtt: AmqttSettings = AmqttSettings()
+    """Of ``thingctl serve`` without a cluster; in amqtt's own YAML the plugins stand beside ours."""
     limits: MqttLimits = MqttLimits()
     webhooks: WebhookSettings = WebhookSettings()
     acl: AclSettings = AclSettings()
@@ -210,6 +225,8 @@ def check(settings: Settings) -> Settings:
     _check_proxies(settings)
     _check_webhooks(settings.webhooks)
     _check_commands(settings)
+    if settings.amqtt.plugins and settings.link is not None:
+        raise ConfigurationError("amqtt: a worker of a cluster has no amqtt to load plugins into")
     return settings
 
 

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from amqtt.broker import Broker
-from amqtt.errors import BrokerError, PluginError
+from amqtt.errors import BrokerError, PluginError, PluginLoadError
 
+from thingctl_broker.app.config import AmqttSettings
 from thingctl_broker.errors import ConfigurationError
+from thingctl_broker.mqtt.amqtt.plugins import check_plugins, explain
 from thingctl_broker.system.sd_notify import served
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ STOP_TIMEOUT: Final = 1.5
 
 WORKER_STOP_TIMEOUT: Final = 15.0
 """The same for a worker: what it has been told, it keeps before it ends."""
+
+_PLUGIN: Final = "thingctl_broker.mqtt.plugin.CommandsPlugin"
 
 _SESSION_EXPIRY: Final = 7 * 24 * 3600
 
@@ -107,21 +111,22 @@ async def _serve(settings: Settings, ready: Callable[[Application], None]) -> No
 
 def build_broker(settings: Settings) -> tuple[Any, Any]:
     """Return an amqtt Broker with the plugin in it, and the plugin; raises :class:`ConfigurationError`."""
-    plugin_name = "thingctl_broker.mqtt.plugin.CommandsPlugin"
-    values = msgspec.to_builtins(settings)
+    others = settings.amqtt.plugins
+    check_plugins(others, own=_PLUGIN)
+    values = msgspec.to_builtins(msgspec.structs.replace(settings, amqtt=AmqttSettings()))
     try:
         broker = Broker(
             {
                 "listeners": {"default": {"type": "external"}},
-                "plugins": {plugin_name: {"settings": values, "is_looked_after": True}},
+                # Ours last: when another one cannot be made, no port is open yet.
+                "plugins": {**others, _PLUGIN: {"settings": values, "is_looked_after": True}},
                 "session_expiry_interval": _SESSION_EXPIRY,
             }
         )
-    except (PluginError, BrokerError) as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, ConfigurationError):
-            cause = cause.__cause__
-        raise (cause or ConfigurationError(str(error))) from None
+    except (PluginError, PluginLoadError) as error:
+        raise explain(error) from None
+    except BrokerError as error:
+        raise ConfigurationError(str(error)) from None
     return broker, broker.plugins_manager.get_plugin("CommandsPlugin")
 
 

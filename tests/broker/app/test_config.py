@@ -99,6 +99,8 @@ WRONG = [
     ({"link": {"urls": ["mqtt://h"]}, "store": {"url": "postgresql://h"}}, "database"),
     ({"link": {"urls": ["mqtt://h"], "pool": 1}, "store": {"url": "postgresql://h/d"}}, "pool"),
     ({"opne": True}, "opne"),
+    ({"mqtt": {"sys_interval": -1}}, "sys_interval"),
+    ({"amqtt": {"plugins": {"a.B": 1}}}, "plugins"),
     ({"open": "yes"}, "open"),
     ({"mqtt": {"bind": "1883"}}, "HOST:PORT"),
     ({"mqtt": {"bind": "localhost:99999"}}, "HOST:PORT"),

@@ -87,6 +87,9 @@ async def test_anonymous_clients_of_amqtts_need_open_too(tmp_path):
     async with plugin_broker(tmp_path, beside=beside, open=False) as running:
         _, code = await knock(running)
         assert code == ConnackCode.NOT_AUTHORIZED
+        # It looks at no password, so it says nothing of who is a thing.
+        _, code = await knock(running, username="lamp", password=b"anything")
+        assert code == ConnackCode.BAD_USER_NAME_OR_PASSWORD
     async with plugin_broker(tmp_path, beside=beside) as running:
         _, code = await knock(running)
         assert code == ConnackCode.ACCEPTED
@@ -160,6 +163,7 @@ async def test_settings_may_be_in_a_file_and_in_place(tmp_path):
     [
         {"settings": {"opne": True}},
         {"config_file": "/no/such/file.toml"},
+        {"settings": {"open": True, "amqtt": {"plugins": {ANONYMOUS: {}}}}},
         {"settings": {"open": True, "mqtt": {"bind": "0.0.0.0:0"}}},
     ],
 )

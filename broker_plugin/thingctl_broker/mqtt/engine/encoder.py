@@ -147,7 +147,8 @@ def encoder_for(connect: Connect) -> Encoder:
     if connect.version < 5:
         return _PLAIN
     return PropertyEncoder(
-        topic_aliases=min(connect.topic_alias_maximum, TOPIC_ALIASES), packet_bytes=connect.maximum_packet_size
+        topic_aliases=min(connect.topic_alias_maximum, TOPIC_ALIASES),
+        packet_bytes=connect.maximum_packet_size,
     )
 
 

@@ -197,9 +197,7 @@ class Engine:
     ) -> None:
         """Send what is retained for a subscription, after its SUBACK. For shared ones: nothing."""
         handling = options.retain_handling
-        if is_share(topic_filter) or not (
-            handling == ALWAYS or (handling == ONLY_NEW and is_new)
-        ):
+        if is_share(topic_filter) or not (handling == ALWAYS or (handling == ONLY_NEW and is_new)):
             return
         ids = (options.subscription_id,) if options.subscription_id else ()
         for message in self.retained.match(topic_filter, now):
@@ -244,7 +242,9 @@ class Engine:
             self.recorder.received(session, packet_id)
         return True
 
-    def complete_exactly_once(self, session: Session, packet_id: int, acknowledge: Callable[[], None]) -> bool:
+    def complete_exactly_once(
+        self, session: Session, packet_id: int, acknowledge: Callable[[], None]
+    ) -> bool:
         """The client has released a QoS 2 message; return whether it was known.
 
         ``acknowledge`` is called when that is kept: the identifier means another message from then on.
@@ -262,11 +262,12 @@ class Engine:
 
     def publish(self, message: Message, now: float) -> int:
         """Give a message to everybody whose subscription matches; return how many that are."""
+        self.totals.received += 1
         if message.retain:
-            self._retain(message)
+            self.retain(message)
         receivers = 0
         for match in self.tree.match(message.topic):
-            if type(match) is SharedMatch:
+            if isinstance(match, SharedMatch):
                 receivers += self._deliver_shared(match, message, now)
                 continue
             session = match.subscriber
@@ -274,7 +275,7 @@ class Engine:
                 if match.own is None:  # No Local [MQTT5-3.8.3-3]
                     continue
                 match = match.own  # noqa: PLW2901 the same subscriber, by its other filters
-            qos = match.qos if match.qos < message.qos else message.qos
+            qos = min(message.qos, match.qos)
             receivers += 1
             session.deliver(
                 message,
@@ -297,7 +298,8 @@ class Engine:
         session.deliver(message, min(options.qos, message.qos), now, retain=retain, ids=ids)
         return 1
 
-    def _retain(self, message: Message) -> None:
+    def retain(self, message: Message) -> None:
+        """Keep a message for later subscribers; an empty one clears what is kept under its topic."""
         if not message.payload:
             if self.retained.clear(message.topic):
                 self.recorder.cleared(message.topic)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from thingctl_broker.mqtt.protocol.packets import encode_length
+from thingctl_broker.mqtt.protocol.fields import encode_length
 
 if TYPE_CHECKING:
     from thingctl_broker.mqtt.protocol.packets import Publish, Will
@@ -42,7 +42,7 @@ class Message:
         topic: str,
         payload: bytes,
         qos: int = 0,
-        retain: bool = False,  # noqa: FBT001, FBT002 as in the packet
+        retain: bool = False,
         publisher: str = "",
         properties: bytes = b"",
         expires_at: float | None = None,

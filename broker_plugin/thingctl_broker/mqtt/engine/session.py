@@ -220,7 +220,7 @@ class Session:
                 return
             packet = self.encoder.unacknowledged(message, now, retain=retain, ids=ids)
             if packet:
-                totals.counters["sent"] += 1
+                totals.sent += 1
                 self.write(packet)
 
     def _deliver_surely(self, delivery: Delivery, now: float) -> None:
@@ -310,7 +310,7 @@ class Session:
             self._complete(delivery, now)
             return
         delivery.is_sent = True
-        self._totals.counters["sent"] += 1
+        self._totals.sent += 1
         self.write(packet)
 
     def _send_again(self, delivery: Delivery, now: float) -> None:

@@ -107,7 +107,9 @@ class SubscriptionTree(Generic[S]):
     def __len__(self) -> int:
         return self._count
 
-    def add(self, topic_filter: str, subscriber: S, options: SubscriptionOptions) -> SubscriptionOptions | None:
+    def add(
+        self, topic_filter: str, subscriber: S, options: SubscriptionOptions
+    ) -> SubscriptionOptions | None:
         """Subscribe, and return what that replaces [MQTT-3.8.4-3]."""
         group, plain = split_share(topic_filter)
         found = self._find_or_make(plain)

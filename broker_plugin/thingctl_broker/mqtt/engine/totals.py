@@ -53,7 +53,7 @@ class EngineLimits(Protocol):
 class Totals:
     """One for each engine."""
 
-    __slots__ = ("counters", "dirty", "limits", "slow", "waiting_bytes", "wake")
+    __slots__ = ("counters", "dirty", "limits", "received", "sent", "slow", "waiting_bytes", "wake")
 
     def __init__(self, limits: EngineLimits) -> None:
         self.limits = limits
@@ -62,7 +62,11 @@ class Totals:
         self.waiting_bytes = 0
         """Bytes that wait for any client."""
         self.counters: Counter[str] = Counter()
-        """Messages by what became of them: sent, dropped for one reason or another, ..."""
+        """Messages that were dropped, and sessions that have ended, by reason."""
+        self.received = 0
+        """Messages published."""
+        self.sent = 0
+        """Messages given to clients."""
         self.dirty: list[Session] = []
         """Sessions with bytes to write that were not in this list before."""
         self.slow: list[Session] = []

@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Final
 from thingctl_broker.commands.broker_time import ToldTime
 from thingctl_broker.mqtt.auth.device_auth import names_of
 from thingctl_broker.mqtt.engine.command_subscriptions import CommandSubscriptions
-from thingctl_broker.mqtt.engine.message import Message
 from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.protocol.reason_codes import Reason
 from thingctl_broker.mqtt.server.inflight import CANCEL, InFlight
-from thingctl_broker.mqtt.server.request_properties import RequestProperties
 from thingctl_broker.mqtt.server.transport import Transport
 from thingctl_protocol.messages import EMPTY_OBJECT, encode_time
 from thingctl_protocol.topics import Kind
@@ -24,10 +22,12 @@ from thingctl_protocol.topics import Kind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from thingctl_broker.mqtt.engine.message import Message
     from thingctl_broker.mqtt.engine.session import Session
     from thingctl_broker.mqtt.protocol.codec import Codec
     from thingctl_broker.mqtt.protocol.packets import Connect
     from thingctl_broker.mqtt.server.ports import ServerPort
+    from thingctl_broker.mqtt.server.request_properties import RequestProperties
     from thingctl_protocol.topics import ThingTopics
 
 # The standard one: where nobody has configured structlog, it would print what is meant for --debug only.
@@ -228,9 +228,7 @@ class ServerConnection(Transport):
             if self._observing:
                 self.server.observers.tell(topic, EMPTY_OBJECT)
             packet_id = self._in_flight.add(CANCEL) if qos else 0
-            self.write(
-                self.codec.encode_publish(topic.encode(), EMPTY_OBJECT, qos=qos, packet_id=packet_id)
-            )
+            self.write(self.codec.encode_publish(topic.encode(), EMPTY_OBJECT, qos=qos, packet_id=packet_id))
 
     def show(self, message: Message) -> bytes:
         """A message that this client watches, as its MQTT has it."""
@@ -251,7 +249,9 @@ class ServerConnection(Transport):
             return
         while True:
             while session.outgoing and not self._write_paused:
-                self._transport.write(session.take_outgoing(FLUSH_BYTES))
+                packets = session.take_outgoing(FLUSH_BYTES)
+                self.server.bytes_sent += len(packets)
+                self._transport.write(packets)
             if self._write_paused or not session.has_backlog:
                 break
             session.pump(self.server.time())

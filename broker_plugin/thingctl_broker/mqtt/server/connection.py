@@ -8,7 +8,6 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
-from thingctl_broker.mqtt.engine.encoder import encoder_for
 from thingctl_broker.mqtt.protocol.codec import ConnackProperties
 from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.protocol.codec5 import CODEC_5
@@ -75,6 +74,7 @@ class DeviceConnection(ServerConnection):
         """Take in what came, packet by packet."""
         if self._closed:
             return  # it came in one piece with what ended the connection
+        self.server.bytes_received += len(data)
         if self._connect is not None:
             self.heard_at = self.server.time()
             if self._shortcut is not None and not self._observing and not self._scanner.buffered:

@@ -31,6 +31,9 @@ class ServerPort(Protocol):
     events: list[ServerEvents]
     keep_alive: int
     """Seconds that an MQTT 5 client may have between two packets; 0: as many as it likes."""
+    bytes_received: int
+    bytes_sent: int
+    """Of all clients, since the start."""
     time: Callable[[], float]
     """The loop's monotonic time."""
 

@@ -6,16 +6,22 @@ Pure. The response topic and the correlation data say where the answer goes and 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from thingctl_broker.mqtt.protocol.packets import encode_binary
-from thingctl_broker.mqtt.protocol.properties import Property
+from thingctl_broker.mqtt.protocol.fields import encode_binary
 
 if TYPE_CHECKING:
     from thingctl_protocol.topics import ThingTopics
 
-_IS_TEXT = bytes((Property.PAYLOAD_FORMAT_INDICATOR, 1))
-_JSON = bytes((Property.CONTENT_TYPE,)) + encode_binary(b"application/json")
+_IS_TEXT: Final = b"\x01\x01"
+"""Payload format indicator [MQTT5-3.3.2.3.2]."""
+
+_IS_JSON: Final = b"\x03" + encode_binary(b"application/json")
+"""Content type [MQTT5-3.3.2.3.9]."""
+
+_RESPONSE_TOPIC: Final = 0x08
+
+_CORRELATION_DATA: Final = 0x09
 
 
 class RequestProperties:
@@ -32,9 +38,9 @@ class RequestProperties:
         response = encode_binary(b"%b%b%b" % (topics.response_start, key, topics.response_end))
         return b"%b%b%c%b%c%b" % (
             _IS_TEXT,
-            _JSON,
-            Property.RESPONSE_TOPIC,
+            _IS_JSON,
+            _RESPONSE_TOPIC,
             response,
-            Property.CORRELATION_DATA,
+            _CORRELATION_DATA,
             encode_binary(key),
         )

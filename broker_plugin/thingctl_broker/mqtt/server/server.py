@@ -27,6 +27,8 @@ from thingctl_broker.mqtt.server.traffic_monitors import TrafficMonitors
 from thingctl_broker.security.connection_limits import ConnectionLimiter
 from thingctl_broker.system.addresses import NO_NETWORKS
 from thingctl_broker.system.listeners import ignore_refused, listen
+from thingctl_protocol.messages import StatusReason, encode_response
+from thingctl_protocol.statuses import Status
 from thingctl_protocol.topics import Topics
 
 if TYPE_CHECKING:
@@ -52,6 +54,11 @@ REQUESTS_WINDOW: Final = 64
 
 WATCH_TURN: Final = 250
 """Connections looked at before others have their turn: at ten thousand it would be felt."""
+
+REFUSED_BY_DEVICE: Final = "REFUSED_BY_DEVICE"
+"""The reason code of an execution whose request the device has refused with its PUBACK."""
+
+_REASON_CHARACTERS: Final = 1024
 
 _log = structlog.get_logger("thingctl.mqtt")
 
@@ -98,6 +105,9 @@ class MqttServer:
         self._present: Counter[str] = Counter()
         self._listeners: list[Listener] = []
         self._watcher: asyncio.Task[None] | None = None
+        self.bytes_received = self.bytes_sent = 0
+        """Of all clients, since the start."""
+        self._sockets = self._connects = self._most_clients = 0
         self._loop: asyncio.AbstractEventLoop
 
     async def start(
@@ -159,9 +169,19 @@ class MqttServer:
     def acknowledged(self, thing: str, execution_id: str, answer: Acknowledgement) -> None:
         """A thing has answered a request with a PUBACK."""
         if answer.reason >= Reason.UNSPECIFIED_ERROR:
-            self.service.refused(thing, execution_id, words(answer.reason), answer.reason_string)
+            self._refused(thing, execution_id, answer)
             return
         self.service.acknowledged(thing, execution_id)
+
+    def _refused(self, thing: str, execution_id: str, answer: Acknowledgement) -> None:
+        """The device will not take the request, so nothing of it is going to happen."""
+        text = f"the device refused the request: {words(answer.reason)}"
+        if answer.reason_string:
+            text = f"{text}: {answer.reason_string}"
+        response = encode_response(
+            Status.REJECTED, reason=StatusReason(REFUSED_BY_DEVICE, text[:_REASON_CHARACTERS])
+        )
+        self.service.respond(thing, execution_id, response, _nothing)
 
     def seconds_left(self, execution_id: str) -> int | None:
         """Seconds until an execution times out, at least 1; None: it is not known."""
@@ -177,6 +197,37 @@ class MqttServer:
     ) -> None:
         """Publish an ordinary message of the broker's own, or of the host's side."""
         self.engine.publish(Message(topic, payload, qos, retain, publisher), self.time())
+
+    def retain(self, topic: str, payload: bytes, *, qos: int = 0) -> None:
+        """Retain a message, or with an empty payload clear it, and deliver it to no one."""
+        self.engine.retain(Message(topic, payload, qos, retain=True))
+
+    def retained(self, topic_filter: str) -> list[Message]:
+        """The retained messages that match a filter."""
+        return self.engine.retained.match(topic_filter, self.time())
+
+    def figures(self) -> dict[str, float]:
+        """What ``$SYS`` tells, by the names in ``sys_topics``."""
+        totals, engine = self.engine.totals, self.engine
+        connected = len(self._clients)
+        return {
+            "bytes_received": self.bytes_received,
+            "bytes_sent": self.bytes_sent,
+            "clients_connected": connected,
+            "clients_disconnected": engine.sessions.away,
+            "clients_expired": totals.counters["sessions.expired"],
+            "clients_maximum": self._most_clients,
+            "clients_total": connected + engine.sessions.away,
+            "connects": self._connects,
+            "publish_dropped": sum(n for name, n in totals.counters.items() if name.startswith("dropped.")),
+            "publish_received": totals.received,
+            "publish_sent": totals.sent,
+            "retained": len(engine.retained),
+            "sockets": self._sockets,
+            "stored": len(engine.retained),
+            "stored_bytes": totals.waiting_bytes + engine.retained.bytes,
+            "subscriptions": len(engine.tree),
+        }
 
     def published(self, connection: ServerConnection, message: Message) -> None:
         """A client has published an ordinary message: tell the host, and hold the client if others cannot follow."""
@@ -229,6 +280,7 @@ class MqttServer:
             self.note(rejection, "a connection was turned away", who=host)
             return False
         self.connections.add(connection)
+        self._sockets += 1
         return True
 
     def closed(self, connection: ServerConnection) -> None:
@@ -297,6 +349,8 @@ class MqttServer:
         connection.session = session
         connection.subscriptions = session.commands
         self._clients[connection.client_id] = connection
+        self._connects += 1
+        self._most_clients = max(self._most_clients, len(self._clients))
         if thing is not None:
             self._present[thing] += 1
             self.service.connected(thing, connection.client_id)
@@ -363,6 +417,10 @@ class MqttServer:
                 connection.watch(now, WATCH_INTERVAL)
                 if not looked % WATCH_TURN:
                     await asyncio.sleep(0)
+
+
+def _nothing() -> None:
+    """The PUBACK was the answer already."""
 
 
 def _window(receive_maximum: int) -> int:

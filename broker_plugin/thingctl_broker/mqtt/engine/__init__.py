@@ -1,0 +1,1 @@
+"""Ordinary MQTT without a socket: subscriptions, sessions, retained messages, the broker's figures. Pure."""
