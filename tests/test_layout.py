@@ -24,6 +24,7 @@ TESTED_ELSEWHERE = {
     "broker/errors.py": "http/test_problems.py turns each into its answer",
     "broker/http/dialects/dialect.py": "a port: test_navixy.py, test_graph.py",
     "broker/http/dialects/graph_resources.py": "plain records: http/dialects/test_graph.py",
+    "broker/mqtt/protocol/codec.py": "a port: mqtt/protocol/test_codec3.py",
     "broker/mqtt/amqtt/client_session.py": "mqtt/amqtt/test_host.py, test_gatekeeper.py",
     "broker/mqtt/server/events.py": "a port: mqtt/amqtt/test_host.py",
     "broker/mqtt/server/limits.py": "app/test_config.py",

@@ -49,7 +49,7 @@ async def front_broker(
     )
     sock = bind_tcp(Address("127.0.0.1", 0))
     await broker.start()
-    await front.start(service, broker, [sock])
+    await front.start(service, [sock])
     try:
         yield Running(tuple(bound_to(sock)), front, service, broker)
     finally:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from thingctl_broker.mqtt.protocol import packets
 from thingctl_broker.mqtt.protocol.frames import Frame, FrameScanner
-from thingctl_broker.mqtt.protocol.packets import Connect, Publish, Will
+from thingctl_broker.mqtt.protocol.packets import NEVER, Connect, Publish, Will
 
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 topics = texts.filter(bool)
@@ -14,7 +14,7 @@ payloads = st.binary(max_size=300)
 packet_ids = st.integers(1, 0xFFFF)
 qualities = st.integers(0, 2)
 
-wills = st.builds(Will, topics, payloads, qualities, st.booleans())
+wills = st.tuples(topics, payloads, qualities, st.booleans()).map(lambda fields: Will(*fields))
 
 
 @st.composite
@@ -28,6 +28,7 @@ def connects(draw: st.DrawFn) -> Connect:
         username=username,
         password=None if username is None else draw(st.none() | st.binary(max_size=20)),
         will=draw(st.none() | wills),
+        session_expiry=0 if clean else NEVER,
     )
 
 

@@ -59,7 +59,6 @@ if TYPE_CHECKING:
 
     from thingctl_broker.app.config import Settings
     from thingctl_broker.commands.execution import Execution
-    from thingctl_broker.mqtt.amqtt.patches import AmqttBroker
     from thingctl_broker.mqtt.auth.authenticator import Authenticator
     from thingctl_broker.system.proxy_protocol import Peer
     from thingctl_broker.things.records import Stored
@@ -68,7 +67,7 @@ _log = structlog.get_logger("thingctl.broker")
 
 
 class Application:
-    """Everything but amqtt: the front, the service, the sweeper, the HTTP API.
+    """Everything but amqtt: the MQTT server, the service, the sweeper, the HTTP API.
 
     Building it binds the ports and opens the stores, so that whatever is wrong with
     the settings is told before anything runs.
@@ -103,6 +102,8 @@ class Application:
             topics=Topics(settings.mqtt.topic_root),
             limits=settings.limits,
             proxies=settings.mqtt.proxies | settings.http.proxies.named,
+            keep_alive=settings.mqtt.keep_alive_max,
+            server_reference=settings.mqtt.server_reference,
         )
         commands = settings.commands
         self.service = CommandService(
@@ -176,8 +177,8 @@ class Application:
         self._tls_watch: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
-    async def start(self, broker: AmqttBroker) -> None:
-        """Begin to serve, with ``broker`` behind the front. Raises :class:`ConfigurationError`."""
+    async def start(self) -> None:
+        """Begin to serve. Raises :class:`ConfigurationError`."""
         if isinstance(self._journal, SqliteJournal):
             try:
                 await self._journal.start()
@@ -191,7 +192,6 @@ class Application:
         mqtt_tls = None if self._mqtt_tls is None else self._mqtt_tls.context
         await self.front.start(
             self.service,
-            broker,
             [self._mqtt_socket],
             mqtt_tls,
             proxies=self.settings.mqtt.proxies,

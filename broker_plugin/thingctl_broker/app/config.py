@@ -54,6 +54,10 @@ class MqttSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     proxy_protocol_from: tuple[str, ...] = ()
     """Addresses and networks of proxies: their connections begin with a PROXY header, and the client's
     address is the one in it."""
+    keep_alive_max: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)] = 0
+    """Seconds that an MQTT 5 client may have between two packets at most; 0: as many as it likes."""
+    server_reference: str = ""
+    """Where MQTT 5 clients go when the broker stops, such as ``broker2.example:8883``."""
     sys_interval: Annotated[int, msgspec.Meta(ge=0)] = 10
     """Seconds between two updates of the topics under ``$SYS/broker/``; 0: there are none."""
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from thingctl_broker.app.config import HttpSettings, Settings
     from thingctl_broker.commands.events import Counters
-    from thingctl_broker.system.listeners import Reason, Refused
+    from thingctl_broker.system.listeners import DoorReason, Refused
 
 
 _log = structlog.get_logger("thingctl.tls")
@@ -71,7 +71,7 @@ def report_proxies(listener: str, counters: Counters) -> Refused:
     """
     limit = RateLimit(60.0)
 
-    def refused(host: str, reason: Reason) -> None:
+    def refused(host: str, reason: DoorReason) -> None:
         counters[f"proxies.{reason}"] += 1
         if limit.allows(f"{host} {reason}", time.monotonic()):
             _proxies_log.warning(

@@ -8,7 +8,8 @@
       thingctl_broker.mqtt.plugin.CommandsPlugin:
         settings: {open: true, mqtt: {bind: "127.0.0.1:1883"}}
 
-amqtt's own listeners must be off: a client that came in by one would bypass the front.
+amqtt's own listeners may be open beside it: their clients share ordinary messages with ours, but
+commands go by ours only.
 """
 
 from __future__ import annotations
@@ -17,31 +18,23 @@ import asyncio
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import structlog
-from amqtt.plugins.base import BaseAuthPlugin, BasePlugin
+from amqtt.plugins.base import BasePlugin
 
 from thingctl_broker.app.broker import Application
 from thingctl_broker.app.config import Settings, convert_settings, read_settings
 from thingctl_broker.errors import ConfigurationError
-from thingctl_broker.mqtt.amqtt.bridge import handed_over
 from thingctl_broker.mqtt.amqtt.gatekeeper import AmqttGatekeeper, Enrolled, authorities
 from thingctl_broker.mqtt.amqtt.topic_rights import FilteringGatekeeper, topic_plugins
-
-if TYPE_CHECKING:
-    from amqtt.session import Session
 
 _log = structlog.get_logger("thingctl.broker")
 
 
-class CommandsPlugin(BaseAuthPlugin):  # type: ignore[misc] # amqtt ships no types
-    """Sends commands from inside an amqtt broker.
-
-    It is an authentication plugin too: amqtt wants one to say yes, and this one says it
-    for exactly the connections that the front has admitted.
-    """
+class CommandsPlugin(BasePlugin):  # type: ignore[misc] # amqtt ships no types
+    """Sends commands from inside an amqtt broker, with an MQTT server of its own."""
 
     @dataclass
     class Config(BasePlugin.Config):  # type: ignore[misc]
@@ -69,13 +62,10 @@ class CommandsPlugin(BaseAuthPlugin):  # type: ignore[misc] # amqtt ships no typ
             raise
 
     async def on_broker_post_start(self) -> None:
-        """Open the front."""
+        """Open our listeners, and share messages with amqtt's."""
         self._ask_other_plugins()
-        for name, server in self._broker._servers.items():  # noqa: SLF001 only to warn
-            if server.instance is not None:
-                _log.warning("an amqtt listener bypasses thingctl: make it external", listener=name)
         try:
-            await self.application.start(self._broker)
+            await self.application.start()
         except Exception as error:
             # amqtt would swallow it, and go on without anybody to listen to devices.
             self.failure = error
@@ -102,12 +92,8 @@ class CommandsPlugin(BaseAuthPlugin):  # type: ignore[misc] # amqtt ships no typ
         )
 
     async def on_broker_pre_shutdown(self) -> None:
-        """Close the front before amqtt goes."""
+        """Close our listeners before amqtt goes."""
         await self.application.stop()
-
-    async def authenticate(self, *, session: Session) -> bool | None:  # noqa: ARG002 amqtt's signature
-        """Yes for a client of the front; no opinion on any other."""
-        return True if handed_over.get() else None
 
 
 def _settings(config: Any) -> Settings:

@@ -38,13 +38,13 @@ _PAUSE: Final = 1.0
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
-Refused: TypeAlias = "Callable[[str, Reason], None]"
+Refused: TypeAlias = "Callable[[str, DoorReason], None]"
 """Hears of a connection from a named address that is refused: the address, and why."""
 
 _log = structlog.get_logger("thingctl.proxies")
 
 
-class Reason(StrEnum):
+class DoorReason(StrEnum):
     """Why a connection from a named address is refused."""
 
     LATE = "late"
@@ -56,12 +56,12 @@ class Reason(StrEnum):
 class _Refusal(Exception):
     """The connection gets no protocol. ``reason`` None: it asked for none."""
 
-    def __init__(self, reason: Reason | None) -> None:
+    def __init__(self, reason: DoorReason | None) -> None:
         super().__init__()
         self.reason = reason
 
 
-def ignore_refused(host: str, reason: Reason) -> None:
+def ignore_refused(host: str, reason: DoorReason) -> None:
     """Hear of refused connections, and do nothing."""
 
 
@@ -179,16 +179,16 @@ class _ProxyListener:
     async def _peer(self, accepted: socket.socket, host: str) -> Peer | None:
         """The client that the header names; raises :class:`_Refusal`."""
         if self._pending >= PENDING_MAX:
-            raise _Refusal(Reason.TOO_MANY)
+            raise _Refusal(DoorReason.TOO_MANY)
         self._pending += 1
         try:
             async with asyncio.timeout(HEADER_SECONDS):
                 return await _read_peer(accepted)
         except TimeoutError:
-            raise _Refusal(Reason.LATE) from None
+            raise _Refusal(DoorReason.LATE) from None
         except ProxyHeaderError as error:
             _log.debug("no PROXY header", proxy=host, fault=str(error))
-            raise _Refusal(Reason.MISSING if error.is_missing else Reason.MALFORMED) from None
+            raise _Refusal(DoorReason.MISSING if error.is_missing else DoorReason.MALFORMED) from None
         except OSError:
             raise _Refusal(None) from None
         finally:

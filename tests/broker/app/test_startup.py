@@ -26,7 +26,7 @@ from thingctl_broker.commands.events import Counters
 from thingctl_broker.errors import ConfigurationError
 from thingctl_broker.security.certificate_authority import Authority, utc_now
 from thingctl_broker.security.tls import ServerTls
-from thingctl_broker.system.listeners import Reason
+from thingctl_broker.system.listeners import DoorReason
 from thingctl_broker.system.paths import default_data_dir
 
 
@@ -130,10 +130,10 @@ def test_refused_connections_of_proxies_are_counted_and_each_reason_is_logged_on
     with capture_logs() as logs:
         refused = report_proxies("mqtt", counters)
         for host, reason in (
-            ("192.0.2.1", Reason.MISSING),
-            ("192.0.2.1", Reason.MISSING),
-            ("192.0.2.2", Reason.MISSING),
-            ("192.0.2.1", Reason.LATE),
+            ("192.0.2.1", DoorReason.MISSING),
+            ("192.0.2.1", DoorReason.MISSING),
+            ("192.0.2.2", DoorReason.MISSING),
+            ("192.0.2.1", DoorReason.LATE),
         ):
             refused(host, reason)
     assert counters == {"proxies.missing": 3, "proxies.late": 1}

@@ -15,7 +15,7 @@ from thingctl_broker.security.certificate_authority import Authority, utc_now
 from thingctl_broker.security.tls import ServerTls
 from thingctl_broker.system import listeners
 from thingctl_broker.system.addresses import Address, Networks, bind_tcp, bound_to
-from thingctl_broker.system.listeners import Reason, listen
+from thingctl_broker.system.listeners import DoorReason, listen
 
 HERE = Networks(["127.0.0.1"])
 ELSEWHERE = Networks(["192.0.2.1"])
@@ -65,7 +65,7 @@ def run(request):
 @asynccontextmanager
 async def listening(proxies=HERE, tls=None, seconds=None):
     """A listener; what it gives is its address, and whom it has refused."""
-    told: list[tuple[str, Reason]] = []
+    told: list[tuple[str, DoorReason]] = []
     with bind_tcp(Address("127.0.0.1", 0)) as sock:
         listener = await listen(
             sock,
@@ -164,9 +164,9 @@ def test_others_speak_as_without_proxies(run, tls):
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"GET / HTTP/1.1\r\n\r\n", Reason.MISSING),
-        (b"PROXY TCP4 x\r\n", Reason.MALFORMED),
-        (b"PROXY TCP4", Reason.MALFORMED),
+        (b"GET / HTTP/1.1\r\n\r\n", DoorReason.MISSING),
+        (b"PROXY TCP4 x\r\n", DoorReason.MALFORMED),
+        (b"PROXY TCP4", DoorReason.MALFORMED),
         (b"", None),
     ],
 )
@@ -199,7 +199,7 @@ def test_a_header_has_its_time_and_there_is_a_bound_on_those_that_are_awaited(ru
             for reader, writer in ends:
                 assert await reader.read() == b""
                 writer.close()
-            assert sorted(reason for _, reason in told) == [Reason.LATE, Reason.TOO_MANY]
+            assert sorted(reason for _, reason in told) == [DoorReason.LATE, DoorReason.TOO_MANY]
             reader, writer = await asyncio.open_connection(*address)  # and there is room again
             writer.write(HEADER)
             assert (await reader.readline()).decode().strip() == str(PEER)

@@ -12,7 +12,8 @@ from thingctl_broker.mqtt.amqtt.client_session import ClientSession
 from thingctl_broker.mqtt.auth.authenticator import Identity, OpenAuthenticator
 from thingctl_broker.mqtt.auth.device_auth import admission_of
 from thingctl_broker.mqtt.auth.token_auth import Backends, is_backend
-from thingctl_broker.mqtt.protocol.packets import ConnackCode, ConnectRefused, too_many_failures
+from thingctl_broker.mqtt.protocol.packets import ConnectRefused, too_many_failures
+from thingctl_broker.mqtt.protocol.reason_codes import Reason
 from thingctl_broker.security.login_throttle import LoginThrottle
 from thingctl_protocol.identifiers import is_thing_name
 
@@ -42,7 +43,7 @@ class Enrolled:
         """Return which thing it is; raise :class:`ConnectRefused`."""
         name = connect.username or ""
         if not is_thing_name(name):
-            raise ConnectRefused(ConnackCode.BAD_USER_NAME_OR_PASSWORD, "the user name cannot name a thing")
+            raise ConnectRefused(Reason.BAD_USER_NAME_OR_PASSWORD, "the user name cannot name a thing")
         return admission_of(self._things.know(name, self._now()), connect, self._acl)
 
 
@@ -77,7 +78,7 @@ class AmqttGatekeeper:
         if self._enrolled is not None and is_backend(connect):
             return self._enrolled.backends.admit(connect, peer[0])
         if self._enrolled is not None and (connect.username is None or connect.password is None):
-            raise ConnectRefused(ConnackCode.NOT_AUTHORIZED, "no user name and password")
+            raise ConnectRefused(Reason.NOT_AUTHORIZED, "no user name and password")
         await self._ask(connect, peer)
         if self._enrolled is None:
             return OpenAuthenticator().admit(connect, peer)
@@ -92,7 +93,7 @@ class AmqttGatekeeper:
         verdicts = [answers[plugin] for plugin in deciding if answers[plugin] is not None]
         if not verdicts or not all(verdicts):
             self._limit.failed(peer[0], name, time())
-            raise ConnectRefused(ConnackCode.NOT_AUTHORIZED, "no authentication plugin of amqtt's says yes")
+            raise ConnectRefused(Reason.NOT_AUTHORIZED, "no authentication plugin of amqtt's says yes")
 
 
 def _session(connect: Connect, peer: tuple[str, int]) -> ClientSession:

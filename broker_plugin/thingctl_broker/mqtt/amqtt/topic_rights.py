@@ -15,7 +15,8 @@ from amqtt.plugins.base import BaseTopicPlugin
 
 from thingctl_broker.mqtt.amqtt.client_session import ClientSession
 from thingctl_broker.mqtt.auth.token_auth import is_backend
-from thingctl_broker.mqtt.protocol.packets import ConnackCode, ConnectRefused
+from thingctl_broker.mqtt.protocol.packets import ConnectRefused
+from thingctl_broker.mqtt.protocol.reason_codes import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Coroutine, Iterable, Sequence
@@ -120,5 +121,5 @@ class FilteringGatekeeper:
         rights = PluginRights(own, self._plugins, session, self._note)
         will = connect.will
         if will is not None and not rights.may_publish(will.topic):
-            raise ConnectRefused(ConnackCode.NOT_AUTHORIZED, f"a will on topic {will.topic[:80]!a}")
+            raise ConnectRefused(Reason.NOT_AUTHORIZED, f"a will on topic {will.topic[:80]!a}")
         return identity._replace(acl=rights)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from thingctl_broker.mqtt.auth.authenticator import Identity
 from thingctl_broker.mqtt.auth.token_auth import Backends, is_backend
-from thingctl_broker.mqtt.protocol.packets import ConnackCode, ConnectRefused, too_many_failures
+from thingctl_broker.mqtt.protocol.packets import ConnectRefused, too_many_failures
+from thingctl_broker.mqtt.protocol.reason_codes import Reason
 from thingctl_broker.security.passwords import Busy, TooManyFailures
 from thingctl_broker.security.topic_acl import Acl, AclSettings
 
@@ -71,7 +72,7 @@ class IdentityGatekeeper:
         if connect.certificate:
             return self._admission(self._certified(connect), connect)
         if not connect.username or connect.password is None:
-            raise ConnectRefused(ConnackCode.NOT_AUTHORIZED, "no user name and password")
+            raise ConnectRefused(Reason.NOT_AUTHORIZED, "no user name and password")
         thing = self._things.get(connect.username)
         if thing is not None:
             hashes = thing.hashes(self._now())
@@ -90,11 +91,11 @@ class IdentityGatekeeper:
         except TooManyFailures:
             raise too_many_failures() from None
         except Busy:
-            raise ConnectRefused(ConnackCode.SERVER_UNAVAILABLE, "too many are signing in at once") from None
+            raise ConnectRefused(Reason.SERVER_UNAVAILABLE, "too many are signing in at once") from None
         # Verifying took its time: what was decided about the thing meanwhile counts.
         thing = self._things.get(name)
         if not right or thing is None or right not in thing.hashes(self._now()):
-            raise ConnectRefused(ConnackCode.BAD_USER_NAME_OR_PASSWORD, "wrong user name or password")
+            raise ConnectRefused(Reason.BAD_USER_NAME_OR_PASSWORD, "wrong user name or password")
         return await self._renewed(thing, connect, right)
 
     async def _renewed(self, thing: Thing, connect: Connect, right: str) -> Identity:
@@ -120,7 +121,7 @@ class IdentityGatekeeper:
             found = [thing for thing in found if thing.name == connect.username]
         if len(found) != 1:
             raise ConnectRefused(
-                ConnackCode.NOT_AUTHORIZED,
+                Reason.NOT_AUTHORIZED,
                 "the certificate names no thing that is known, or not the one of the user name, or several",
             )
         return found[0]
@@ -129,9 +130,9 @@ class IdentityGatekeeper:
 def admission_of(thing: Thing, connect: Connect, acl: AclSettings) -> Identity:
     """Let a thing in whose identity is proven; raises :class:`ConnectRefused` if it may not connect."""
     if not thing.enabled:
-        raise ConnectRefused(ConnackCode.NOT_AUTHORIZED, f"the thing {thing.name!r} is disabled")
+        raise ConnectRefused(Reason.NOT_AUTHORIZED, f"the thing {thing.name!r} is disabled")
     own = Acl(acl, thing.name)
     if connect.will is not None and not own.may_publish(connect.will.topic):
-        raise ConnectRefused(ConnackCode.NOT_AUTHORIZED, f"a will on topic {connect.will.topic[:80]!a}")
+        raise ConnectRefused(Reason.NOT_AUTHORIZED, f"a will on topic {connect.will.topic[:80]!a}")
     # A slash is in no thing's name, so no two identities meet here, whatever their client ids.
     return Identity(thing.name, f"{thing.name}/{connect.client_id}", own)

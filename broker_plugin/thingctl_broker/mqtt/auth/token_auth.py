@@ -12,7 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from thingctl_broker.mqtt.auth.authenticator import Identity
-from thingctl_broker.mqtt.protocol.packets import ConnackCode, ConnectRefused, too_many_failures
+from thingctl_broker.mqtt.protocol.packets import ConnectRefused, too_many_failures
+from thingctl_broker.mqtt.protocol.reason_codes import Reason
 from thingctl_broker.security.login_throttle import KnownCallers, LoginThrottle
 from thingctl_broker.security.tokens import Scope
 from thingctl_broker.security.topic_acl import AllTopics
@@ -59,9 +60,7 @@ class Backends:
             token = None
         self._slow_down(connect.username or "", token, source_of(address))
         if token is None:
-            raise ConnectRefused(
-                ConnackCode.BAD_USER_NAME_OR_PASSWORD, "no such token, or not under that name"
-            )
+            raise ConnectRefused(Reason.BAD_USER_NAME_OR_PASSWORD, "no such token, or not under that name")
         return _admission(self._tokens, token, connect)
 
     def _slow_down(self, username: str, token: Token | None, source: str | None) -> None:
@@ -81,18 +80,16 @@ def _admission(tokens: TokenStore, token: Token, connect: Connect) -> Identity:
     if token.is_limited:
         # Topics say nothing of actions, and ordinary ones nothing of things: a limit could not be held.
         raise ConnectRefused(
-            ConnackCode.NOT_AUTHORIZED, f"the token {token.name!r} is for some things or actions only"
+            Reason.NOT_AUTHORIZED, f"the token {token.name!r} is for some things or actions only"
         )
     if not (reads or writes):
         raise ConnectRefused(
-            ConnackCode.NOT_AUTHORIZED,
+            Reason.NOT_AUTHORIZED,
             f"the token {token.name!r} has neither {Scope.MQTT_READ} nor {Scope.MQTT_WRITE}",
         )
     rights = AllTopics(reads=reads, writes=writes)
     if connect.will is not None and not rights.may_publish(connect.will.topic):
-        raise ConnectRefused(
-            ConnackCode.NOT_AUTHORIZED, f"a will, and the token {token.name!r} may not publish"
-        )
+        raise ConnectRefused(Reason.NOT_AUTHORIZED, f"a will, and the token {token.name!r} may not publish")
     return Identity(
         None,
         f"{MARK}{token.name}/{connect.client_id}",

@@ -1,4 +1,4 @@
-"""MQTT 3.1.1 framing: bytes in, whole packets out.
+"""MQTT framing, the same in every version: bytes in, whole packets out.
 
 Sans-IO and incremental: however the bytes are cut, the packets are the same. Bounded:
 a packet over the limit is refused as soon as its length is known, before it is buffered.
@@ -7,6 +7,8 @@ a packet over the limit is refused as soon as its length is known, before it is 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+from thingctl_broker.mqtt.protocol.reason_codes import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,20 +21,24 @@ class MalformedPacket(Exception):
     """What a client sent breaks the standard; the connection must be closed [MQTT-4.8.0-1].
 
     ``rule``: the normative statement that was broken, such as ``MQTT-3.1.0-1``, or a
-    section where the standard has no number for it.
+    section where the standard has no number for it. Statements and sections of MQTT 5
+    begin with ``MQTT5-`` and ``MQTT5 section``. ``reason``: what MQTT 5 answers it with.
     """
 
-    def __init__(self, rule: str, text: str) -> None:
+    def __init__(self, rule: str, text: str, reason: Reason = Reason.MALFORMED_PACKET) -> None:
         super().__init__(f"[{rule}] {text}")
         self.rule = rule
         self.text = text
+        self.reason = reason
 
 
 class PacketTooLarge(MalformedPacket):
     """A packet over the limit of this broker (not of the standard)."""
 
     def __init__(self, length: int, limit: int) -> None:
-        super().__init__("limit", f"a packet of {length} bytes; at most {limit} are allowed")
+        super().__init__(
+            "limit", f"a packet of {length} bytes; at most {limit} are allowed", Reason.PACKET_TOO_LARGE
+        )
 
 
 class Frame(NamedTuple):

@@ -1,8 +1,58 @@
-"""MQTT 5 reason codes in words, and whose fault they are. Pure."""
+"""MQTT 5 reason codes [section 2.4], their words, and whose fault they are. Pure."""
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Final
+
+
+class Reason(IntEnum):
+    """Reason codes of MQTT 5, by the names of the standard."""
+
+    SUCCESS = 0x00
+    GRANTED_QOS_1 = 0x01
+    GRANTED_QOS_2 = 0x02
+    DISCONNECT_WITH_WILL = 0x04
+    NO_MATCHING_SUBSCRIBERS = 0x10
+    NO_SUBSCRIPTION_EXISTED = 0x11
+    CONTINUE_AUTHENTICATION = 0x18
+    REAUTHENTICATE = 0x19
+    UNSPECIFIED_ERROR = 0x80
+    MALFORMED_PACKET = 0x81
+    PROTOCOL_ERROR = 0x82
+    IMPLEMENTATION_SPECIFIC_ERROR = 0x83
+    UNSUPPORTED_PROTOCOL_VERSION = 0x84
+    CLIENT_IDENTIFIER_NOT_VALID = 0x85
+    BAD_USER_NAME_OR_PASSWORD = 0x86
+    NOT_AUTHORIZED = 0x87
+    SERVER_UNAVAILABLE = 0x88
+    SERVER_BUSY = 0x89
+    BANNED = 0x8A
+    SERVER_SHUTTING_DOWN = 0x8B
+    BAD_AUTHENTICATION_METHOD = 0x8C
+    KEEP_ALIVE_TIMEOUT = 0x8D
+    SESSION_TAKEN_OVER = 0x8E
+    TOPIC_FILTER_INVALID = 0x8F
+    TOPIC_NAME_INVALID = 0x90
+    PACKET_IDENTIFIER_IN_USE = 0x91
+    PACKET_IDENTIFIER_NOT_FOUND = 0x92
+    RECEIVE_MAXIMUM_EXCEEDED = 0x93
+    TOPIC_ALIAS_INVALID = 0x94
+    PACKET_TOO_LARGE = 0x95
+    MESSAGE_RATE_TOO_HIGH = 0x96
+    QUOTA_EXCEEDED = 0x97
+    ADMINISTRATIVE_ACTION = 0x98
+    PAYLOAD_FORMAT_INVALID = 0x99
+    RETAIN_NOT_SUPPORTED = 0x9A
+    QOS_NOT_SUPPORTED = 0x9B
+    USE_ANOTHER_SERVER = 0x9C
+    SERVER_MOVED = 0x9D
+    SHARED_SUBSCRIPTIONS_NOT_SUPPORTED = 0x9E
+    CONNECTION_RATE_EXCEEDED = 0x9F
+    MAXIMUM_CONNECT_TIME = 0xA0
+    SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED = 0xA1
+    WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED = 0xA2
+
 
 NO_MATCHING_SUBSCRIBERS: Final = 0x10
 FAILURE: Final = 0x80
@@ -26,16 +76,22 @@ _WORDS: Final = {
     0x8E: "another client came with this client id",
     0x8F: "topic filter invalid",
     0x90: "topic name invalid",
+    0x91: "packet identifier in use",
+    0x92: "packet identifier not found",
     0x93: "Receive Maximum exceeded",
+    0x94: "topic alias invalid",
     0x95: "packet too large",
     0x96: "message rate too high",
     0x97: "quota exceeded",
     0x98: "ended by its administrator",
+    0x99: "payload format invalid",
+    0x9A: "it retains nothing",
     0x9B: "QoS not supported",
     0x9C: "use another server",
     0x9D: "server moved",
     0x9E: "it has no shared subscriptions",
     0x9F: "connection rate exceeded",
+    0xA0: "maximum connect time",
     0xA1: "it has no subscription identifiers",
     0xA2: "it has no wildcard subscriptions",
 }

@@ -1,97 +1,45 @@
 """A client as the others see it: who it is, what is written to it, and when it is dropped.
 
-The front holds one for each client, and so do the parts of its connection. What comes from
+The server holds one for each client, and so do the parts of its connection. What comes from
 it is in ``connection``.
 """
 
 from __future__ import annotations
 
 import logging
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from thingctl_broker.commands.broker_time import ToldTime
-from thingctl_broker.mqtt.amqtt.bridge import AmqttBridge
 from thingctl_broker.mqtt.auth.device_auth import names_of
-from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.engine.command_subscriptions import CommandSubscriptions
+from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
+from thingctl_broker.mqtt.protocol.reason_codes import Reason
 from thingctl_broker.mqtt.server.inflight import CANCEL, InFlight
-from thingctl_broker.mqtt.server.subscriptions import CommandSubscriptions
 from thingctl_broker.mqtt.server.transport import Transport
 from thingctl_protocol.messages import EMPTY_OBJECT, encode_time
 from thingctl_protocol.topics import Kind
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
-    from thingctl_broker.commands.service import CommandService
-    from thingctl_broker.mqtt.amqtt.patches import AmqttBroker
-    from thingctl_broker.mqtt.auth.authenticator import Authenticator
+    from thingctl_broker.mqtt.engine.message import Message
+    from thingctl_broker.mqtt.engine.session import Session
+    from thingctl_broker.mqtt.protocol.codec import Codec
     from thingctl_broker.mqtt.protocol.packets import Connect
-    from thingctl_broker.mqtt.server.limits import MqttLimits
-    from thingctl_broker.mqtt.server.traffic_monitors import TrafficMonitors
-    from thingctl_protocol.topics import ThingTopics, Topics
+    from thingctl_broker.mqtt.server.ports import ServerPort
+    from thingctl_broker.mqtt.server.request_properties import RequestProperties
+    from thingctl_protocol.topics import ThingTopics
 
 # The standard one: where nobody has configured structlog, it would print what is meant for --debug only.
-_log = logging.getLogger("thingctl.front")
+_log = logging.getLogger("thingctl.mqtt")
 
 _REQUEST: Final = Kind.REQUEST
 """Looked up once: it is a call of a function in Python 3.11."""
 
 _TIME: Final = Kind.TIME
 
-
-class FrontSide(Protocol):
-    """What a connection needs of :class:`~thingctl_broker.mqtt.server.server.MqttServer`."""
-
-    topics: Topics
-    limits: MqttLimits
-    gatekeeper: Authenticator
-    service: CommandService
-    broker: AmqttBroker
-    observers: TrafficMonitors
-    time: Callable[[], float]
-    """The loop's monotonic time."""
-
-    def opened(self, connection: ServerConnection) -> bool:
-        """A client has opened a connection; False: there is no room for it."""
-        ...
-
-    def closed(self, connection: ServerConnection) -> None:
-        """A connection is gone, or as good as gone."""
-        ...
-
-    def predecessor(self, client_id: str, host: str) -> asyncio.Task[None] | None:
-        """Close whoever has this client id [MQTT-3.1.4-2]; return what must end before it is free."""
-        ...
-
-    def resumes_amqtt_session(self, connect: Connect) -> bool:
-        """Whether amqtt has a session that this client goes on with."""
-        ...
-
-    def admitted(self, connection: ServerConnection) -> CommandSubscriptions | None:
-        """A client is in; return the command subscriptions that were kept for it."""
-        ...
-
-    def serves(self, connection: ServerConnection) -> None:
-        """A connection has subscribed to its thing's requests."""
-        ...
-
-    def released(self, connection: ServerConnection) -> None:
-        """A connection no longer takes its thing's requests."""
-        ...
-
-    def may_retain(self, topic: str, payload: bytes) -> bool:
-        """Whether there is room for a retained message."""
-        ...
-
-    def bound_kept(self, client_id: str, session: Any) -> None:
-        """Bound what amqtt keeps for a client while it is away."""
-        ...
-
-    def note(self, fault: str, text: str, *, who: str = "", **details: object) -> None:
-        """Count a fault, and log it at most once a minute for whoever caused it."""
-        ...
+FLUSH_BYTES: Final = 256 * 1024
+"""What is given to the socket in one go; it may ask to wait between two."""
 
 
 class ServerConnection(Transport):
@@ -99,37 +47,49 @@ class ServerConnection(Transport):
 
     __slots__ = (
         "_connect",
+        "_held_since",
         "_in_flight",
         "_observing",
+        "_properties",
         "_stands",
         "_told_time",
         "_topics",
-        "behind",
         "client_id",
-        "front",
+        "codec",
+        "connected_at",
         "heard_at",
-        "keeps_session",
         "patience",
+        "server",
+        "session",
+        "stopped_publishers",
         "subscriptions",
         "thing",
+        "username",
     )
 
-    def __init__(self, front: FrontSide) -> None:
-        super().__init__(front.limits)
-        self.front = front
-        self._observing = front.observers.watching  # nobody, most of the time
+    def __init__(self, server: ServerPort) -> None:
+        super().__init__(server.limits)
+        self.server = server
+        self._observing = server.observers.watching  # empty, most of the time
         self.client_id = ""
+        self.username: str | None = None
         self.thing: str | None = None
-        self.keeps_session = False
+        self.codec: Codec = CODEC_3
+        self.session: Session | None = None
+        """From the time that the client is admitted."""
         self.subscriptions = CommandSubscriptions()
-        self.behind: AmqttBridge | None = None
+        self.connected_at = 0.0
         self.heard_at = 0.0
         """When the client last sent anything; before it is let in: when it opened the connection."""
-        self.patience = front.limits.connect_timeout
+        self.patience = server.limits.connect_timeout
         """Seconds that the client may be silent."""
+        self.stopped_publishers: set[ServerConnection] = set()
+        """Clients that are not read from because this one reads too slowly."""
+        self._held_since = 0.0
         self._connect: Connect | None = None  # None: it is not admitted yet
         self._in_flight = InFlight()
         self._told_time = ToldTime()
+        self._properties: RequestProperties | None = None
         self._topics: ThingTopics  # of a thing only, and so are requests
         self._stands: Callable[[], bool] | None = None
 
@@ -138,52 +98,112 @@ class ServerConnection(Transport):
         """The names in the client's certificate; none without TLS, or without a certificate."""
         return names_of(self._transport.get_extra_info("peercert"))
 
+    @property
+    def version(self) -> int:
+        """The client's MQTT version: 3, 4 (3.1.1) or 5; 0 before its CONNECT."""
+        return 0 if self._connect is None else self._connect.version
+
+    @property
+    def in_flight(self) -> int:
+        """Requests and cancels that the client has not acknowledged."""
+        return len(self._in_flight)
+
     def offended(self, limit: str, text: str, **details: object) -> None:
-        """Tell of a limit that the client has reached."""
-        self.front.note(limit, text, who=self.client_id, **details)
+        """The client has reached a limit: count it, and log it now and then."""
+        self.server.note(limit, text, who=self.client_id, **details)
 
-    # Called by the front.
+    # Called by the server.
 
-    def close(self, reason: str) -> None:
-        """End the connection now; what amqtt has to do about it, it does by itself."""
+    def close(self, text: str, reason: Reason = Reason.SUCCESS, reference: str = "") -> None:
+        """End the connection. ``reason``: what an MQTT 5 client is told; ``reference``: where to go instead."""
         if not self._closed:
-            self.front.service.counters["front.closed"] += 1
-            _log.debug("connection closed: %s (client %s)", reason, ascii(self.client_id))
+            self.server.service.counters["front.closed"] += 1
+            _log.debug("connection closed: %s (client %s)", text, ascii(self.client_id))
+            self.say_goodbye(reason, text, reference)
             self.finish()
+
+    def say_goodbye(self, reason: Reason, text: str = "", reference: str = "") -> None:
+        """Write a DISCONNECT with a reason, if the client's MQTT has one."""
+        if self._connect is not None and reason is not Reason.SUCCESS:
+            words = text if self._connect.wants_problem_information else ""
+            packet = self.codec.encode_disconnect(reason, words, reference)
+            if packet:
+                self.write(packet)
 
     def watch(self, now: float, elapsed: float) -> None:
         """Drop the client if it has been silent, or has not read, for too long."""
         self.check_stall(elapsed)
+        if self._held_since and now - self._held_since > HOLD_TIMEOUT:
+            self.server.let_publish(self)
         if self._stands is not None and not self._closed and not self._stands():
-            self.front.note("revoked", "the token is revoked or has expired: dropped", who=self.client_id)
-            self.abort()
+            self.server.note("revoked", "the token is revoked or has expired: dropped", who=self.client_id)
+            self.drop(Reason.NOT_AUTHORIZED)
         if self._closed or now <= self.heard_at + self.patience:
             return
         if self._connect is None:
-            self.front.note("connectTimeout", "no CONNECT in time", who=self.peer[0])
-        elif not self.is_heard:
+            self.server.note("connectTimeout", "no CONNECT in time", who=self.peer[0])
+            self.abort()
+        elif self.is_heard:
+            self.server.note("keepAlive", "keep-alive ran out [MQTT-3.1.2-24]", who=self.client_id)
+            self.drop(Reason.KEEP_ALIVE_TIMEOUT)
+
+    def drop(self, reason: Reason, text: str = "") -> None:
+        """End the connection for a fault of the client; one that speaks MQTT 5 gets the reason."""
+        if self.version < 5 or self.is_behind:
+            self.abort()
             return
-        else:
-            self.front.note("keepAlive", "keep-alive ran out [MQTT-3.1.2-24]", who=self.client_id)
-        self.abort()
+        self.say_goodbye(reason, text)
+        self.finish()
+
+    @property
+    def publishes_will(self) -> bool:
+        """Whether the connection ends so that the client's will is to be published."""
+        return True
+
+    @property
+    def changed_expiry(self) -> int | None:
+        """The session expiry that the client has set with its DISCONNECT; None: as it was."""
+        return None
 
     def publish_request(self, execution_id: str, payload: bytes, *, again: bool) -> bool:
         """Write a request; return whether a PUBACK will follow."""
         self.tell_time()
         topic = self._topics.request(execution_id)
         if self._observing:
-            self.front.observers.tell(topic.decode(), payload)
+            self.server.observers.tell(topic.decode(), payload)
         if not self.subscriptions.qos[_REQUEST]:
-            self.write(packets.encode_publish(topic, payload))
+            self.write(self._request(topic, execution_id, payload))
             return False
         if len(self._in_flight) >= self.limits.in_flight:
             self.offended("inFlight", "acknowledges nothing: dropped")
             self.abort()
             return True
-        behind = self.behind
-        packet_id = self._in_flight.add(execution_id, None if behind is None else behind.is_taken)
-        self.write(packets.encode_publish(topic, payload, qos=1, packet_id=packet_id, dup=again))
+        packet_id = self._in_flight.add(execution_id)
+        self.write(self._request(topic, execution_id, payload, qos=1, packet_id=packet_id, dup=again))
         return True
+
+    def _request(
+        self,
+        topic: bytes,
+        execution_id: str,
+        payload: bytes,
+        *,
+        qos: int = 0,
+        packet_id: int = 0,
+        dup: bool = False,
+    ) -> bytes:
+        properties = self._properties
+        if properties is None:
+            return CODEC_3.encode_publish(topic, payload, qos=qos, packet_id=packet_id, dup=dup)
+        return self.codec.encode_publish(
+            topic,
+            payload,
+            qos=qos,
+            packet_id=packet_id,
+            dup=dup,
+            properties=properties.of(execution_id),
+            message_expiry=self.server.seconds_left(execution_id),
+        )
 
     def tell_time(self, *, anew: bool = False) -> None:
         """Write the broker's time, if the client listens for it and was not told of late.
@@ -193,44 +213,67 @@ class ServerConnection(Transport):
         thing = self.thing
         if thing is None or _TIME not in self.subscriptions.qos:
             return
-        service = self.front.service
+        service = self.server.service
         now, unix = service.monotonic(), service.unix()
         if anew or self._told_time.is_due(now, unix):
             self._told_time.tell(now, unix)
-            self.write(packets.encode_publish(self.front.topics.time(thing).encode(), encode_time(unix, now)))
+            topic = self.server.topics.time(thing).encode()
+            self.write(self.codec.encode_publish(topic, encode_time(unix, now)))
 
     def publish_cancel(self, execution_id: str) -> None:
         """Write a cancel, if the client listens for it."""
         qos = self.subscriptions.qos.get(Kind.CANCEL)
         if qos is not None and self.thing is not None:
-            topic = self.front.topics.cancel(self.thing, execution_id)
+            topic = self.server.topics.cancel(self.thing, execution_id)
             if self._observing:
-                self.front.observers.tell(topic, EMPTY_OBJECT)
-            behind = self.behind
-            is_taken = None if behind is None else behind.is_taken
-            packet_id = self._in_flight.add(CANCEL, is_taken) if qos else 0
-            self.write(packets.encode_publish(topic.encode(), EMPTY_OBJECT, qos=qos, packet_id=packet_id))
+                self.server.observers.tell(topic, EMPTY_OBJECT)
+            packet_id = self._in_flight.add(CANCEL) if qos else 0
+            self.write(self.codec.encode_publish(topic.encode(), EMPTY_OBJECT, qos=qos, packet_id=packet_id))
 
-    # amqtt.
+    def show(self, message: Message) -> bytes:
+        """A message that this client watches, as its MQTT has it."""
+        assert self.session is not None
+        return self.session.encoder.unacknowledged(message, self.server.time(), retain=False, ids=())
 
-    def amqtt(self) -> AmqttBridge:
-        """What of amqtt is behind this connection; opened when it is first needed."""
-        if self.behind is not None:
-            return self.behind
-        assert self._connect is not None
-        self.behind = AmqttBridge(
-            broker=self.front.broker,
-            connect=self._connect,
-            peer=self.peer,
-            write=self.write,
-            drain=self.drain,
-            close=self.close,
-            set_full=self._set_full,
-            taken_ids=self._in_flight,
-            bound_kept=partial(self.front.bound_kept, self.client_id),
-        )
-        return self.behind
+    # The engine.
 
-    def _set_full(self, full: bool) -> None:
-        self.hold_reading(stop=full)
-        self.heard_at = self.front.time()  # while it was not read from it could not be heard
+    def send(self, packet: bytes) -> None:
+        """Give the client a packet with the next ones; nothing if it has gone."""
+        if self.session is not None and not self._closed:
+            self.session.write(packet)
+
+    def flush(self) -> None:
+        """Give the socket what waits, as long as it takes more."""
+        session = self.session
+        if session is None or self._closed:
+            return
+        while True:
+            while session.outgoing and not self._write_paused:
+                packets = session.take_outgoing(FLUSH_BYTES)
+                self.server.bytes_sent += len(packets)
+                self._transport.write(packets)
+            if self._write_paused or not session.has_backlog:
+                break
+            session.pump(self.server.time())
+            if not session.outgoing:
+                break
+        if self.stopped_publishers and session.waiting_bytes < self.limits.client_bytes >> 2:
+            self.server.has_caught_up(self)
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        super().resume_writing()
+        self.flush()
+
+    def hold_publisher(self, *, stop: bool) -> None:
+        """Read nothing more from the client while another one reads too slowly, or read again."""
+        now = self.server.time()
+        if stop == bool(self._held_since):
+            return
+        self._held_since = now if stop else 0.0
+        self.hold_reading(stop=stop)
+        self.heard_at = now  # while it was not read from it could not be heard
+
+
+HOLD_TIMEOUT: Final = 5.0
+"""Seconds that a publisher is held at most: two that hold each other would never go on."""

@@ -1,4 +1,4 @@
-"""A client's CONNECT: checked, shown to the gatekeeper, and kept waiting while its namesake leaves."""
+"""A client's CONNECT: checked, shown to the authenticator, and kept waiting while that takes its time."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from uuid import uuid4
 
 import structlog
 
-from thingctl_broker.mqtt.protocol import packets
-from thingctl_broker.mqtt.protocol.packets import ConnackCode, ConnectRefused
+from thingctl_broker.mqtt.protocol.connect import parse_connect
+from thingctl_broker.mqtt.protocol.packets import ConnectRefused
+from thingctl_broker.mqtt.protocol.reason_codes import Reason
 from thingctl_protocol.topics import Kind, is_topic
 
 if TYPE_CHECKING:
@@ -19,16 +20,16 @@ if TYPE_CHECKING:
     from thingctl_broker.mqtt.auth.authenticator import Identity
     from thingctl_broker.mqtt.protocol.frames import Frame
     from thingctl_broker.mqtt.protocol.packets import Connect
-    from thingctl_broker.mqtt.server.client import FrontSide
     from thingctl_broker.mqtt.server.limits import MqttLimits
+    from thingctl_broker.mqtt.server.ports import ServerPort
 
-_log = structlog.get_logger("thingctl.front")
+_log = structlog.get_logger("thingctl.mqtt")
 
 
-class Newcomer(Protocol):
+class PendingConnection(Protocol):
     """The connection of a client that is not admitted yet."""
 
-    front: FrontSide
+    server: ServerPort
     limits: MqttLimits
     peer: tuple[str, int]
 
@@ -37,8 +38,8 @@ class Newcomer(Protocol):
         """The names in the client's certificate."""
         ...
 
-    def admit(self, connect: Connect, admission: Identity) -> None:
-        """Let the client in; nobody else has its client id."""
+    def admit(self, connect: Connect, admission: Identity, assigned: str) -> None:
+        """Let the client in. ``assigned``: the client id that it was given, having none."""
         ...
 
     def refuse(self, refusal: ConnectRefused) -> None:
@@ -65,41 +66,40 @@ class Newcomer(Protocol):
 class Handshake:
     """From the CONNECT to the connection's ``admit`` or ``refuse``."""
 
-    __slots__ = ("_connection", "_is_held", "_task", "_unread_bytes", "is_last_word")
+    __slots__ = ("_assigned", "_connection", "_is_held", "_task", "_unread_bytes", "is_last_word")
 
-    def __init__(self, connection: Newcomer) -> None:
+    def __init__(self, connection: PendingConnection) -> None:
         self._connection = connection
         self.is_last_word = False
         """Whether the client has closed its side since."""
         self._unread_bytes = 0
         self._is_held = False
+        self._assigned = ""
         self._task: asyncio.Task[None] | None = None
 
     def begin(self, frame: Frame) -> bool:
         """Take the CONNECT; return whether it has been decided on. False: it will be, later."""
-        connection, front = self._connection, self._connection.front
+        connection = self._connection
         try:
-            connect = packets.parse_connect(frame)
-            connect = self._with_will_checked(connect)
+            connect = self._with_will_checked(parse_connect(frame))
             if not connect.client_id:
-                connect = connect._replace(client_id=f"auto-{uuid4().hex}")  # [MQTT-3.1.3-6]
+                self._assigned = f"auto-{uuid4().hex}"  # [MQTT-3.1.3-6]
+                connect = connect._replace(client_id=self._assigned)
             connect = connect._replace(certificate=connection.certificate)
-            admission = front.gatekeeper.admit(connect, connection.peer)
+            admission = connection.server.gatekeeper.admit(connect, connection.peer)
         except ConnectRefused as refusal:
             connection.refuse(refusal)
             return True
         if not isawaitable(admission):
-            named = _named(connect, admission)
-            if front.predecessor(named.client_id, connection.peer[0]) is None:
-                connection.admit(named, admission)
-                return True
+            self._admit(connect, admission)
+            return True
         self._task = asyncio.get_running_loop().create_task(self._decide(connect, admission))
         return False
 
     def leaves_unread(self, count: int) -> bool:
         """Note that ``count`` bytes more must wait; return whether to stop reading now.
 
-        Not at once: a client that is not read from is not seen to go.
+        Not with the first of them: a client that is not read from is not seen to go.
         """
         self._unread_bytes += count
         if self._is_held or self._unread_bytes <= self._connection.limits.connect_bytes:
@@ -116,47 +116,46 @@ class Handshake:
         """A will is published as if its client did it, so it needs the same permission."""
         if connect.will is None:
             return connect
-        topic = connect.will.topic
-        named = self._connection.front.topics.parse(topic)
+        topic, topics = connect.will.topic, self._connection.server.topics
+        named = topics.parse(topic)
         if named is not None and named.kind is Kind.PRESENCE:
             return connect._replace(will=None)  # who has gone is seen here: it need not be published
-        if topic.startswith("$") or self._connection.front.topics.owns(topic) or not is_topic(topic):
-            raise ConnectRefused(ConnackCode.NOT_AUTHORIZED, f"a will on topic {topic[:80]!a}")
+        if topic.startswith("$SYS/"):
+            # A bridge's, by default. What the broker says of itself no client may say.
+            self._connection.server.note(
+                "willDropped", "a will under $SYS is not published", who=connect.client_id, topic=topic[:200]
+            )
+            return connect._replace(will=None)
+        if topic.startswith("$") or topics.owns(topic) or not is_topic(topic):
+            raise ConnectRefused(Reason.NOT_AUTHORIZED, f"a will on topic {topic[:80]!a}")
         return connect
 
-    async def _decide(self, connect: Connect, admission: Identity | Awaitable[Identity]) -> None:
-        connection, front = self._connection, self._connection.front
+    def _admit(self, connect: Connect, admission: Identity) -> None:
+        if admission.client_id is not None:
+            connect = connect._replace(client_id=admission.client_id)
+        self._connection.server.end_predecessor(connect.client_id, self._connection.peer[0])
+        self._connection.admit(connect, admission, self._assigned)
+
+    async def _decide(self, connect: Connect, admission: Awaitable[Identity]) -> None:
+        connection = self._connection
         try:
-            admitted: Identity = await admission if isawaitable(admission) else admission
+            admitted = await admission
         except ConnectRefused as refusal:
             connection.refuse(refusal)
             return
         except Exception:
             # Somebody's authentication plugin: what is wrong with it must not let anybody in.
             _log.exception("authentication failed to answer")
-            connection.refuse(
-                ConnectRefused(ConnackCode.SERVER_UNAVAILABLE, "authentication failed to answer")
-            )
+            connection.refuse(ConnectRefused(Reason.SERVER_UNAVAILABLE, "authentication failed to answer"))
             return
-        connect = _named(connect, admitted)
-        # Several may wait for the same client id: each that is let in is the next one's predecessor.
-        while (leaving := front.predecessor(connect.client_id, connection.peer[0])) is not None:
-            await asyncio.wait([leaving])
         if connection.is_closed():
             return
         if admitted.stands is not None and not admitted.stands():
-            connection.refuse(
-                ConnectRefused(ConnackCode.NOT_AUTHORIZED, "the thing may not connect any more")
-            )
+            connection.refuse(ConnectRefused(Reason.NOT_AUTHORIZED, "the thing may not connect any more"))
             return
-        connection.admit(connect, admitted)
+        self._admit(connect, admitted)
         if self._is_held:
             connection.hold_reading(stop=False)
         connection.read_on()
         if self.is_last_word and not connection.is_closed():
             connection.finish()
-
-
-def _named(connect: Connect, admission: Identity) -> Connect:
-    """The CONNECT with the client id that counts from now on."""
-    return connect if admission.client_id is None else connect._replace(client_id=admission.client_id)

@@ -1,6 +1,6 @@
 """One client's connection: its packets, in order, each to where it belongs.
 
-Command packets are handled here, synchronously. Everything else goes to amqtt, whole.
+Command packets are handled here, synchronously. Everything else is the engine's.
 """
 
 from __future__ import annotations
@@ -8,14 +8,18 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
-from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.codec import ConnackProperties
+from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
+from thingctl_broker.mqtt.protocol.codec5 import CODEC_5
 from thingctl_broker.mqtt.protocol.frames import Frame, FrameScanner, MalformedPacket
-from thingctl_broker.mqtt.protocol.packets import ConnackCode, PacketType
+from thingctl_broker.mqtt.protocol.packets import PINGRESP, PacketType
+from thingctl_broker.mqtt.protocol.reason_codes import Reason
 from thingctl_broker.mqtt.server.client import ServerConnection
 from thingctl_broker.mqtt.server.connect import Handshake
 from thingctl_broker.mqtt.server.fast_path import ResponseFastPath
 from thingctl_broker.mqtt.server.inflight import CANCEL
 from thingctl_broker.mqtt.server.publish import Receiver
+from thingctl_broker.mqtt.server.request_properties import RequestProperties
 from thingctl_broker.mqtt.server.subscribe import Subscriber
 
 if TYPE_CHECKING:
@@ -23,11 +27,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from thingctl_broker.mqtt.auth.authenticator import Identity
-    from thingctl_broker.mqtt.protocol.packets import Connect, ConnectRefused
-    from thingctl_broker.mqtt.server.client import FrontSide
+    from thingctl_broker.mqtt.protocol.packets import Connect, ConnectRefused, Disconnect
+    from thingctl_broker.mqtt.server.ports import ServerPort
 
 PATIENCE: Final = 1.5
 """A client may be silent for this many times its keep-alive [MQTT-3.1.2-24]."""
+
+_MQTT_5: Final = b"\x00\x04MQTT\x05"
+"""What the variable header of a CONNECT of MQTT 5 begins with."""
 
 
 class DeviceConnection(ServerConnection):
@@ -35,6 +42,7 @@ class DeviceConnection(ServerConnection):
 
     __slots__ = (
         "_handshake",
+        "_last_words",
         "_receiver",
         "_scanner",
         "_shortcut",
@@ -42,10 +50,11 @@ class DeviceConnection(ServerConnection):
         "_unread",
     )
 
-    def __init__(self, front: FrontSide) -> None:
-        super().__init__(front)
-        self._scanner = FrameScanner(front.limits.connect_bytes)
+    def __init__(self, server: ServerPort) -> None:
+        super().__init__(server)
+        self._scanner = FrameScanner(server.limits.connect_bytes)
         self._handshake: Handshake | None = None
+        self._last_words: Disconnect | None = None
         self._unread: Iterator[Frame] | None = None
         self._shortcut: ResponseFastPath | None = None
         self._receiver: Receiver  # of a client that has been let in
@@ -56,8 +65,8 @@ class DeviceConnection(ServerConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for a CONNECT."""
         super().connection_made(transport)
-        self.heard_at = self.front.time()
-        if not self.front.opened(self):
+        self.heard_at = self.server.time()
+        if not self.server.opened(self):
             self._closed = True
             transport.abort()  # type: ignore[attr-defined] # a Transport, whatever its annotation
 
@@ -65,8 +74,9 @@ class DeviceConnection(ServerConnection):
         """Take in what came, packet by packet."""
         if self._closed:
             return  # it came in one piece with what ended the connection
+        self.server.bytes_received += len(data)
         if self._connect is not None:
-            self.heard_at = self.front.time()
+            self.heard_at = self.server.time()
             if self._shortcut is not None and not self._observing and not self._scanner.buffered:
                 taken = self._shortcut.take(data)
                 if taken == len(data) or self._closed:
@@ -94,50 +104,93 @@ class DeviceConnection(ServerConnection):
         """Undo everything this connection is to others."""
         if self._handshake is not None:
             self._handshake.cancel()
-        if self.behind is not None:
-            self.behind.feed_eof()
-        self.front.closed(self)
+        self.server.closed(self)
         if self._connect is not None:
             # They know this connection: with them it would stay until the collector comes.
             self._shortcut = None
             del self._receiver, self._subscriber
 
+    @property
+    def publishes_will(self) -> bool:
+        """Whether the connection ends so that the client's will is to be published."""
+        words = self._last_words
+        return words is None or words.reason == Reason.DISCONNECT_WITH_WILL
+
+    @property
+    def changed_expiry(self) -> int | None:
+        """The session expiry that the client has set with its DISCONNECT; None: as it was."""
+        return None if self._last_words is None else self._last_words.session_expiry
+
     # Called by the handshake.
 
-    def admit(self, connect: Connect, admission: Identity) -> None:
-        """Let the client in; nobody else has its client id."""
+    def admit(self, connect: Connect, admission: Identity, assigned: str) -> None:
+        """Let the client in; there is no other connection with its client id."""
         self._handshake = None
         self.client_id = connect.client_id
+        self.username = connect.username
+        self.codec = CODEC_5 if connect.version == 5 else CODEC_3
         self.thing = thing = admission.thing
         if thing is not None:
-            self._topics = self.front.topics.of_thing(thing)
-            self._shortcut = ResponseFastPath(self, thing, self._topics, self._in_flight, self.front.service)
-        self._receiver = Receiver(self, admission)
-        self._subscriber = Subscriber(self, admission)
+            self._topics = self.server.topics.of_thing(thing)
+            if connect.version == 5:
+                self._properties = RequestProperties(self._topics)
+            else:
+                self._shortcut = ResponseFastPath(
+                    self, thing, self._topics, self._in_flight, self.server.service
+                )
+        expiry = min(connect.session_expiry, self.limits.session_expiry)
         if admission.thing is None:
-            self._stands = admission.stands  # of a thing, whoever changes it tells the front
+            self._stands = admission.stands  # of a thing, whoever changes it tells the server
             if admission.acl is not None and not admission.observes:
-                connect = connect._replace(clean_session=True)  # it may subscribe to nothing
+                expiry = 0  # it may subscribe to nothing
+                connect = connect._replace(clean_session=True)
         self._connect = connect
-        self.keeps_session = not connect.clean_session
-        self.heard_at = self.front.time()
-        self.patience = connect.keep_alive * PATIENCE if connect.keep_alive else float("inf")
+        self.connected_at = self.heard_at = self.server.time()
+        keep_alive = self._keep_alive(connect)
+        self.patience = keep_alive * PATIENCE if keep_alive else float("inf")
         self._scanner.limit = self.limits.packet_bytes
-        resumes = self.front.resumes_amqtt_session(connect)
-        kept = self.front.admitted(self)
-        if kept is not None:
-            self.subscriptions = kept
-        self.write(packets.encode_connack(ConnackCode.ACCEPTED, session_present=resumes or kept is not None))
-        if connect.will is not None or resumes:
-            # A will is amqtt's to publish; a session that it keeps is its to resume.
-            self.amqtt()
-        if kept is not None and not self._closed:
+        is_present = self.server.admitted(self, connect, expiry)
+        session = self.session
+        assert session is not None
+        self._receiver = Receiver(self, session, admission)
+        self._subscriber = Subscriber(self, session, admission)
+        self.write(
+            self.codec.encode_connack(
+                Reason.SUCCESS,
+                session_present=is_present,
+                properties=self._about(connect, expiry, assigned, keep_alive),
+            )
+        )
+        session.resume(self.connected_at)
+        if len(self.subscriptions) and not self._closed:
             self._subscriber.resume()
+
+    def _keep_alive(self, connect: Connect) -> int:
+        """The keep-alive that counts; only an MQTT 5 client can be given another than it asked for."""
+        most = self.server.keep_alive
+        if connect.version < 5 or not most:
+            return connect.keep_alive
+        return min(connect.keep_alive or most, most)
+
+    def _about(
+        self, connect: Connect, expiry: int, assigned: str, keep_alive: int
+    ) -> ConnackProperties | None:
+        """What an MQTT 5 client is told of this server."""
+        if connect.version < 5:
+            return None
+        return ConnackProperties(
+            session_expiry=None if expiry == connect.session_expiry else expiry,
+            receive_maximum=self.limits.qos2_held,
+            maximum_packet_size=self.limits.packet_bytes,
+            assigned_client_id=assigned,
+            topic_alias_maximum=self.limits.topic_aliases,
+            server_keep_alive=None if keep_alive == connect.keep_alive else keep_alive,
+        )
 
     def refuse(self, refusal: ConnectRefused) -> None:
         """Turn the client away."""
-        self.front.note(refusal.fault, "connection refused", who=self.peer[0], reason=refusal.text)
-        self.write(packets.encode_connack(refusal.code))
+        self.server.note(refusal.fault, "connection refused", who=self.peer[0], reason=refusal.text)
+        self.write(self.codec.encode_connack(refusal.code, reason_string=refusal.text))
         self.finish()
 
     def read_on(self) -> None:
@@ -166,7 +219,9 @@ class DeviceConnection(ServerConnection):
 
     def _begin(self, frame: Frame) -> bool:
         """Take the CONNECT; False: what follows it must wait."""
-        packets.check_shape(frame)
+        if frame.packet.startswith(_MQTT_5, frame.start):
+            self.codec = CODEC_5  # of an answer, should the rest be wrong
+        self.codec.check_shape(frame)
         handshake = Handshake(self)
         if handshake.begin(frame):
             return True
@@ -174,7 +229,7 @@ class DeviceConnection(ServerConnection):
         return False
 
     def _on_packet(self, frame: Frame) -> None:
-        kind = packets.check_shape(frame)
+        kind = self.codec.check_shape(frame)
         match kind:
             case PacketType.PUBACK | PacketType.PUBREC | PacketType.PUBCOMP:
                 self._on_answer(kind, frame)
@@ -185,24 +240,43 @@ class DeviceConnection(ServerConnection):
             case PacketType.UNSUBSCRIBE:
                 self._subscriber.unsubscribe(frame)
             case PacketType.PINGREQ:
-                self.write(packets.PINGRESP)
+                self.send(PINGRESP)
             case PacketType.DISCONNECT:
-                if self.behind is not None:
-                    self.behind.disconnect(frame.packet)
-                self.finish()
+                self._on_disconnect(frame)
             case _:
-                raise MalformedPacket("MQTT-3.1.0-2", "a second CONNECT")
+                raise MalformedPacket("MQTT-3.1.0-2", "a second CONNECT", Reason.PROTOCOL_ERROR)
+
+    def _on_disconnect(self, frame: Frame) -> None:
+        words = self.codec.parse_disconnect(frame)
+        if words.session_expiry and self._connect is not None and not self._connect.session_expiry:
+            raise MalformedPacket(
+                "MQTT5-3.14.2-2", "a session expiry, and the CONNECT had none", Reason.PROTOCOL_ERROR
+            )
+        if words.session_expiry is not None:
+            words = words._replace(session_expiry=min(words.session_expiry, self.limits.session_expiry))
+        self._last_words = words
+        self.finish()
 
     def _on_answer(self, kind: PacketType, frame: Frame) -> None:
-        packet_id = packets.parse_packet_id(frame)
-        execution_id = self._in_flight.acknowledged(packet_id) if kind is PacketType.PUBACK else None
-        if execution_id is None:
-            if self.behind is not None:
-                self.behind.feed_answer(kind, packet_id)
-        elif execution_id != CANCEL and self.thing is not None:
-            self.front.service.acknowledged(self.thing, execution_id)
+        answer = self.codec.parse_acknowledgement(frame)
+        session = self.session
+        assert session is not None
+        if kind is PacketType.PUBACK:
+            execution_id = self._in_flight.acknowledged(answer.packet_id)
+            if execution_id is None:
+                session.on_puback(answer.packet_id, self.server.time())
+            elif execution_id != CANCEL and self.thing is not None:
+                self.server.acknowledged(self.thing, execution_id, answer)
+        elif kind is PacketType.PUBREC:
+            session.on_pubrec(answer.packet_id, answer.reason, self.server.time())
+        else:
+            session.on_pubcomp(answer.packet_id, self.server.time())
 
     def _fault(self, fault: MalformedPacket) -> None:
         kind = "tooLarge" if fault.rule == "limit" else "malformed"
-        self.front.note(kind, str(fault), who=self.client_id or self.peer[0])
-        self.abort()
+        self.server.note(kind, str(fault), who=self.client_id or self.peer[0])
+        if self._connect is None and self.codec.version == 5:
+            self.write(self.codec.encode_connack(fault.reason, reason_string=fault.text))
+            self.finish()
+        else:
+            self.drop(fault.reason, fault.text)

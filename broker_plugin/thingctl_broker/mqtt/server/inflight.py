@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from thingctl_broker.mqtt.engine.session import LAST_PACKET_ID
 
 CANCEL: Final = ""
-"""Stands for a cancel, whose acknowledgement tells nobody anything."""
+"""Stands for a cancel, whose acknowledgement tells nothing."""
+
+_FIRST: Final = LAST_PACKET_ID + 1
+
+_LAST: Final = 0xFFFF
+
+IDENTIFIERS: Final = _LAST - LAST_PACKET_ID
+"""How many there are for requests and cancels."""
 
 
 class InFlight:
-    """Counts down from 65535, as amqtt counts up from 1 on the same connection [MQTT-2.3.1-4]."""
+    """The command path's half of the identifiers; the other half is the engine's [MQTT-2.3.1-4]."""
 
     __slots__ = ("_ids", "_last")
 
     def __init__(self) -> None:
         self._ids: dict[int, str] = {}
-        self._last = 0x10000
+        self._last = _LAST
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -26,11 +32,11 @@ class InFlight:
     def __contains__(self, packet_id: object) -> bool:
         return packet_id in self._ids
 
-    def add(self, execution_id: str, is_taken: Callable[[int], bool] | None) -> int:
-        """Return the packet identifier for a request. ``is_taken``: whether amqtt has it in flight."""
-        packet_id = self._last - 1 or 0xFFFF
-        while packet_id in self._ids or (is_taken is not None and is_taken(packet_id)):
-            packet_id = packet_id - 1 or 0xFFFF
+    def add(self, execution_id: str) -> int:
+        """Return the packet identifier for a request."""
+        packet_id = self._last + 1 if self._last < _LAST else _FIRST
+        while packet_id in self._ids:
+            packet_id = packet_id + 1 if packet_id < _LAST else _FIRST
         self._last = packet_id
         self._ids[packet_id] = execution_id
         return packet_id

@@ -1,111 +1,205 @@
-"""What a client publishes: a thing's responses and announcements end here, the rest goes to amqtt."""
+"""What a client publishes: a thing's responses and announcements end here, the rest is the engine's."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.engine.message import published
 from thingctl_broker.mqtt.protocol.frames import MalformedPacket
+from thingctl_broker.mqtt.protocol.reason_codes import Reason
 from thingctl_protocol.topics import DEVICE_KINDS, Kind, is_topic
 
 if TYPE_CHECKING:
     from thingctl_broker.mqtt.auth.authenticator import Identity
+    from thingctl_broker.mqtt.engine.session import Session
     from thingctl_broker.mqtt.protocol.frames import Frame
     from thingctl_broker.mqtt.protocol.packets import Publish
     from thingctl_broker.mqtt.server.client import ServerConnection
+
+_CHECKED_TOPICS: Final = 100
+"""Topics of one client that are known to be allowed; when there are more, all are checked again."""
+
+_NOBODY: Final = Reason.NO_MATCHING_SUBSCRIBERS
 
 
 class Receiver:
     """The PUBLISH packets of one connection, whose client has been let in."""
 
-    __slots__ = ("_acl", "_connection", "_front", "_qos2", "_thing")
+    __slots__ = (
+        "_acl",
+        "_aliases",
+        "_allowed",
+        "_codec",
+        "_connection",
+        "_qos2",
+        "_server",
+        "_session",
+        "_thing",
+        "_unanswered",
+    )
 
-    def __init__(self, connection: ServerConnection, admission: Identity) -> None:
+    def __init__(self, connection: ServerConnection, session: Session, admission: Identity) -> None:
         self._connection = connection
-        self._front = connection.front
+        self._server = connection.server
+        self._codec = connection.codec
+        self._session = session
         self._acl = admission.acl
         self._thing = admission.thing
-        self._qos2: set[int] = set()  # handled here, not released yet
+        self._allowed: set[str] = set()
+        self._aliases: dict[int, str] = {}
+        self._qos2: set[int] = set()  # on the command path, not released yet
+        self._unanswered: set[int] = set()  # packet identifiers of QoS 1 that are not acknowledged yet
 
     @property
     def qos2_held(self) -> int:
         """QoS 2 messages that the client has not released."""
-        behind = self._connection.behind
-        return len(self._qos2) + (behind.qos2_held if behind is not None else 0)
+        return len(self._qos2) + len(self._session.received)
 
     def publish(self, frame: Frame) -> None:
         """Take a PUBLISH [section 3.3]."""
-        publish = packets.parse_publish(frame)
+        publish = self._codec.parse_publish(frame)
+        if self._codec.version == 5:
+            publish = self._with_topic(publish)
+            self._count(publish)
         topic = publish.topic
-        if self._front.topics.owns(topic):
+        if topic in self._allowed:
+            self._on_message(publish)
+        elif self._server.topics.owns(topic):
             self._on_command(publish)
         elif topic.startswith("$"):
             self._refuse(publish, "a client may not publish under $")
         elif not is_topic(topic):
-            raise MalformedPacket("MQTT-3.3.2-2", f"topic {topic[:80]!a}")
+            raise MalformedPacket("MQTT-3.3.2-2", f"topic {topic[:80]!a}", Reason.TOPIC_NAME_INVALID)
         elif self._acl is not None and not self._acl.may_publish(topic):
             self._refuse(publish, "no rule lets this client publish it")
-        elif publish.retain and not self._front.may_retain(topic, publish.payload):
-            self._refuse(publish, "no room to retain it")
-        elif publish.qos < 2:
-            self._connection.amqtt().feed(frame.packet)
-        elif self._may_hold_another():
-            self._connection.amqtt().feed_qos2(frame.packet, publish.packet_id)
+        else:
+            if len(self._allowed) >= _CHECKED_TOPICS:
+                self._allowed.clear()
+            self._allowed.add(topic)
+            self._on_message(publish)
 
     def release(self, frame: Frame) -> None:
         """Take a PUBREL [section 3.6]."""
-        packet_id = packets.parse_packet_id(frame)
-        behind = self._connection.behind
+        packet_id = self._codec.parse_acknowledgement(frame).packet_id
         if packet_id in self._qos2:
             self._qos2.remove(packet_id)
-        elif behind is not None and behind.feed_pubrel(frame.packet, packet_id):
+            self._connection.write(self._codec.encode_pubcomp(packet_id))
             return
         # What is not known is complete [MQTT-4.3.3-2].
-        self._connection.write(packets.encode_pubcomp(packet_id))
+        is_known = packet_id in self._session.received
+        reason = Reason.SUCCESS if is_known else Reason.PACKET_IDENTIFIER_NOT_FOUND
+        packet = self._codec.encode_pubcomp(packet_id, reason)
+        self._server.engine.complete_exactly_once(
+            self._session, packet_id, partial(self._connection.send, packet)
+        )
+
+    # Ordinary messages.
+
+    def _on_message(self, publish: Publish) -> None:
+        engine, now = self._server.engine, self._server.time()
+        message = published(publish, self._session.client_id, now)
+        if publish.qos == 0:
+            engine.publish(message, now)
+        elif publish.qos == 1:
+            changes = engine.recorder.changes
+            receivers = engine.publish(message, now)
+            if engine.recorder.changes == changes:
+                self._acknowledge(1, publish.packet_id, 0 if receivers else _NOBODY)
+            else:
+                answer = partial(self._acknowledge, 1, publish.packet_id, 0 if receivers else _NOBODY)
+                engine.recorder.then(answer)
+        elif not self._take_exactly_once(publish):
+            return
+        else:
+            receivers = engine.publish(message, now)
+            reason = 0 if receivers else _NOBODY
+            engine.recorder.then(partial(self._acknowledge, 2, publish.packet_id, reason))
+        self._server.published(self._connection, message)
+
+    def _take_exactly_once(self, publish: Publish) -> bool:
+        """Whether a QoS 2 message is to be published; otherwise it has been, or its client is dropped."""
+        engine, packet_id = self._server.engine, publish.packet_id
+        if packet_id in self._session.received:  # sent again [MQTT-4.3.3-2]
+            engine.recorder.then(partial(self._acknowledge, 2, packet_id))
+            return False
+        return self._may_hold_another() and engine.begin_exactly_once(self._session, packet_id)
+
+    # Commands.
 
     def _on_command(self, publish: Publish) -> None:
-        front = self._front
-        topic = front.topics.parse(publish.topic)
+        server = self._server
+        topic = server.topics.parse(publish.topic)
         if topic is None or topic.kind not in DEVICE_KINDS or topic.thing != self._thing:
             self._refuse(publish, "not a topic that this client may publish")
             return
         kept = partial(self._acknowledge, publish.qos, publish.packet_id)
         if publish.qos == 2:
             if publish.packet_id in self._qos2:  # sent again: it was handled [MQTT-4.3.3-2], if not kept yet
-                front.service.journal.then(kept)
+                server.service.journal.then(kept)
                 return
             if not self._may_hold_another():
                 return
             self._qos2.add(publish.packet_id)
-        if front.observers.watching:
-            front.observers.tell(publish.topic, publish.payload)
+        if server.observers.watching:
+            server.observers.tell(publish.topic, publish.payload)
         if topic.kind is Kind.RESPONSE:
             assert topic.execution_id is not None
-            front.service.respond(self._thing, topic.execution_id, publish.payload, kept)
+            server.service.respond(self._thing, topic.execution_id, publish.payload, kept)
         else:
             if topic.kind is Kind.ACTIONS:  # its presence is seen here, and need not be said
-                front.service.announce(self._thing, publish.payload)
+                server.service.announce(self._thing, publish.payload)
             kept()
+
+    # Answers.
 
     def _refuse(self, publish: Publish, text: str) -> None:
         # MQTT 3.1.1 cannot refuse a PUBLISH: it is acknowledged and dropped [section 3.3.5].
-        self._front.service.dropped(
+        self._server.service.dropped(
             self._thing or self._connection.client_id, "forbiddenTopic", f"{text}: {publish.topic[:200]!a}"
         )
         # At QoS 2 its PUBREL is answered like any that is not known.
-        self._acknowledge(publish.qos, publish.packet_id)
+        self._acknowledge(publish.qos, publish.packet_id, Reason.NOT_AUTHORIZED, text)
 
     def _may_hold_another(self) -> bool:
         """Whether the client may begin another QoS 2 exchange; if not, it is dropped."""
         if self.qos2_held < self._connection.limits.qos2_held:
             return True
         self._connection.offended("qos2Held", "releases nothing: dropped")
-        self._connection.abort()
+        self._connection.drop(Reason.RECEIVE_MAXIMUM_EXCEEDED)
         return False
 
-    def _acknowledge(self, qos: int, packet_id: int) -> None:
+    def _acknowledge(self, qos: int, packet_id: int, reason: int = 0, text: str = "") -> None:
         if qos == 1:
-            self._connection.write(packets.encode_puback(packet_id))
+            self._unanswered.discard(packet_id)
+            self._connection.send(self._codec.encode_puback(packet_id, reason, text))
         elif qos == 2:
-            self._connection.write(packets.encode_pubrec(packet_id))
+            self._connection.send(self._codec.encode_pubrec(packet_id, reason, text))
+
+    # MQTT 5.
+
+    def _with_topic(self, publish: Publish) -> Publish:
+        """A PUBLISH with the topic that its alias stands for [MQTT5-3.3.2.3.4]."""
+        alias = publish.topic_alias
+        if not alias:
+            return publish
+        if alias > self._connection.limits.topic_aliases:
+            raise MalformedPacket("MQTT5-3.3.2-9", f"topic alias {alias}", Reason.TOPIC_ALIAS_INVALID)
+        if publish.topic:
+            self._aliases[alias] = publish.topic
+            return publish
+        topic = self._aliases.get(alias)
+        if topic is None:
+            raise MalformedPacket(
+                "MQTT5-3.3.2-12", f"topic alias {alias} stands for no topic", Reason.PROTOCOL_ERROR
+            )
+        return publish._replace(topic=topic)
+
+    def _count(self, publish: Publish) -> None:
+        """Hold the client to the Receive Maximum [MQTT5-3.3.4-8]."""
+        if publish.qos == 1:
+            self._unanswered.add(publish.packet_id)
+        if len(self._unanswered) + self.qos2_held > self._connection.limits.qos2_held:
+            raise MalformedPacket(
+                "MQTT5-3.3.4-8", "more messages than the Receive Maximum", Reason.RECEIVE_MAXIMUM_EXCEEDED
+            )

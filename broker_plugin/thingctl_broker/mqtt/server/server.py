@@ -1,27 +1,34 @@
-"""The front: every device connects here, and the command path ends here.
+"""The MQTT server: every client connects here, and the command path ends here.
 
-It owns the connections, knows which one serves which thing, and is the service's link.
-What a connection does with its packets is in ``connection``.
+It owns the connections, knows which one serves which thing, is the service's link, and gives the
+engine's packets to the sockets. What a connection does with its packets is in ``connection``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from thingctl_broker.commands.events import RateLimit
-from thingctl_broker.mqtt.amqtt.offline_queue import bound
-from thingctl_broker.mqtt.amqtt.patches import drop_session, steady_subscriptions
+from thingctl_broker.mqtt.engine.encoder import encoder_for
+from thingctl_broker.mqtt.engine.engine import Engine
+from thingctl_broker.mqtt.engine.message import Message
+from thingctl_broker.mqtt.engine.session import WINDOW
+from thingctl_broker.mqtt.protocol.reason_codes import Reason, words
 from thingctl_broker.mqtt.server.connection import DeviceConnection
 from thingctl_broker.mqtt.server.limits import MqttLimits
-from thingctl_broker.mqtt.server.persistent_sessions import PersistentSessions
+from thingctl_broker.mqtt.server.serving import ServingConnections
 from thingctl_broker.mqtt.server.traffic_monitors import TrafficMonitors
 from thingctl_broker.security.connection_limits import ConnectionLimiter
 from thingctl_broker.system.addresses import NO_NETWORKS
 from thingctl_broker.system.listeners import ignore_refused, listen
+from thingctl_protocol.messages import StatusReason, encode_response
+from thingctl_protocol.statuses import Status
 from thingctl_protocol.topics import Topics
 
 if TYPE_CHECKING:
@@ -30,12 +37,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from thingctl_broker.commands.service import CommandService
-    from thingctl_broker.mqtt.amqtt.patches import AmqttBroker
     from thingctl_broker.mqtt.auth.authenticator import Authenticator
-    from thingctl_broker.mqtt.protocol.packets import Connect
+    from thingctl_broker.mqtt.engine.store import RecordStore
+    from thingctl_broker.mqtt.protocol.packets import Acknowledgement, Connect
     from thingctl_broker.mqtt.server.client import ServerConnection
-    from thingctl_broker.mqtt.server.subscriptions import CommandSubscriptions
-    from thingctl_broker.mqtt.server.transport import Transport
+    from thingctl_broker.mqtt.server.events import ServerEvents
     from thingctl_broker.system.addresses import Networks
     from thingctl_broker.system.listeners import Listener, Refused
     from thingctl_broker.system.proxy_protocol import Peer
@@ -43,14 +49,22 @@ if TYPE_CHECKING:
 WATCH_INTERVAL: Final = 0.5
 """Seconds between two looks at who has been silent for too long."""
 
+REQUESTS_WINDOW: Final = 64
+"""Requests in flight to an MQTT 5 client at most, of those that it takes."""
+
 WATCH_TURN: Final = 250
 """Connections looked at before others have their turn: at ten thousand it would be felt."""
 
-_log = structlog.get_logger("thingctl.front")
+REFUSED_BY_DEVICE: Final = "REFUSED_BY_DEVICE"
+"""The reason code of an execution whose request the device has refused with its PUBACK."""
+
+_REASON_CHARACTERS: Final = 1024
+
+_log = structlog.get_logger("thingctl.mqtt")
 
 
 class MqttServer:
-    """The listeners and the connections."""
+    """The listeners, the connections, and the engine behind them."""
 
     def __init__(
         self,
@@ -59,15 +73,27 @@ class MqttServer:
         topics: Topics | None = None,
         limits: MqttLimits | None = None,
         proxies: Networks = NO_NETWORKS,
+        store: RecordStore | None = None,
+        keep_alive: int = 0,
+        server_reference: str = "",
     ) -> None:
-        """``proxies``: the addresses that no limit of connections by address is for."""
+        """``proxies``: the addresses that no limit of connections by address is for.
+
+        ``store``: where sessions and retained messages are kept; None: nowhere. ``keep_alive``: the most
+        seconds of an MQTT 5 client; 0: as it likes. ``server_reference``: where they go when this one stops.
+        """
         self.topics = Topics() if topics is None else topics
         self.limits = MqttLimits() if limits is None else limits
         self.gatekeeper = gatekeeper
+        self.keep_alive = keep_alive
+        self.server_reference = server_reference
         self.service: CommandService
-        self.broker: AmqttBroker
-        self.time: Callable[[], float]
-        """The loop's monotonic time."""
+        self.engine = Engine(self.limits, store, wall=time.time() - time.monotonic())
+        self.engine.totals.wake = self._flush_soon
+        self.events: list[ServerEvents] = []
+        """Who else is told of clients and messages; empty, most of the time."""
+        self.time: Callable[[], float] = time.monotonic
+        """Monotonic time."""
         self._limiter = ConnectionLimiter(
             self.limits.connections_per_address, self.limits.connection_opening, proxies
         )
@@ -75,19 +101,18 @@ class MqttServer:
         self.connections: set[ServerConnection] = set()
         self.observers = TrafficMonitors(self.limits.observers, self._missed)
         self._clients: dict[str, ServerConnection] = {}
-        self._serving: dict[str, ServerConnection] = {}
-        self._standing_by: dict[str, dict[ServerConnection, None]] = {}  # in the order of serving
+        self._serving = ServingConnections()
         self._present: Counter[str] = Counter()
-        self._leaving: dict[str, asyncio.Task[None]] = {}
-        self._kept = PersistentSessions(self.limits.kept_sessions, self.limits.kept_sessions_per_thing)
         self._listeners: list[Listener] = []
         self._watcher: asyncio.Task[None] | None = None
+        self.bytes_received = self.bytes_sent = 0
+        """Of all clients, since the start."""
+        self._sockets = self._connects = self._most_clients = 0
         self._loop: asyncio.AbstractEventLoop
 
     async def start(
         self,
         service: CommandService,
-        broker: AmqttBroker,
         sockets: list[socket.socket],
         tls: ssl.SSLContext | None = None,
         *,
@@ -100,10 +125,7 @@ class MqttServer:
         that does not.
         """
         self.service = service
-        self.broker = broker
-        steady_subscriptions(broker)
         self._loop = asyncio.get_running_loop()
-        self.time = self._loop.time
         for sock in sockets:
             listener = await listen(
                 sock,
@@ -118,16 +140,16 @@ class MqttServer:
         self._watcher = self._loop.create_task(self._watch())
 
     async def stop(self) -> None:
-        """Stop listening, close every connection, and wait for amqtt to let them go."""
+        """Stop listening, and close every connection."""
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
         for listener in self._listeners:
             listener.close()
+        reference = self.server_reference
+        reason = Reason.USE_ANOTHER_SERVER if reference else Reason.SERVER_SHUTTING_DOWN
         for connection in tuple(self.connections):
-            connection.close("the broker is stopping")
-        if self._leaving:
-            await asyncio.wait(self._leaving.values(), timeout=1.0)
+            connection.close("the broker is stopping", reason, reference)
 
     # The service's link.
 
@@ -143,6 +165,100 @@ class MqttServer:
         connection = self._serving.get(thing)
         if connection is not None:
             connection.publish_cancel(execution_id)
+
+    def acknowledged(self, thing: str, execution_id: str, answer: Acknowledgement) -> None:
+        """A thing has answered a request with a PUBACK."""
+        if answer.reason >= Reason.UNSPECIFIED_ERROR:
+            self._refused(thing, execution_id, answer)
+            return
+        self.service.acknowledged(thing, execution_id)
+
+    def _refused(self, thing: str, execution_id: str, answer: Acknowledgement) -> None:
+        """The device will not take the request, so nothing of it is going to happen."""
+        text = f"the device refused the request: {words(answer.reason)}"
+        if answer.reason_string:
+            text = f"{text}: {answer.reason_string}"
+        response = encode_response(
+            Status.REJECTED, reason=StatusReason(REFUSED_BY_DEVICE, text[:_REASON_CHARACTERS])
+        )
+        self.service.respond(thing, execution_id, response, _nothing)
+
+    def seconds_left(self, execution_id: str) -> int | None:
+        """Seconds until an execution times out, at least 1; None: it is not known."""
+        execution = self.service.table.get(execution_id)
+        if execution is None:
+            return None
+        return max(1, math.ceil(execution.deadline - self.service.monotonic()))
+
+    # The host.
+
+    def publish(
+        self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, publisher: str = ""
+    ) -> None:
+        """Publish an ordinary message of the broker's own, or of the host's side."""
+        self.engine.publish(Message(topic, payload, qos, retain, publisher), self.time())
+
+    def retain(self, topic: str, payload: bytes, *, qos: int = 0) -> None:
+        """Retain a message, or with an empty payload clear it, and deliver it to no one."""
+        self.engine.retain(Message(topic, payload, qos, retain=True))
+
+    def retained(self, topic_filter: str) -> list[Message]:
+        """The retained messages that match a filter."""
+        return self.engine.retained.match(topic_filter, self.time())
+
+    def figures(self) -> dict[str, float]:
+        """What ``$SYS`` tells, by the names in ``sys_topics``."""
+        totals, engine = self.engine.totals, self.engine
+        connected = len(self._clients)
+        return {
+            "bytes_received": self.bytes_received,
+            "bytes_sent": self.bytes_sent,
+            "clients_connected": connected,
+            "clients_disconnected": engine.sessions.away,
+            "clients_expired": totals.counters["sessions.expired"],
+            "clients_maximum": self._most_clients,
+            "clients_total": connected + engine.sessions.away,
+            "connects": self._connects,
+            "publish_dropped": sum(n for name, n in totals.counters.items() if name.startswith("dropped.")),
+            "publish_received": totals.received,
+            "publish_sent": totals.sent,
+            "retained": len(engine.retained),
+            "sockets": self._sockets,
+            "stored": len(engine.retained),
+            "stored_bytes": totals.waiting_bytes + engine.retained.bytes,
+            "subscriptions": len(engine.tree),
+        }
+
+    def published(self, connection: ServerConnection, message: Message) -> None:
+        """A client has published an ordinary message: tell the host, and hold the client if others cannot follow."""
+        for host in self.events:
+            host.message_received(message.publisher, message)
+        if self.engine.totals.slow:
+            self._hold(connection)
+
+    def _hold(self, publisher: ServerConnection) -> None:
+        """Read nothing more from a publisher while those that get its messages read too slowly, if so set."""
+        slow, self.engine.totals.slow = self.engine.totals.slow, []
+        if self.limits.slow_readers != "stop":
+            return
+        for session in slow:
+            reader = self._clients.get(session.client_id)
+            if reader is not None and reader is not publisher:
+                reader.stopped_publishers.add(publisher)
+                publisher.hold_publisher(stop=True)
+
+    def has_caught_up(self, connection: ServerConnection) -> None:
+        """A client has read what waited for it: those that it held up are read from again."""
+        publishers, connection.stopped_publishers = connection.stopped_publishers, set()
+        for publisher in publishers:
+            if not any(publisher in other.stopped_publishers for other in self._clients.values()):
+                publisher.hold_publisher(stop=False)
+
+    def let_publish(self, connection: ServerConnection) -> None:
+        """A client has been held for long enough."""
+        for other in self._clients.values():
+            other.stopped_publishers.discard(connection)
+        connection.hold_publisher(stop=False)
 
     # What connections tell.
 
@@ -164,6 +280,7 @@ class MqttServer:
             self.note(rejection, "a connection was turned away", who=host)
             return False
         self.connections.add(connection)
+        self._sockets += 1
         return True
 
     def closed(self, connection: ServerConnection) -> None:
@@ -171,58 +288,35 @@ class MqttServer:
         if connection in self.connections:
             self.connections.remove(connection)
             self._limiter.release(connection.peer[0])
-        client_id, thing = connection.client_id, connection.thing
-        if connection.behind is not None:
-            self._amqtt_leaves(client_id, connection.behind.task)
         self.observers.leave(connection)
+        if connection.stopped_publishers:
+            self.has_caught_up(connection)
+        client_id, thing = connection.client_id, connection.thing
         if self._clients.get(client_id) is not connection:
             return
         del self._clients[client_id]
-        if connection.keeps_session:
-            self._keep(connection)
-        if thing is None:
-            return
-        self.released(connection)
-        self._present[thing] -= 1
-        if self._present[thing] <= 0:
-            del self._present[thing]
-            self.service.disconnected(thing)
+        if thing is not None:
+            self.released(connection)
+            self._present[thing] -= 1
+            if self._present[thing] <= 0:
+                del self._present[thing]
+                self.service.disconnected(thing)
+        if connection.session is not None:
+            self.engine.disconnect(
+                connection.session,
+                self.time(),
+                publishes_will=connection.publishes_will,
+                expiry=connection.changed_expiry,
+            )
+        for host in self.events:
+            host.client_disconnected(client_id)
 
-    def _keep(self, connection: ServerConnection) -> None:
-        """Keep the session of a client that has gone, if it has one, here or in amqtt."""
-        client_id = connection.client_id
-        has_amqtt = connection.behind is not None or client_id in self.broker.sessions
-        if not (has_amqtt or len(connection.subscriptions)):
-            return
-        oldest = self._kept.keep(client_id, connection.thing, connection.subscriptions)
-        if oldest is not None:
-            text = "too many sessions are kept: the session offline the longest is discarded"
-            self.note("keptSessions", text, who=connection.thing or client_id, gone=oldest)
-            self._let_go(oldest)
-
-    def _let_go(self, client_id: str) -> None:
-        """Have amqtt forget a session that is no longer kept."""
-        leaving = self._leaving.get(client_id)
-        if leaving is not None:  # amqtt may be about to make it
-            leaving.add_done_callback(lambda _: self._let_go(client_id))
-        elif client_id in self.broker.sessions and not (
-            client_id in self._clients or client_id in self._kept
-        ):
-            drop_session(self.broker, client_id)
-
-    def predecessor(self, client_id: str, host: str) -> asyncio.Task[None] | None:
-        """Close whoever has this client id [MQTT-3.1.4-2]; return what must end before it is free.
-
-        ``host``: of the client that comes.
-
-        amqtt shares one session object between two connections of the same id (its take-over
-        leaves the new one deaf), so the second must not reach it before the first has left.
-        """
+    def end_predecessor(self, client_id: str, host: str) -> None:
+        """Close the connection that has this client id [MQTT-3.1.4-2]. ``host``: of the client that comes."""
         previous = self._clients.get(client_id)
         if previous is not None:
             self._taken_over(previous, host)
-            previous.close("taken over by a new connection")
-        return self._leaving.get(client_id)
+            previous.close("taken over by a new connection", Reason.SESSION_TAKEN_OVER)
 
     def _taken_over(self, previous: ServerConnection, host: str) -> None:
         """Tell of it: a device whose old connection hangs comes back so, and so does another of its name."""
@@ -237,61 +331,47 @@ class MqttServer:
         if previous.thing is not None:
             self.service.things.taken_over(previous.thing)
 
-    def resumes_amqtt_session(self, connect: Connect) -> bool:
-        """Whether amqtt has a session that this client goes on with. One that it may not is dropped.
-
-        A clean session of amqtt's outlives its client a little; to go on with it would make
-        a clean one of this client's too. And what one user left no other may take up.
-        """
-        session, _ = self.broker.sessions.get(connect.client_id, (None, None))
-        if session is None:
-            return False
-        if not connect.clean_session and not session.clean_session and session.username == connect.username:
-            return True
-        drop_session(self.broker, connect.client_id)
-        return False
-
-    def admitted(self, connection: ServerConnection) -> CommandSubscriptions | None:
-        """A client is in; return the command subscriptions that were kept for it."""
-        self._clients[connection.client_id] = connection
-        kept = self._kept.take(connection.client_id)
+    def admitted(self, connection: ServerConnection, connect: Connect, expiry: int) -> bool:
+        """A client is in: give it its session, which stays for ``expiry`` seconds; return whether it was there."""
         thing = connection.thing
+        session, is_present = self.engine.connect(
+            connection.client_id,
+            owner=connect.username if thing is None else thing,
+            thing=thing,
+            clean=connect.clean_session,
+            expiry=expiry,
+            will=connect.will,
+            encoder=encoder_for(connect),
+            window=WINDOW if connect.version < 5 else _window(connect.receive_maximum),
+            outlet=connection,
+            now=self.time(),
+        )
+        connection.session = session
+        connection.subscriptions = session.commands
+        self._clients[connection.client_id] = connection
+        self._connects += 1
+        self._most_clients = max(self._most_clients, len(self._clients))
         if thing is not None:
             self._present[thing] += 1
             self.service.connected(thing, connection.client_id)
-        if kept is None or kept.thing != thing or not connection.keeps_session:
-            return None
-        return kept.subscriptions if len(kept.subscriptions) else None
+        for host in self.events:
+            host.client_connected(connection.client_id, connect.username)
+        return is_present
 
     def serves(self, connection: ServerConnection) -> None:
         """A connection has subscribed to its thing's requests. The latest one gets them."""
         thing = connection.thing
-        assert thing is not None
-        serving = self._serving.get(thing)
-        if serving is connection:
-            return
-        others = self._standing_by.get(thing)
-        if others is not None and connection in others:
-            return
-        if serving is not None:
-            self._standing_by.setdefault(thing, {})[serving] = None
-        self._serve(thing, connection)
+        if thing is not None and self._serving.add(thing, connection):
+            self.service.reachable(thing)
 
     def released(self, connection: ServerConnection) -> None:
         """A connection no longer takes its thing's requests; the latest of any others does."""
         thing = connection.thing
-        if thing is None:
+        if thing is None or not self._serving.remove(thing, connection):
             return
-        others = self._standing_by.get(thing)
-        if others is not None and connection in others:
-            del others[connection]
-        elif self._serving.get(thing) is connection:
-            del self._serving[thing]
-            self.service.unreachable(thing)
-            if others:
-                self._serve(thing, others.popitem()[0])
-        if not others:
-            self._standing_by.pop(thing, None)
+        self.service.unreachable(thing)
+        if self._serving.get(thing) is not None:
+            self.service.reachable(thing)
 
     def expel(self, thing: str, reason: str, *, forget: bool = False) -> None:
         """Close every connection of a thing: it is disabled, removed, or has other credentials.
@@ -300,64 +380,54 @@ class MqttServer:
         """
         for connection in tuple(self._clients.values()):
             if connection.thing == thing:
-                connection.keeps_session = connection.keeps_session and not forget
-                connection.close(reason)
+                connection.close(reason, Reason.ADMINISTRATIVE_ACTION)
         if forget:
-            self._kept.forget(thing)
-            own = f"{thing}/"
-            for client_id in [client_id for client_id in self.broker.sessions if client_id.startswith(own)]:
-                drop_session(self.broker, client_id)
-
-    def _serve(self, thing: str, connection: ServerConnection) -> None:
-        self._serving[thing] = connection
-        self.service.reachable(thing)
-
-    def may_retain(self, topic: str, payload: bytes) -> bool:
-        """Whether there is room for a retained message; replacing and clearing one always has."""
-        retained = self.broker.retained_messages
-        if not payload or topic in retained:
-            return len(payload) <= self.limits.retained_bytes
-        return len(retained) < self.limits.retained and len(payload) <= self.limits.retained_bytes
-
-    def bound_kept(self, client_id: str, session: Any) -> None:
-        """Bound what amqtt keeps for a client while it is away."""
-        text = "too much is kept for it while it is away: the oldest goes"
-
-        def lost(topic: str) -> None:
-            self.note("awayLost", text, who=client_id, topic=topic[:200])
-
-        bound(session, self.limits.away_messages, self.limits.away_bytes, lost)
+            for session in self.engine.sessions:
+                if session.thing == thing:
+                    self.engine.end(session, self.time())
 
     def note(self, fault: str, text: str, *, who: str = "", **details: object) -> None:
-        """Count a fault, and log it at most once a minute for whoever caused it."""
+        """Count a fault, and log it at most once a minute for each client."""
         self.service.counters[f"front.{fault}"] += 1
         # One reason does not hide another. What a client chooses is quoted in it, and makes no new one.
         reason = str(details.get("reason", "")).replace('"', "'").partition("'")[0]
         if self.log_limit.allows(f"{fault} {who} {reason}", self.time()):
             _log.warning(text, fault=fault, client=who, **details)
 
-    def _missed(self, observer: Transport, topic: str) -> None:
+    def _missed(self, observer: ServerConnection, topic: str) -> None:
         text = "reads too slowly: it misses what it wanted to watch"
         observer.offended("observerBehind", text, topic=topic[:200])
 
     # What time does.
 
+    def _flush_soon(self) -> None:
+        self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        for session in self.engine.take_dirty():
+            if session.outlet is not None:
+                session.outlet.flush()
+
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(WATCH_INTERVAL)
             now = self.time()
+            self.engine.tick(now)
             for looked, connection in enumerate(tuple(self.connections), 1):
                 connection.watch(now, WATCH_INTERVAL)
                 if not looked % WATCH_TURN:
                     await asyncio.sleep(0)
 
-    def _amqtt_leaves(self, client_id: str, task: asyncio.Task[None]) -> None:
-        if task.done():
-            return
-        self._leaving[client_id] = task
 
-        def left(task: asyncio.Task[None]) -> None:
-            if self._leaving.get(client_id) is task:
-                del self._leaving[client_id]
+def _nothing() -> None:
+    """The PUBACK was the answer already."""
 
-        task.add_done_callback(left)
+
+def _window(receive_maximum: int) -> int:
+    """The engine's part of what an MQTT 5 client takes; the rest is the command path's."""
+    return receive_maximum - requests_window(receive_maximum) or 1
+
+
+def requests_window(receive_maximum: int) -> int:
+    """The command path's part of what an MQTT 5 client takes."""
+    return min(REQUESTS_WINDOW, (receive_maximum + 1) // 2)

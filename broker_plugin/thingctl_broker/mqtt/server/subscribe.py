@@ -1,101 +1,139 @@
-"""What a client subscribes to: to its commands here, to what all things say, and to the rest at amqtt."""
+"""What a client subscribes to: to its commands, to what all things say, and to ordinary topics."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.engine.subscription_tree import SubscriptionOptions, is_share, split_share
 from thingctl_broker.mqtt.protocol.frames import PacketTooLarge
-from thingctl_broker.mqtt.protocol.packets import SUBSCRIPTION_REFUSED
+from thingctl_broker.mqtt.protocol.reason_codes import Reason
 from thingctl_protocol.topics import Kind, is_filter
 
 if TYPE_CHECKING:
     from thingctl_broker.mqtt.auth.authenticator import Identity
+    from thingctl_broker.mqtt.engine.session import Session
     from thingctl_broker.mqtt.protocol.frames import Frame
+    from thingctl_broker.mqtt.protocol.packets import SubscriptionRequest
     from thingctl_broker.mqtt.server.client import ServerConnection
 
 
 class Subscriber:
     """The subscriptions of one connection, whose client has been let in."""
 
-    __slots__ = ("_acl", "_connection", "_observes", "_thing")
+    __slots__ = ("_acl", "_connection", "_observes", "_server", "_session", "_thing")
 
-    def __init__(self, connection: ServerConnection, admission: Identity) -> None:
+    def __init__(self, connection: ServerConnection, session: Session, admission: Identity) -> None:
         self._connection = connection
+        self._server = connection.server
+        self._session = session
         self._acl = admission.acl
         self._thing = admission.thing
         self._observes = admission.observes
 
     def subscribe(self, frame: Frame) -> None:
         """Take a SUBSCRIBE [section 3.8]."""
-        connection = self._connection
+        connection, session, engine = self._connection, self._session, self._server.engine
         self._check_size(frame)
-        packet_id, wanted = packets.parse_subscribe(frame, connection.limits.filters)
-        told_time = {Kind.TIME, Kind.REQUEST} <= connection.subscriptions.qos.keys()
-        codes: list[int | None] = [self._code(topic_filter, qos) for topic_filter, qos in wanted]
-        theirs = [want for want, code in zip(wanted, codes, strict=True) if code is None]
-        if theirs:
-            connection.amqtt().subscribe(packet_id, theirs, codes)
-        else:
-            connection.write(packets.encode_suback(packet_id, [code for code in codes if code is not None]))
-        self._serve(tell_time=not told_time)
+        packet = connection.codec.parse_subscribe(frame, connection.limits.filters)
+        is_time_known = {Kind.TIME, Kind.REQUEST} <= connection.subscriptions.qos.keys()
+        codes: list[int] = []
+        ordinary: list[tuple[str, SubscriptionOptions, bool]] = []
+        for wanted in packet.filters:
+            code = self._code(wanted)
+            if code is None:
+                options = SubscriptionOptions(*wanted[1:], packet.subscription_id)
+                is_new = engine.subscribe(session, wanted.topic_filter, options)
+                ordinary.append((wanted.topic_filter, options, is_new))
+                code = wanted.qos
+            codes.append(code)
+        suback = connection.codec.encode_suback(packet.packet_id, codes)
+        now = self._server.time()
+
+        def acknowledge() -> None:
+            connection.send(suback)
+            connection.flush()
+
+        engine.subscriptions_changed(session, now, acknowledge)
+        for topic_filter, options, is_new in ordinary:
+            engine.send_retained(session, topic_filter, options, now, is_new=is_new)
+            for host in self._server.events:
+                host.subscribed(session.client_id, topic_filter, options.qos)
+        self._serve(tell_time=not is_time_known)
 
     def unsubscribe(self, frame: Frame) -> None:
         """Take an UNSUBSCRIBE [section 3.10]."""
         connection = self._connection
         self._check_size(frame)
-        packet_id, filters = packets.parse_unsubscribe(frame, connection.limits.filters)
-        owns = connection.front.topics.owns
-        theirs = [f for f in filters if not connection.subscriptions.remove(f) and not owns(f)]
-        if connection.behind is None or not connection.behind.unsubscribe(packet_id, theirs):
-            connection.write(packets.encode_unsuback(packet_id))
+        packet = connection.codec.parse_unsubscribe(frame, connection.limits.filters)
+        codes: list[int] = [self._leave(topic_filter) for topic_filter in packet.filters]
+        unsuback = connection.codec.encode_unsuback(packet.packet_id, codes)
+        self._server.engine.subscriptions_changed(
+            self._session, self._server.time(), lambda: connection.send(unsuback)
+        )
         self._serve(tell_time=False)
 
     def resume(self) -> None:
         """Go on with the subscriptions that were kept."""
         self._serve(tell_time=True)
 
+    def _leave(self, topic_filter: str) -> Reason:
+        if self._connection.subscriptions.remove(topic_filter):
+            return Reason.SUCCESS
+        if not self._server.engine.unsubscribe(self._session, topic_filter):
+            return Reason.NO_SUBSCRIPTION_EXISTED
+        for host in self._server.events:
+            host.unsubscribed(self._session.client_id, topic_filter)
+        return Reason.SUCCESS
+
     def _check_size(self, frame: Frame) -> None:
         limit = self._connection.limits.subscribe_bytes
         if len(frame.packet) > limit:
             raise PacketTooLarge(len(frame.packet), limit)
 
-    def _code(self, topic_filter: str, qos: int) -> int | None:
-        """Grant or refuse a filter; None: it is amqtt's."""
-        connection = self._connection
-        topics = connection.front.topics
-        if not is_filter(topic_filter):
-            return SUBSCRIPTION_REFUSED
-        if not topics.owns(topic_filter):
-            if topic_filter.startswith("$share/") or topics.reaches_into(topic_filter):
-                return SUBSCRIPTION_REFUSED  # amqtt would grant it and stay silent
-            if not self._may_hear(topic_filter):
-                self._refuse(topic_filter)
-                return SUBSCRIPTION_REFUSED
-            if not connection.amqtt().may_subscribe(topic_filter, connection.limits.other_subscriptions):
-                connection.offended("subscriptions", "has too many subscriptions: refused")
-                return SUBSCRIPTION_REFUSED
-            return None
-        granted = self._observe(topic_filter) if self._observes else self._grant(topic_filter, qos)
+    def _code(self, wanted: SubscriptionRequest) -> int | None:
+        """Grant or refuse a filter; None: it is an ordinary one, and granted."""
+        topic_filter, topics = wanted.topic_filter, self._server.topics
+        _, plain = split_share(topic_filter)
+        if not is_filter(plain) or not _is_share_well_formed(topic_filter):
+            return Reason.TOPIC_FILTER_INVALID
+        if not topics.owns(plain):
+            return self._ordinary_code(topic_filter, plain)
+        if is_share(topic_filter):
+            granted = None  # requests go to one device, and who watches sees everything
+        else:
+            granted = self._observe(topic_filter) if self._observes else self._grant(topic_filter, wanted.qos)
         if granted is None:
             self._refuse(topic_filter)
-            return SUBSCRIPTION_REFUSED
+            return Reason.NOT_AUTHORIZED
         return granted
+
+    def _ordinary_code(self, topic_filter: str, plain: str) -> int | None:
+        connection = self._connection
+        if self._server.topics.reaches_into(plain):
+            return Reason.NOT_AUTHORIZED  # it would be granted and stay silent
+        if not self._may_hear(plain):
+            self._refuse(topic_filter)
+            return Reason.NOT_AUTHORIZED
+        mine = self._session.subscriptions
+        if topic_filter not in mine and len(mine) >= connection.limits.other_subscriptions:
+            connection.offended("subscriptions", "has too many subscriptions: refused")
+            return Reason.QUOTA_EXCEEDED
+        return None
 
     def _grant(self, topic_filter: str, qos: int) -> int | None:
         """Let a thing have its own commands, and nothing else of the namespace."""
         mine, limit = self._connection.subscriptions, self._connection.limits.subscriptions
         if self._thing is None or (topic_filter not in mine and len(mine) >= limit):
             return None
-        return mine.grant(topic_filter, qos, topics=self._connection.front.topics, thing=self._thing)
+        return mine.grant(topic_filter, qos, topics=self._server.topics, thing=self._thing)
 
     def _observe(self, topic_filter: str) -> int | None:
         """Let an observer see what a filter matches, at QoS 0: nothing waits for it."""
         connection = self._connection
         mine, limit = connection.subscriptions, connection.limits.observed
-        if not connection.front.observers.has_room(connection):
+        if not self._server.observers.has_room(connection):
             connection.offended("observers", "too many watch already: refused")
-            return SUBSCRIPTION_REFUSED
+            return Reason.QUOTA_EXCEEDED
         if topic_filter not in mine and len(mine) >= limit:
             return None
         return mine.observe(topic_filter)
@@ -107,25 +145,29 @@ class Subscriber:
         return self._thing is None or not topic_filter.startswith("$")
 
     def _refuse(self, topic_filter: str) -> None:
-        connection = self._connection
-        connection.front.service.dropped(
-            self._thing or connection.client_id,
+        self._server.service.dropped(
+            self._thing or self._connection.client_id,
             "forbiddenFilter",
             f"not for this client: {topic_filter[:200]!a}",
         )
 
     def _serve(self, *, tell_time: bool) -> None:
         """Take the thing's requests from now on, or no longer, or watch, as the subscriptions are."""
-        connection = self._connection
-        front, thing = connection.front, self._thing
+        connection, server, thing = self._connection, self._server, self._thing
         if self._observes:
-            front.observers.watch(connection, connection.subscriptions.filters)
+            server.observers.watch(connection, connection.subscriptions.filters)
             return
         connection.subscriptions.sum_up()
         qos = connection.subscriptions.qos
         if connection.is_closed() or Kind.REQUEST not in qos or thing is None:
-            front.released(connection)
+            server.released(connection)
             return
         if tell_time:
             connection.tell_time(anew=True)
-        front.serves(connection)
+        server.serves(connection)
+
+
+def _is_share_well_formed(topic_filter: str) -> bool:
+    """Whether a shared subscription names its group [MQTT5-4.8.2-1, -2]."""
+    group, plain = split_share(topic_filter)
+    return not is_share(topic_filter) or bool(group and plain and "+" not in group and "#" not in group)

@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from thingctl_broker.mqtt.protocol.packets import encode_publish
+from thingctl_broker.mqtt.engine.message import Message
 from thingctl_protocol.topics import matches
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from thingctl_broker.mqtt.server.transport import Transport
+    from thingctl_broker.mqtt.server.client import ServerConnection
 
 
 class _Observer:
@@ -32,19 +32,19 @@ class _Observer:
 class TrafficMonitors:
     """The connections that watch, at most ``most``."""
 
-    def __init__(self, most: int, missed: Callable[[Transport, str], None]) -> None:
+    def __init__(self, most: int, missed: Callable[[ServerConnection, str], None]) -> None:
         """``missed`` is called with an observer and the topic of a message that it does not get."""
         self._most = most
         self._missed = missed
         self._is_due = False
-        self.watching: dict[Transport, _Observer] = {}
+        self.watching: dict[ServerConnection, _Observer] = {}
         """Empty while nobody watches: look here before anything is done for them."""
 
-    def has_room(self, connection: Transport) -> bool:
+    def has_room(self, connection: ServerConnection) -> bool:
         """Whether the connection may watch."""
         return connection in self.watching or len(self.watching) < self._most
 
-    def watch(self, connection: Transport, filters: list[str]) -> None:
+    def watch(self, connection: ServerConnection, filters: list[str]) -> None:
         """Tell the connection what these filters match from now on, and nothing else."""
         if filters and not connection.is_closed():
             observer = self.watching.setdefault(connection, _Observer())
@@ -52,22 +52,22 @@ class TrafficMonitors:
         else:
             self.leave(connection)
 
-    def leave(self, connection: Transport) -> None:
+    def leave(self, connection: ServerConnection) -> None:
         """Tell the connection nothing any more."""
         self.watching.pop(connection, None)
 
     def tell(self, topic: str, payload: bytes) -> None:
         """A message of the command traffic goes by."""
         levels = topic.split("/")
-        packet = b""
+        message: Message | None = None
         for connection, observer in self.watching.items():
             if not any(matches(topic_filter, levels) for topic_filter in observer.filters):
                 continue
             if connection.is_behind:
                 self._missed(connection, topic)
                 continue
-            packet = packet or encode_publish(topic.encode(), payload)
-            observer.unwritten.append(packet)
+            message = message or Message(topic, payload)
+            observer.unwritten.append(connection.show(message))
             if not self._is_due:
                 self._is_due = True
                 asyncio.get_running_loop().call_soon(self._write)

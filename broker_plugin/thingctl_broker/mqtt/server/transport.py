@@ -19,10 +19,10 @@ class Transport(asyncio.Protocol):
 
     __slots__ = (
         "_closed",
+        "_most_buffered",
         "_reading_stops",
         "_stalled",
         "_transport",
-        "_writable",
         "_write_paused",
         "limits",
         "peer",
@@ -30,12 +30,13 @@ class Transport(asyncio.Protocol):
 
     def __init__(self, limits: MqttLimits) -> None:
         self.limits = limits
+        # What the engine has written is bounded by itself, but for one packet of the longest kind.
+        self._most_buffered = limits.write_buffer + limits.packet_bytes
         self.peer = _NO_PEER
         """Address and port of the client: by the PROXY protocol, or else by the transport."""
         self._transport: asyncio.Transport
         self._closed = False
         self._reading_stops = 0
-        self._writable: asyncio.Future[None] | None = None
         self._write_paused = False
         self._stalled = 0.0
 
@@ -69,8 +70,6 @@ class Transport(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The client has caught up."""
         self._write_paused = False
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
 
     # Writing.
 
@@ -78,7 +77,7 @@ class Transport(asyncio.Protocol):
         """Write packets; a client that already lets too much wait is dropped."""
         if self._closed:
             return
-        if self._write_paused and self._transport.get_write_buffer_size() > self.limits.write_buffer:
+        if self._write_paused and self._transport.get_write_buffer_size() > self._most_buffered:
             self.offended("writeBuffer", "reads too slowly: dropped")
             self.abort()
             return
@@ -89,18 +88,8 @@ class Transport(asyncio.Protocol):
         """Whether the client reads more slowly than it is written to."""
         return self._write_paused
 
-    async def drain(self) -> None:
-        """Wait while the client is slow."""
-        while self._write_paused and not self._closed:
-            if self._writable is None or self._writable.done():
-                self._writable = asyncio.get_running_loop().create_future()
-            await self._writable
-
     def check_stall(self, elapsed: float) -> None:
-        """Drop a client that has been behind with reading at every look for too long.
-
-        Seen now and then only: one that reads a little is no better, as amqtt fills up at once.
-        """
+        """Drop a client that has been behind with reading at every look for too long."""
         self._stalled = self._stalled + elapsed if self._write_paused else 0.0
         if self._stalled > self.limits.write_timeout:
             self.offended("writeTimeout", "does not read: dropped")
@@ -146,5 +135,4 @@ class Transport(asyncio.Protocol):
         """The connection counts no more, whether or not its socket has closed."""
         if not self._closed:
             self._closed = True
-            self.resume_writing()
             self.left()

@@ -39,19 +39,19 @@ class WebSocket(asyncio.Protocol, asyncio.Transport):
     To the loop it is a protocol, to the MQTT connection a transport.
     """
 
-    def __init__(self, front: MqttServer, hosts: Container[str], peer: Peer | None = None) -> None:
+    def __init__(self, server: MqttServer, hosts: Container[str], peer: Peer | None = None) -> None:
         """``hosts``: the ``host:port`` under which browsers may have got their page.
 
         ``peer``: the client's address, as HTTP knows it; None: the transport's.
 
         A page from elsewhere that a browser lets connect here could pretend to be a device,
-        because to the front it would come from this machine.
+        because to the server it would come from this machine.
         """
         asyncio.Transport.__init__(self)
-        self._front = front
+        self._server = server
         self._hosts = hosts
         self._peer = peer
-        self._protocol = ServerProtocol(subprotocols=[_SUBPROTOCOL], max_size=front.limits.packet_bytes)
+        self._protocol = ServerProtocol(subprotocols=[_SUBPROTOCOL], max_size=server.limits.packet_bytes)
         self._transport: asyncio.Transport
         self._mqtt: DeviceConnection | None = None
 
@@ -147,7 +147,7 @@ class WebSocket(asyncio.Protocol, asyncio.Transport):
         elif not self._is_from_here(origins := request.headers.get_all("Origin")):
             host, *_ = self.get_extra_info("peername") or ("",)
             text = "a page from elsewhere may not connect"
-            self._front.note("origin", text, who=str(host), origin=" ".join(origins)[:200])
+            self._server.note("origin", text, who=str(host), origin=" ".join(origins)[:200])
             response = protocol.reject(HTTPStatus.FORBIDDEN, "not from this page\n")
         else:
             response = protocol.accept(request)
@@ -155,7 +155,7 @@ class WebSocket(asyncio.Protocol, asyncio.Transport):
                 response = protocol.reject(HTTPStatus.BAD_REQUEST, "the subprotocol must be mqtt\n")
         protocol.send_response(response)
         if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
-            self._mqtt = DeviceConnection(self._front)
+            self._mqtt = DeviceConnection(self._server)
             self._mqtt.connection_made(self)
 
     def _tell(self, request: bytes, error: BaseException | None) -> None:
@@ -188,7 +188,7 @@ class WebSocket(asyncio.Protocol, asyncio.Transport):
             self._protocol.fail(_UNSUPPORTED_DATA, "MQTT comes in binary frames [MQTT-6.0.0-1]")
         elif frame.opcode is Opcode.PING:
             # A close frame was already sent because the message exceeded the size limit.
-            if self.get_write_buffer_size() > self._front.limits.write_buffer:
+            if self.get_write_buffer_size() > self._server.limits.write_buffer:
                 mqtt.offended("writeBuffer", "reads too slowly: dropped")
                 mqtt.abort()
         elif frame.opcode in {Opcode.BINARY, Opcode.CONT} and frame.data:

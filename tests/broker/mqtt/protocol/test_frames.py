@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.mqtt_samples import encoded
+from thingctl_broker.mqtt.protocol.fields import encode_length
 from thingctl_broker.mqtt.protocol.frames import FrameScanner, MalformedPacket, PacketTooLarge
-from thingctl_broker.mqtt.protocol.packets import encode_length
 
 LIMIT = 1024 * 1024
 

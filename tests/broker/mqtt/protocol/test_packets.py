@@ -11,8 +11,12 @@ from hypothesis import strategies as st
 
 from support import mqtt_samples as samples
 from thingctl_broker.mqtt.protocol import frames, packets
+from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
+from thingctl_broker.mqtt.protocol.connect import parse_connect
+from thingctl_broker.mqtt.protocol.fields import encode_length
 from thingctl_broker.mqtt.protocol.frames import Frame, FrameScanner, MalformedPacket
-from thingctl_broker.mqtt.protocol.packets import ConnackCode, Connect, ConnectRefused, PacketType, Will
+from thingctl_broker.mqtt.protocol.packets import NEVER, Connect, ConnectRefused, PacketType, Will
+from thingctl_broker.mqtt.protocol.reason_codes import Reason
 
 MOST = 100
 """Filters in one packet."""
@@ -24,7 +28,7 @@ def parse(frame: Frame) -> object:
         return packets.parse_publish(frame)
     match packets.check_shape(frame):
         case PacketType.CONNECT:
-            return packets.parse_connect(frame)
+            return parse_connect(frame)
         case PacketType.SUBSCRIBE:
             return packets.parse_subscribe(frame, MOST)
         case PacketType.UNSUBSCRIBE:
@@ -55,7 +59,7 @@ def test_more_filters_than_are_taken_are_refused_as_soon_as_that_is_known(parser
 
 @given(samples.connects())
 def test_a_connect_comes_back_as_it_was(connect):
-    assert packets.parse_connect(samples.frame(packets.encode_connect(connect))) == connect
+    assert parse_connect(samples.frame(packets.encode_connect(connect))) == connect
 
 
 @given(samples.publishes_with_meaning())
@@ -83,9 +87,9 @@ def test_an_unsubscribe_comes_back_as_it_was(packet_id, filters):
         (packets.encode_pubcomp(1), "70 02 00 01"),
         (packets.encode_unsuback(10), "b0 02 00 0a"),
         (packets.encode_suback(10, [0, 1, 2, 0x80]), "90 06 00 0a 00 01 02 80"),
-        (packets.encode_connack(ConnackCode.ACCEPTED), "20 02 00 00"),
-        (packets.encode_connack(ConnackCode.ACCEPTED, session_present=True), "20 02 01 00"),
-        (packets.encode_connack(ConnackCode.NOT_AUTHORIZED, session_present=True), "20 02 00 05"),
+        (CODEC_3.encode_connack(Reason.SUCCESS), "20 02 00 00"),
+        (CODEC_3.encode_connack(Reason.SUCCESS, session_present=True), "20 02 01 00"),
+        (CODEC_3.encode_connack(Reason.NOT_AUTHORIZED, session_present=True), "20 02 00 05"),
         (packets.encode_publish(b"a/b", b"x"), "30 06 00 03 61 2f 62 78"),
         (packets.encode_publish(b"a/b", b"", qos=1, packet_id=10), "32 07 00 03 61 2f 62 00 0a"),
         (packets.encode_subscribe(10, [("a/b", 1), ("c/d", 2)]), "82 0e 000a 0003 612f62 01 0003 632f64 02"),
@@ -111,7 +115,7 @@ CONNECT_HEAD = b"\x00\x04MQTT\x04"
 
 def connect_body(flags: int, payload: bytes = b"\x00\x04lamp", head: bytes = CONNECT_HEAD) -> bytes:
     body = head + bytes([flags]) + b"\x00\x3c" + payload
-    return b"\x10" + packets.encode_length(len(body)) + body
+    return b"\x10" + encode_length(len(body)) + body
 
 
 BROKEN = [
@@ -196,10 +200,10 @@ def test_every_rule_that_is_named_has_a_case_that_breaks_it():
 @pytest.mark.parametrize(
     ("packet", "code"),
     [
-        (connect_body(2, head=b"\x00\x04MQTT\x05"), ConnackCode.UNACCEPTABLE_PROTOCOL_VERSION),
-        (connect_body(2, head=b"\x00\x04MQTT\x03"), ConnackCode.UNACCEPTABLE_PROTOCOL_VERSION),
-        (connect_body(2, head=b"\x00\x06MQIsdp\x03"), ConnackCode.UNACCEPTABLE_PROTOCOL_VERSION),
-        (connect_body(0, b"\x00\x00"), ConnackCode.IDENTIFIER_REJECTED),
+        (connect_body(2, head=b"\x00\x04MQTT\x06"), Reason.UNSUPPORTED_PROTOCOL_VERSION),
+        (connect_body(2, head=b"\x00\x04MQTT\x03"), Reason.UNSUPPORTED_PROTOCOL_VERSION),
+        (connect_body(2, head=b"\x00\x06MQIsdp\x04"), Reason.UNSUPPORTED_PROTOCOL_VERSION),
+        (connect_body(0, b"\x00\x00"), Reason.CLIENT_IDENTIFIER_NOT_VALID),
     ],
 )
 def test_a_connect_that_must_be_answered_is_refused_with_its_code(packet, code):
@@ -210,7 +214,7 @@ def test_a_connect_that_must_be_answered_is_refused_with_its_code(packet, code):
 
 def test_the_fewest_and_the_most_that_a_connect_may_have():
     assert parse(samples.frame(connect_body(2, b"\x00\x00"))) == Connect("", True, 60, None, None, None)
-    most = Connect("c" * 0xFFFF, False, 0xFFFF, "", b"", Will("w", b"", 2, True))
+    most = Connect("c" * 0xFFFF, False, 0xFFFF, "", b"", Will("w", b"", 2, True), session_expiry=NEVER)
     assert parse(samples.frame(packets.encode_connect(most))) == most
 
 

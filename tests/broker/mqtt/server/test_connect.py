@@ -12,7 +12,9 @@ from support.waits import eventually
 from support.wire import RawClient
 from thingctl_broker.mqtt.auth.authenticator import Identity
 from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.fields import encode_length
 from thingctl_broker.mqtt.protocol.packets import ConnackCode, Connect, ConnectRefused, PacketType, Will
+from thingctl_broker.mqtt.protocol.reason_codes import Reason
 from thingctl_broker.mqtt.server.limits import MqttLimits
 from thingctl_protocol.topics import Topics
 
@@ -68,9 +70,7 @@ async def test_what_a_client_sends_behind_its_connect_waits_for_the_verdict(
 async def test_what_follows_a_refused_connect_is_not_looked_at(running, gatekeeper, nothing_goes_wrong):
     client = await RawClient.open(running.address)
     client.send(hello("lamp") + packets.encode_publish(b"$SYS/x", b""))
-    (await gatekeeper.was_asked("lamp")).set_exception(
-        ConnectRefused(ConnackCode.BAD_USER_NAME_OR_PASSWORD, "no")
-    )
+    (await gatekeeper.was_asked("lamp")).set_exception(ConnectRefused(Reason.BAD_USER_NAME_OR_PASSWORD, "no"))
     assert (await client.expect(PacketType.CONNACK)).packet[3] == 4
     await client.expect_end()
     assert running.service.counters["dropped.forbiddenTopic"] == 0
@@ -88,7 +88,7 @@ async def test_who_is_not_let_in_yet_disturbs_nobody(running, gatekeeper, nothin
     impostor.send(hello("lamp"))
     verdict = await gatekeeper.was_asked("lamp")
     await client.ping()
-    verdict.set_exception(ConnectRefused(ConnackCode.NOT_AUTHORIZED, "no"))
+    verdict.set_exception(ConnectRefused(Reason.NOT_AUTHORIZED, "no"))
     await impostor.expect(PacketType.CONNACK)
     await client.ping()
 
@@ -209,7 +209,7 @@ async def test_who_waits_too_long_for_a_verdict_is_cut_off(gatekeeper, nothing_g
 
 async def test_a_connect_over_its_own_limit_is_refused_unread(running, nothing_goes_wrong):
     client = await RawClient.open(running.address)
-    client.send(b"\x10" + packets.encode_length(65 * 1024))
+    client.send(b"\x10" + encode_length(65 * 1024))
     await client.expect_end()
     assert running.service.counters["front.tooLarge"] == 1
 

@@ -12,6 +12,7 @@ from support.things import REQUESTS, answer, thing
 from support.waits import eventually
 from support.wire import RawClient
 from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.fields import encode_length
 from thingctl_broker.mqtt.protocol.packets import PacketType, Will
 from thingctl_broker.mqtt.server.connection import DeviceConnection
 from thingctl_broker.mqtt.server.limits import MqttLimits
@@ -137,7 +138,7 @@ async def test_a_malformed_packet_closes_only_its_own_connection(running, data):
 
 async def test_a_packet_over_the_limit_closes_the_connection_before_it_is_buffered(running):
     client = await thing(running)
-    client.send(b"\x30" + packets.encode_length(200 * 1024 * 1024) + b"\x00\x01a" + b"x" * 100)
+    client.send(b"\x30" + encode_length(200 * 1024 * 1024) + b"\x00\x01a" + b"x" * 100)
     await client.expect_end()
     assert running.service.counters["front.tooLarge"] == 1
 

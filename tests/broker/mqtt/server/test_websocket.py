@@ -14,6 +14,7 @@ from support.brokers import front_broker, plugin_broker
 from support.waits import eventually
 from thingctl_broker.http.server.server import HttpServer
 from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.fields import encode_length
 from thingctl_broker.mqtt.protocol.packets import Connect
 from thingctl_broker.mqtt.server.limits import MqttLimits
 from thingctl_broker.mqtt.server.websocket import PATH, WebSocket
@@ -154,7 +155,7 @@ async def test_a_page_of_the_broker_itself_may_connect(running):
         assert await client.recv() == b"\x20\x02\x00\x00"
 
 
-@pytest.mark.parametrize("sent", ["text", b"\x00" * 10, b"\x30" + packets.encode_length(200_000)])
+@pytest.mark.parametrize("sent", ["text", b"\x00" * 10, b"\x30" + encode_length(200_000)])
 async def test_what_is_not_mqtt_ends_the_connection(running, sent):
     running, port = running
     async with connect(url(port), subprotocols=["mqtt"]) as client:

@@ -49,6 +49,10 @@ class CommandSubscriptions:
         """All of them, in the order in which they came."""
         return list(self._by_filter)
 
+    def by_filter(self) -> dict[str, int]:
+        """The QoS granted for each filter."""
+        return {topic_filter: granted.qos for topic_filter, granted in self._by_filter.items()}
+
     def observe(self, topic_filter: str) -> int:
         """Add a filter of an observer and return the QoS it got, which is 0."""
         self._by_filter[topic_filter] = Granted(frozenset(), 0)

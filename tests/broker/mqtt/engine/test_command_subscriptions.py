@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from thingctl_broker.mqtt.server.subscriptions import CommandSubscriptions
+from thingctl_broker.mqtt.engine.command_subscriptions import CommandSubscriptions
 from thingctl_protocol.topics import Kind, Topics
 
 OWN = "$emqx/commands/things/lamp"

@@ -1,0 +1,111 @@
+"""One application message, as it stands between its publisher and those who get it. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from thingctl_broker.mqtt.protocol.fields import encode_length
+
+if TYPE_CHECKING:
+    from thingctl_broker.mqtt.protocol.packets import Publish, Will
+
+OVERHEAD_BYTES: Final = 200
+"""What a message costs in memory besides its topic, payload and properties."""
+
+
+class Message:
+    """A message. Nothing but what is remembered of it changes once it is made.
+
+    ``expires_at``: monotonic seconds; None: never. ``properties``: those of MQTT 5 that go on to the
+    receivers unchanged, encoded. ``publisher``: the client id; empty: the broker. ``size``: the bytes that it
+    counts for. ``number``: its key in the store; 0: it is not stored.
+    """
+
+    __slots__ = (
+        "_plain",
+        "expires_at",
+        "number",
+        "payload",
+        "properties",
+        "publisher",
+        "qos",
+        "references",
+        "response_topic",
+        "retain",
+        "size",
+        "topic",
+        "topic_bytes",
+    )
+
+    def __init__(
+        self,
+        topic: str,
+        payload: bytes,
+        qos: int = 0,
+        retain: bool = False,
+        publisher: str = "",
+        properties: bytes = b"",
+        expires_at: float | None = None,
+        response_topic: str = "",
+    ) -> None:
+        self.topic = topic
+        self.topic_bytes = topic.encode()
+        self.payload = payload
+        self.qos = qos
+        self.retain = retain
+        self.publisher = publisher
+        self.properties = properties
+        self.expires_at = expires_at
+        self.response_topic = response_topic
+        self.size = len(self.topic_bytes) + len(payload) + len(properties) + OVERHEAD_BYTES
+        self.number = 0
+        self.references = 0
+        """Records in the store that name it."""
+        self._plain: bytes | None = None
+
+    def plain(self) -> bytes:
+        """The PUBLISH of MQTT 3 at QoS 0, without RETAIN: encoded once for all who get it."""
+        packet = self._plain
+        if packet is None:
+            topic = self.topic_bytes
+            length = 2 + len(topic) + len(self.payload)
+            packet = self._plain = b"\x30%b%b%b%b" % (
+                encode_length(length),
+                len(topic).to_bytes(2),
+                topic,
+                self.payload,
+            )
+        return packet
+
+    def seconds_left(self, now: float) -> int | None:
+        """Seconds until it expires, rounded up; 0 and less: it has; None: it never does [MQTT5-3.3.2-6]."""
+        return None if self.expires_at is None else -int(-(self.expires_at - now) // 1)
+
+
+def published(publish: Publish, publisher: str, now: float) -> Message:
+    """The message that a client's PUBLISH carries."""
+    expiry = publish.message_expiry
+    return Message(
+        publish.topic,
+        publish.payload,
+        publish.qos,
+        publish.retain,
+        publisher,
+        publish.properties,
+        None if expiry is None else now + expiry,
+        publish.response_topic,
+    )
+
+
+def last_will(will: Will, publisher: str, now: float) -> Message:
+    """The message that a client's will becomes when it is published."""
+    expiry = will.message_expiry
+    return Message(
+        will.topic,
+        will.payload,
+        will.qos,
+        will.retain,
+        publisher,
+        will.properties,
+        None if expiry is None else now + expiry,
+    )

@@ -1,0 +1,149 @@
+"""Which records the store gets as sessions, deliveries and retained messages change. Pure.
+
+A message is one record however many sessions it waits for; it goes with the last of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+from thingctl_broker.mqtt.engine import records
+from thingctl_broker.mqtt.engine.store import RecordKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from thingctl_broker.mqtt.engine.delivery import Delivery
+    from thingctl_broker.mqtt.engine.message import Message
+    from thingctl_broker.mqtt.engine.session import Session
+    from thingctl_broker.mqtt.engine.store import RecordStore
+
+KEY_BYTES: Final = 8
+"""Of a number in a key: big endian, which sorts as it counts."""
+
+
+class Recorder(Protocol):
+    """What a session tells of."""
+
+    def queued(self, session: Session, delivery: Delivery) -> None:
+        """A message waits for the session from now on."""
+        ...
+
+    def changed(self, delivery: Delivery) -> None:
+        """A delivery has got its packet identifier, or is released."""
+        ...
+
+    def delivered(self, delivery: Delivery) -> None:
+        """A delivery has ended, one way or another."""
+        ...
+
+    def released(self, session: Session, packet_id: int) -> None:
+        """A QoS 2 message from the client is complete."""
+        ...
+
+    def then(self, kept: Callable[[], None]) -> None:
+        """Call ``kept`` when everything so far is on the disk."""
+        ...
+
+
+class StoreRecorder:
+    """Writes to a :class:`~thingctl_broker.mqtt.engine.store.RecordStore`.
+
+    ``wall``: Unix seconds at monotonic 0, for times that must mean something after a restart.
+    ``changes`` counts what was handed to the store.
+    """
+
+    __slots__ = ("_number", "_store", "changes", "wall")
+
+    def __init__(self, store: RecordStore, wall: float = 0.0) -> None:
+        self._store = store
+        self._number = 0
+        self.wall = wall
+        self.changes = 0
+
+    def begin_after(self, number: int) -> None:
+        """Give numbers above this one: those up to it are taken."""
+        self._number = max(self._number, number)
+
+    def next_number(self) -> int:
+        """A number that no record has yet."""
+        self._number += 1
+        return self._number
+
+    def then(self, kept: Callable[[], None]) -> None:
+        """Call ``kept`` when everything so far is on the disk."""
+        self._store.then(kept)
+
+    # Sessions.
+
+    def session(self, session: Session, now: float) -> None:
+        """A session has begun, or something of it has changed."""
+        if not session.number:
+            session.number = self.next_number()
+        self._put(
+            RecordKind.SESSION, session.client_id.encode(), records.encode_session(session, now, self.wall)
+        )
+
+    def ended(self, session: Session) -> None:
+        """A session is no more."""
+        self._delete(RecordKind.SESSION, session.client_id.encode())
+
+    def received(self, session: Session, packet_id: int) -> None:
+        """A QoS 2 message has come from the client."""
+        self._put(RecordKind.RECEIVED, _key(session.number) + packet_id.to_bytes(2), b"")
+
+    def released(self, session: Session, packet_id: int) -> None:
+        """A QoS 2 message from the client is complete."""
+        if session.is_recorded:
+            self._delete(RecordKind.RECEIVED, _key(session.number) + packet_id.to_bytes(2))
+
+    # Deliveries.
+
+    def queued(self, session: Session, delivery: Delivery) -> None:
+        """A message waits for the session from now on."""
+        message = delivery.message
+        if not message.number:
+            message.number = self.next_number()
+        if not message.references:
+            self._put(RecordKind.MESSAGE, _key(message.number), records.encode_message(message, self.wall))
+        message.references += 1
+        delivery.key = _key(session.number) + _key(self.next_number())
+        self.changed(delivery)
+
+    def changed(self, delivery: Delivery) -> None:
+        """A delivery has got its packet identifier, or is released."""
+        if delivery.key:
+            self._put(RecordKind.DELIVERY, delivery.key, records.encode_delivery(delivery))
+
+    def delivered(self, delivery: Delivery) -> None:
+        """A delivery has ended, one way or another."""
+        if not delivery.key:
+            return
+        self._delete(RecordKind.DELIVERY, delivery.key)
+        delivery.key = b""
+        message = delivery.message
+        message.references -= 1
+        if not message.references:
+            self._delete(RecordKind.MESSAGE, _key(message.number))
+
+    # Retained messages.
+
+    def retained(self, message: Message) -> None:
+        """A message is retained under its topic."""
+        self._put(RecordKind.RETAINED, message.topic_bytes, records.encode_message(message, self.wall))
+
+    def cleared(self, topic: str) -> None:
+        """Nothing is retained under a topic any more."""
+        self._delete(RecordKind.RETAINED, topic.encode())
+
+    def _put(self, kind: RecordKind, key: bytes, value: bytes) -> None:
+        self.changes += 1
+        self._store.put(kind, key, value)
+
+    def _delete(self, kind: RecordKind, key: bytes) -> None:
+        self.changes += 1
+        self._store.delete(kind, key)
+
+
+def _key(number: int) -> bytes:
+    return number.to_bytes(KEY_BYTES)

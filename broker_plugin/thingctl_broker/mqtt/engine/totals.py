@@ -1,0 +1,77 @@
+"""What all sessions share: their limits, the bytes that wait, the counters, and who has something to write. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from thingctl_broker.mqtt.engine.session import Session
+
+
+class EngineLimits(Protocol):
+    """Bounds of the engine. Sizes in bytes."""
+
+    @property
+    def client_bytes(self) -> int:
+        """What may wait for one client, wherever it waits."""
+        ...
+
+    @property
+    def total_bytes(self) -> int:
+        """What may wait for all clients together."""
+        ...
+
+    @property
+    def away_messages(self) -> int:
+        """Messages that may wait for a client that is away."""
+        ...
+
+    @property
+    def kept_sessions(self) -> int:
+        """Sessions of clients that are away."""
+        ...
+
+    @property
+    def kept_sessions_per_thing(self) -> int:
+        """Those of one thing."""
+        ...
+
+    @property
+    def retained(self) -> int:
+        """Retained messages."""
+        ...
+
+    @property
+    def retained_bytes(self) -> int:
+        """The bytes of all of them together."""
+        ...
+
+
+class Totals:
+    """One for each engine."""
+
+    __slots__ = ("counters", "dirty", "limits", "received", "sent", "slow", "waiting_bytes", "wake")
+
+    def __init__(self, limits: EngineLimits) -> None:
+        self.limits = limits
+        self.wake: Callable[[], None] = _nothing
+        """Called when ``dirty`` is about to have its first entry."""
+        self.waiting_bytes = 0
+        """Bytes that wait for any client."""
+        self.counters: Counter[str] = Counter()
+        """Messages that were dropped, and sessions that have ended, by reason."""
+        self.received = 0
+        """Messages published."""
+        self.sent = 0
+        """Messages given to clients."""
+        self.dirty: list[Session] = []
+        """Sessions with bytes to write that were not in this list before."""
+        self.slow: list[Session] = []
+        """Connected sessions for which more waits than half of what may, since somebody last looked."""
+
+
+def _nothing() -> None:
+    """Without anybody to write, there is nothing to do."""
