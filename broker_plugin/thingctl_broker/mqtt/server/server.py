@@ -90,6 +90,7 @@ class MqttServer:
         self.service: CommandService
         self.engine = Engine(self.limits, store, wall=time.time() - time.monotonic())
         self.engine.totals.wake = self._flush_soon
+        self.engine.will_published = self._tell
         self.events: list[ServerEvents] = []
         """Who else is told of clients and messages; empty, most of the time."""
         self.time: Callable[[], float] = time.monotonic
@@ -231,10 +232,13 @@ class MqttServer:
 
     def published(self, connection: ServerConnection, message: Message) -> None:
         """A client has published an ordinary message: tell the host, and hold the client if others cannot follow."""
-        for host in self.events:
-            host.message_received(message.publisher, message)
+        self._tell(message)
         if self.engine.totals.slow:
             self._hold(connection)
+
+    def _tell(self, message: Message) -> None:
+        for host in self.events:
+            host.message_received(message.publisher, message)
 
     def _hold(self, publisher: ServerConnection) -> None:
         """Read nothing more from a publisher while those that get its messages read too slowly, if so set."""
