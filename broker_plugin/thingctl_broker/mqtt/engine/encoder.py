@@ -1,4 +1,4 @@
-"""How messages become packets for one client: by its version, and by what it said of itself in its CONNECT. Pure."""
+"""How messages become packets for one client: by its version, and by what its CONNECT said. Pure."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 ALWAYS: Final = 0
 ONLY_NEW: Final = 1
-"""Retain Handling: retained messages come with every SUBSCRIBE, or with a new subscription [MQTT5-3.3.1-9, -10]."""
+"""Retain Handling: with every SUBSCRIBE, or with a new subscription [MQTT5-3.3.1-9, MQTT5-3.3.1-10]."""
 
 
 _SPARE_TIMERS: Final = 1000
@@ -105,8 +105,11 @@ class Engine:
 
     def disconnect(
         self, session: Session, now: float, *, publishes_will: bool, expiry: int | None = None
-    ) -> None:
-        """A connection has ended. ``expiry``: what the client changed it to with its DISCONNECT."""
+    ) -> Session | None:
+        """A connection has ended; return the session that had to end for this one to stay, if any.
+
+        ``expiry``: what the client changed it to with its DISCONNECT.
+        """
         if expiry is not None:
             session.expiry = expiry
         session.detach(now)
@@ -119,9 +122,9 @@ class Engine:
                 self._publish_will(session, now)
         if not session.expiry:
             self.end(session, now)
-            return
+            return None
         self._record(session, now)
-        self.go_away(session, now)
+        return self.go_away(session, now)
 
     def new_session(self, client_id: str, *, owner: str | None, thing: str | None) -> Session:
         """Begin a session."""
@@ -129,14 +132,15 @@ class Engine:
         self.sessions.add(session)
         return session
 
-    def go_away(self, session: Session, now: float) -> None:
-        """A session has no connection from now on, but stays; another one may have to end for it."""
+    def go_away(self, session: Session, now: float) -> Session | None:
+        """A session has no connection from now on, but stays; return the one that had to end for it."""
         if session.expiry != NEVER:
             self._plan(max(now, session.away_since + session.expiry), session, is_will=False)
         oldest = self.sessions.leave(session)
         if oldest is not None:
             self.totals.counters["sessions.displaced"] += 1
             self.end(oldest, now)
+        return oldest
 
     def end(self, session: Session, now: float) -> None:
         """End a session: nobody is connected with it any more."""
@@ -311,7 +315,7 @@ class Engine:
             self.recorder.retained(message)
         else:
             # What is retained until now would pass for the latest.
-            self.totals.counters["dropped.retained"] += 1
+            self.totals.drop("retained", message.publisher, message.topic)
             if self.retained.clear(message.topic):
                 self.recorder.cleared(message.topic)
 

@@ -37,7 +37,7 @@ class Message:
         "topic_bytes",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 the fields of a PUBLISH
         self,
         topic: str,
         payload: bytes,

@@ -183,7 +183,7 @@ class Session:
             totals.dirty.append(self)
 
     def take_outgoing(self, most: int) -> bytes:
-        """Up to ``most`` bytes of packets for the socket (one packet may be longer); empty: there are none."""
+        """Up to ``most`` bytes of packets for the socket, but at least one packet; empty: there are none."""
         outgoing = self.outgoing
         if self.outgoing_bytes <= most:
             taken = outgoing[0] if len(outgoing) == 1 else b"".join(outgoing)
@@ -213,10 +213,10 @@ class Session:
             if waiting > totals.limits.client_bytes >> 1:
                 totals.slow.append(self)
                 if waiting > totals.limits.client_bytes:
-                    totals.counters["dropped.slowReader"] += 1
+                    totals.drop("slowReader", self.client_id, message.topic)
                     return
             if totals.waiting_bytes > totals.limits.total_bytes:
-                totals.counters["dropped.totalBytes"] += 1
+                totals.drop("totalBytes", self.client_id, message.topic)
                 return
             packet = self.encoder.unacknowledged(message, now, retain=retain, ids=ids)
             if packet:
@@ -244,7 +244,7 @@ class Session:
         if self.queued_bytes > most >> 1 and self.is_connected:
             totals.slow.append(self)
         if totals.waiting_bytes > limits.total_bytes:
-            totals.counters["dropped.totalBytes"] += 1
+            totals.drop("totalBytes", self.client_id, delivery.message.topic)
             return False
         count = len(self.queue) if self.is_connected else len(self.queue) + len(self.in_flight)
         is_over = not self.is_connected and count >= limits.away_messages
@@ -254,10 +254,9 @@ class Session:
             self.queued_bytes > most
             or (not self.is_connected and len(self.queue) + len(self.in_flight) >= limits.away_messages)
         ):
-            self._finish(self.queue.popleft())
-            totals.counters["dropped.queueFull"] += 1
+            self._drop("queueFull", self.queue.popleft())
         if self.queued_bytes > most:
-            totals.counters["dropped.queueFull"] += 1
+            totals.drop("queueFull", self.client_id, delivery.message.topic)
             return False
         return True
 
@@ -265,8 +264,7 @@ class Session:
         expired = [d for d in self.queue if (left := d.message.seconds_left(now)) is not None and left <= 0]
         for delivery in expired:
             self.queue.remove(delivery)
-            self._finish(delivery)
-            self._totals.counters["dropped.expired"] += 1
+            self._drop("expired", delivery)
 
     def pump(self, now: float) -> None:
         """Send what waits, as far as the client takes more; the socket's backlog holds it back, too."""
@@ -276,8 +274,7 @@ class Session:
             delivery = self.queue.popleft()
             left = delivery.message.seconds_left(now)
             if left is not None and left <= 0:
-                self._totals.counters["dropped.expired"] += 1
-                self._finish(delivery)
+                self._drop("expired", delivery)
             else:
                 self._send(delivery, now)
 
@@ -306,7 +303,7 @@ class Session:
             return
         packet = self.encoder.acknowledged(delivery, now)
         if not packet:  # longer than the client takes: as if it had been sent [MQTT5-3.1.2-25]
-            self._totals.counters["dropped.packetSize"] += 1
+            self._totals.drop("packetSize", self.client_id, delivery.message.topic)
             self._complete(delivery, now)
             return
         delivery.is_sent = True
@@ -371,6 +368,10 @@ class Session:
         self._finish(delivery)
         if self.queue or self._resend:
             self.pump(now)
+
+    def _drop(self, reason: str, delivery: Delivery) -> None:
+        self._totals.drop(reason, self.client_id, delivery.message.topic)
+        self._finish(delivery)
 
     def _finish(self, delivery: Delivery) -> None:
         self.queued_bytes -= delivery.size

@@ -1,4 +1,4 @@
-"""What all sessions share: their limits, the bytes that wait, the counters, and who has something to write. Pure."""
+"""What all sessions share: limits, the bytes that wait, counters, and who has something to write. Pure."""
 
 from __future__ import annotations
 
@@ -53,10 +53,12 @@ class EngineLimits(Protocol):
 class Totals:
     """One for each engine."""
 
-    __slots__ = ("counters", "dirty", "limits", "received", "sent", "slow", "waiting_bytes", "wake")
+    __slots__ = ("counters", "dirty", "limits", "on_drop", "received", "sent", "slow", "waiting_bytes", "wake")
 
     def __init__(self, limits: EngineLimits) -> None:
         self.limits = limits
+        self.on_drop: Callable[[str, str, str], None] = _ignore
+        """Called with the reason, the client id and the topic of each message that is dropped."""
         self.wake: Callable[[], None] = _nothing
         """Called when ``dirty`` is about to have its first entry."""
         self.waiting_bytes = 0
@@ -71,6 +73,15 @@ class Totals:
         """Sessions with bytes to write that were not in this list before."""
         self.slow: list[Session] = []
         """Connected sessions for which more waits than half of what may, since somebody last looked."""
+
+    def drop(self, reason: str, client_id: str, topic: str) -> None:
+        """Count a message that a client does not get."""
+        self.counters[f"dropped.{reason}"] += 1
+        self.on_drop(reason, client_id, topic)
+
+
+def _ignore(reason: str, client_id: str, topic: str) -> None:
+    """Do nothing: the counter says it."""
 
 
 def _nothing() -> None:

@@ -115,7 +115,7 @@ class ServerConnection(Transport):
     # Called by the server.
 
     def close(self, text: str, reason: Reason = Reason.SUCCESS, reference: str = "") -> None:
-        """End the connection. ``reason``: what an MQTT 5 client is told; ``reference``: where to go instead."""
+        """End the connection. ``reason``: for an MQTT 5 client; ``reference``: where it is to go instead."""
         if not self._closed:
             self.server.service.counters["front.closed"] += 1
             _log.debug("connection closed: %s (client %s)", text, ascii(self.client_id))

@@ -50,7 +50,7 @@ class ServerPort(Protocol):
         ...
 
     def admitted(self, connection: ServerConnection, connect: Connect, expiry: int) -> bool:
-        """A client is in: give it its session, which stays for ``expiry`` seconds; return whether it was there."""
+        """A client is in: give it its session of ``expiry`` seconds; return whether there was one."""
         ...
 
     def serves(self, connection: ServerConnection) -> None:
@@ -62,7 +62,7 @@ class ServerPort(Protocol):
         ...
 
     def published(self, connection: ServerConnection, message: Message) -> None:
-        """A client has published an ordinary message: tell the host, and hold the client if others cannot follow."""
+        """A client has published an ordinary message: tell the host; hold the client if readers are slow."""
         ...
 
     def has_caught_up(self, connection: ServerConnection) -> None:

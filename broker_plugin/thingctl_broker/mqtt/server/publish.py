@@ -133,7 +133,7 @@ class Receiver:
         if topic is None or topic.kind not in DEVICE_KINDS or topic.thing != self._thing:
             self._refuse(publish, "not a topic that this client may publish")
             return
-        kept = partial(self._acknowledge, publish.qos, publish.packet_id)
+        kept = partial(self._acknowledge_now, publish.qos, publish.packet_id)
         if publish.qos == 2:
             if publish.packet_id in self._qos2:  # sent again: it was handled [MQTT-4.3.3-2], if not kept yet
                 server.service.journal.then(kept)
@@ -175,6 +175,14 @@ class Receiver:
             self._connection.send(self._codec.encode_puback(packet_id, reason, text))
         elif qos == 2:
             self._connection.send(self._codec.encode_pubrec(packet_id, reason, text))
+
+    def _acknowledge_now(self, qos: int, packet_id: int) -> None:
+        """Acknowledge what came on the command path: ahead of ordinary messages, as all of it."""
+        if qos == 1:
+            self._unanswered.discard(packet_id)
+            self._connection.write(self._codec.encode_puback(packet_id))
+        elif qos == 2:
+            self._connection.write(self._codec.encode_pubrec(packet_id))
 
     # MQTT 5.
 

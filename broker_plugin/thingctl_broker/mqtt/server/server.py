@@ -90,6 +90,7 @@ class MqttServer:
         self.service: CommandService
         self.engine = Engine(self.limits, store, wall=time.time() - time.monotonic())
         self.engine.totals.wake = self._flush_soon
+        self.engine.totals.on_drop = self._dropped
         self.engine.will_published = self._tell
         self.events: list[ServerEvents] = []
         """Who else is told of clients and messages; empty, most of the time."""
@@ -231,7 +232,7 @@ class MqttServer:
         }
 
     def published(self, connection: ServerConnection, message: Message) -> None:
-        """A client has published an ordinary message: tell the host, and hold the client if others cannot follow."""
+        """A client has published an ordinary message: tell the host; hold the client if readers are slow."""
         self._tell(message)
         if self.engine.totals.slow:
             self._hold(connection)
@@ -306,12 +307,15 @@ class MqttServer:
                 del self._present[thing]
                 self.service.disconnected(thing)
         if connection.session is not None:
-            self.engine.disconnect(
+            displaced = self.engine.disconnect(
                 connection.session,
                 self.time(),
                 publishes_will=connection.publishes_will,
                 expiry=connection.changed_expiry,
             )
+            if displaced is not None:
+                text = "too many sessions are kept: the session offline the longest is discarded"
+                self.note("keptSessions", text, who=thing or client_id, gone=displaced.client_id)
         for host in self.events:
             host.client_disconnected(client_id)
 
@@ -336,7 +340,7 @@ class MqttServer:
             self.service.things.taken_over(previous.thing)
 
     def admitted(self, connection: ServerConnection, connect: Connect, expiry: int) -> bool:
-        """A client is in: give it its session, which stays for ``expiry`` seconds; return whether it was there."""
+        """A client is in: give it its session of ``expiry`` seconds; return whether there was one."""
         thing = connection.thing
         session, is_present = self.engine.connect(
             connection.client_id,
@@ -397,6 +401,12 @@ class MqttServer:
         reason = str(details.get("reason", "")).replace('"', "'").partition("'")[0]
         if self.log_limit.allows(f"{fault} {who} {reason}", self.time()):
             _log.warning(text, fault=fault, client=who, **details)
+
+    def _dropped(self, reason: str, client_id: str, topic: str) -> None:
+        """A client does not get a message: log it at most once a minute for each client."""
+        if self.log_limit.allows(f"dropped {reason} {client_id}", self.time()):
+            text = "messages for a client are dropped" if reason != "retained" else "no room to retain a message"
+            _log.warning(text, reason=reason, client=client_id, topic=topic[:200])
 
     def _missed(self, observer: ServerConnection, topic: str) -> None:
         text = "reads too slowly: it misses what it wanted to watch"

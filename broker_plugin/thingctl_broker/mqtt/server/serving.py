@@ -33,7 +33,7 @@ class ServingConnections:
         return True
 
     def remove(self, thing: str, connection: ServerConnection) -> bool:
-        """A connection takes no requests any more; return whether it did. The latest of the others does then."""
+        """A connection takes no requests any more, but the latest of the others; return whether it did."""
         others = self._standing_by.get(thing)
         did = self._serving.get(thing) is connection
         if others is not None and connection in others:

@@ -74,10 +74,10 @@ async def test_no_client_publishes_what_is_not_its_own_under_a_dollar(running, t
         await client.expect(PacketType.PUBACK if qos == 1 else PacketType.PUBREC)
     await client.ping()
     assert running.service.counters["dropped.forbiddenTopic"] == 1
-    assert running.broker.retained_messages == {}
+    assert not len(running.front.engine.retained)
 
 
-async def test_telemetry_goes_through_amqtt_beside_commands(running):
+async def test_telemetry_goes_beside_commands(running):
     listener = await RawClient.connected(running.address, "listener")
     assert await listener.subscribe("telemetry/#") == [1]
     client = await thing(running)
@@ -99,7 +99,7 @@ async def test_a_presence_said_for_brokers_behind_a_cluster_is_accepted_and_not_
     will = Will(topic, b'{"online":false}', 1, retain=False)
     lamp = await RawClient.connected(running.address, "lamp", will=will)
     (connection,) = running.front.connections
-    assert connection.behind is None  # amqtt is not troubled for it
+    assert connection.session.will is None
     lamp.send(packets.encode_publish(topic.encode(), b'{"online":true}', qos=1, packet_id=3))
     assert (await lamp.expect(PacketType.PUBACK)).packet[2:] == b"\0\x03"
     assert not running.service.counters["dropped.badAnnouncement"]
@@ -123,7 +123,7 @@ async def test_an_oversized_response_is_dropped_and_the_connection_kept(running)
 
 
 async def test_there_is_room_for_so_many_retained_messages_and_no_more():
-    async with front_broker(limits=MqttLimits(retained=2, retained_bytes=10)) as running:
+    async with front_broker(limits=MqttLimits(retained=2, retained_bytes=500)) as running:
         client = await RawClient.connected(running.address, "source")
 
         async def retain(topic, payload):
@@ -131,15 +131,29 @@ async def test_there_is_room_for_so_many_retained_messages_and_no_more():
             await client.expect(PacketType.PUBACK)
 
         await retain(b"a", b"1")
-        await retain(b"b", b"x" * 11)  # too large
+        await retain(b"b", b"x" * 200)  # too large
         await retain(b"b", b"1")
-        await eventually(lambda: set(running.broker.retained_messages) == {"a", "b"})
+        assert [m.topic for m in running.front.retained("#")] == ["b", "a"]
         await retain(b"c", b"1")  # too many
         await retain(b"a", b"2")
-        await eventually(lambda: running.broker.retained_messages["a"].data == b"2")
-        assert set(running.broker.retained_messages) == {"a", "b"}
-        assert running.service.counters["dropped.forbiddenTopic"] == 2
+        assert {m.topic: m.payload for m in running.front.retained("#")} == {"a": b"2", "b": b"1"}
+        assert running.front.engine.totals.counters["dropped.retained"] == 2
         await retain(b"a", b"")
-        await eventually(lambda: set(running.broker.retained_messages) == {"b"})
         await retain(b"c", b"1")
-        await eventually(lambda: set(running.broker.retained_messages) == {"b", "c"})
+        assert {m.topic for m in running.front.retained("#")} == {"b", "c"}
+
+
+@pytest.mark.parametrize("limits", [MqttLimits(retained_bytes=100), MqttLimits(retained=1)])
+async def test_what_is_not_retained_is_delivered_all_the_same(limits):
+    async with front_broker(limits=limits) as running:
+        listener = await RawClient.connected(running.address, "listener")
+        await listener.subscribe("bridge/#")
+        client = await RawClient.connected(running.address, "source")
+        for i, topic in enumerate([b"bridge/a", b"bridge/devices"]):
+            client.send(packets.encode_publish(topic, b"x" * 70_000, qos=1, packet_id=i + 1, retain=True))
+            await client.expect(PacketType.PUBACK)
+        messages = [await listener.expect_publish() for _ in range(2)]
+        assert [(m.topic, len(m.payload), m.retain) for m in messages] == [
+            ("bridge/a", 70_000, False),
+            ("bridge/devices", 70_000, False),
+        ]

@@ -1,4 +1,4 @@
-"""Sessions that outlive a connection: command subscriptions in the front, everything else in amqtt."""
+"""Sessions that outlive a connection, over real sockets: subscriptions, what waits, and what is in flight."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 from support.brokers import plugin_broker
 from support.waits import eventually
 from support.wire import RawClient
-from thingctl_broker.mqtt.amqtt.bridge import AmqttBridge
 from thingctl_broker.mqtt.protocol import packets
 from thingctl_broker.mqtt.protocol.packets import PacketType, Will
 from thingctl_broker.mqtt.server.limits import MqttLimits
@@ -36,7 +35,6 @@ async def come_back(running, client_id: str = "lamp", **options) -> tuple[RawCli
 async def leave(running, client: RawClient) -> None:
     client.send(b"\xe0\x00")
     await client.expect_end()
-    await eventually(lambda: not running.front._leaving)
 
 
 async def publisher(running) -> RawClient:
@@ -66,7 +64,6 @@ async def test_a_kept_session_is_resumed_with_what_was_published_meanwhile(runni
 
 
 async def test_a_kept_session_comes_back_again_and_again(running):
-    """amqtt goes on with its session under the address of its first connection."""
     client, _ = await come_back(running)
     await client.subscribe("news/#")
     source = await publisher(running)
@@ -74,7 +71,6 @@ async def test_a_kept_session_comes_back_again_and_again(running):
         client.reset()
         client, present = await come_back(running)
         assert present == 1
-        await eventually(lambda: not running.front._leaving)
         await client.subscribe("other", packet_id=i + 2)
         await publish(source, "news/a", b"%d" % i)
         news = await client.expect_publish()
@@ -91,14 +87,12 @@ async def test_a_clean_session_ends_what_was_kept(running):
     source = await publisher(running)
     await publish(source, "news/a", b"1")
     await client.ping()
-    assert "lamp" not in running.broker.sessions, "and amqtt is not troubled for it"
-    assert "news/#" not in running.broker.subscriptions
+    assert not len(running.front.engine.tree)
     client, present = await come_back(running)
     assert present == 0
 
 
 async def test_a_kept_session_does_not_begin_with_a_clean_one(running):
-    """amqtt keeps a clean session for up to a second, and would resume it."""
     client, _ = await come_back(running, clean=True)
     await client.subscribe("news/#")
     await leave(running, client)
@@ -106,8 +100,6 @@ async def test_a_kept_session_does_not_begin_with_a_clean_one(running):
     assert present == 0
     await client.subscribe("other/#")
     await leave(running, client)
-    session = running.broker.sessions["lamp"][0]
-    assert not session.clean_session
     client, present = await come_back(running)
     assert present == 1
     source = await publisher(running)
@@ -132,7 +124,6 @@ async def test_what_one_user_left_no_other_takes_up(running):
 
 
 async def test_retained_messages_that_a_client_did_not_ask_for_do_not_come(running):
-    """amqtt sends a client that connects whatever matches anybody's subscription."""
     other = await RawClient.connected(running.address, "other")
     await other.subscribe("secret/#")
     source = await publisher(running)
@@ -162,11 +153,9 @@ async def test_a_resumed_session_has_the_will_of_its_new_connection(running):
     await leave(running, client)
     client, present = await come_back(running, will=Will("wills/lamp", b"passing", 1, retain=False))
     assert present == 1
-    await eventually(lambda: running.broker.sessions["lamp"][0].transitions.state == "connected")
-    await client.subscribe("more")  # amqtt's message loop runs
     client.reset()
-    await eventually(lambda: not running.front._leaving)
-    assert running.broker.retained_messages == {}
+    await eventually(lambda: not running.front.connections)
+    assert not running.front.retained("#")
 
 
 @pytest.mark.parametrize("fields", [{"username": ""}, {"username": "", "password": b""}])
@@ -175,7 +164,7 @@ async def test_empty_credentials_are_credentials(running, fields):
     assert await client.subscribe("news/#") == [1]
 
 
-async def test_clients_that_vanish_while_amqtt_takes_them_in_leave_nothing(running):
+async def test_clients_that_vanish_leave_nothing_but_the_sessions_that_they_wanted(running):
     for i in range(60):
         client = await RawClient.open(running.address)
         hello = packets.encode_connect(packets.Connect(f"c{i}", bool(i % 2), 60, None, None, None))
@@ -183,9 +172,8 @@ async def test_clients_that_vanish_while_amqtt_takes_them_in_leave_nothing(runni
         if i % 3:
             await client.receive()
         client.reset()
-    await eventually(lambda: not running.front.connections and not running.front._leaving)
-    states = {session.transitions.state for session, _ in running.broker.sessions.values()}
-    assert states <= {"disconnected"}
+    await eventually(lambda: not running.front.connections)
+    assert not any(session.is_connected or not session.expiry for session in running.front.engine.sessions)
 
 
 # Releases.
@@ -193,9 +181,6 @@ async def test_clients_that_vanish_while_amqtt_takes_them_in_leave_nothing(runni
 
 async def test_a_release_of_something_unknown_is_answered(running):
     client = await RawClient.connected(running.address, "lamp")
-    client.send(b"\x62\x02\x00\x07")
-    await client.expect(PacketType.PUBCOMP)
-    await client.subscribe("news/#")  # and so it is when amqtt is there
     client.send(b"\x62\x02\x00\x07")
     await client.expect(PacketType.PUBCOMP)
 
@@ -207,14 +192,10 @@ async def test_a_qos_2_message_is_released_on_the_next_connection(running):
     client.send(packets.encode_publish(b"news/a", b"x", qos=2, packet_id=7))
     await client.expect(PacketType.PUBREC)
     client.reset()
-    await eventually(lambda: not running.front._leaving)
     client, present = await come_back(running)
     assert present == 1
     client.send(b"\x62\x02\x00\x07")
-    frame = await client.receive()
-    while frame.first >> 4 == PacketType.PUBREC:  # amqtt says again that it has it
-        frame = await client.receive()
-    assert frame.first >> 4 == PacketType.PUBCOMP
+    await client.expect(PacketType.PUBCOMP)
     assert (await listener.expect_publish()).payload == b"x"
 
 
@@ -233,13 +214,13 @@ async def test_a_client_may_hold_so_many_qos_2_messages_and_no_more(tmp_path):
 # Subscriptions.
 
 
-async def test_filters_that_nobody_subscribes_to_any_more_leave_amqtt(running):
+async def test_filters_without_a_subscriber_are_forgotten(running):
     client = await RawClient.connected(running.address, "lamp")
     for i in range(50):
         await client.subscribe(f"news/{i}", "kept", packet_id=i + 1)
         client.send(packets.encode_unsubscribe(i + 1, [f"news/{i}", "never/there"]))
         await client.expect(PacketType.UNSUBACK)
-    assert list(running.broker.subscriptions) == ["kept"]
+    assert [topic_filter for topic_filter, _, _ in running.front.engine.tree] == ["kept"]
 
 
 async def test_a_client_may_have_so_many_subscriptions_and_no_more(tmp_path):
@@ -258,12 +239,11 @@ async def test_a_client_may_have_so_many_subscriptions_and_no_more(tmp_path):
 
 
 async def test_clients_come_and_subscribe_while_others_are_told_of_retained_messages(running):
-    """amqtt awaits while it goes through everybody's filters for a client that connects."""
     source = await RawClient.connected(running.address, "source")
     await source.subscribe("#", qos=0)
     for i in range(30):
         source.send(packets.encode_publish(b"state/%d" % i, b"x", retain=True))
-    await eventually(lambda: len(running.broker.retained_messages) == 30)
+    await eventually(lambda: len(running.front.retained("#")) == 30)
 
     async def come(number: int) -> list[int]:
         await asyncio.sleep(number * 0.002)
@@ -289,7 +269,6 @@ def test_the_default_limits_leave_room_for_an_ordinary_client():
 @pytest.mark.parametrize("end", ["goodbye", "end", "reset", "at once"])
 @pytest.mark.parametrize("qos", [0, 1])
 async def test_what_a_client_published_before_it_left_is_not_lost(running, qos, end):
-    """amqtt acknowledges a message, queues it, and forgets the queue when the client leaves."""
     listener = await RawClient.connected(running.address, "listener")
     await listener.subscribe("news/#", qos=0)
     client = await RawClient.connected(running.address, "lamp")
@@ -322,58 +301,23 @@ async def test_a_thing_under_ever_new_client_ids_pushes_out_its_own_sessions_onl
         await away(running, "lock", "lock", "news/#", "$emqx/commands/things/lock/executions/+/request")
         for i in range(10):
             await away(running, f"c{i}", "lamp", "news/#", *([REQUESTS] if i % 2 else []))
-        await eventually(lambda: not running.front._leaving and not running.front.connections)
-        assert set(running.broker.sessions) == {"lock", "c7", "c8", "c9"}
-        assert len(running.front._kept) == 4
+        await eventually(lambda: not running.front.connections)
+        engine = running.front.engine
+        assert {session.client_id for session in engine.sessions} == {"lock", "c7", "c8", "c9"}
+        assert engine.sessions.away == 4
         assert running.service.counters["front.keptSessions"] == 7
-        assert {session.client_id for session, _ in running.broker.subscriptions["news/#"]} == {
-            "lock",
-            "c7",
-            "c8",
-            "c9",
-        }
+        assert {session.client_id for _, session, _ in engine.tree} == {"lock", "c7", "c8", "c9"}
         for client_id, username, was in (("c0", "lamp", 0), ("c9", "lamp", 1), ("lock", "lock", 1)):
             client, present = await come_back(running, client_id, username=username)
             assert present == was
             await leave(running, client)
 
 
-async def test_not_even_sessions_that_amqtt_had_yet_to_make_are_left_over(tmp_path, monkeypatch):
-    let_go = asyncio.Event()
-    begin = AmqttBridge._run
-
-    async def late(self, outlet):
-        await let_go.wait()
-        await begin(self, outlet)
-
-    monkeypatch.setattr(AmqttBridge, "_run", late)
-    async with plugin_broker(tmp_path, limits=MqttLimits(kept_sessions_per_thing=1)) as running:
-        for i in range(4):
-            client, _ = await come_back(running, f"c{i}", username="lamp")
-            client.send(packets.encode_subscribe(1, [("news/#", 1)]))
-            await eventually(lambda: any_behind(running))
-            client.reset()
-            await eventually(lambda: not running.front.connections)
-        let_go.set()
-        await eventually(lambda: not running.front._leaving)
-        assert set(running.broker.sessions) == {"c3"}
-
-
-def any_behind(running) -> bool:
-    return any(connection.behind is not None for connection in running.front.connections)
-
-
-async def test_who_left_nothing_behind_has_no_session(running):
+async def test_a_session_without_subscriptions_is_a_session(running):
+    """[MQTT-3.1.2.4]: it exists, even if the rest of its state is empty."""
     await away(running, "c", "lamp")
     await eventually(lambda: not running.front.connections)
-    assert len(running.front._kept) == 0
-    assert (await come_back(running, "c", username="lamp"))[1] == 0
-
-
-async def test_a_session_that_is_amqtts_alone_is_one_still_when_it_is_back(running):
-    await away(running, "c", "lamp", "news/#")
-    await eventually(lambda: not running.front._leaving and not running.front.connections)
-    assert len(running.front._kept) == 1
+    assert running.front.engine.sessions.away == 1
     client, present = await come_back(running, "c", username="lamp")
-    assert (present, len(running.front._kept)) == (1, 0)
+    assert (present, running.front.engine.sessions.away) == (1, 0)
     await client.ping()

@@ -1,4 +1,4 @@
-"""What clients subscribe to, over real sockets: their own commands, and the rest at amqtt."""
+"""What clients subscribe to, over real sockets: their own commands, and ordinary topics."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from support.brokers import plugin_broker
 from support.waits import eventually
 from support.wire import RawClient
+from thingctl_broker.mqtt.engine.subscription_tree import SubscriptionOptions
 from thingctl_broker.mqtt.protocol import packets
 from thingctl_broker.mqtt.protocol.packets import Connect, PacketType, Will
 from thingctl_protocol.statuses import Delivery
@@ -55,7 +56,6 @@ async def test_a_storm_of_take_overs_leaves_one_that_hears(running, clean, seed)
     last = await RawClient.connected(running.address, "lamp", clean=bool(clean))
     await last.subscribe("news/#", REQUESTS, packet_id=9)
     await eventually(lambda: sum(c.client_id == "lamp" for c in running.front.connections) == 1)
-    await eventually(lambda: not running.front._leaving)
     source = await RawClient.connected(running.address, "source")
     source.send(packets.encode_publish(b"news/a", b"once"))
     news = [await last.expect_publish()]
@@ -64,17 +64,16 @@ async def test_a_storm_of_take_overs_leaves_one_that_hears(running, clean, seed)
     await last.ping()
     assert [n.payload for n in news] == [b"once"]
     assert request.topic.endswith("/request")
-    assert [s for s, _ in running.broker.subscriptions["news/#"]].count(
-        running.broker.sessions["lamp"][0]
-    ) == 1
+    sessions = running.front.engine.sessions
+    assert list(running.front.engine.tree) == [("news/#", sessions.get("lamp"), SubscriptionOptions(1))]
     for client in opened:
         client.reset()
     assert running.service.things.get("lamp").online
     last.reset()
     source.reset()
-    await eventually(lambda: not running.front.connections and not running.front._leaving)
+    await eventually(lambda: not running.front.connections)
     assert not running.service.things.get("lamp").online
-    assert {s.transitions.state for s, _ in running.broker.sessions.values()} <= {"disconnected"}
+    assert not any(session.is_connected for session in sessions)
 
 
 async def test_requests_in_flight_go_to_the_connection_that_takes_over(running):
@@ -126,7 +125,7 @@ async def test_of_two_clients_of_one_thing_the_other_serves_when_the_latest_leav
     third.send(packets.encode_unsubscribe(5, [REQUESTS]))
     await third.expect(PacketType.UNSUBACK)
     assert running.service.send("lamp", "turnOn").delivery is Delivery.QUEUED
-    assert running.front._standing_by == {}
+    assert running.front._serving._standing_by == {}
 
 
 async def test_a_will_is_published_on_a_take_over(running):
