@@ -191,13 +191,13 @@ def test_figures_are_on_our_side_and_only_there(sides):
         assert ours.listen("$SYS/#") == [1]
         theirs.listen("$SYS/#", END)
         said: dict[str, bytes] = {}
-        while b"seconds" not in said.get(f"{SYS}uptime", b"") or not said.get(f"{SYS}load/bytes/sent/15min"):
+        wanted = {SYS + name for name in ("version", "uptime", "clients/connected", "load/bytes/sent/15min")}
+        while not (said.keys() >= wanted and int(said[f"{SYS}clients/connected"])):
             message = ours.heard()
             said[message.topic] = message.payload
         assert said[f"{SYS}version"].startswith(b"thingctl version ")
-        while int(said.get(f"{SYS}clients/connected", b"0")) < 1:
-            message = ours.heard()
-            said[message.topic] = message.payload
+        assert said[f"{SYS}uptime"].endswith(b" seconds")
+        assert all(topic.startswith(SYS) for topic in said)
         say_the_end(theirs)
         assert theirs.heard().topic == END
 

@@ -109,7 +109,8 @@ class MqttServer:
         self._watcher: asyncio.Task[None] | None = None
         self.bytes_received = self.bytes_sent = 0
         """Of all clients, since the start."""
-        self._sockets = self._connects = self._most_clients = 0
+        self._sockets = self._connects = self._most_clients = self._own_messages = 0
+        self._started_at = self.time()
         self._loop: asyncio.AbstractEventLoop
 
     async def start(
@@ -198,6 +199,7 @@ class MqttServer:
         self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, publisher: str = ""
     ) -> None:
         """Publish an ordinary message of the broker's own, or of the host's side."""
+        self._own_messages += 1
         self.engine.publish(Message(topic, payload, qos, retain, publisher), self.time())
 
     def retain(self, topic: str, payload: bytes, *, qos: int = 0) -> None:
@@ -222,13 +224,14 @@ class MqttServer:
             "clients_total": connected + engine.sessions.away,
             "connects": self._connects,
             "publish_dropped": sum(n for name, n in totals.counters.items() if name.startswith("dropped.")),
-            "publish_received": totals.received,
+            "publish_received": totals.received - self._own_messages,
             "publish_sent": totals.sent,
             "retained": len(engine.retained),
             "sockets": self._sockets,
             "stored": len(engine.retained),
             "stored_bytes": totals.waiting_bytes + engine.retained.bytes,
             "subscriptions": len(engine.tree),
+            "uptime": self.time() - self._started_at,
         }
 
     def published(self, connection: ServerConnection, message: Message) -> None:
