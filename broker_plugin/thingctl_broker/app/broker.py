@@ -36,6 +36,7 @@ from thingctl_broker.mqtt.auth.authenticator import OpenAuthenticator
 from thingctl_broker.mqtt.auth.device_auth import IdentityGatekeeper
 from thingctl_broker.mqtt.engine.restore import DamagedRecord
 from thingctl_broker.mqtt.server.server import MqttServer
+from thingctl_broker.mqtt.server.sys_publisher import publish_figures
 from thingctl_broker.mqtt.server.websocket import WebSocket
 from thingctl_broker.rollouts.runner import RolloutRunner
 from thingctl_broker.security.audit_events import Event, note_nothing
@@ -55,6 +56,7 @@ from thingctl_broker.things.service import ThingService
 from thingctl_broker.webhooks import secret as webhook_secret
 from thingctl_broker.webhooks.client import WebhookClient
 from thingctl_broker.webhooks.sender import Webhooks
+from thingctl_protocol import __version__
 from thingctl_protocol.topics import Topics
 
 if TYPE_CHECKING:
@@ -181,6 +183,7 @@ class Application:
         )
         self._tls_watch: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None] | None = None
+        self._figures: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin to serve. Raises :class:`ConfigurationError`."""
@@ -213,6 +216,11 @@ class Application:
         if listeners:
             self._tls_watch = asyncio.get_running_loop().create_task(keep_looking(listeners))
         self._sweeper = asyncio.get_running_loop().create_task(sweep(self.service))
+        if self.settings.mqtt.sys_interval:
+            figures = publish_figures(
+                self.front, f"thingctl version {__version__}", self.settings.mqtt.sys_interval
+            )
+            self._figures = asyncio.get_running_loop().create_task(figures)
         self.rollouts.start()
         self.webhooks.start()
         await self._http.start()
@@ -234,8 +242,9 @@ class Application:
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)
-        if self._tls_watch is not None:
-            self._tls_watch.cancel()
+        for task in (self._tls_watch, self._figures):
+            if task is not None:
+                task.cancel()
         await self.front.stop()
         self._mqtt_socket.close()
         self._http_socket.close()

@@ -60,6 +60,8 @@ class Engine:
         self.sessions = Sessions(limits.kept_sessions, limits.kept_sessions_per_thing)
         self.recorder = StoreRecorder(NullRecords() if store is None else store, wall)
         self.is_recording = store is not None
+        self.will_published: Callable[[Message], None] = _ignore
+        """Called with each will that is published."""
         self._timers: list[_Timer] = []
         self._order = count()
         self._turns: dict[str, int] = {}
@@ -201,7 +203,9 @@ class Engine:
     def _publish_will(self, session: Session, now: float) -> None:
         will, session.will = session.will, None
         if will is not None:
-            self.publish(last_will(will, session.client_id, now), now)
+            message = last_will(will, session.client_id, now)
+            self.publish(message, now)
+            self.will_published(message)
 
     def _record(self, session: Session, now: float) -> None:
         if self.is_recording and (session.expiry or session.is_recorded):
@@ -333,3 +337,6 @@ class Engine:
             self.totals.drop("retained", message.publisher, message.topic)
             if self.retained.clear(message.topic):
                 self.recorder.cleared(message.topic)
+
+
+def _ignore(_: Message) -> None: ...

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from thingctl_broker.mqtt.engine import records
+from thingctl_broker.mqtt.engine import records, sys_topics
 from thingctl_broker.mqtt.engine.store import RecordKind
 
 if TYPE_CHECKING:
@@ -104,7 +104,9 @@ class StoreRecorder:
     # Retained messages.
 
     def retained(self, message: Message) -> None:
-        """A message is retained under its topic."""
+        """A message is retained under its topic. The broker's figures are not kept: they come anew."""
+        if message.topic.startswith(sys_topics.ROOT):
+            return
         self._put(RecordKind.RETAINED, message.topic_bytes, records.encode_message(message, self.wall))
 
     def cleared(self, topic: str) -> None:

@@ -95,6 +95,7 @@ class MqttServer:
         self.engine = Engine(self.limits, store, wall=time.time() - time.monotonic())
         self.engine.totals.wake = self._flush_soon
         self.engine.totals.on_drop = self._dropped
+        self.engine.will_published = self._tell
         self.events: list[ServerEvents] = []
         """Who else is told of clients and messages; empty, most of the time."""
         self.time: Callable[[], float] = time.monotonic
@@ -113,7 +114,8 @@ class MqttServer:
         self._watcher: asyncio.Task[None] | None = None
         self.bytes_received = self.bytes_sent = 0
         """Of all clients, since the start."""
-        self._sockets = self._connects = self._most_clients = 0
+        self._sockets = self._connects = self._most_clients = self._own_messages = 0
+        self._started_at = self.time()
         self._loop: asyncio.AbstractEventLoop
 
     def restore(self, now: float) -> int:
@@ -215,6 +217,7 @@ class MqttServer:
         self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, publisher: str = ""
     ) -> None:
         """Publish an ordinary message of the broker's own, or of the host's side."""
+        self._own_messages += 1
         self.engine.publish(Message(topic, payload, qos, retain, publisher), self.time())
 
     def retain(self, topic: str, payload: bytes, *, qos: int = 0) -> None:
@@ -227,7 +230,7 @@ class MqttServer:
 
     def figures(self) -> dict[str, float]:
         """What ``$SYS`` tells, by the names in ``sys_topics``."""
-        connected = len(self._clients)
+        connected, engine_figures = len(self._clients), self.engine.figures()
         return {
             "bytes_received": self.bytes_received,
             "bytes_sent": self.bytes_sent,
@@ -236,15 +239,20 @@ class MqttServer:
             "clients_total": connected + self.engine.sessions.away,
             "connects": self._connects,
             "sockets": self._sockets,
-            **self.engine.figures(),
+            "uptime": self.time() - self._started_at,
+            **engine_figures,
+            "publish_received": engine_figures["publish_received"] - self._own_messages,
         }
 
     def published(self, connection: ServerConnection, message: Message) -> None:
         """A client has published an ordinary message: tell the host; hold the client if readers are slow."""
-        for host in self.events:
-            host.message_received(message.publisher, message)
+        self._tell(message)
         if self.engine.totals.slow:
             self._slow_readers.hold(connection, self.engine.take_slow())
+
+    def _tell(self, message: Message) -> None:
+        for host in self.events:
+            host.message_received(message.publisher, message)
 
     def has_caught_up(self, connection: ServerConnection) -> None:
         """A client has read what waited for it: those that it held up are read from again."""
