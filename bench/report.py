@@ -97,6 +97,8 @@ def tables(found: Row) -> str:
         parts.append(_storm(found["storm"]))
     if found["telemetry"]:
         parts.append(_telemetry(found["telemetry"]))
+    if found["ordinary"]:
+        parts.append(_ordinary(found["ordinary"]))
     compared = ratios(found)
     if compared:
         parts.append(_ratios(compared))
@@ -184,6 +186,38 @@ def _telemetry(rows: list[Row]) -> str:
         times = ratio(busy, quiet)
         body.append(
             (row["title"], f"{row['things']:,}", quiet, busy, "" if times is None else f"{times:.2f}")
+        )
+    return _table(heads, body)
+
+
+def _ordinary(rows: list[Row]) -> str:
+    heads = (
+        "ordinary messages",
+        "server",
+        "unit",
+        "median",
+        "range",
+        "x mosquitto",
+        "per s",
+        "load %",
+        "lost",
+    )
+    mosquitto = {row["measure"]: row["value"] for row in rows if row["server"].startswith("mosquitto")}
+    body = []
+    for row in rows:
+        times = ratio(row["value"], mosquitto.get(row["measure"]))
+        body.append(
+            (
+                row["measure"],
+                row["title"],
+                row["unit"],
+                f"{row['value']:,.1f}",
+                f"{row['least']:,.1f} to {row['most']:,.1f}",
+                "" if times is None else f"{times:.2f}",
+                f"{row['per_second']:,}" if "per_second" in row else "",
+                f"{100 * row['load_busy']:.0f}" if "load_busy" in row else "",
+                row.get("lost", ""),
+            )
         )
     return _table(heads, body)
 
