@@ -12,9 +12,9 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import measure
-from figures import median
+from figures import median, ratio
 from processes import BenchError, Child, rss_bytes
-from servers import BENCH, keepers
+from servers import BENCH, amqtt_alone, keepers
 
 if TYPE_CHECKING:
     import argparse
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from servers import Contender, Server
 
 SERVERS: Final = ("thingctl-in-process", "mosquitto", "amqtt")
+"""``thingctl-in-process`` is ``thingctl serve``; the commands inside it run for the last figures alone."""
+
 TELEMETRY: Final = 5000
 """Messages a second beside which commands are measured."""
 
@@ -34,6 +36,9 @@ KEPT: Final = 200
 """Messages for each of those sessions in one run: below every server's bound."""
 
 IDLE_CLIENTS: Final = 100
+AMQTT_FILTERS: Final = 500
+"""Idle filters beside amqtt alone: its cost of a message grows with them."""
+
 ANSWER_SECONDS: Final = 300.0
 SETTLE_SECONDS: Final = 0.5
 
@@ -57,6 +62,12 @@ SHAPES: Final = (
     Shape("1 to 50, QoS 0", 1, 50, 0, 5),
 )
 BESIDE_IDLE: Final = "1 to 1, QoS 0, beside idle filters"
+KEPT_SESSIONS: Final = "QoS 1 to kept sessions"
+MEMORY: Final = "a client with one filter"
+CONNECT: Final = "a thing connects"
+CONNECT_MORE: Final = "a thing with an ordinary filter connects"
+ALONE: Final = "a command alone"
+BESIDE_TELEMETRY: Final = f"a command beside {TELEMETRY:,} messages/s"
 
 
 class Place(NamedTuple):
@@ -84,14 +95,18 @@ class Ordinary:
 
     def everything(self, contenders: list[Contender]) -> None:
         """Measure it all on those of the servers that this part knows."""
-        chosen = [contender for contender in contenders if contender.name in SERVERS]
+        chosen = [
+            amqtt_alone() if contender.name == "amqtt" else contender
+            for contender in contenders
+            if contender.name in SERVERS
+        ]
         with self.up(chosen) as places:
             for shape in SHAPES:
                 self.in_turns(shape, places, shape.name)
             self.beside_idle(places)
         self.kept(chosen)
-        for contender in chosen:
-            self.guarded(contender, self.connecting)
+        with self.up(chosen) as places:
+            self.connecting(places)
         for contender in chosen:
             if contender.name != "amqtt":
                 self.guarded(contender, self.beside_telemetry)
@@ -130,19 +145,33 @@ class Ordinary:
             with Child("traffic", argv, cores=self.cores.fleet) as load:
                 yield Place(contender, server, load)
 
+    def each(self, places: list[Place], action: Callable[[Place], Any]) -> None:
+        """Do it on every server in turn; one that fails is left out from then on."""
+        for place in list(places):
+            try:
+                action(place)
+            except BenchError as error:
+                places.remove(place)
+                self.skip(place.contender, str(error))
+
     # Messages.
 
     def in_turns(self, shape: Shape, places: list[Place], name: str) -> None:
         """One shape of traffic on every server."""
         found: dict[str, list[dict[str, Any]]] = {place.contender.name: [] for place in places}
-        for place in places:
+
+        def begin(place: Place) -> None:
             place.order("flows", publishers=shape.publishers, copies=shape.copies, qos=shape.qos)
+
+        def run(place: Place) -> None:
+            order = {"window": shape.window, "warmup": measure.WARMUP, "seconds": self.o.seconds}
+            found[place.contender.name].append(place.order("run", **order))
+
+        self.each(places, begin)
         for _ in range(self.o.repeats):
-            for place in places:
-                run = place.order("run", window=shape.window, warmup=measure.WARMUP, seconds=self.o.seconds)
-                found[place.contender.name].append(run)
+            self.each(places, run)
+        self.each(places, lambda place: place.order("end"))
         for place in places:
-            place.order("end")
             self.add_runs(name, place, found[place.contender.name])
 
     def add_runs(self, name: str, place: Place, runs: list[dict[str, Any]]) -> None:
@@ -153,6 +182,7 @@ class Ordinary:
             "CPU us",
             [run["cpu_us"] for run in runs if run["cpu_us"] is not None],
             per_second=round(median(run["per_second"] for run in runs).middle),
+            server_busy=median(run["server_busy"] for run in runs).middle,
             load_busy=median(run["load_busy"] for run in runs).middle,
             lost=sum(run["lost"] for run in runs),
         )
@@ -175,9 +205,13 @@ class Ordinary:
 
     def beside_idle(self, places: list[Place]) -> None:
         """1 to 1 again, where clients have filters that match none of it."""
-        for place in places:
-            each = (500 if place.contender.name == "amqtt" else self.o.idle_filters) // IDLE_CLIENTS
-            place.order("clients", count=IDLE_CLIENTS, name="idle-{n}", filters=idle_filters(each))
+
+        def subscribe(place: Place) -> None:
+            most = AMQTT_FILTERS if place.contender.family == "amqtt" else self.o.idle_filters
+            filters = idle_filters(min(most, self.o.idle_filters) // IDLE_CLIENTS)
+            place.order("clients", count=IDLE_CLIENTS, name="idle-{n}", filters=filters)
+
+        self.each(places, subscribe)
         self.in_turns(ONE_TO_ONE, places, BESIDE_IDLE)
 
     def kept(self, chosen: list[Contender]) -> None:
@@ -185,11 +219,14 @@ class Ordinary:
         families = {contender.family for contender in chosen}
         with self.up([each for each in keepers() if each.family in families]) as places:
             found: dict[str, list[dict[str, Any]]] = {place.contender.name: [] for place in places}
+
+            def run(place: Place) -> None:
+                found[place.contender.name].append(self.kept_run(place))
+
             for _ in range(self.o.repeats):
-                for place in places:
-                    found[place.contender.name].append(self.kept_run(place))
+                self.each(places, run)
             for place in places:
-                self.add_runs("QoS 1 to kept sessions", place, found[place.contender.name])
+                self.add_runs(KEPT_SESSIONS, place, found[place.contender.name])
 
     @staticmethod
     def kept_run(place: Place) -> dict[str, Any]:
@@ -203,24 +240,38 @@ class Ordinary:
 
     # Connections.
 
-    def connecting(self, contender: Contender) -> None:
-        """Memory of a client with one filter; CPU time of a thing that connects, with one and without."""
-        things = min(self.o.ordinary_things, contender.things_max)
-        with self.place(contender) as place:
-            before = rss_bytes(place.server.pids)
-            place.order("clients", count=things, name="client-{n:05d}", filters=["site/{n}/config"])
-            time.sleep(SETTLE_SECONDS)
-            memory = (rss_bytes(place.server.pids) - before) / things / 1024
-            self.add("a client with one filter", contender, "KiB", [memory], things=things)
-            place.order("leave")
+    def connecting(self, places: list[Place]) -> None:
+        """Memory of a client with one filter; CPU time of a thing that connects, without one and with."""
+        self.each(places, self.memory)
+        found: dict[tuple[str, str], list[float]] = {}
+
+        def connect(place: Place) -> None:
             commands = f"{place.server.root}/things/thing-{{n:05d}}/executions/+/request"
-            for name, filters in (
-                ("a thing connects", [commands]),
-                ("a thing with one ordinary filter connects", [commands, "site/{n}/config"]),
-            ):
-                found = place.order("clients", count=things, name="thing-{n:05d}", filters=filters)
-                self.add(name, contender, "CPU us", [found["cpu_us"]], things=things)
+            for name, filters in ((CONNECT, [commands]), (CONNECT_MORE, [commands, "site/{n}/config"])):
+                run = place.order("clients", count=self.things(place), name="thing-{n:05d}", filters=filters)
+                found.setdefault((name, place.contender.name), []).append(run["cpu_us"])
                 place.order("leave")
+
+        for _ in range(self.o.repeats):
+            self.each(places, connect)
+        for name in (CONNECT, CONNECT_MORE):
+            for place in places:
+                values = found[name, place.contender.name]
+                self.add(name, place.contender, "CPU us", values, things=self.things(place))
+
+    def memory(self, place: Place) -> None:
+        """Resident memory of clients with one filter each, before anything else has connected."""
+        things = self.things(place)
+        before = rss_bytes(place.server.pids)
+        place.order("clients", count=things, name="client-{n:05d}", filters=["site/{n}/config"])
+        time.sleep(SETTLE_SECONDS)
+        each = (rss_bytes(place.server.pids) - before) / things / 1024
+        self.add(MEMORY, place.contender, "KiB", [each], things=things)
+        place.order("leave")
+
+    def things(self, place: Place) -> int:
+        """How many connect: amqtt alone stands fewer."""
+        return int(min(self.o.ordinary_things, place.contender.things_max))
 
     def beside_telemetry(self, contender: Contender) -> None:
         """Commands one at a time, alone and beside ordinary messages that one client takes."""
@@ -245,10 +296,27 @@ class Ordinary:
                     heard = place.order("heard")["count"]
                     self.add(name, contender, "p99 ms", values, heard=heard)
 
-                p99s("a command alone")
+                p99s(ALONE)
                 telemetry = ("--first", "90000", "--telemetry", str(TELEMETRY))
                 with measure.fleet_on(place.server, self.cores, 50, *telemetry):
-                    p99s("a command beside 5,000 messages/s")
+                    p99s(BESIDE_TELEMETRY)
+
+
+def comparisons(rows: list[dict[str, Any]]) -> list[tuple[str, str, float]]:
+    """What is compared, whose it is, and how many times the second figure the first is."""
+    found = {(row["measure"], row["server"]): row for row in rows}
+    made = []
+    for after, before in ((BESIDE_IDLE, ONE_TO_ONE.name), (CONNECT_MORE, CONNECT), (BESIDE_TELEMETRY, ALONE)):
+        for (name, server), row in found.items():
+            times = ratio(row["value"], found.get((before, server), {}).get("value"))
+            if name == after and times is not None:
+                made.append((f"{after} / {before}", row["title"], times))
+    sync, off = (found.get((KEPT_SESSIONS, f"thingctl-{mode}"), {}) for mode in ("sync", "off"))
+    for title, name in (("CPU us", "value"), ("messages per s", "per_second")):
+        times = ratio(sync.get(name), off.get(name))
+        if times is not None:
+            made.append((f"{KEPT_SESSIONS}, {title}, persistence sync / off", "thingctl serve", times))
+    return made
 
 
 def idle_filters(each: int) -> list[str]:

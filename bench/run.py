@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import measure
 import report
 from cores import plan_cores
-from ordinary import Ordinary
+from ordinary import SERVERS, Ordinary
 from peers import Peers
 from processes import BenchError, Child, allow_many_files
 from servers import Contender, Server, contenders, environment
@@ -246,6 +246,8 @@ def choose(options: argparse.Namespace, everyone: list[Contender]) -> list[Conte
     if options.servers:
         wanted = tuple(options.servers.split(","))
         return [contender for contender in everyone if contender.name.startswith(wanted)]
+    if options.parts == ["ordinary"]:
+        return [contender for contender in everyone if contender.name in SERVERS]
     if options.full or options.parts != ["trips"]:
         return everyone
     return [contender for contender in everyone if contender.name in QUICK_SERVERS]
@@ -267,8 +269,9 @@ def main() -> int:
         run.say("stopped; here is what was measured")
     path: Path = options.json or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
     report.write(run.found, path)
-    print(report.headline(run.found))
-    print()
+    if "trips" in options.parts:
+        print(report.headline(run.found))
+        print()
     print(report.tables(run.found))
     lost = sum(row["lost"] for row in run.found["trips"] if row["server"].startswith("thingctl"))
     return 1 if lost else 0

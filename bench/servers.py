@@ -189,8 +189,16 @@ def contenders(peers: Peers) -> list[Contender]:
     ]
 
 
+def amqtt_alone() -> Contender:
+    """amqtt as it comes: its own listeners, and no plugin but the one that lets everybody in."""
+    argv = [sys.executable, str(BENCH / "peer_amqtt.py"), "--alone"]
+    return Contender(
+        "amqtt", "amqtt alone", (), lambda cores: _controlled("amqtt", argv, cores), things_max=1000
+    )
+
+
 def keepers() -> list[Contender]:
-    """What keeps sessions over a restart, and ours when it keeps none."""
+    """Those that keep sessions over a restart, and ours without."""
 
     def ours(mode: str) -> Contender:
         settings = f'[mqtt]\npersistence = "{mode}"\n'

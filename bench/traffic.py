@@ -30,6 +30,7 @@ from typing import Any, Final
 import mqtt_wire
 from fleet import IP_BIND_ADDRESS_NO_PORT, PORTS_PER_ADDRESS, tell
 from processes import allow_many_files, cpu_seconds
+from traffic_parts import Client, Flow
 
 READ_MAX: Final = 64 * 1024
 PENDING: Final = 64
@@ -37,58 +38,6 @@ PENDING: Final = 64
 
 STALL_SECONDS: Final = 5.0
 """A run without any progress for so long is over, and what is in flight is lost."""
-
-PAYLOAD: Final = b"x" * 100
-
-
-class Flow:
-    """One publisher, its topic, and how far its messages have come."""
-
-    def __init__(self, topic: str, qos: int, copies: int) -> None:
-        self.topic = topic
-        self.qos = qos
-        self.copies = copies
-        self.window = self.most = self.sent = self.delivered = self.acknowledged = 0
-        self.publisher: Client | None = None
-        self.plain = mqtt_wire.publish(topic, PAYLOAD)
-        numbered = mqtt_wire.publish(topic, PAYLOAD, 1)
-        at = len(numbered) - len(PAYLOAD) - 2
-        self.head, self.tail = numbered[:at], numbered[at + 2 :]
-
-    @property
-    def ended(self) -> int:
-        """How many messages are no longer in flight."""
-        if not self.copies:
-            return self.acknowledged
-        arrived = self.delivered // self.copies
-        return min(arrived, self.acknowledged) if self.qos else arrived
-
-    def due(self) -> bytes:
-        """The messages that fill the window again."""
-        count = min(self.window - self.sent + self.ended, self.most - self.sent)
-        if count <= 0:
-            return b""
-        first = self.sent
-        self.sent += count
-        if not self.qos:
-            return self.plain * count
-        ids = (1 + number % 65535 for number in range(first, first + count))
-        return b"".join([b"%b%b%b" % (self.head, number.to_bytes(2, "big"), self.tail) for number in ids])
-
-
-class Client:
-    """One connection."""
-
-    __slots__ = ("filters", "flow", "granted", "name", "qos", "rest", "sock")
-
-    def __init__(self, name: str, filters: list[str], qos: int, flow: Flow | None = None) -> None:
-        self.name = name
-        self.filters = filters
-        self.qos = qos
-        self.flow = flow
-        self.granted = 0
-        self.rest = b""
-        self.sock: socket.socket | None = None
 
 
 class Traffic:
@@ -150,6 +99,21 @@ class Traffic:
         self.on_data(client, client.rest + data if client.rest else data)
 
     def on_data(self, client: Client, data: bytes) -> None:
+        """Take packets in: as a whole where they are alike, else one by one."""
+        flow = client.flow
+        if flow is not None:
+            self.touched.add(flow)
+            before = flow.delivered
+            answer = flow.take(data)
+            if answer is not None:
+                self.heard += flow.delivered - before
+                client.rest = b""
+                if answer:
+                    send(client, answer)
+                return
+        self.on_packets(client, data)
+
+    def on_packets(self, client: Client, data: bytes) -> None:
         """Count messages and acknowledgements, and acknowledge in one write."""
         delivered = acknowledged = end = 0
         out: list[bytes] = []
@@ -171,7 +135,6 @@ class Traffic:
         if client.flow is not None:
             client.flow.delivered += delivered
             client.flow.acknowledged += acknowledged
-            self.touched.add(client.flow)
 
     def on_handshake(self, client: Client, kind: int, packet: bytes) -> None:
         """Take CONNACK and SUBACKs."""
@@ -356,7 +319,7 @@ class Traffic:
         return sum(flow.sent - flow.ended for flow in flows)
 
 
-def send(client: Client, data: bytes) -> None:
+def send(client: Client, data: bytes | bytearray) -> None:
     """Write all of it; a window is smaller than what the kernel takes."""
     assert client.sock is not None
     client.sock.sendall(data)

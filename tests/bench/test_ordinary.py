@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ordinary import BESIDE_IDLE, SHAPES, idle_filters
+from ordinary import BESIDE_IDLE, CONNECT, CONNECT_MORE, KEPT_SESSIONS, SHAPES, comparisons, idle_filters
 
 BENCH = Path(__file__).parents[2] / "bench"
 
@@ -40,3 +40,25 @@ def test_idle_filters_are_of_every_kind_and_match_no_load() -> None:
     assert all(name.startswith("idle/") for name in found)
     assert sum("+" in name for name in found) == 4
     assert sum("#" in name for name in found) == 2
+
+
+def row(measure: str, server: str, value: float, **more: object) -> dict[str, object]:
+    return {"measure": measure, "server": server, "title": server, "value": value, **more}
+
+
+def test_a_figure_is_held_against_the_same_servers_alone() -> None:
+    rows = [
+        row(CONNECT, "a", 10),
+        row(CONNECT, "b", 1),
+        row(CONNECT_MORE, "a", 15),
+        row(CONNECT_MORE, "c", 9),
+    ]
+    assert comparisons(rows) == [(f"{CONNECT_MORE} / {CONNECT}", "a", 1.5)]
+
+
+def test_persistence_is_held_against_none_by_time_and_by_rate() -> None:
+    rows = [
+        row(KEPT_SESSIONS, "thingctl-off", 10, per_second=1000),
+        row(KEPT_SESSIONS, "thingctl-sync", 20, per_second=400),
+    ]
+    assert [times for *_, times in comparisons(rows)] == [2, 0.4]

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from processes import Child
-from traffic import PAYLOAD, Flow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,27 +27,6 @@ def load(mosquitto_port: int) -> Iterator[Child]:
         "traffic", [sys.executable, str(BENCH / "traffic.py"), "--port", str(mosquitto_port)]
     ) as child:
         yield child
-
-
-def test_a_message_is_in_flight_until_all_have_it_and_it_is_acknowledged() -> None:
-    flow = Flow("a/b", qos=1, copies=2)
-    flow.window, flow.most = 2, 5
-    assert flow.due().count(PAYLOAD) == 2
-    flow.delivered, flow.acknowledged = 4, 0
-    assert flow.due() == b""
-    flow.acknowledged = 1
-    assert flow.due().count(PAYLOAD) == 1
-    flow.delivered, flow.acknowledged = 6, 3
-    assert flow.due().count(PAYLOAD) == 2  # the last of five
-    assert flow.due() == b""
-
-
-def test_a_window_of_qos_0_is_one_write() -> None:
-    flow = Flow("a/b", qos=0, copies=1)
-    flow.window, flow.most = 3, sys.maxsize
-    assert flow.due() == flow.plain * 3
-    flow.delivered = 1
-    assert flow.due() == flow.plain
 
 
 @pytest.mark.system
