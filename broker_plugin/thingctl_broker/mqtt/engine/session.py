@@ -235,7 +235,11 @@ class Session:
         totals = self._totals
         limits = totals.limits
         most = limits.client_bytes - self.outgoing_bytes - delivery.size
-        if self.is_connected and self.queued_bytes <= most >> 1 and totals.waiting_bytes <= limits.total_bytes:
+        if (
+            self.is_connected
+            and self.queued_bytes <= most >> 1
+            and totals.waiting_bytes <= limits.total_bytes
+        ):
             return True  # most of the time
         if self.queued_bytes > most >> 1 and self.is_connected:
             totals.slow.append(self)

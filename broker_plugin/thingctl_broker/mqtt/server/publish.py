@@ -29,7 +29,6 @@ class Receiver:
     __slots__ = (
         "_acl",
         "_aliases",
-        "_allowed",
         "_codec",
         "_connection",
         "_qos2",
@@ -37,6 +36,7 @@ class Receiver:
         "_session",
         "_thing",
         "_unanswered",
+        "known_topics",
     )
 
     def __init__(self, connection: ServerConnection, session: Session, admission: Identity) -> None:
@@ -46,7 +46,8 @@ class Receiver:
         self._session = session
         self._acl = admission.acl
         self._thing = admission.thing
-        self._allowed: set[str] = set()
+        self.known_topics: dict[bytes, str] = {}
+        """Ordinary topics that the client may publish, by their bytes."""
         self._aliases: dict[int, str] = {}
         self._qos2: set[int] = set()  # on the command path, not released yet
         self._unanswered: set[int] = set()  # packet identifiers of QoS 1 that are not acknowledged yet
@@ -63,7 +64,7 @@ class Receiver:
             publish = self._with_topic(publish)
             self._count(publish)
         topic = publish.topic
-        if topic in self._allowed:
+        if topic.encode() in self.known_topics:
             self._on_message(publish)
         elif self._server.topics.owns(topic):
             self._on_command(publish)
@@ -74,9 +75,9 @@ class Receiver:
         elif self._acl is not None and not self._acl.may_publish(topic):
             self._refuse(publish, "no rule lets this client publish it")
         else:
-            if len(self._allowed) >= _CHECKED_TOPICS:
-                self._allowed.clear()
-            self._allowed.add(topic)
+            if len(self.known_topics) >= _CHECKED_TOPICS:
+                self.known_topics.clear()
+            self.known_topics[topic.encode()] = topic
             self._on_message(publish)
 
     def release(self, frame: Frame) -> None:
