@@ -10,7 +10,7 @@ and encoded for the socket.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from thingctl_broker.mqtt.engine.command_subscriptions import CommandSubscriptions
 from thingctl_broker.mqtt.engine.delivery import Delivery
@@ -20,9 +20,9 @@ from thingctl_broker.mqtt.protocol.reason_codes import Reason
 if TYPE_CHECKING:
     from thingctl_broker.mqtt.engine.encoder import Encoder
     from thingctl_broker.mqtt.engine.message import Message
-    from thingctl_broker.mqtt.engine.recorder import Recorder
+    from thingctl_broker.mqtt.engine.recording import Recorder
     from thingctl_broker.mqtt.engine.subscription_tree import SubscriptionOptions
-    from thingctl_broker.mqtt.engine.totals import Totals
+    from thingctl_broker.mqtt.engine.totals import Outlet, Totals
     from thingctl_broker.mqtt.protocol.packets import Will
 
 NEVER: Final = 0xFFFF_FFFF
@@ -36,14 +36,6 @@ WINDOW: Final = 20
 
 BACKLOG_BYTES: Final = 256 * 1024
 """Encoded bytes that wait for the socket, from which on messages stay in the queue, unencoded."""
-
-
-class Outlet(Protocol):
-    """Takes a session's packets to its client."""
-
-    def flush(self) -> None:
-        """Take what is there."""
-        ...
 
 
 class Session:
@@ -145,8 +137,9 @@ class Session:
         self._totals.waiting_bytes -= self.queued_bytes + self.outgoing_bytes
         for delivery in (*self.in_flight.values(), *self.queue):
             self._recorder.delivered(delivery)
-        for packet_id in self.received:
-            self._recorder.released(self, packet_id)
+        if self.is_recorded:
+            for packet_id in self.received:
+                self._recorder.released(self.number, packet_id)
         self.queue.clear()
         self.in_flight.clear()
         self.outgoing.clear()
@@ -232,7 +225,7 @@ class Session:
         self._totals.waiting_bytes += delivery.size
         self.queue.append(delivery)
         if self.is_recorded:
-            self._recorder.queued(self, delivery)
+            self._recorder.queued(self.number, delivery)
         if self.is_connected and not self._resend and len(self.in_flight) < self.window:
             self.pump(now)
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from thingctl_broker.mqtt.auth.authenticator import Identity
     from thingctl_broker.mqtt.protocol.packets import Connect, ConnectRefused, Disconnect
-    from thingctl_broker.mqtt.server.ports import ServerPort
+    from thingctl_broker.mqtt.server.client import ServerPort
 
 PATIENCE: Final = 1.5
 """A client may be silent for this many times its keep-alive [MQTT-3.1.2-24]."""
