@@ -230,7 +230,7 @@ class MqttServer:
 
     def figures(self) -> dict[str, float]:
         """What ``$SYS`` tells, by the names in ``sys_topics``."""
-        connected = len(self._clients)
+        connected, engine_figures = len(self._clients), self.engine.figures()
         return {
             "bytes_received": self.bytes_received,
             "bytes_sent": self.bytes_sent,
@@ -240,8 +240,8 @@ class MqttServer:
             "connects": self._connects,
             "sockets": self._sockets,
             "uptime": self.time() - self._started_at,
-            **self.engine.figures(),
-            "publish_received": self.engine.totals.received - self._own_messages,
+            **engine_figures,
+            "publish_received": engine_figures["publish_received"] - self._own_messages,
         }
 
     def published(self, connection: ServerConnection, message: Message) -> None:
