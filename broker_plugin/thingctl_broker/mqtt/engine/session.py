@@ -199,7 +199,7 @@ class Session:
     ) -> None:
         """Give the client a message at ``qos``, or keep it for the client."""
         if qos:
-            self._deliver_surely(Delivery(message, qos, retain=retain, subscription_ids=ids), now)
+            self._deliver_surely(Delivery(message, qos, retain, ids), now)
         elif self.is_connected:
             totals = self._totals
             waiting = self.queued_bytes + self.outgoing_bytes + message.size
@@ -223,17 +223,24 @@ class Session:
             return
         self.queued_bytes += delivery.size
         self._totals.waiting_bytes += delivery.size
-        self.queue.append(delivery)
         if self.is_recorded:
             self._recorder.queued(self.number, delivery)
-        if self.is_connected and not self._resend and len(self.in_flight) < self.window:
-            self.pump(now)
+        if self.is_connected and not self.queue and not self._resend and self._may_send():
+            self._send_fresh(delivery, now)
+        else:
+            self.queue.append(delivery)
 
     def _has_room(self, delivery: Delivery, now: float) -> bool:
         """Make room for a message; what has waited for the longest leaves, but nothing that is in flight."""
         totals = self._totals
         limits = totals.limits
         most = limits.client_bytes - self.outgoing_bytes - delivery.size
+        if (
+            self.is_connected
+            and self.queued_bytes <= most >> 1
+            and totals.waiting_bytes <= limits.total_bytes
+        ):
+            return True  # most of the time
         if self.queued_bytes > most >> 1 and self.is_connected:
             totals.slow.append(self)
         if totals.waiting_bytes > limits.total_bytes:
@@ -264,12 +271,7 @@ class Session:
         while self._resend and self._may_send():
             self._send_again(self._resend.popleft(), now)
         while self.queue and self._may_send():
-            delivery = self.queue.popleft()
-            left = delivery.message.seconds_left(now)
-            if left is not None and left <= 0:
-                self._drop("expired", delivery)
-            else:
-                self._send(delivery, now)
+            self._send_fresh(self.queue.popleft(), now)
 
     @property
     def has_backlog(self) -> bool:
@@ -278,6 +280,14 @@ class Session:
 
     def _may_send(self) -> bool:
         return len(self.in_flight) - len(self._resend) < self.window and self.outgoing_bytes < BACKLOG_BYTES
+
+    def _send_fresh(self, delivery: Delivery, now: float) -> None:
+        """Send a message unless it has expired."""
+        left = delivery.message.seconds_left(now)
+        if left is not None and left <= 0:
+            self._drop("expired", delivery)
+        else:
+            self._send(delivery, now)
 
     def _send(self, delivery: Delivery, now: float) -> None:
         if not delivery.packet_id:
