@@ -169,15 +169,24 @@ async def test_traffic_is_counted_in_bytes_and_packets(running):
     client = await RawClient.connected(running.address, "lamp")
     requests = Topics().request_filter("lamp")
     await client.subscribe(requests, "a", qos=1)
-    await publish(client, "a", b"x" * 1000)
-    await client.expect_publish()
+    for qos in (0, 1):
+        for _ in range(2):  # the second one is on a topic that is known
+            client.send(packets.encode_publish(b"a", b"x" * 1000, qos=qos, packet_id=qos and 9))
+            copy = await client.receive()
+            if qos:
+                assert copy.first >> 4 in {PacketType.PUBACK, PacketType.PUBLISH}
+                other = await client.receive()
+                message = copy if copy.first >> 4 == PacketType.PUBLISH else other
+                client.send(packets.encode_puback(packets.parse_publish(message).packet_id))
     running.service.send("lamp", "turnOn")
     request = await client.expect(PacketType.PUBLISH)
     client.send(packets.encode_puback(packets.parse_publish(request).packet_id))
     await client.ping()
     figures = running.front.figures()
-    assert figures["messages_received"] == 5  # CONNECT, SUBSCRIBE, PUBLISH, PUBACK, PINGREQ
-    assert figures["messages_sent"] == 5  # CONNACK, SUBACK, PUBLISH, the request, PINGRESP
+    # CONNECT, SUBSCRIBE, four PUBLISH, two PUBACKs of messages and one of the request, PINGREQ
+    assert figures["messages_received"] == 10
+    # CONNACK, SUBACK, four PUBLISH, two PUBACKs, the request, PINGRESP
+    assert figures["messages_sent"] == 10
     received = client.bytes_sent
     assert figures["bytes_received"] == received
     assert figures["bytes_sent"] == client.bytes_received
