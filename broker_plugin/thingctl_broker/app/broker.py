@@ -165,6 +165,7 @@ class Application:
                 self.directory,
                 note,
                 connections=lambda: len(self.front.connections),
+                clients=self.front.clients,
                 rate=settings.http.rate,
                 public_url=settings.http.public_url,
             ),

@@ -9,7 +9,7 @@ and encoded for the socket.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Final, Protocol
 
 from thingctl_broker.mqtt.engine.command_subscriptions import CommandSubscriptions
@@ -57,6 +57,7 @@ class Session:
         "away_since",
         "client_id",
         "commands",
+        "drops",
         "encoder",
         "expiry",
         "in_flight",
@@ -100,6 +101,8 @@ class Session:
         self.will: Will | None = None
         self.subscriptions: dict[str, SubscriptionOptions] = {}
         self.commands = CommandSubscriptions()
+        self.drops: Counter[str] | None = None
+        """Messages that the client did not get, or that were not retained for it, by reason; None: none."""
         self.received: set[int] = set()
         """Packet identifiers of QoS 2 messages from the client that it has not released."""
         self.queue: deque[Delivery] = deque()
@@ -166,6 +169,12 @@ class Session:
     def waiting_bytes(self) -> int:
         """Bytes that wait for the client."""
         return self.queued_bytes + self.outgoing_bytes
+
+    def count_drop(self, reason: str) -> None:
+        """Count a message that the client did not get."""
+        if self.drops is None:
+            self.drops = Counter()
+        self.drops[reason] += 1
 
     # Packets for the client.
 

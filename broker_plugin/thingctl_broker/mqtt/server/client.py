@@ -7,6 +7,7 @@ it is in ``connection``.
 from __future__ import annotations
 
 import logging
+from math import isinf
 from typing import TYPE_CHECKING, Final
 
 from thingctl_broker.commands.broker_time import ToldTime
@@ -37,6 +38,9 @@ _REQUEST: Final = Kind.REQUEST
 """Looked up once: it is a call of a function in Python 3.11."""
 
 _TIME: Final = Kind.TIME
+
+PATIENCE: Final = 1.5
+"""A client may be silent for this many times its keep-alive [MQTT-3.1.2-24]."""
 
 FLUSH_BYTES: Final = 256 * 1024
 """What is given to the socket in one go; it may ask to wait between two."""
@@ -102,6 +106,11 @@ class ServerConnection(Transport):
     def version(self) -> int:
         """The client's MQTT version: 3, 4 (3.1.1) or 5; 0 before its CONNECT."""
         return 0 if self._connect is None else self._connect.version
+
+    @property
+    def keep_alive(self) -> int:
+        """Seconds between two packets of the client at most; 0: as many as it likes."""
+        return 0 if isinf(self.patience) else round(self.patience / PATIENCE)
 
     @property
     def in_flight(self) -> int:
@@ -250,7 +259,7 @@ class ServerConnection(Transport):
         while True:
             while session.outgoing and not self._write_paused:
                 packets = session.take_outgoing(FLUSH_BYTES)
-                self.server.bytes_sent += len(packets)
+                self.bytes_sent += len(packets)
                 self._transport.write(packets)
             if self._write_paused or not session.has_backlog:
                 break

@@ -14,7 +14,7 @@ from thingctl_broker.mqtt.protocol.codec5 import CODEC_5
 from thingctl_broker.mqtt.protocol.frames import Frame, FrameScanner, MalformedPacket
 from thingctl_broker.mqtt.protocol.packets import PINGRESP, PacketType
 from thingctl_broker.mqtt.protocol.reason_codes import Reason
-from thingctl_broker.mqtt.server.client import ServerConnection
+from thingctl_broker.mqtt.server.client import PATIENCE, ServerConnection
 from thingctl_broker.mqtt.server.connect import Handshake
 from thingctl_broker.mqtt.server.fast_path import ResponseFastPath
 from thingctl_broker.mqtt.server.inflight import CANCEL
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from thingctl_broker.mqtt.auth.authenticator import Identity
     from thingctl_broker.mqtt.protocol.packets import Connect, ConnectRefused, Disconnect
     from thingctl_broker.mqtt.server.ports import ServerPort
-
-PATIENCE: Final = 1.5
-"""A client may be silent for this many times its keep-alive [MQTT-3.1.2-24]."""
 
 _MQTT_5: Final = b"\x00\x04MQTT\x05"
 """What the variable header of a CONNECT of MQTT 5 begins with."""
@@ -74,7 +71,7 @@ class DeviceConnection(ServerConnection):
         """Take in what came, packet by packet."""
         if self._closed:
             return  # it came in one piece with what ended the connection
-        self.server.bytes_received += len(data)
+        self.bytes_received += len(data)
         if self._connect is not None:
             self.heard_at = self.server.time()
             if self._shortcut is not None and not self._observing and not self._scanner.buffered:

@@ -31,11 +31,18 @@ class ServerPort(Protocol):
     events: list[ServerEvents]
     keep_alive: int
     """Seconds that an MQTT 5 client may have between two packets; 0: as many as it likes."""
-    bytes_received: int
-    bytes_sent: int
-    """Of all clients, since the start."""
     time: Callable[[], float]
     """The loop's monotonic time."""
+
+    @property
+    def bytes_received(self) -> int:
+        """Of all clients, since the start."""
+        ...
+
+    @property
+    def bytes_sent(self) -> int:
+        """Of all clients, since the start."""
+        ...
 
     def opened(self, connection: ServerConnection) -> bool:
         """A client has opened a connection; False: there is no room for it."""

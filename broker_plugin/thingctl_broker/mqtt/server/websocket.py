@@ -19,6 +19,7 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from thingctl_broker.mqtt.server.connection import DeviceConnection
+from thingctl_broker.things.mqtt_clients import Carrier
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -136,7 +137,7 @@ class WebSocket(asyncio.Protocol, asyncio.Transport):
         """What the transport underneath says, unless HTTP knows better."""
         if name == "peername" and self._peer is not None:
             return self._peer
-        return self._transport.get_extra_info(name, default)
+        return Carrier.WEBSOCKET if name == "carrier" else self._transport.get_extra_info(name, default)
 
     # How it is done.
 
