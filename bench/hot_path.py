@@ -14,7 +14,7 @@ import gc
 import json
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import mqtt_wire
 from fleet_parts import SUCCEEDED, thing_name
@@ -49,17 +49,6 @@ class KeepingTransport(asyncio.Transport):
         return 0
 
 
-class NoBroker:
-    """Stands where amqtt does; nothing here goes that far."""
-
-    sessions: Final[dict[str, Any]] = {}
-    subscriptions: Final[dict[str, Any]] = {}
-    retained_messages: Final[dict[str, Any]] = {}
-
-    async def external_connected(self, *_: object) -> None:
-        raise NotImplementedError
-
-
 class Path:
     """Things on the front, and commands to them one batch at a time."""
 
@@ -72,7 +61,7 @@ class Path:
 
     async def connect(self) -> None:
         """Bring every thing to where it awaits requests."""
-        await self.front.start(self.service, NoBroker(), [])
+        await self.front.start(self.service, [])
         for i in range(THINGS):
             connection, transport = DeviceConnection(self.front), KeepingTransport(1024 + i)
             connection.connection_made(transport)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _CONFIG: Final = """\
 listener {port} 127.0.0.1
 allow_anonymous true
-persistence false
+{persistence}
 max_inflight_messages 0
 max_queued_messages 0
 set_tcp_nodelay true
@@ -49,15 +49,16 @@ def wait_for_port(child: Child, port: int, seconds: float = 10.0) -> None:
 
 
 @contextlib.contextmanager
-def running(cores: frozenset[int] | None = None) -> Iterator[tuple[Child, int]]:
-    """Run mosquitto; yield it and its port."""
+def running(cores: frozenset[int] | None = None, *, kept: bool = False) -> Iterator[tuple[Child, int]]:
+    """Run mosquitto; yield it and its port. ``kept``: with ``persistence true``."""
     binary = find()
     if binary is None:
         raise BenchError("mosquitto is not installed")
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="thingctl-bench-") as folder:
         config = Path(folder, "mosquitto.conf")
-        config.write_text(_CONFIG.format(port=port))
+        persistence = f"persistence true\npersistence_location {folder}/" if kept else "persistence false"
+        config.write_text(_CONFIG.format(port=port, persistence=persistence))
         with Child("mosquitto", [binary, "-c", str(config)], cores=cores) as child:
             wait_for_port(child, port)
             yield child, port

@@ -41,9 +41,11 @@ def text(value: str | bytes) -> bytes:
     return len(encoded).to_bytes(2, "big") + encoded
 
 
-def connect(client_id: str, *, username: str = "", password: str = "", keepalive: int = 0) -> bytes:
-    """A CONNECT with a clean session."""
-    flags = 0x02 | (0x80 if username else 0) | (0x40 if password else 0)
+def connect(
+    client_id: str, *, username: str = "", password: str = "", keepalive: int = 0, clean: bool = True
+) -> bytes:
+    """A CONNECT; ``clean``: with a clean session, which ends with the connection."""
+    flags = (0x02 if clean else 0) | (0x80 if username else 0) | (0x40 if password else 0)
     body = b"\x00\x04MQTT\x04" + bytes((flags,)) + keepalive.to_bytes(2, "big") + text(client_id)
     if username:
         body += text(username)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+_CPUCLOCK_SCHED: Final = 2
 STOP_SECONDS: Final = 10.0
 
 
@@ -165,12 +166,12 @@ class Child:
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:
-    """CPU time of these processes so far, all their threads, user and system."""
-    total = 0
-    for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / _TICKS
+    """CPU time of these processes so far, all their threads, user and system, to the nanosecond.
+
+    The clock of another process is ``CPUCLOCK_SCHED`` beside its inverted id (Linux, ``posix-timers.h``);
+    ``/proc`` has the same figure in ticks of 10 ms.
+    """
+    return sum(time.clock_gettime_ns(~pid << 3 | _CPUCLOCK_SCHED) for pid in pids) / 1e9
 
 
 def tree_cpu_seconds(pid: int) -> float:

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from figures import ratio
+from ordinary import comparisons
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -97,6 +98,8 @@ def tables(found: Row) -> str:
         parts.append(_storm(found["storm"]))
     if found["telemetry"]:
         parts.append(_telemetry(found["telemetry"]))
+    if found["ordinary"]:
+        parts.append(_ordinary(found["ordinary"]))
     compared = ratios(found)
     if compared:
         parts.append(_ratios(compared))
@@ -186,6 +189,35 @@ def _telemetry(rows: list[Row]) -> str:
             (row["title"], f"{row['things']:,}", quiet, busy, "" if times is None else f"{times:.2f}")
         )
     return _table(heads, body)
+
+
+def _ordinary(rows: list[Row]) -> str:
+    heads: tuple[str, ...] = ("ordinary messages", "server", "unit", "median", "range", "x mosquitto")
+    heads += ("per s", "core %", "load %", "lost")
+    theirs = {row["measure"]: row["value"] for row in rows if row["server"].startswith("mosquitto")}
+    body = []
+    for row in rows:
+        times = ratio(row["value"], theirs.get(row["measure"]))
+        body.append(
+            (
+                row["measure"],
+                row["title"],
+                row["unit"],
+                f"{row['value']:,.2f}",
+                f"{row['least']:,.2f} to {row['most']:,.2f}",
+                "" if times is None else f"{times:.2f}",
+                f"{row['per_second']:,}" if "per_second" in row else "",
+                *(f"{100 * row[name]:.0f}" if name in row else "" for name in ("server_busy", "load_busy")),
+                row.get("lost", ""),
+            )
+        )
+    note = (
+        "CPU us: the broker's CPU time per delivered message; for kept sessions per acknowledged one, for "
+        "connections per thing. core %: how much of its core the broker used; load %: how much of another "
+        "the load used."
+    )
+    compared = [(what, title, f"{times:.2f}") for what, title, times in comparisons(rows)]
+    return f"{_table(heads, body)}\n\n{note}\n\n{_table(('compared', 'server', 'times'), compared)}"
 
 
 def _table(heads: tuple[str, ...], body: Iterable[tuple[object, ...]]) -> str:

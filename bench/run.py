@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import measure
 import report
 from cores import plan_cores
+from ordinary import SERVERS, Ordinary
 from peers import Peers
 from processes import BenchError, Child, allow_many_files
 from servers import Contender, Server, contenders, environment
@@ -30,7 +31,7 @@ from servers import Contender, Server, contenders, environment
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PARTS: Final = ("trips", "storm", "telemetry")
+PARTS: Final = ("trips", "storm", "telemetry", "ordinary")
 QUICK_SERVERS: Final = ("thingctl-in-process", "thingctl-http", "mosquitto", "amqtt")
 RESULTS: Final = Path(__file__).with_name("results")
 
@@ -62,6 +63,7 @@ class Run:
             "trips": [],
             "storm": [],
             "telemetry": [],
+            "ordinary": [],
             "skipped": {},
         }
         for contender in chosen:
@@ -90,6 +92,15 @@ class Run:
                     self.guarded(self.storm, contender, things)
                 if "telemetry" in self.o.parts and things == max(self.o.things):
                     self.guarded(self.telemetry, contender, things)
+        if "ordinary" in self.o.parts:
+            self.ordinary()
+
+    def ordinary(self) -> None:
+        """Messages that are no commands."""
+        part = Ordinary(self.o, self.cores, self.say)
+        self.found["ordinary"] = part.rows
+        part.everything(self.contenders)
+        self.found["skipped"] |= part.skipped
 
     def guarded(self, part: Callable[[Contender, int], None], contender: Contender, things: int) -> None:
         """Measure; what one server does not stand is noted and costs the others nothing."""
@@ -204,6 +215,10 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--servers", help="names, or their beginnings, by commas; see the JSON for names")
     parser.add_argument("--seconds", type=float, help="of each run (quick: 1.2, full: 1.5)")
     parser.add_argument("--repeats", type=int, help="runs of each figure (quick: 5, full: 3)")
+    parser.add_argument("--idle-filters", type=int, help="idle filters beside ordinary messages (10000)")
+    parser.add_argument(
+        "--ordinary-things", type=int, help="that connect with an ordinary filter (quick: 2000, full: 10000)"
+    )
     parser.add_argument("--install-peers", action="store_true", help="install FastAPI and aedes out of tree")
     parser.add_argument("--peers-dir", type=Path, help="where those are (~/.cache/thingctl-bench)")
     parser.add_argument("--json", type=Path, help="where the JSON goes (bench/results/TIME.json)")
@@ -217,7 +232,9 @@ def settle(options: argparse.Namespace) -> argparse.Namespace:
     options.things = options.things or ([100, 1000, 5000, 10000] if full else [1000])
     options.windows = options.windows or ([1, 64] if full else [64])
     options.seconds = options.seconds or (1.5 if full else 1.2)
-    options.repeats = options.repeats or (3 if full else 5)
+    options.repeats = options.repeats or (3 if full or options.parts == ["ordinary"] else 5)
+    options.idle_filters = options.idle_filters or 10_000
+    options.ordinary_things = options.ordinary_things or (10_000 if full else 2000)
     for part in options.parts:
         if part not in PARTS:
             raise SystemExit(f"no part is named {part!r}; there are {', '.join(PARTS)}")
@@ -229,6 +246,8 @@ def choose(options: argparse.Namespace, everyone: list[Contender]) -> list[Conte
     if options.servers:
         wanted = tuple(options.servers.split(","))
         return [contender for contender in everyone if contender.name.startswith(wanted)]
+    if options.parts == ["ordinary"]:
+        return [contender for contender in everyone if contender.name in SERVERS]
     if options.full or options.parts != ["trips"]:
         return everyone
     return [contender for contender in everyone if contender.name in QUICK_SERVERS]
@@ -250,8 +269,9 @@ def main() -> int:
         run.say("stopped; here is what was measured")
     path: Path = options.json or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
     report.write(run.found, path)
-    print(report.headline(run.found))
-    print()
+    if "trips" in options.parts:
+        print(report.headline(run.found))
+        print()
     print(report.tables(run.found))
     lost = sum(row["lost"] for row in run.found["trips"] if row["server"].startswith("thingctl"))
     return 1 if lost else 0

@@ -52,15 +52,25 @@ class Contender:
     missing: str | None = None
     """Why it cannot be measured here."""
 
+    @property
+    def family(self) -> str:
+        """The product: the first word of its name."""
+        return self.name.partition("-")[0]
+
 
 @contextlib.contextmanager
-def serve(cores: frozenset[int], *, journal: bool) -> Iterator[Server]:
-    """The product as it is shipped, ``thingctl serve``, but for the limit of requests for each token."""
+def serve(cores: frozenset[int], *, journal: bool, settings: str = "") -> Iterator[Server]:
+    """The product as it is shipped, ``thingctl serve``, but for the limit of requests for each token.
+
+    ``settings``: more of broker.toml.
+    """
     token = secrets.token_urlsafe(24)
     with tempfile.TemporaryDirectory(prefix="thingctl-bench-") as folder:
         where = ["--data-dir", folder, *([] if journal else ["--in-memory"])]
         config = Path(folder, "broker.toml")
-        config.write_text("[http]\nrequests_per_second = 0\n")  # one operator stands for all there are
+        config.write_text(
+            "[http]\nrequests_per_second = 0\n" + settings
+        )  # one operator stands for all there are
         where += ["--config", str(config)]
         argv = [str(Path(sys.executable).with_name("thingctl")), "serve", "--open"]
         argv += ["--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0", *where]
@@ -97,8 +107,8 @@ def _controlled(name: str, argv: list[str], cores: frozenset[int]) -> Iterator[S
 
 
 @contextlib.contextmanager
-def _mosquitto(cores: frozenset[int]) -> Iterator[Server]:
-    with mosquitto.running(cores) as (child, port):
+def _mosquitto(cores: frozenset[int], *, kept: bool = False) -> Iterator[Server]:
+    with mosquitto.running(cores, kept=kept) as (child, port):
         yield Server(port, [child.pid])
 
 
@@ -177,6 +187,37 @@ def contenders(peers: Peers) -> list[Contender]:
             journal=False,
         ),
     ]
+
+
+def amqtt_alone() -> Contender:
+    """amqtt as it comes: its own listeners, and no plugin but the one that lets everybody in."""
+    argv = [sys.executable, str(BENCH / "peer_amqtt.py"), "--alone"]
+    return Contender(
+        "amqtt", "amqtt alone", (), lambda cores: _controlled("amqtt", argv, cores), things_max=1000
+    )
+
+
+def keepers() -> list[Contender]:
+    """Those that keep sessions over a restart, and ours without."""
+
+    def ours(mode: str) -> Contender:
+        settings = f'[mqtt]\npersistence = "{mode}"\n'
+        return Contender(
+            f"thingctl-{mode}",
+            f"thingctl serve, persistence {mode}",
+            (),
+            lambda cores: serve(cores, journal=True, settings=settings),
+        )
+
+    missing = None if mosquitto.find() else "mosquitto is not installed"
+    theirs = Contender(
+        "mosquitto-kept",
+        "mosquitto, persistence true",
+        (),
+        lambda cores: _mosquitto(cores, kept=True),
+        missing=missing,
+    )
+    return [ours("off"), ours("sync"), theirs]
 
 
 def environment() -> dict[str, object]:

@@ -41,6 +41,7 @@ def found(*rows: dict[str, Any]) -> dict[str, Any]:
         "trips": list(rows),
         "storm": [],
         "telemetry": [],
+        "ordinary": [],
         "skipped": {"aedes": "node is not installed"},
     }
 

@@ -79,6 +79,12 @@ def test_the_path_alone_is_measured() -> None:
     assert found["cpu_us_per_command"] > 0
 
 
+def test_ordinary_messages_alone_are_measured() -> None:
+    found = json.loads(run("hot_messages.py", "--batches", "1").stdout)
+    assert len(found) == 5
+    assert all(figure > 0 for figure in found.values())
+
+
 def test_a_post_alone_is_measured() -> None:
     found = json.loads(run("hot_http.py", "--batches", "1").stdout)
     assert found["cpu_us_per_post"] > 0

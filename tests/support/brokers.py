@@ -82,9 +82,10 @@ async def plugin_broker(
     data_dir: Path,
     *,
     beside: dict[str, Any] | None = None,
+    listeners: dict[str, Any] | None = None,
     **settings: Any,
 ) -> AsyncIterator[RunningPlugin]:
-    """amqtt with the plugin, and with others ``beside`` it, on free ports."""
+    """amqtt with the plugin, and with others ``beside`` it, on free ports. ``listeners``: of amqtt's own."""
     settings = {
         "open": True,
         "data_dir": str(data_dir),
@@ -94,7 +95,7 @@ async def plugin_broker(
     }
     broker = Broker(
         {
-            "listeners": {"default": {"type": "external"}},
+            "listeners": listeners or {"default": {"type": "external"}},
             "plugins": {PLUGIN: {"settings": settings}, **(beside or {})},
         }
     )

@@ -34,15 +34,21 @@ class HostedServerFake:
         self.events: list[Any] = []
         self.published: list[Said] = []
         self.kept: dict[str, Said] = {}
+        self.retained_alone: list[str] = []
+        """Topics of what came by ``retain``."""
 
     def publish(
         self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, publisher: str = ""
     ) -> None:
         self.published.append(Said(topic, payload, qos, retain))
         if retain:
-            self.retain(topic, payload, qos=qos)
+            self._keep(topic, payload, qos)
 
     def retain(self, topic: str, payload: bytes, *, qos: int = 0) -> None:
+        self.retained_alone.append(topic)
+        self._keep(topic, payload, qos)
+
+    def _keep(self, topic: str, payload: bytes, qos: int) -> None:
         self.kept.pop(topic, None)
         if payload:
             self.kept[topic] = Said(topic, payload, qos, retain=True)
@@ -54,7 +60,7 @@ class HostedServerFake:
     def receive(self, client_id: str, said: Said) -> None:
         """A client of ours publishes."""
         if said.retain:
-            self.retain(said.topic, said.payload, qos=said.qos)
+            self._keep(said.topic, said.payload, said.qos)
         for listener in self.events:
             listener.message_received(client_id, said)
 

@@ -17,6 +17,7 @@ from thingctl_broker.app.startup import (
     data_dir_of,
     open_audit,
     open_http_tls,
+    open_records,
     open_socket,
     report_proxies,
     report_refusals,
@@ -33,7 +34,9 @@ from thingctl_broker.http.app import create_app
 from thingctl_broker.http.server.server import HttpServer
 from thingctl_broker.mqtt.auth.authenticator import OpenAuthenticator
 from thingctl_broker.mqtt.auth.device_auth import IdentityGatekeeper
+from thingctl_broker.mqtt.engine.restore import DamagedRecord
 from thingctl_broker.mqtt.server.server import MqttServer
+from thingctl_broker.mqtt.server.sys_publisher import publish_figures
 from thingctl_broker.mqtt.server.websocket import WebSocket
 from thingctl_broker.rollouts.runner import RolloutRunner
 from thingctl_broker.security.audit_events import Event, note_nothing
@@ -43,6 +46,7 @@ from thingctl_broker.security.token_store import TokenStore
 from thingctl_broker.security.tokens import CredentialsError
 from thingctl_broker.storage.rollout_files import RolloutFiles
 from thingctl_broker.storage.sqlite.journal import JournalFileError, SqliteJournal
+from thingctl_broker.storage.sqlite.record_store import FILE as RECORDS_FILE
 from thingctl_broker.storage.sqlite.registry import RegistryError, RegistryStore
 from thingctl_broker.system.addresses import Address, bound_to
 from thingctl_broker.system.clock import SystemClock
@@ -52,6 +56,7 @@ from thingctl_broker.things.service import ThingService
 from thingctl_broker.webhooks import secret as webhook_secret
 from thingctl_broker.webhooks.client import WebhookClient
 from thingctl_broker.webhooks.sender import Webhooks
+from thingctl_protocol import __version__
 from thingctl_protocol.topics import Topics
 
 if TYPE_CHECKING:
@@ -60,6 +65,7 @@ if TYPE_CHECKING:
     from thingctl_broker.app.config import Settings
     from thingctl_broker.commands.execution import Execution
     from thingctl_broker.mqtt.auth.authenticator import Authenticator
+    from thingctl_broker.storage.sqlite.record_store import SqliteRecords
     from thingctl_broker.system.proxy_protocol import Peer
     from thingctl_broker.things.records import Stored
 
@@ -97,11 +103,13 @@ class Application:
                     self.things, self.passwords, settings.acl, self.tokens, proven=self._password_proven
                 )
             )
+        self._records = self._open_records()
         self.front = MqttServer(
             gatekeeper=gatekeeper,
             topics=Topics(settings.mqtt.topic_root),
             limits=settings.limits,
             proxies=settings.mqtt.proxies | settings.http.proxies.named,
+            store=self._records,
             keep_alive=settings.mqtt.keep_alive_max,
             server_reference=settings.mqtt.server_reference,
         )
@@ -117,8 +125,8 @@ class Application:
         )
         self._audit = self._open_audit()
         note = note_nothing if self._audit is None else self._audit.note
-        kept = isinstance(self._journal, SqliteJournal)
-        self.rollouts = RolloutRunner(self.service, RolloutFiles(self.data_dir) if kept else None)
+        files = RolloutFiles(self.data_dir) if isinstance(self._journal, SqliteJournal) else None
+        self.rollouts = RolloutRunner(self.service, files)
         with ExitStack() as undo:
             undo.callback(self.passwords.close)
             if self._audit is not None:
@@ -128,9 +136,8 @@ class Application:
             if isinstance(self._journal, SqliteJournal):
                 undo.callback(self._journal.release)
                 self._recover(self._journal)
-            going = self.rollouts.restore()
-            if going:
-                _log.info("commands to many things go on", count=going)
+            self._restore_sessions()
+            self._restore_rollouts()
             self.operations = EmbeddedOperations(self.service)
             self.webhooks = self._make_webhooks()
             self._mqtt_socket = open_socket("mqtt", settings.mqtt.bind)
@@ -177,12 +184,18 @@ class Application:
         )
         self._tls_watch: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None] | None = None
+        self._figures: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin to serve. Raises :class:`ConfigurationError`."""
         if isinstance(self._journal, SqliteJournal):
             try:
                 await self._journal.start()
+            except JournalFileError as error:
+                raise ConfigurationError(str(error)) from error
+        if self._records is not None:
+            try:
+                await self._records.start()
             except JournalFileError as error:
                 raise ConfigurationError(str(error)) from error
         if self._registry_store is not None:
@@ -204,6 +217,11 @@ class Application:
         if listeners:
             self._tls_watch = asyncio.get_running_loop().create_task(keep_looking(listeners))
         self._sweeper = asyncio.get_running_loop().create_task(sweep(self.service))
+        if self.settings.mqtt.sys_interval:
+            figures = publish_figures(
+                self.front, f"thingctl version {__version__}", self.settings.mqtt.sys_interval
+            )
+            self._figures = asyncio.get_running_loop().create_task(figures)
         self.rollouts.start()
         self.webhooks.start()
         await self._http.start()
@@ -225,11 +243,14 @@ class Application:
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)
-        if self._tls_watch is not None:
-            self._tls_watch.cancel()
+        for task in (self._tls_watch, self._figures):
+            if task is not None:
+                task.cancel()
         await self.front.stop()
         self._mqtt_socket.close()
         self._http_socket.close()
+        if self._records is not None:
+            await self._records.stop()
         if isinstance(self._journal, SqliteJournal):
             await self._journal.stop()
         if self._registry_store is not None:
@@ -288,6 +309,28 @@ class Application:
             if isinstance(self._journal, SqliteJournal):
                 self._journal.release()
             raise ConfigurationError(str(error)) from error
+
+    def _open_records(self) -> SqliteRecords | None:
+        try:
+            return open_records(self.settings, self.data_dir)
+        except ConfigurationError:
+            if isinstance(self._journal, SqliteJournal):
+                self._journal.release()
+            raise
+
+    def _restore_rollouts(self) -> None:
+        count = self.rollouts.restore()
+        if count:
+            _log.info("commands to many things go on", count=count)
+
+    def _restore_sessions(self) -> None:
+        try:
+            count = self.front.restore(time.monotonic())
+        except (DamagedRecord, JournalFileError) as error:
+            text = f"{self.data_dir / RECORDS_FILE}: {error}. Move it away to start without sessions"
+            raise ConfigurationError(text) from error
+        if count:
+            _log.info("sessions restored", count=count)
 
     def _open_audit(self) -> Audit | None:
         try:

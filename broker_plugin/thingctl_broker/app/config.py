@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -54,6 +54,9 @@ class MqttSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     proxy_protocol_from: tuple[str, ...] = ()
     """Addresses and networks of proxies: their connections begin with a PROXY header, and the client's
     address is the one in it."""
+    persistence: Literal["sync", "interval", "off"] = "sync"
+    """When sessions, their queued messages and retained messages are kept in the data directory: before
+    their PUBACK, each second, or not at all."""
     keep_alive_max: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)] = 0
     """Seconds that an MQTT 5 client may have between two packets at most; 0: as many as it likes."""
     server_reference: str = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -12,6 +12,9 @@ from thingctl_broker.audit.log import Audit, AuditError
 from thingctl_broker.commands.events import RateLimit
 from thingctl_broker.errors import ConfigurationError
 from thingctl_broker.security.tls import ServerTls, TlsError
+from thingctl_broker.storage.sqlite.database import JournalFileError
+from thingctl_broker.storage.sqlite.record_store import FILE as RECORDS_FILE
+from thingctl_broker.storage.sqlite.record_store import SqliteRecords
 from thingctl_broker.system.addresses import bind_tcp, parse_address
 from thingctl_broker.system.paths import default_data_dir
 
@@ -98,3 +101,18 @@ def report_refusals(tls: ServerTls | None, listener: str, counters: Counters) ->
 
     if tls is not None:
         tls.on_refused = refused
+
+
+RECORDS_INTERVAL: Final = 1.0
+"""Seconds between two commits of sessions and messages with ``mqtt.persistence = "interval"``."""
+
+
+def open_records(settings: Settings, data_dir: Path) -> SqliteRecords | None:
+    """Open what keeps sessions and messages; None: nothing does. Raises :class:`ConfigurationError`."""
+    if settings.in_memory or settings.mqtt.persistence == "off":
+        return None
+    interval = RECORDS_INTERVAL if settings.mqtt.persistence == "interval" else 0.0
+    try:
+        return SqliteRecords(data_dir / RECORDS_FILE, interval=interval)
+    except JournalFileError as error:
+        raise ConfigurationError(str(error)) from error

@@ -58,8 +58,10 @@ COUNTED: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
         ),
     ),
     "front": (
-        "Faults of MQTT clients and limits that they reached",
+        "Faults of MQTT clients and amqtt's plugins, and limits that they reached",
         (
+            "amqttBehind",
+            "amqttTooLarge",
             "awayLost",
             "closed",
             "connectTimeout",
@@ -73,6 +75,9 @@ COUNTED: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
             "observerBehind",
             "observers",
             "origin",
+            "pluginEventsLost",
+            "pluginFailed",
+            "pluginWaits",
             "qos2Held",
             "refused",
             "revoked",

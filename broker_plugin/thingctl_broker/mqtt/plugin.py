@@ -18,7 +18,7 @@ import asyncio
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
@@ -28,7 +28,12 @@ from thingctl_broker.app.broker import Application
 from thingctl_broker.app.config import Settings, convert_settings, read_settings
 from thingctl_broker.errors import ConfigurationError
 from thingctl_broker.mqtt.amqtt.gatekeeper import AmqttGatekeeper, Enrolled, authorities
+from thingctl_broker.mqtt.amqtt.host import AmqttHost
 from thingctl_broker.mqtt.amqtt.topic_rights import FilteringGatekeeper, topic_plugins
+
+if TYPE_CHECKING:
+    from amqtt.broker import RetainedApplicationMessage
+    from amqtt.session import ApplicationMessage, Session
 
 _log = structlog.get_logger("thingctl.broker")
 
@@ -52,6 +57,7 @@ class CommandsPlugin(BasePlugin):  # type: ignore[misc] # amqtt ships no types
         super().__init__(context)
         self.failure: Exception | None = None
         """Why the broker could not start, if it could not."""
+        self._host: AmqttHost | None = None
         self._broker: Any = context._broker_instance  # noqa: SLF001 the one private name: there is no public way
         try:
             settings = _settings(self.config)
@@ -66,6 +72,14 @@ class CommandsPlugin(BasePlugin):  # type: ignore[misc] # amqtt ships no types
         self._ask_other_plugins()
         try:
             await self.application.start()
+            self._host = AmqttHost(
+                self._broker,
+                self,
+                self.application.front,
+                largest=self.application.settings.limits.packet_bytes,
+                note=self.application.front.note,
+            )
+            self._host.start()
         except Exception as error:
             # amqtt would swallow it, and go on without anybody to listen to devices.
             self.failure = error
@@ -93,7 +107,33 @@ class CommandsPlugin(BasePlugin):  # type: ignore[misc] # amqtt ships no types
 
     async def on_broker_pre_shutdown(self) -> None:
         """Close our listeners before amqtt goes."""
+        if self._host is not None:
+            await self._host.stop()
         await self.application.stop()
+
+    # What amqtt tells of its own clients. Before the start nothing is shared.
+
+    async def on_broker_client_connected(self, *, client_id: str, client_session: Session) -> None:  # noqa: ARG002 amqtt's
+        """A client has come in by a listener of amqtt's."""
+        if self._host is not None:
+            self._host.amqtt_client_connected()
+
+    async def on_broker_client_subscribed(self, *, client_id: str, topic: str, qos: int) -> None:
+        """It has subscribed."""
+        if self._host is not None:
+            await self._host.amqtt_client_subscribed(client_id, topic, qos)
+
+    async def on_broker_message_broadcast(self, *, client_id: str, message: ApplicationMessage) -> None:  # noqa: ARG002 amqtt's
+        """It has published, and amqtt's checks are passed."""
+        if self._host is not None:
+            self._host.amqtt_message(message)
+
+    async def on_broker_retained_message(
+        self, *, client_id: str | None, retained_message: RetainedApplicationMessage
+    ) -> None:
+        """Amqtt has retained a message."""
+        if self._host is not None:
+            self._host.amqtt_retained(client_id, retained_message)
 
 
 def _settings(config: Any) -> Settings:

@@ -42,7 +42,7 @@ async def test_a_taken_port_is_a_configuration_error_and_nothing_of_amqtts(tmp_p
 async def test_what_fails_when_it_starts_is_kept_for_the_process_to_tell(tmp_path, monkeypatch):
     broker, plugin = build_broker(settings(tmp_path))
 
-    async def fails(_: object) -> None:
+    async def fails() -> None:
         raise ConfigurationError("the disk is on fire")
 
     monkeypatch.setattr(plugin.application, "start", fails)

@@ -1,25 +1,20 @@
-"""The plugin beside amqtt's authentication plugins: they decide, before amqtt touches a session."""
+"""The plugin inside amqtt: beside its other plugins, which decide, and beside its own listeners."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import pytest
 import structlog
 from amqtt.broker import Broker
-from amqtt.contexts import BaseContext
 from amqtt.errors import PluginInitError
-from amqtt.plugins.base import BaseAuthPlugin
-from amqtt.session import Session
+from amqtt.session import ApplicationMessage, Session
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 
 from support.brokers import PLUGIN, plugin_broker
-from support.waits import eventually
 from support.wire import RawClient
 from thingctl_broker.errors import ConfigurationError
-from thingctl_broker.mqtt.amqtt.bridge import handed_over
-from thingctl_broker.mqtt.protocol.packets import ConnackCode
+from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.packets import ConnackCode, PacketType
 
 pytestmark = pytest.mark.usefixtures("nothing_goes_wrong")
 
@@ -47,7 +42,7 @@ async def test_the_right_password_lets_in_and_the_wrong_one_touches_nothing(tmp_
         assert code == ConnackCode.ACCEPTED
         await client.subscribe("things/lamp/#", "$emqx/commands/things/lamp/executions/+/request")
         name = "lamp" if is_open else "lamp/lamp"
-        session = running.broker.sessions[name][0]
+        session = running.front.engine.sessions.get(name)
         for clean in (True, False):
             for credentials in (
                 {"username": "lamp", "password": b"wrong"},
@@ -60,8 +55,9 @@ async def test_the_right_password_lets_in_and_the_wrong_one_touches_nothing(tmp_
                 impostor, code = await knock(running, clean=clean, **credentials)
                 assert code == ConnackCode.NOT_AUTHORIZED, credentials
                 await impostor.expect_end()
-        assert running.broker.sessions == {name: (session, running.broker.sessions[name][1])}
-        assert (session.username, session.transitions.state) == ("lamp", "connected")
+        assert list(running.front.engine.sessions) == [session]
+        assert session.is_connected
+        assert running.broker.sessions == {}
         running.service.send("lamp", "turnOn")
         await client.expect_publish()
 
@@ -71,15 +67,6 @@ async def test_the_name_is_the_one_that_was_proved(tmp_path, passwords):
         client, _ = await knock(running, "door", username="lamp", password=b"right")
         assert await client.subscribe("$emqx/commands/things/door/executions/+/request") == [0x80]
         assert await client.subscribe("$emqx/commands/things/lamp/executions/+/request") == [1]
-
-
-async def test_amqtt_lets_in_again_whom_the_front_let_in(tmp_path, passwords):
-    async with plugin_broker(tmp_path, beside=passwords, open=False) as running:
-        for _ in range(2):
-            client, _ = await knock(running, clean=False, username="lamp", password=b"right")
-            assert await client.subscribe("news/#", "things/lamp/#") == [0x80, 1]
-            client.reset()
-            await eventually(lambda: not running.front._leaving and not running.front.connections)
 
 
 async def test_anonymous_clients_of_amqtts_need_open_too(tmp_path):
@@ -102,37 +89,49 @@ async def test_without_others_and_without_open_nobody_is_let_in(tmp_path):
         await client.expect_end()
 
 
-class Changing(BaseAuthPlugin):
-    """Says yes to the front and no to amqtt."""
-
-    @dataclass
-    class Config(BaseAuthPlugin.Config): ...
-
-    def __init__(self, context: BaseContext) -> None:
-        super().__init__(context)
-        self.asked = 0
-
-    async def authenticate(self, *, session: Session) -> bool:
-        self.asked += 1
-        return self.asked % 2 == 1
-
-
-async def test_one_that_changes_its_mind_leaves_no_zombie(tmp_path, monkeypatch):
-    monkeypatch.setattr("amqtt.plugins.authentication.FileAuthPlugin", Changing)
-    async with plugin_broker(tmp_path, beside={FILE_AUTH: {}}) as running:
-        client, code = await knock(running, clean=False)
-        assert code == ConnackCode.ACCEPTED
-        client.send(b"\x82\x06\x00\x01\x00\x01a\x00")
-        await client.expect_end()
-        assert {s.transitions.state for s, _ in running.broker.sessions.values()} == {"disconnected"}
+async def test_messages_pass_between_amqtts_listener_and_ours(tmp_path):
+    own = {"default": {"type": "tcp", "bind": "127.0.0.1:0"}}
+    beside = {ANONYMOUS: {"allow_anonymous": True}}
+    async with plugin_broker(tmp_path, beside=beside, listeners=own) as running:
+        address = running.broker._servers["default"].instance.sockets[0].getsockname()
+        theirs = await RawClient.connected(address, "theirs")
+        ours = await RawClient.connected(running.address, "ours")
+        for client in (theirs, ours):
+            await client.subscribe("a/#", qos=0)
+        for client, payload in ((theirs, b"from theirs"), (ours, b"from ours")):
+            client.send(packets.encode_publish(b"a/b", payload, qos=1, packet_id=7))
+            got = [(await listener.receive()) for listener in (client, client)]
+            assert {frame.first >> 4 for frame in got} == {PacketType.PUBACK, PacketType.PUBLISH}
+            other = ours if client is theirs else theirs
+            assert (await other.expect_publish()).payload == payload
+        for client in (theirs, ours):
+            await client.ping()
 
 
-async def test_the_plugin_has_no_opinion_on_whom_it_has_not_seen(tmp_path):
+async def test_before_the_start_and_after_the_end_amqtt_has_nobody_to_tell(tmp_path):
     async with plugin_broker(tmp_path) as running:
+        assert running.front.events == []
         plugin = running.broker.plugins_manager.get_plugin("CommandsPlugin")
-        assert await plugin.authenticate(session=Session()) is None
-        handed_over.set(True)
-        assert await plugin.authenticate(session=Session()) is True
+    message = ApplicationMessage(None, "a", 0, b"x", retain=False)
+    plugin._host = None
+    await plugin.on_broker_client_connected(client_id="c", client_session=Session())
+    await plugin.on_broker_client_subscribed(client_id="c", topic="a", qos=0)
+    await plugin.on_broker_message_broadcast(client_id="c", message=message)
+    await plugin.on_broker_retained_message(client_id=None, retained_message=message)
+    assert running.front.events == []
+
+
+@pytest.mark.parametrize("interval", [0, 1])
+async def test_figures_are_published_unless_they_are_off(tmp_path, interval):
+    mqtt = {"bind": "127.0.0.1:0", "sys_interval": interval}
+    async with plugin_broker(tmp_path, mqtt=mqtt) as running:
+        client = await RawClient.connected(running.address, "@watcher")
+        await client.subscribe("$SYS/broker/version", qos=0)
+        if interval:
+            assert (await client.expect_publish()).payload.startswith(b"thingctl version ")
+        else:
+            await client.ping()
+            assert running.front.retained("$SYS/#") == []
 
 
 async def test_settings_may_be_in_a_file_and_in_place(tmp_path):

@@ -125,7 +125,7 @@ class Clients:
         if self._clients is None:
             raise Problem(
                 CLIENTS_ELSEWHERE,
-                "the MQTT cluster that this worker is linked to serves the clients: ask its own API or console",
+                "the clients are those of the MQTT cluster behind this worker: ask its own API or console",
             )
         return self._clients
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from amqtt.session import ApplicationMessage, Session
 
     from thingctl_broker.mqtt.amqtt.plugin_events import FaultNote
+    from thingctl_broker.mqtt.engine.message import Message
     from thingctl_protocol.topics import Topics
 
 WAITING: Final = 10_000
@@ -43,30 +44,6 @@ _RETRY: Final = 0.005
 """Seconds between two looks at amqtt's backlog: amqtt has no event for it."""
 
 _TOPIC_BYTES: Final = 0xFFFF
-
-
-class CarriedMessage(Protocol):
-    """A message of our server."""
-
-    @property
-    def topic(self) -> str:
-        """Its topic."""
-        ...
-
-    @property
-    def payload(self) -> bytes:
-        """Its payload."""
-        ...
-
-    @property
-    def qos(self) -> int:
-        """The QoS that it was published with."""
-        ...
-
-    @property
-    def retain(self) -> bool:
-        """Whether it was published with RETAIN."""
-        ...
 
 
 class HostedServer(Protocol):
@@ -92,7 +69,7 @@ class HostedServer(Protocol):
         """Retain a message, or with an empty payload clear it, and deliver it to no one."""
         ...
 
-    def retained(self, topic_filter: str) -> Iterable[CarriedMessage]:
+    def retained(self, topic_filter: str) -> Iterable[Message]:
         """Return the retained messages that match a filter."""
         ...
 
@@ -208,7 +185,7 @@ class MessageExchange:
 
     # To amqtt.
 
-    def carry(self, message: CarriedMessage) -> None:
+    def carry(self, message: Message) -> None:
         """Give a message of one of our clients to amqtt's subscribers."""
         topic = message.topic
         if not self._is_shared(topic):

@@ -16,8 +16,9 @@ from thingctl_broker.mqtt.amqtt.plugin_events import PluginEvents
 if TYPE_CHECKING:
     from amqtt.session import ApplicationMessage
 
-    from thingctl_broker.mqtt.amqtt.exchange import CarriedMessage, HostedServer
+    from thingctl_broker.mqtt.amqtt.exchange import HostedServer
     from thingctl_broker.mqtt.amqtt.plugin_events import FaultNote
+    from thingctl_broker.mqtt.engine.message import Message
 
 _log = structlog.get_logger("thingctl.broker")
 
@@ -103,7 +104,7 @@ class AmqttHost:
             len(topic_filter),
         )
 
-    def message_received(self, client_id: str, message: CarriedMessage) -> None:
+    def message_received(self, client_id: str, message: Message) -> None:
         """One of our clients has published an ordinary message."""
         if self._carries:
             self._exchange.carry(message)
@@ -120,7 +121,7 @@ class AmqttHost:
             },
         )
 
-    def _fire_message(self, client_id: str, message: CarriedMessage) -> None:
+    def _fire_message(self, client_id: str, message: Message) -> None:
         size = len(message.topic) + len(message.payload)
         for event in (BrokerEvents.MESSAGE_RECEIVED, BrokerEvents.MESSAGE_BROADCAST):
             self._events.fire(
@@ -153,12 +154,12 @@ class AmqttHost:
             self._carry_on()  # the latest of ours has to displace it
 
 
-def _application_message(message: CarriedMessage) -> IncomingApplicationMessage:
+def _application_message(message: Message) -> IncomingApplicationMessage:
     carried = IncomingApplicationMessage(None, message.topic, message.qos, message.payload, message.retain)
     carried.publish_packet = carried.build_publish_packet()
     return carried
 
 
-def _retained_message(client_id: str, message: CarriedMessage) -> RetainedApplicationMessage:
+def _retained_message(client_id: str, message: Message) -> RetainedApplicationMessage:
     source = ClientSession(client_id, None)
     return RetainedApplicationMessage(source, message.topic, message.payload, message.qos)

@@ -31,7 +31,6 @@ class Delivery:
         self,
         message: Message,
         qos: int,
-        *,
         retain: bool = False,
         subscription_ids: tuple[int, ...] = (),
     ) -> None:

@@ -51,14 +51,8 @@ class PlainEncoder:
     def acknowledged(self, delivery: Delivery, now: float) -> bytes:  # noqa: ARG002 as above
         """A PUBLISH at QoS 1 or 2."""
         message = delivery.message
-        return CODEC_3.encode_publish(
-            message.topic_bytes,
-            message.payload,
-            qos=delivery.qos,
-            packet_id=delivery.packet_id,
-            dup=delivery.is_sent,
-            retain=delivery.retain,
-        )
+        first = 0x30 | delivery.qos << 1 | delivery.is_sent << 3 | delivery.retain
+        return b"%c%b%b%b" % (first, message.head(), delivery.packet_id.to_bytes(2), message.payload)
 
 
 class PropertyEncoder:

@@ -24,10 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from thingctl_broker.mqtt.engine.encoder import Encoder
-    from thingctl_broker.mqtt.engine.session import Outlet
     from thingctl_broker.mqtt.engine.store import RecordStore
     from thingctl_broker.mqtt.engine.subscription_tree import SubscriptionOptions
-    from thingctl_broker.mqtt.engine.totals import EngineLimits
+    from thingctl_broker.mqtt.engine.totals import EngineLimits, Outlet, WaitingSession
     from thingctl_broker.mqtt.protocol.packets import Will
 
 ALWAYS: Final = 0
@@ -61,6 +60,8 @@ class Engine:
         self.sessions = Sessions(limits.kept_sessions, limits.kept_sessions_per_thing)
         self.recorder = StoreRecorder(NullRecords() if store is None else store, wall)
         self.is_recording = store is not None
+        self.will_published: Callable[[Message], None] = _ignore
+        """Called with each will that is published."""
         self._timers: list[_Timer] = []
         self._order = count()
         self._turns: dict[str, int] = {}
@@ -166,12 +167,32 @@ class Engine:
         for topic in self.retained.expire(now):
             self.recorder.cleared(topic)
 
-    def take_dirty(self) -> list[Session]:
+    def take_dirty(self) -> list[WaitingSession]:
         """The sessions with packets to write that have not been returned before."""
         dirty, self.totals.dirty = self.totals.dirty, []
         for session in dirty:
             session.is_dirty = False
         return dirty
+
+    def take_slow(self) -> list[WaitingSession]:
+        """The connected sessions for which more than half of what may wait has come to wait."""
+        slow, self.totals.slow = self.totals.slow, []
+        return slow
+
+    def figures(self) -> dict[str, float]:
+        """Counts of sessions, subscriptions and messages, by the names in ``sys_topics``."""
+        totals, counters = self.totals, self.totals.counters
+        return {
+            "clients_disconnected": self.sessions.away,
+            "clients_expired": counters["sessions.expired"],
+            "publish_dropped": sum(n for name, n in counters.items() if name.startswith("dropped.")),
+            "publish_received": totals.received,
+            "publish_sent": totals.sent,
+            "retained": len(self.retained),
+            "stored": len(self.retained),
+            "stored_bytes": totals.waiting_bytes + self.retained.bytes,
+            "subscriptions": len(self.tree),
+        }
 
     def _plan(self, due: float, session: Session, *, is_will: bool) -> None:
         if len(self._timers) > 2 * len(self.sessions) + _SPARE_TIMERS:
@@ -182,7 +203,9 @@ class Engine:
     def _publish_will(self, session: Session, now: float) -> None:
         will, session.will = session.will, None
         if will is not None:
-            self.publish(last_will(will, session.client_id, now), now)
+            message = last_will(will, session.client_id, now)
+            self.publish(message, now)
+            self.will_published(message)
 
     def _record(self, session: Session, now: float) -> None:
         if self.is_recording and (session.expiry or session.is_recorded):
@@ -243,7 +266,7 @@ class Engine:
             return False
         session.received.add(packet_id)
         if session.is_recorded:
-            self.recorder.received(session, packet_id)
+            self.recorder.received(session.number, packet_id)
         return True
 
     def complete_exactly_once(
@@ -258,7 +281,7 @@ class Engine:
             return False
         session.received.remove(packet_id)
         if session.is_recorded:
-            self.recorder.released(session, packet_id)
+            self.recorder.released(session.number, packet_id)
             self.recorder.then(acknowledge)
         else:
             acknowledge()
@@ -314,3 +337,6 @@ class Engine:
             self.totals.drop("retained", message.publisher, message.topic)
             if self.retained.clear(message.topic):
                 self.recorder.cleared(message.topic)
+
+
+def _ignore(_: Message) -> None: ...

@@ -22,6 +22,7 @@ class Message:
     """
 
     __slots__ = (
+        "_head",
         "_plain",
         "expires_at",
         "number",
@@ -62,6 +63,7 @@ class Message:
         self.references = 0
         """Records in the store that name it."""
         self._plain: bytes | None = None
+        self._head: bytes | None = None
 
     def plain(self) -> bytes:
         """The PUBLISH of MQTT 3 at QoS 0, without RETAIN: encoded once for all who get it."""
@@ -76,6 +78,15 @@ class Message:
                 self.payload,
             )
         return packet
+
+    def head(self) -> bytes:
+        """What a PUBLISH of MQTT 3 at QoS 1 or 2 has between its first byte and its packet identifier."""
+        head = self._head
+        if head is None:
+            topic = self.topic_bytes
+            length = 4 + len(topic) + len(self.payload)
+            head = self._head = encode_length(length) + len(topic).to_bytes(2) + topic
+        return head
 
     def seconds_left(self, now: float) -> int | None:
         """Seconds until it expires, rounded up; 0 and less: it has; None: it never does [MQTT5-3.3.2-6]."""

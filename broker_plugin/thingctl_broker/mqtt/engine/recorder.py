@@ -5,9 +5,9 @@ A message is one record however many sessions it waits for; it goes with the las
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
-from thingctl_broker.mqtt.engine import records
+from thingctl_broker.mqtt.engine import records, sys_topics
 from thingctl_broker.mqtt.engine.store import RecordKind
 
 if TYPE_CHECKING:
@@ -20,30 +20,6 @@ if TYPE_CHECKING:
 
 KEY_BYTES: Final = 8
 """Of a number in a key: big endian, which sorts as it counts."""
-
-
-class Recorder(Protocol):
-    """What a session tells of."""
-
-    def queued(self, session: Session, delivery: Delivery) -> None:
-        """A message waits for the session from now on."""
-        ...
-
-    def changed(self, delivery: Delivery) -> None:
-        """A delivery has got its packet identifier, or is released."""
-        ...
-
-    def delivered(self, delivery: Delivery) -> None:
-        """A delivery has ended, one way or another."""
-        ...
-
-    def released(self, session: Session, packet_id: int) -> None:
-        """A QoS 2 message from the client is complete."""
-        ...
-
-    def then(self, kept: Callable[[], None]) -> None:
-        """Call ``kept`` when everything so far is on the disk."""
-        ...
 
 
 class StoreRecorder:
@@ -88,27 +64,26 @@ class StoreRecorder:
         """A session is no more."""
         self._delete(RecordKind.SESSION, session.client_id.encode())
 
-    def received(self, session: Session, packet_id: int) -> None:
+    def received(self, session: int, packet_id: int) -> None:
         """A QoS 2 message has come from the client."""
-        self._put(RecordKind.RECEIVED, _key(session.number) + packet_id.to_bytes(2), b"")
+        self._add(RecordKind.RECEIVED, _key(session) + packet_id.to_bytes(2), b"")
 
-    def released(self, session: Session, packet_id: int) -> None:
+    def released(self, session: int, packet_id: int) -> None:
         """A QoS 2 message from the client is complete."""
-        if session.is_recorded:
-            self._delete(RecordKind.RECEIVED, _key(session.number) + packet_id.to_bytes(2))
+        self._delete(RecordKind.RECEIVED, _key(session) + packet_id.to_bytes(2))
 
     # Deliveries.
 
-    def queued(self, session: Session, delivery: Delivery) -> None:
+    def queued(self, session: int, delivery: Delivery) -> None:
         """A message waits for the session from now on."""
         message = delivery.message
         if not message.number:
             message.number = self.next_number()
         if not message.references:
-            self._put(RecordKind.MESSAGE, _key(message.number), records.encode_message(message, self.wall))
+            self._add(RecordKind.MESSAGE, _key(message.number), records.encode_message(message, self.wall))
         message.references += 1
-        delivery.key = _key(session.number) + _key(self.next_number())
-        self.changed(delivery)
+        delivery.key = _key(session) + _key(self.next_number())
+        self._add(RecordKind.DELIVERY, delivery.key, records.encode_delivery(delivery))
 
     def changed(self, delivery: Delivery) -> None:
         """A delivery has got its packet identifier, or is released."""
@@ -129,12 +104,18 @@ class StoreRecorder:
     # Retained messages.
 
     def retained(self, message: Message) -> None:
-        """A message is retained under its topic."""
+        """A message is retained under its topic. The broker's figures are not kept: they come anew."""
+        if message.topic.startswith(sys_topics.ROOT):
+            return
         self._put(RecordKind.RETAINED, message.topic_bytes, records.encode_message(message, self.wall))
 
     def cleared(self, topic: str) -> None:
         """Nothing is retained under a topic any more."""
         self._delete(RecordKind.RETAINED, topic.encode())
+
+    def _add(self, kind: RecordKind, key: bytes, value: bytes) -> None:
+        self.changes += 1
+        self._store.add(kind, key, value)
 
     def _put(self, kind: RecordKind, key: bytes, value: bytes) -> None:
         self.changes += 1

@@ -10,7 +10,7 @@ and encoded for the socket.
 from __future__ import annotations
 
 from collections import Counter, deque
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from thingctl_broker.mqtt.engine.command_subscriptions import CommandSubscriptions
 from thingctl_broker.mqtt.engine.delivery import Delivery
@@ -20,9 +20,9 @@ from thingctl_broker.mqtt.protocol.reason_codes import Reason
 if TYPE_CHECKING:
     from thingctl_broker.mqtt.engine.encoder import Encoder
     from thingctl_broker.mqtt.engine.message import Message
-    from thingctl_broker.mqtt.engine.recorder import Recorder
+    from thingctl_broker.mqtt.engine.recording import Recorder
     from thingctl_broker.mqtt.engine.subscription_tree import SubscriptionOptions
-    from thingctl_broker.mqtt.engine.totals import Totals
+    from thingctl_broker.mqtt.engine.totals import Outlet, Totals
     from thingctl_broker.mqtt.protocol.packets import Will
 
 NEVER: Final = 0xFFFF_FFFF
@@ -36,14 +36,6 @@ WINDOW: Final = 20
 
 BACKLOG_BYTES: Final = 256 * 1024
 """Encoded bytes that wait for the socket, from which on messages stay in the queue, unencoded."""
-
-
-class Outlet(Protocol):
-    """Takes a session's packets to its client."""
-
-    def flush(self) -> None:
-        """Take what is there."""
-        ...
 
 
 class Session:
@@ -148,8 +140,9 @@ class Session:
         self._totals.waiting_bytes -= self.queued_bytes + self.outgoing_bytes
         for delivery in (*self.in_flight.values(), *self.queue):
             self._recorder.delivered(delivery)
-        for packet_id in self.received:
-            self._recorder.released(self, packet_id)
+        if self.is_recorded:
+            for packet_id in self.received:
+                self._recorder.released(self.number, packet_id)
         self.queue.clear()
         self.in_flight.clear()
         self.outgoing.clear()
@@ -215,7 +208,7 @@ class Session:
     ) -> None:
         """Give the client a message at ``qos``, or keep it for the client."""
         if qos:
-            self._deliver_surely(Delivery(message, qos, retain=retain, subscription_ids=ids), now)
+            self._deliver_surely(Delivery(message, qos, retain, ids), now)
         elif self.is_connected:
             totals = self._totals
             waiting = self.queued_bytes + self.outgoing_bytes + message.size
@@ -239,17 +232,24 @@ class Session:
             return
         self.queued_bytes += delivery.size
         self._totals.waiting_bytes += delivery.size
-        self.queue.append(delivery)
         if self.is_recorded:
-            self._recorder.queued(self, delivery)
-        if self.is_connected and not self._resend and len(self.in_flight) < self.window:
-            self.pump(now)
+            self._recorder.queued(self.number, delivery)
+        if self.is_connected and not self.queue and not self._resend and self._may_send():
+            self._send_fresh(delivery, now)
+        else:
+            self.queue.append(delivery)
 
     def _has_room(self, delivery: Delivery, now: float) -> bool:
         """Make room for a message; what has waited for the longest leaves, but nothing that is in flight."""
         totals = self._totals
         limits = totals.limits
         most = limits.client_bytes - self.outgoing_bytes - delivery.size
+        if (
+            self.is_connected
+            and self.queued_bytes <= most >> 1
+            and totals.waiting_bytes <= limits.total_bytes
+        ):
+            return True  # most of the time
         if self.queued_bytes > most >> 1 and self.is_connected:
             totals.slow.append(self)
         if totals.waiting_bytes > limits.total_bytes:
@@ -280,12 +280,7 @@ class Session:
         while self._resend and self._may_send():
             self._send_again(self._resend.popleft(), now)
         while self.queue and self._may_send():
-            delivery = self.queue.popleft()
-            left = delivery.message.seconds_left(now)
-            if left is not None and left <= 0:
-                self._drop("expired", delivery)
-            else:
-                self._send(delivery, now)
+            self._send_fresh(self.queue.popleft(), now)
 
     @property
     def has_backlog(self) -> bool:
@@ -294,6 +289,14 @@ class Session:
 
     def _may_send(self) -> bool:
         return len(self.in_flight) - len(self._resend) < self.window and self.outgoing_bytes < BACKLOG_BYTES
+
+    def _send_fresh(self, delivery: Delivery, now: float) -> None:
+        """Send a message unless it has expired."""
+        left = delivery.message.seconds_left(now)
+        if left is not None and left <= 0:
+            self._drop("expired", delivery)
+        else:
+            self._send(delivery, now)
 
     def _send(self, delivery: Delivery, now: float) -> None:
         if not delivery.packet_id:

@@ -22,6 +22,10 @@ class RecordKind(IntEnum):
 class RecordStore(Protocol):
     """Keeps records by kind and key."""
 
+    def add(self, kind: int, key: bytes, value: bytes) -> None:
+        """Keep a record under a key that none has."""
+        ...
+
     def put(self, kind: int, key: bytes, value: bytes) -> None:
         """Keep a record, or replace it."""
         ...
@@ -41,6 +45,9 @@ class RecordStore(Protocol):
 
 class NullRecords:
     """Keeps nothing (``mqtt.persistence = "off"``)."""
+
+    def add(self, kind: int, key: bytes, value: bytes) -> None:
+        """Do nothing."""
 
     def put(self, kind: int, key: bytes, value: bytes) -> None:
         """Do nothing."""

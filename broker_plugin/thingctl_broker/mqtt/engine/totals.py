@@ -8,7 +8,22 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from thingctl_broker.mqtt.engine.session import Session
+
+class Outlet(Protocol):
+    """Takes a session's packets to its client."""
+
+    def flush(self) -> None:
+        """Take what is there."""
+        ...
+
+
+class WaitingSession(Protocol):
+    """A session with packets to write."""
+
+    client_id: str
+    outlet: Outlet | None
+    is_dirty: bool
+    """Whether it is listed already."""
 
 
 class EngineLimits(Protocol):
@@ -53,7 +68,17 @@ class EngineLimits(Protocol):
 class Totals:
     """One for each engine."""
 
-    __slots__ = ("counters", "dirty", "limits", "on_drop", "received", "sent", "slow", "waiting_bytes", "wake")
+    __slots__ = (
+        "counters",
+        "dirty",
+        "limits",
+        "on_drop",
+        "received",
+        "sent",
+        "slow",
+        "waiting_bytes",
+        "wake",
+    )
 
     def __init__(self, limits: EngineLimits) -> None:
         self.limits = limits
@@ -69,9 +94,9 @@ class Totals:
         """Messages published."""
         self.sent = 0
         """Messages given to clients."""
-        self.dirty: list[Session] = []
+        self.dirty: list[WaitingSession] = []
         """Sessions with bytes to write that were not in this list before."""
-        self.slow: list[Session] = []
+        self.slow: list[WaitingSession] = []
         """Connected sessions for which more waits than half of what may, since somebody last looked."""
 
     def drop(self, reason: str, client_id: str, topic: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, cast
 
 from thingctl_broker.mqtt.protocol.fields import ONE_BYTE_LENGTHS, encode_length
-from thingctl_broker.mqtt.protocol.frames import Frame, MalformedPacket
+from thingctl_broker.mqtt.protocol.frames import Frame, MalformedPacket, new_tuple
 from thingctl_broker.mqtt.protocol.packets import (
     UNSAID,
     Acknowledgement,
@@ -16,7 +16,6 @@ from thingctl_broker.mqtt.protocol.packets import (
     SubscriptionRequest,
     TooManyFilters,
     Unsubscribe,
-    new_tuple,
 )
 from thingctl_broker.mqtt.protocol.properties import (
     NONE,

@@ -52,6 +52,9 @@ class Frame(NamedTuple):
     start: int
 
 
+new_tuple: Final = tuple.__new__  # half the time of the class's own
+
+
 class FrameScanner:
     """Cuts a stream of bytes into packets of at most ``limit`` bytes."""
 
@@ -92,7 +95,7 @@ class FrameScanner:
             if stop > end:
                 self._needed = stop - position
                 break
-            yield Frame(data[position], data[position:stop], start - position)
+            yield new_tuple(Frame, (data[position], data[position:stop], start - position))
             position = stop
         if position < end:
             self._buffer += data[position:] if position else data

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from math import isinf
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from thingctl_broker.commands.broker_time import ToldTime
 from thingctl_broker.mqtt.auth.device_auth import names_of
@@ -23,13 +23,18 @@ from thingctl_protocol.topics import Kind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from thingctl_broker.commands.service import CommandService
+    from thingctl_broker.mqtt.auth.authenticator import Authenticator
+    from thingctl_broker.mqtt.engine.engine import Engine
     from thingctl_broker.mqtt.engine.message import Message
     from thingctl_broker.mqtt.engine.session import Session
     from thingctl_broker.mqtt.protocol.codec import Codec
-    from thingctl_broker.mqtt.protocol.packets import Connect
-    from thingctl_broker.mqtt.server.ports import ServerPort
+    from thingctl_broker.mqtt.protocol.packets import Acknowledgement, Connect
+    from thingctl_broker.mqtt.server.events import ServerEvents
+    from thingctl_broker.mqtt.server.limits import MqttLimits
     from thingctl_broker.mqtt.server.request_properties import RequestProperties
-    from thingctl_protocol.topics import ThingTopics
+    from thingctl_broker.mqtt.server.traffic_monitors import TrafficMonitors
+    from thingctl_protocol.topics import ThingTopics, Topics
 
 # The standard one: where nobody has configured structlog, it would print what is meant for --debug only.
 _log = logging.getLogger("thingctl.mqtt")
@@ -44,6 +49,80 @@ PATIENCE: Final = 1.5
 
 FLUSH_BYTES: Final = 256 * 1024
 """What is given to the socket in one go; it may ask to wait between two."""
+
+
+class ServerPort(Protocol):
+    """What a connection needs of :class:`~thingctl_broker.mqtt.server.server.MqttServer`."""
+
+    topics: Topics
+    limits: MqttLimits
+    gatekeeper: Authenticator
+    service: CommandService
+    engine: Engine
+    observers: TrafficMonitors
+    events: list[ServerEvents]
+    keep_alive: int
+    """Seconds that an MQTT 5 client may have between two packets; 0: as many as it likes."""
+    time: Callable[[], float]
+    """The loop's monotonic time."""
+
+    @property
+    def bytes_received(self) -> int:
+        """Of all clients, since the start."""
+        ...
+
+    @property
+    def bytes_sent(self) -> int:
+        """Of all clients, since the start."""
+        ...
+
+    def opened(self, connection: ServerConnection) -> bool:
+        """A client has opened a connection; False: there is no room for it."""
+        ...
+
+    def closed(self, connection: ServerConnection) -> None:
+        """A connection is gone, or as good as gone."""
+        ...
+
+    def end_predecessor(self, client_id: str, host: str) -> None:
+        """Close the connection that has this client id [MQTT-3.1.4-2]. ``host``: of the client that comes."""
+        ...
+
+    def admitted(self, connection: ServerConnection, connect: Connect, expiry: int) -> bool:
+        """A client is in: give it its session of ``expiry`` seconds; return whether there was one."""
+        ...
+
+    def serves(self, connection: ServerConnection) -> None:
+        """A connection has subscribed to its thing's requests."""
+        ...
+
+    def released(self, connection: ServerConnection) -> None:
+        """A connection no longer takes its thing's requests."""
+        ...
+
+    def published(self, connection: ServerConnection, message: Message) -> None:
+        """A client has published an ordinary message: tell the host; hold the client if readers are slow."""
+        ...
+
+    def has_caught_up(self, connection: ServerConnection) -> None:
+        """A client has read what waited for it: those that it held up are read from again."""
+        ...
+
+    def let_publish(self, connection: ServerConnection) -> None:
+        """A client has been held for long enough."""
+        ...
+
+    def acknowledged(self, thing: str, execution_id: str, answer: Acknowledgement) -> None:
+        """A thing has answered a request with a PUBACK."""
+        ...
+
+    def seconds_left(self, execution_id: str) -> int | None:
+        """Seconds until an execution times out, at least 1; None: it is not known."""
+        ...
+
+    def note(self, fault: str, text: str, *, who: str = "", **details: object) -> None:
+        """Count a fault, and log it at most once a minute for each client."""
+        ...
 
 
 class ServerConnection(Transport):

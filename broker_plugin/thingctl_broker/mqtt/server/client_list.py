@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from thingctl_broker.mqtt.engine.session import Session
-    from thingctl_broker.mqtt.server.client import ServerConnection
-    from thingctl_broker.mqtt.server.ports import ServerPort
+    from thingctl_broker.mqtt.server.client import ServerConnection, ServerPort
     from thingctl_broker.things.mqtt_clients import ClientQuery
 
 VERSIONS: Final = {3: "3.1", 4: "3.1.1", 5: "5"}
@@ -62,7 +61,7 @@ class ClientList:
             connection.close(_KICKED, Reason.ADMINISTRATIVE_ACTION)
         elif not session:
             raise ClientAway(
-                f"the client {ascii(client_id)[:140]} is not connected; its session ends only on demand (session)"
+                f"the client {ascii(client_id)[:140]} is not connected; its session, too, can be ended"
             )
         kept = self._sessions.get(client_id)
         if session and kept is not None:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from thingctl_broker.mqtt.auth.authenticator import Identity
     from thingctl_broker.mqtt.protocol.frames import Frame
     from thingctl_broker.mqtt.protocol.packets import Connect
+    from thingctl_broker.mqtt.server.client import ServerPort
     from thingctl_broker.mqtt.server.limits import MqttLimits
-    from thingctl_broker.mqtt.server.ports import ServerPort
 
 _log = structlog.get_logger("thingctl.mqtt")
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from thingctl_broker.mqtt.auth.authenticator import Identity
     from thingctl_broker.mqtt.protocol.packets import Connect, ConnectRefused, Disconnect
-    from thingctl_broker.mqtt.server.ports import ServerPort
+    from thingctl_broker.mqtt.server.client import ServerPort
 
 _MQTT_5: Final = b"\x00\x04MQTT\x05"
 """What the variable header of a CONNECT of MQTT 5 begins with."""

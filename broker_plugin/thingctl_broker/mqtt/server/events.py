@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from thingctl_broker.mqtt.amqtt.exchange import CarriedMessage
+    from thingctl_broker.mqtt.engine.message import Message
 
 
 class ServerEvents(Protocol):
@@ -27,6 +27,6 @@ class ServerEvents(Protocol):
         """A client has taken an ordinary subscription back."""
         ...
 
-    def message_received(self, client_id: str, message: CarriedMessage) -> None:
+    def message_received(self, client_id: str, message: Message) -> None:
         """A client has published an ordinary message, or its will has been: after all checks."""
         ...

@@ -18,13 +18,15 @@ from thingctl_broker.commands.events import RateLimit
 from thingctl_broker.mqtt.engine.encoder import encoder_for
 from thingctl_broker.mqtt.engine.engine import Engine
 from thingctl_broker.mqtt.engine.message import Message
+from thingctl_broker.mqtt.engine.restore import restore
 from thingctl_broker.mqtt.engine.session import WINDOW
 from thingctl_broker.mqtt.protocol.reason_codes import Reason, words
 from thingctl_broker.mqtt.server.client_list import ClientList
 from thingctl_broker.mqtt.server.connection import DeviceConnection
 from thingctl_broker.mqtt.server.limits import MqttLimits
 from thingctl_broker.mqtt.server.serving import ServingConnections
-from thingctl_broker.mqtt.server.traffic_monitors import TrafficMonitors
+from thingctl_broker.mqtt.server.slow_readers import SlowReaders
+from thingctl_broker.mqtt.server.traffic_monitors import Monitor, TrafficMonitors
 from thingctl_broker.security.connection_limits import ConnectionLimiter
 from thingctl_broker.system.addresses import NO_NETWORKS
 from thingctl_broker.system.listeners import ignore_refused, listen
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
     from thingctl_broker.commands.service import CommandService
     from thingctl_broker.mqtt.auth.authenticator import Authenticator
+    from thingctl_broker.mqtt.engine.session import Session
     from thingctl_broker.mqtt.engine.store import RecordStore
     from thingctl_broker.mqtt.protocol.packets import Acknowledgement, Connect
     from thingctl_broker.mqtt.server.client import ServerConnection
@@ -89,9 +92,11 @@ class MqttServer:
         self.keep_alive = keep_alive
         self.server_reference = server_reference
         self.service: CommandService
+        self._store = store
         self.engine = Engine(self.limits, store, wall=time.time() - time.monotonic())
         self.engine.totals.wake = self._flush_soon
         self.engine.totals.on_drop = self._dropped
+        self.engine.will_published = self._tell
         self.events: list[ServerEvents] = []
         """Who else is told of clients and messages; empty, most of the time."""
         self.time: Callable[[], float] = time.monotonic
@@ -104,13 +109,28 @@ class MqttServer:
         self.observers = TrafficMonitors(self.limits.observers, self._missed)
         self._clients: dict[str, ServerConnection] = {}
         self._serving = ServingConnections()
+        self._slow_readers = SlowReaders(self._clients, stops=self.limits.slow_readers == "stop")
         self._present: Counter[str] = Counter()
         self._listeners: list[Listener] = []
         self._watcher: asyncio.Task[None] | None = None
         self.clients = ClientList(self, self._clients)
         self._gone_received = self._gone_sent = 0  # bytes of connections that are gone
-        self._sockets = self._connects = self._most_clients = 0
+        self._sockets = self._connects = self._most_clients = self._own_messages = 0
+        self._started_at = self.time()
         self._loop: asyncio.AbstractEventLoop
+
+    def restore(self, now: float) -> int:
+        """Take up the sessions and retained messages that the store has; return how many sessions.
+
+        Raises :class:`~thingctl_broker.mqtt.engine.restore.DamagedRecord`.
+        """
+        return 0 if self._store is None else restore(self.engine, self._store, now, self._subscribe_commands)
+
+    def _subscribe_commands(self, session: Session, topic_filter: str, qos: int) -> None:
+        if session.thing is None:
+            session.commands.observe(topic_filter)
+        else:
+            session.commands.grant(topic_filter, qos, topics=self.topics, thing=session.thing)
 
     async def start(
         self,
@@ -198,6 +218,7 @@ class MqttServer:
         self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, publisher: str = ""
     ) -> None:
         """Publish an ordinary message of the broker's own, or of the host's side."""
+        self._own_messages += 1
         self.engine.publish(Message(topic, payload, qos, retain, publisher), self.time())
 
     def retain(self, topic: str, payload: bytes, *, qos: int = 0) -> None:
@@ -220,57 +241,37 @@ class MqttServer:
 
     def figures(self) -> dict[str, float]:
         """What ``$SYS`` tells, by the names in ``sys_topics``."""
-        totals, engine = self.engine.totals, self.engine
-        connected = len(self._clients)
+        connected, engine_figures = len(self._clients), self.engine.figures()
         return {
             "bytes_received": self.bytes_received,
             "bytes_sent": self.bytes_sent,
             "clients_connected": connected,
-            "clients_disconnected": engine.sessions.away,
-            "clients_expired": totals.counters["sessions.expired"],
             "clients_maximum": self._most_clients,
-            "clients_total": connected + engine.sessions.away,
+            "clients_total": connected + self.engine.sessions.away,
             "connects": self._connects,
-            "publish_dropped": sum(n for name, n in totals.counters.items() if name.startswith("dropped.")),
-            "publish_received": totals.received,
-            "publish_sent": totals.sent,
-            "retained": len(engine.retained),
             "sockets": self._sockets,
-            "stored": len(engine.retained),
-            "stored_bytes": totals.waiting_bytes + engine.retained.bytes,
-            "subscriptions": len(engine.tree),
+            "uptime": self.time() - self._started_at,
+            **engine_figures,
+            "publish_received": engine_figures["publish_received"] - self._own_messages,
         }
 
     def published(self, connection: ServerConnection, message: Message) -> None:
         """A client has published an ordinary message: tell the host; hold the client if readers are slow."""
+        self._tell(message)
+        if self.engine.totals.slow:
+            self._slow_readers.hold(connection, self.engine.take_slow())
+
+    def _tell(self, message: Message) -> None:
         for host in self.events:
             host.message_received(message.publisher, message)
-        if self.engine.totals.slow:
-            self._hold(connection)
-
-    def _hold(self, publisher: ServerConnection) -> None:
-        """Read nothing more from a publisher while those that get its messages read too slowly, if so set."""
-        slow, self.engine.totals.slow = self.engine.totals.slow, []
-        if self.limits.slow_readers != "stop":
-            return
-        for session in slow:
-            reader = self._clients.get(session.client_id)
-            if reader is not None and reader is not publisher:
-                reader.stopped_publishers.add(publisher)
-                publisher.hold_publisher(stop=True)
 
     def has_caught_up(self, connection: ServerConnection) -> None:
         """A client has read what waited for it: those that it held up are read from again."""
-        publishers, connection.stopped_publishers = connection.stopped_publishers, set()
-        for publisher in publishers:
-            if not any(publisher in other.stopped_publishers for other in self._clients.values()):
-                publisher.hold_publisher(stop=False)
+        self._slow_readers.catch_up(connection)
 
     def let_publish(self, connection: ServerConnection) -> None:
         """A client has been held for long enough."""
-        for other in self._clients.values():
-            other.stopped_publishers.discard(connection)
-        connection.hold_publisher(stop=False)
+        self._slow_readers.let_publish(connection)
 
     # What connections tell.
 
@@ -422,7 +423,7 @@ class MqttServer:
             )
             _log.warning(text, reason=reason, client=client_id, topic=topic[:200])
 
-    def _missed(self, observer: ServerConnection, topic: str) -> None:
+    def _missed(self, observer: Monitor, topic: str) -> None:
         text = "reads too slowly: it misses what it wanted to watch"
         observer.offended("observerBehind", text, topic=topic[:200])
 

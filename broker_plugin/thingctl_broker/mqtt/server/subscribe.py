@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from thingctl_broker.mqtt.engine.subscription_tree import SubscriptionOptions, is_share, split_share
@@ -47,18 +48,20 @@ class Subscriber:
                 code = wanted.qos
             codes.append(code)
         suback = connection.codec.encode_suback(packet.packet_id, codes)
-        now = self._server.time()
+        engine.subscriptions_changed(session, self._server.time(), partial(self._granted, suback, ordinary))
+        self._serve(tell_time=not is_time_known)
 
-        def acknowledge() -> None:
-            connection.send(suback)
-            connection.flush()
-
-        engine.subscriptions_changed(session, now, acknowledge)
+    def _granted(self, suback: bytes, ordinary: list[tuple[str, SubscriptionOptions, bool]]) -> None:
+        """The subscriptions are kept: say so, and send what is retained for them."""
+        connection, session, now = self._connection, self._session, self._server.time()
+        if connection.is_closed():
+            return
+        connection.send(suback)
         for topic_filter, options, is_new in ordinary:
-            engine.send_retained(session, topic_filter, options, now, is_new=is_new)
+            self._server.engine.send_retained(session, topic_filter, options, now, is_new=is_new)
             for host in self._server.events:
                 host.subscribed(session.client_id, topic_filter, options.qos)
-        self._serve(tell_time=not is_time_known)
+        connection.flush()
 
     def unsubscribe(self, frame: Frame) -> None:
         """Take an UNSUBSCRIBE [section 3.10]."""

@@ -9,7 +9,7 @@ that does not read at all.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from thingctl_broker.mqtt.engine.message import Message
 from thingctl_protocol.topics import matches
@@ -17,7 +17,30 @@ from thingctl_protocol.topics import matches
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from thingctl_broker.mqtt.server.client import ServerConnection
+
+class Monitor(Protocol):
+    """A connection that watches."""
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether its client reads more slowly than it is written to."""
+        ...
+
+    def is_closed(self) -> bool:
+        """Whether it has ended."""
+        ...
+
+    def show(self, message: Message) -> bytes:
+        """A message as a packet of its client's MQTT."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Write packets."""
+        ...
+
+    def offended(self, limit: str, text: str, **details: object) -> None:
+        """Its client has reached a limit: count it, and log it now and then."""
+        ...
 
 
 class _Observer:
@@ -32,19 +55,19 @@ class _Observer:
 class TrafficMonitors:
     """The connections that watch, at most ``most``."""
 
-    def __init__(self, most: int, missed: Callable[[ServerConnection, str], None]) -> None:
+    def __init__(self, most: int, missed: Callable[[Monitor, str], None]) -> None:
         """``missed`` is called with an observer and the topic of a message that it does not get."""
         self._most = most
         self._missed = missed
         self._is_due = False
-        self.watching: dict[ServerConnection, _Observer] = {}
+        self.watching: dict[Monitor, _Observer] = {}
         """Empty while nobody watches: look here before anything is done for them."""
 
-    def has_room(self, connection: ServerConnection) -> bool:
+    def has_room(self, connection: Monitor) -> bool:
         """Whether the connection may watch."""
         return connection in self.watching or len(self.watching) < self._most
 
-    def watch(self, connection: ServerConnection, filters: list[str]) -> None:
+    def watch(self, connection: Monitor, filters: list[str]) -> None:
         """Tell the connection what these filters match from now on, and nothing else."""
         if filters and not connection.is_closed():
             observer = self.watching.setdefault(connection, _Observer())
@@ -52,7 +75,7 @@ class TrafficMonitors:
         else:
             self.leave(connection)
 
-    def leave(self, connection: ServerConnection) -> None:
+    def leave(self, connection: Monitor) -> None:
         """Tell the connection nothing any more."""
         self.watching.pop(connection, None)
 

@@ -10,7 +10,7 @@ import fcntl
 import os
 import sqlite3
 from contextlib import closing
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from thingctl_broker.storage.sqlite.execution_rows import APPLICATION_ID, MIGRATIONS
 from thingctl_broker.storage.sqlite.wal_check import check_wal
@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 MAX_BYTES_MIN: Final = 1024 * 1024
 
 _UNTOUCHED: Final = "It was left as it is."
+
+
+class Schema(NamedTuple):
+    """What a database of ours looks like: the statements that make it, one for each version."""
+
+    application_id: int
+    migrations: tuple[str, ...]
+
+
+EXECUTIONS: Final = Schema(APPLICATION_ID, tuple(MIGRATIONS))
 
 
 class JournalFileError(Exception):
@@ -44,29 +54,31 @@ def lock(directory: Path) -> int:
     return handle
 
 
-def prepare(path: Path) -> None:
+def prepare(path: Path, schema: Schema | None = None) -> None:
     """See to it that there is a database of ours, whole as far as its head tells.
 
-    Raises :class:`JournalFileError`, having changed nothing.
+    ``schema``: None for that of executions. Raises :class:`JournalFileError`, having changed nothing.
     """
+    schema = schema or EXECUTIONS
     try:
         if path.exists():
-            version = checked_version(path)
+            version = checked_version(path, schema)
         elif _wal_size(path):
             raise JournalFileError(f"{path} is missing, but its log {path}-wal is there. {_UNTOUCHED}")
         else:
-            _create(path)
+            _create(path, schema)
             return
     except OSError as error:
         raise JournalFileError(f"cannot use {path}: {error.strerror}") from None
-    if version < len(MIGRATIONS):
+    latest = len(schema.migrations)
+    if version < latest:
         check_whole(path)
         try:
             with closing(_connect(path, "mode=rw")) as connection:
-                _migrate(connection, version)
+                _migrate(connection, version, schema)
         except sqlite3.Error as error:
             raise JournalFileError(
-                f"{path} is of schema {version} and could not be brought to {len(MIGRATIONS)}: {error}. "
+                f"{path} is of schema {version} and could not be brought to {latest}: {error}. "
                 "It is of the old schema still."
             ) from error
 
@@ -118,8 +130,9 @@ def damaged(path: Path, why: object) -> JournalFileError:
     return JournalFileError(f"{path} is damaged or no SQLite database: {why}. {_UNTOUCHED}")
 
 
-def checked_version(path: Path) -> int:
+def checked_version(path: Path, schema: Schema | None = None) -> int:
     """Return the version of the schema of ``path``. Raises :class:`JournalFileError` if it is not ours."""
+    schema = schema or EXECUTIONS
     if not path.stat().st_size:
         # Cannot be our doing: the file is written under a temporary name and renamed.
         raise damaged(path, "it is empty")
@@ -129,17 +142,18 @@ def checked_version(path: Path) -> int:
             version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     except (sqlite3.Error, UnicodeError) as error:
         raise damaged(path, error) from None
-    if application != APPLICATION_ID:
+    if application != schema.application_id:
         raise JournalFileError(f"{path} is a database, but not of thingctl. {_UNTOUCHED}")
-    if version > len(MIGRATIONS):
+    latest = len(schema.migrations)
+    if version > latest:
         raise JournalFileError(
-            f"{path} was written by a newer thingctl (schema {version}; this one knows {len(MIGRATIONS)}). "
+            f"{path} was written by a newer thingctl (schema {version}; this one knows {latest}). "
             f"{_UNTOUCHED}"
         )
     return version
 
 
-def _create(path: Path) -> None:
+def _create(path: Path, schema: Schema) -> None:
     """Make an empty database, elsewhere first: at its place there is a whole one or none."""
     new = path.with_name(f"{path.name}.new")
     for leftover in (new, path.with_name(f"{new.name}-wal"), path.with_name(f"{new.name}-shm")):
@@ -147,7 +161,7 @@ def _create(path: Path) -> None:
     os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     try:
         with closing(_connect(new, "mode=rw")) as connection:
-            _migrate(connection, 0)
+            _migrate(connection, 0, schema)
             connection.execute("PRAGMA journal_mode = WAL")
     except sqlite3.Error as error:
         raise JournalFileError(f"cannot make {path}: {error}") from error
@@ -159,13 +173,13 @@ def _create(path: Path) -> None:
         os.close(handle)
 
 
-def _migrate(connection: sqlite3.Connection, version: int) -> None:
+def _migrate(connection: sqlite3.Connection, version: int, schema: Schema) -> None:
     """All the way or not at all."""
     connection.execute("BEGIN IMMEDIATE")
-    for migration in MIGRATIONS[version:]:
+    for migration in schema.migrations[version:]:
         connection.execute(migration)
-    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    connection.execute(f"PRAGMA application_id = {schema.application_id}")
+    connection.execute(f"PRAGMA user_version = {len(schema.migrations)}")
     connection.execute("COMMIT")
 
 

@@ -48,6 +48,7 @@ async def test_a_message_of_amqtts_client_crosses_once_with_its_qos_and_retain(a
     assert (back.topic, back.payload) == ("a/b", b"hello")
     await settled(client)
     assert len(amqtt.server.published) == 1
+    assert amqtt.server.retained_alone == []
 
 
 @pytest.mark.parametrize("published", [0, 1, 2])
@@ -240,9 +241,16 @@ async def test_amqtt_gets_no_more_than_it_can_work_off(amqtt, size, most):
     assert (await other.expect_publish()).payload == b"on"
 
 
-async def test_without_a_subscriber_amqtt_gets_nothing(amqtt):
+async def test_without_a_subscriber_nothing_waits_for_amqtt(amqtt):
     amqtt.server.receive("ours", Said("a", b"x"))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    assert amqtt.broker._broadcast_queue.empty()
     assert amqtt.host._exchange._bytes == 0
+
+
+async def test_what_waits_for_a_client_of_amqtts_that_is_away_is_nothing_retained(amqtt):
+    context = amqtt.plugin("Hosting").context
+    await context.add_subscription("away", "a", 1)
+    await context.broadcast_message("a", b"x", 1)
+    await eventually(lambda: context.get_session("away").retained_messages.qsize() == 1)
+    await asyncio.sleep(0)
+    assert amqtt.server.published == [Said("a", b"x", 1)]
+    assert amqtt.server.kept == {}

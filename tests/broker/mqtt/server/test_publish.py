@@ -6,7 +6,6 @@ import pytest
 
 from support.brokers import front_broker
 from support.things import answer, thing
-from support.waits import eventually
 from support.wire import RawClient
 from thingctl_broker.mqtt.protocol import packets
 from thingctl_broker.mqtt.protocol.packets import PacketType, Will

@@ -242,7 +242,9 @@ def test_damage_that_sqlite_itself_can_tell_only_in_broken_words_is_refused(path
 @pytest.fixture
 def second_version(monkeypatch):
     def set_migration(sql):
-        monkeypatch.setattr(database, "MIGRATIONS", (*database.MIGRATIONS, sql))
+        executions = database.EXECUTIONS
+        latest = executions._replace(migrations=(*executions.migrations, sql))
+        monkeypatch.setattr(database, "EXECUTIONS", latest)
 
     return set_migration
 
