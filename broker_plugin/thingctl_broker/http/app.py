@@ -80,7 +80,7 @@ def create_app(
     """
     callers = Callers(tokens, rate, operations.counters)
     groups = Groups(operations, rollouts)
-    probes = Probes(operations, connections)
+    probes = Probes(operations, connections, clients)
     streams = Streams(operations)
     tokens.listen(streams.wake)
     routes = [

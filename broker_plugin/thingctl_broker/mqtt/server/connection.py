@@ -13,7 +13,7 @@ from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.protocol.codec5 import CODEC_5
 from thingctl_broker.mqtt.protocol.frames import Frame, FrameScanner, MalformedPacket
 from thingctl_broker.mqtt.protocol.packets import PINGRESP, PacketType
-from thingctl_broker.mqtt.protocol.reason_codes import Reason
+from thingctl_broker.mqtt.protocol.reason_codes import Reason, camel_case
 from thingctl_broker.mqtt.server.client import PATIENCE, ServerConnection
 from thingctl_broker.mqtt.server.connect import Handshake
 from thingctl_broker.mqtt.server.fast_path import ResponseFastPath
@@ -186,6 +186,8 @@ class DeviceConnection(ServerConnection):
 
     def refuse(self, refusal: ConnectRefused) -> None:
         """Turn the client away."""
+        kind = refusal.fault if refusal.fault != "refused" else camel_case(refusal.code)
+        self.server.service.counters[f"refused.{kind}"] += 1
         self.server.note(refusal.fault, "connection refused", who=self.peer[0], reason=refusal.text)
         self.write(self.codec.encode_connack(refusal.code, reason_string=refusal.text))
         self.finish()

@@ -163,3 +163,11 @@ async def test_bytes_of_connections_that_are_gone_still_count(running):
     await eventually(lambda: not running.front.connections)
     assert (running.front.bytes_received, running.front.bytes_sent) == before
     assert before[1] == 6
+
+
+async def test_a_refused_connection_is_counted_by_its_reason(running):
+    client = await RawClient.open(running.address)
+    connack = await client.connect("a", will=Will("$state", b"", 0, retain=False))
+    assert connack.packet[3]
+    counters = running.service.counters
+    assert (counters["refused.notAuthorized"], counters["front.refused"]) == (1, 1)
