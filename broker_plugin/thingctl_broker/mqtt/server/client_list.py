@@ -61,7 +61,8 @@ class ClientList:
             connection.close(_KICKED, Reason.ADMINISTRATIVE_ACTION)
         elif not session:
             raise ClientAway(
-                f"the client {ascii(client_id)[:140]} is not connected; its session, too, can be ended"
+                f"the client {ascii(client_id)[:140]} is not connected; with session=true "
+                "(thingctl clients kick --session) the session that is kept for it ends"
             )
         kept = self._sessions.get(client_id)
         if session and kept is not None:
