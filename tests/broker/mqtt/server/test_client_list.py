@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import ssl
+
 import pytest
 
-from support.brokers import front_broker
+from support.brokers import front_broker, plugin_broker
 from support.things import thing
 from support.waits import eventually
 from support.wire import RawClient
@@ -13,6 +16,8 @@ from thingctl_broker.mqtt.protocol import packets
 from thingctl_broker.mqtt.protocol.packets import PacketType, Will
 from thingctl_broker.mqtt.protocol.reason_codes import Reason
 from thingctl_broker.mqtt.server.limits import MqttLimits
+from thingctl_broker.security.certificate_authority import Authority, utc_now
+from thingctl_broker.security.tokens import Token
 from thingctl_broker.things.mqtt_clients import Carrier, ClientQuery
 
 EVERY = ClientQuery()
@@ -171,3 +176,29 @@ async def test_a_refused_connection_is_counted_by_its_reason(running):
     assert connack.packet[3]
     counters = running.service.counters
     assert (counters["refused.notAuthorized"], counters["front.refused"]) == (1, 1)
+
+
+async def test_a_client_that_asks_for_mqtt_by_alpn_is_served_over_tls(tmp_path):
+    authority = Authority.make(utc_now())
+    pair = authority.server(["127.0.0.1"], utc_now())
+    (tmp_path / "s.pem").write_bytes(pair.cert + pair.key)
+    trust = ssl.create_default_context(cadata=authority.pair().cert.decode())
+    trust.set_alpn_protocols(["mqtt"])
+    mqtt = {"bind": "127.0.0.1:0", "tls_cert": str(tmp_path / "s.pem")}
+    async with plugin_broker(tmp_path / "data", mqtt=mqtt) as running:
+        reader, writer = await asyncio.open_connection(*running.address, ssl=trust)
+        assert writer.get_extra_info("ssl_object").selected_alpn_protocol() == "mqtt"
+        client = RawClient(reader, writer)
+        assert (await client.connect("lamp")).packet[3] == 0
+        assert client_of(running, "lamp").carrier is Carrier.TLS
+
+
+async def test_a_back_end_is_told_with_the_name_of_its_token(tmp_path):
+    async with plugin_broker(tmp_path, open=False) as running:
+        token = Token("dash", frozenset({"mqtt:read"}))
+        secret = await running.application.tokens.add(token)
+        client = await RawClient.open(running.address)
+        answer = await client.connect("1", username="@dash", password=secret.encode())
+        assert answer.packet[3] == 0
+        found = client_of(running, "@dash/1")
+        assert (found.token, found.username, found.thing) == ("dash", "@dash", None)
