@@ -264,7 +264,7 @@ class Engine:
         """A QoS 2 message has come from a client; False: it has come before [MQTT-4.3.3-2]."""
         if packet_id in session.received:
             return False
-        session.received.add(packet_id)
+        session.received[packet_id] = None
         if session.is_recorded:
             self.recorder.received(session.number, packet_id)
         return True
@@ -279,7 +279,7 @@ class Engine:
         if packet_id not in session.received:
             acknowledge()
             return False
-        session.received.remove(packet_id)
+        del session.received[packet_id]
         if session.is_recorded:
             self.recorder.released(session.number, packet_id)
             self.recorder.then(acknowledge)

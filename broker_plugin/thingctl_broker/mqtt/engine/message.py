@@ -22,10 +22,10 @@ class Message:
     """
 
     __slots__ = (
-        "_head",
-        "_plain",
         "expires_at",
+        "header",
         "number",
+        "packet",
         "payload",
         "properties",
         "publisher",
@@ -62,16 +62,18 @@ class Message:
         self.number = 0
         self.references = 0
         """Records in the store that name it."""
-        self._plain: bytes | None = None
-        self._head: bytes | None = None
+        self.packet: bytes | None = None
+        """The PUBLISH of ``plain``, once it is known."""
+        self.header: bytes | None = None
+        """The bytes of ``head``, once they are known."""
 
     def plain(self) -> bytes:
         """The PUBLISH of MQTT 3 at QoS 0, without RETAIN: encoded once for all who get it."""
-        packet = self._plain
+        packet = self.packet
         if packet is None:
             topic = self.topic_bytes
             length = 2 + len(topic) + len(self.payload)
-            packet = self._plain = b"\x30%b%b%b%b" % (
+            packet = self.packet = b"\x30%b%b%b%b" % (
                 encode_length(length),
                 len(topic).to_bytes(2),
                 topic,
@@ -81,12 +83,12 @@ class Message:
 
     def head(self) -> bytes:
         """What a PUBLISH of MQTT 3 at QoS 1 or 2 has between its first byte and its packet identifier."""
-        head = self._head
-        if head is None:
+        header = self.header
+        if header is None:
             topic = self.topic_bytes
             length = 4 + len(topic) + len(self.payload)
-            head = self._head = encode_length(length) + len(topic).to_bytes(2) + topic
-        return head
+            header = self.header = encode_length(length) + len(topic).to_bytes(2) + topic
+        return header
 
     def seconds_left(self, now: float) -> int | None:
         """Seconds until it expires, rounded up; 0 and less: it has; None: it never does [MQTT5-3.3.2-6]."""

@@ -40,7 +40,7 @@ def restore(
         for key, _ in store.load(RecordKind.RECEIVED):
             session = sessions.get(_number(key))
             if session is not None:
-                session.received.add(int.from_bytes(key[KEY_BYTES:]))
+                session.received[int.from_bytes(key[KEY_BYTES:])] = None
         for _, record in store.load(RecordKind.RETAINED):
             engine.retained.set(records.decode_message(record, engine.recorder.wall, retain=True))
     except (msgspec.MsgspecError, ValueError) as error:

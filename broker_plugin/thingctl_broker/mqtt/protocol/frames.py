@@ -70,18 +70,26 @@ class FrameScanner:
         """Bytes of a packet that has not ended yet."""
         return len(self._buffer)
 
+    def join(self, data: bytes) -> bytes:
+        """Return what was kept of a packet that had not ended, with ``data`` behind it.
+
+        Empty: it has not ended yet, and all of it is kept.
+        """
+        if self._buffer:
+            self._buffer += data
+            if len(self._buffer) < self._needed:
+                return b""
+            data = bytes(self._buffer)
+            self._buffer.clear()
+        self._needed = 0
+        return data
+
     def feed(self, data: bytes) -> Iterator[Frame]:
         """Take in ``data``; yield the packets that are now whole, in order.
 
         Raises :class:`MalformedPacket` when it comes to a malformed one, after those before it.
         """
-        if self._buffer:
-            self._buffer += data
-            if len(self._buffer) < self._needed:
-                return
-            data = bytes(self._buffer)
-            self._buffer.clear()
-        self._needed = 0
+        data = self.join(data)
         position, end = 0, len(data)
         while end - position >= 2:
             start, length = position + 2, data[position + 1]

@@ -166,7 +166,7 @@ class ServerConnection(Transport):
         """When the client last sent anything; before it is let in: when it opened the connection."""
         self.patience = server.limits.connect_timeout
         """Seconds that the client may be silent."""
-        self.stopped_publishers: set[ServerConnection] = set()
+        self.stopped_publishers: dict[ServerConnection, None] = {}
         """Clients that are not read from because this one reads too slowly."""
         self._held_since = 0.0
         self._connect: Connect | None = None  # None: it is not admitted yet

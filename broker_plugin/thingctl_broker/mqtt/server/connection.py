@@ -18,6 +18,7 @@ from thingctl_broker.mqtt.server.client import PATIENCE, ServerConnection
 from thingctl_broker.mqtt.server.connect import Handshake
 from thingctl_broker.mqtt.server.fast_path import ResponseFastPath
 from thingctl_broker.mqtt.server.inflight import CANCEL
+from thingctl_broker.mqtt.server.message_fast_path import MessageFastPath
 from thingctl_broker.mqtt.server.publish import Receiver
 from thingctl_broker.mqtt.server.request_properties import RequestProperties
 from thingctl_broker.mqtt.server.subscribe import Subscriber
@@ -40,6 +41,7 @@ class DeviceConnection(ServerConnection):
     __slots__ = (
         "_handshake",
         "_last_words",
+        "_messages",
         "_receiver",
         "_scanner",
         "_shortcut",
@@ -54,6 +56,7 @@ class DeviceConnection(ServerConnection):
         self._last_words: Disconnect | None = None
         self._unread: Iterator[Frame] | None = None
         self._shortcut: ResponseFastPath | None = None
+        self._messages: MessageFastPath | None = None
         self._receiver: Receiver  # of a client that has been let in
         self._subscriber: Subscriber  # the same
 
@@ -74,12 +77,9 @@ class DeviceConnection(ServerConnection):
         self.bytes_received += len(data)
         if self._connect is not None:
             self.heard_at = self.server.time()
-            if self._shortcut is not None and not self._observing and not self._scanner.buffered:
-                taken = self._shortcut.take(data)
-                if taken == len(data) or self._closed:
-                    return
-                if taken:
-                    data = data[taken:]
+            data = self._take_shortcuts(data)
+            if not data or self._closed:
+                return
         elif self._handshake is not None:
             self._unread = chain(self._unread or (), self._scanner.feed(data))
             if self._handshake.leaves_unread(len(data)):
@@ -89,6 +89,17 @@ class DeviceConnection(ServerConnection):
             self._fault(MalformedPacket("MQTT-3.1.0-1", "the first packet is not a CONNECT"))
             return
         self._take(self._scanner.feed(data))
+
+    def _take_shortcuts(self, data: bytes) -> bytes:
+        """Handle what the shortcuts know; return what is left for all others."""
+        if self._scanner.buffered:
+            data = self._scanner.join(data)
+        taken = 0
+        if self._shortcut is not None and not self._observing:
+            taken = self._shortcut.take(data)
+        if self._messages is not None and not self._closed:
+            taken = self._messages.take(data, taken)
+        return data[taken:] if taken else data
 
     def eof_received(self) -> bool:
         """The client sends no more. True: what it has sent is still to be read."""
@@ -104,7 +115,7 @@ class DeviceConnection(ServerConnection):
         self.server.closed(self)
         if self._connect is not None:
             # They know this connection: with them it would stay until the collector comes.
-            self._shortcut = None
+            self._shortcut = self._messages = None
             del self._receiver, self._subscriber
 
     @property
@@ -149,7 +160,9 @@ class DeviceConnection(ServerConnection):
         is_present = self.server.admitted(self, connect, expiry)
         session = self.session
         assert session is not None
-        self._receiver = Receiver(self, session, admission)
+        self._receiver = receiver = Receiver(self, session, admission)
+        if connect.version < 5:
+            self._messages = MessageFastPath(self, session, receiver.known_topics)
         self._subscriber = Subscriber(self, session, admission)
         self.write(
             self.codec.encode_connack(
@@ -158,9 +171,9 @@ class DeviceConnection(ServerConnection):
                 properties=self._about(connect, expiry, assigned, keep_alive),
             )
         )
-        session.resume(self.connected_at)
-        if len(self.subscriptions) and not self._closed:
+        if is_present:
             self._subscriber.resume()
+        session.resume(self.connected_at)
 
     def _keep_alive(self, connect: Connect) -> int:
         """The keep-alive that counts; only an MQTT 5 client can be given another than it asked for."""

@@ -29,12 +29,12 @@ class SlowReaders:
         for session in slow:
             reader = self._clients.get(session.client_id)
             if reader is not None and reader is not publisher:
-                reader.stopped_publishers.add(publisher)
+                reader.stopped_publishers[publisher] = None
                 publisher.hold_publisher(stop=True)
 
     def catch_up(self, reader: ServerConnection) -> None:
         """A reader has caught up, or has gone: those that it held up are read from again."""
-        publishers, reader.stopped_publishers = reader.stopped_publishers, set()
+        publishers, reader.stopped_publishers = reader.stopped_publishers, {}
         for publisher in publishers:
             if not any(publisher in other.stopped_publishers for other in self._clients.values()):
                 publisher.hold_publisher(stop=False)
@@ -42,5 +42,5 @@ class SlowReaders:
     def let_publish(self, publisher: ServerConnection) -> None:
         """A publisher has been held for long enough."""
         for reader in self._clients.values():
-            reader.stopped_publishers.discard(publisher)
+            reader.stopped_publishers.pop(publisher, None)
         publisher.hold_publisher(stop=False)

@@ -1,0 +1,227 @@
+"""The shortcut of ordinary messages and the way that every packet can take come to the same."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from thingctl_broker.commands.null_journal import NullJournal
+from thingctl_broker.commands.service import CommandService
+from thingctl_broker.mqtt.auth.authenticator import OpenAuthenticator
+from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.packets import Connect
+from thingctl_broker.mqtt.server.connection import DeviceConnection
+from thingctl_broker.mqtt.server.limits import MqttLimits
+from thingctl_broker.mqtt.server.message_fast_path import MessageFastPath
+from thingctl_broker.mqtt.server.server import MqttServer
+from thingctl_broker.testing import ManualClock
+
+KNOWN = b"site/1"
+"""A topic that the client has published before."""
+
+
+class Transport(asyncio.Transport):
+    """Keeps what is written, and how it ended."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 1024)})
+        self.written = b""
+        self.end = ""
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.end += "closed "
+
+    def abort(self) -> None:
+        self.end += "aborted "
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+class Listener:
+    """Stands where a host does: keeps what it hears of."""
+
+    def __init__(self) -> None:
+        self.heard: list[object] = []
+
+    def client_connected(self, *about: object) -> None:
+        self.heard.append(("connected", *about))
+
+    def client_disconnected(self, *about: object) -> None:
+        self.heard.append(("disconnected", *about))
+
+    def subscribed(self, *about: object) -> None:
+        self.heard.append(("subscribed", *about))
+
+    def unsubscribed(self, *about: object) -> None:
+        self.heard.append(("unsubscribed", *about))
+
+    def message_received(self, client_id, message) -> None:
+        self.heard.append((client_id, message.topic, message.payload, message.qos, message.retain))
+
+
+class World:
+    """A client that publishes and subscribes, and one for each QoS that subscribes."""
+
+    def __init__(self, *, shortcut: bool) -> None:
+        self.server = MqttServer(gatekeeper=OpenAuthenticator(), limits=MqttLimits(packet_bytes=1024))
+        self.server.service = CommandService(clock=ManualClock(), link=self.server, journal=NullJournal())
+        self.server.time = lambda: 0.0
+        self.server.engine.totals.wake = lambda: None
+        self.listener = Listener()
+        self.server.events.append(self.listener)
+        self.clients = [self._client(f"client-{qos}", qos) for qos in (0, 1, 2)]
+        self.connection, self.transport = self.clients[1]
+        self.connection.data_received(packets.encode_publish(KNOWN, b"first"))
+        if not shortcut:
+            self.connection._messages = None
+
+    def _client(self, name: str, qos: int) -> tuple[DeviceConnection, Transport]:
+        connection, transport = DeviceConnection(self.server), Transport()
+        connection.connection_made(transport)
+        connection.data_received(packets.encode_connect(Connect(name, True, 60, name, None, None)))
+        connection.data_received(packets.encode_subscribe(1, [("site/#", qos)]))
+        return connection, transport
+
+    def state(self) -> tuple[object, ...]:
+        """All that could differ."""
+        totals = self.server.engine.totals
+        session = self.server.engine.sessions.get("client-1")
+        return (
+            [(transport.written, transport.end) for _, transport in self.clients],
+            self.listener.heard,
+            dict(self.server.service.counters),
+            (totals.received, totals.sent, totals.waiting_bytes, Counter(totals.counters)),
+            [message.payload for message in self.server.retained("#")],
+            self.connection._scanner.buffered,
+            None if session is None else (list(session.in_flight), len(session.queue), session.queued_bytes),
+        )
+
+
+def play(pieces: list[bytes], *, shortcut: bool) -> list[object]:
+    world = World(shortcut=shortcut)
+    seen: list[object] = []
+    for piece in pieces:
+        world.connection.data_received(piece)
+        world.server._flush()
+        seen.append([transport.written for _, transport in world.clients])
+    seen.append(world.state())
+    return seen
+
+
+def lengthened(packet: bytes, *more: int) -> bytes:
+    """The packet with a remaining length that takes more bytes than it must."""
+    assert packet[1] < 0x80
+    return bytes([packet[0], packet[1] | 0x80, *more]) + packet[2:]
+
+
+LENGTHY = lengthened(packets.encode_publish(KNOWN, b"x"), 0)
+LONG = packets.encode_publish(KNOWN, b"x" * 500, qos=1, packet_id=7)
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> bytes:
+    """What a client sends: mostly what is looked for, and its neighbours."""
+    qos = draw(st.sampled_from([0, 0, 1, 1, 2]))
+    publish = st.builds(
+        packets.encode_publish,
+        st.sampled_from([KNOWN, KNOWN, b"site/2", b"other", b"$SYS/x", b"site/+"]),
+        st.sampled_from([b"", b"x", b"x" * 130, b"x" * 500, b"x" * 2000]),
+        qos=st.just(qos),
+        packet_id=st.integers(1, 0xFFFF) if qos else st.just(0),
+        dup=st.just(False) if not qos else st.booleans(),
+        retain=st.sampled_from([False, False, True]),
+    )
+    plain = st.builds(packets.encode_publish, st.just(KNOWN), st.sampled_from([b"", b"y", b"y" * 200]))
+    sure = st.builds(
+        packets.encode_publish, st.just(KNOWN), st.just(b"z"), qos=st.just(1), packet_id=st.integers(0, 300)
+    )
+    others = st.sampled_from(
+        [b"\xc0\x00", b"\x30\x00", b"\x32\x02\x00\x00", b"\x32\x80\x80\x01", b"\x40\x03\x00\x01\x00", LENGTHY]
+    )
+    pubacks = st.builds(packets.encode_puback, st.integers(1, 8) | st.just(0x8000))
+    return draw(st.one_of(plain, sure, pubacks, publish, others))
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> bytes:
+    """Messages behind each other; now and then a byte of them is another one, is missing, or is too many."""
+    data = bytearray(b"".join(draw(st.lists(messages(), min_size=1, max_size=8))))
+    for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2]))):
+        place = draw(st.integers(0, len(data) - 1))
+        match draw(st.integers(0, 2)):
+            case 0:
+                data[place] ^= 1 << draw(st.integers(0, 7))
+            case 1 if len(data) > 1:
+                del data[place]
+            case _:
+                data.insert(place, draw(st.integers(0, 255)))
+    return bytes(data)
+
+
+def cut(data: bytes, places: list[int]) -> Iterator[bytes]:
+    for start, stop in pairwise(sorted({0, len(data), *(place % len(data) for place in places)})):
+        yield data[start:stop]
+
+
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@given(streams(), st.none() | st.lists(st.integers(0, 5000), max_size=5))
+def test_both_ways_come_to_the_same(data, places):
+    pieces = list(cut(data, list(range(400)) if places is None else places))
+    with capture_logs():
+        through, around = play(pieces, shortcut=True), play(pieces, shortcut=False)
+    for one, other in zip(through, around, strict=True):
+        assert one == other
+    event("ended" if through[-1][0][1][1] else "open")
+
+
+@pytest.mark.parametrize(
+    ("data", "taken"),
+    [
+        (packets.encode_publish(KNOWN, b"x"), True),
+        (packets.encode_publish(KNOWN, b""), True),
+        (packets.encode_publish(KNOWN, b"x" * 500), True),
+        (packets.encode_publish(KNOWN, b"x", qos=1, packet_id=7), True),
+        (LONG, True),
+        (packets.encode_puback(1), True),  # of the client's own first message
+        (packets.encode_puback(2), False),
+        (packets.encode_puback(0x8001), False),
+        (LONG[:-1], False),
+        (LENGTHY, False),
+        (packets.encode_publish(KNOWN, b"x", qos=1, packet_id=0), False),
+        (packets.encode_publish(KNOWN, b"x", qos=1, packet_id=7, dup=True), False),
+        (packets.encode_publish(KNOWN, b"x", retain=True), False),
+        (packets.encode_publish(KNOWN, b"x", qos=2, packet_id=7), False),
+        (packets.encode_publish(b"site/2", b"x"), False),
+        (packets.encode_publish(KNOWN, b"x" * 2000), False),
+        (b"\x30\x04\x00\x06si", False),
+        (b"\x30\x04\x00\x06site/1", False),
+        (b"\xc0\x00\xc0\x00", False),
+    ],
+)
+def test_it_takes_what_comes_most_and_leaves_the_rest(data, taken):
+    """Or else the property above would hold for a shortcut that takes nothing."""
+    world = World(shortcut=True)
+    world.connection.data_received(packets.encode_publish(KNOWN, b"first", qos=1, packet_id=9))
+    shortcut = world.connection._messages
+    assert isinstance(shortcut, MessageFastPath)
+    assert shortcut.take(b"\0\0" + data, 2) == (2 + len(data) if taken else 2)
+
+
+def test_a_message_that_ends_in_the_next_piece_is_taken_with_those_behind_it(monkeypatch):
+    world = World(shortcut=True)
+    data = packets.encode_publish(KNOWN, b"x") * 3
+    world.connection.data_received(data[:5])
+    monkeypatch.setattr(DeviceConnection, "_take", pytest.fail)  # the other way
+    world.connection.data_received(data[5:])
+    assert [heard[2] for heard in world.listener.heard[-3:]] == [b"x", b"x", b"x"]
