@@ -36,6 +36,7 @@ class Subscriber:
         connection, session, engine = self._connection, self._session, self._server.engine
         self._check_size(frame)
         packet = connection.codec.parse_subscribe(frame, connection.limits.filters)
+        self._look_rights_up(packet.filters)
         is_time_known = {Kind.TIME, Kind.REQUEST} <= connection.subscriptions.qos.keys()
         codes: list[int] = []
         ordinary: list[tuple[str, SubscriptionOptions, bool]] = []
@@ -140,6 +141,14 @@ class Subscriber:
         if topic_filter not in mine and len(mine) >= limit:
             return None
         return mine.observe(topic_filter)
+
+    def _look_rights_up(self, wanted: list[SubscriptionRequest]) -> None:
+        """Have rights that take time decided before anything is granted: the packet is taken again then."""
+        if self._acl is not None:
+            for topic_filter in (request.topic_filter for request in wanted):
+                _, plain = split_share(topic_filter)
+                if is_filter(plain) and not self._server.topics.owns(plain):
+                    self._acl.may_subscribe(plain)
 
     def _may_hear(self, topic_filter: str) -> bool:
         """Whether the client may have an ordinary filter. What the broker tells of itself is no thing's."""
