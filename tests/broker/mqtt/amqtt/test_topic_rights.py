@@ -291,10 +291,30 @@ async def test_a_client_that_says_all_and_leaves_is_heard_out(slow):
     await client.expect_end()
 
 
+def pauses(running) -> bool:
+    (connection,) = running.front.connections
+    return connection._handshake is not None
+
+
+async def test_what_waits_for_a_lookup_is_bounded(slow, monkeypatch):
+    monkeypatch.setattr(topic_rights, "TIMEOUT", 1.0)
+    client = await RawClient.connected(slow.address, "lamp")
+    client.send(packets.encode_publish(b"hangs", b"1"))
+    await eventually(lambda: pauses(slow))
+    (connection,) = slow.front.connections
+
+    while client._writer.transport.get_write_buffer_size() == 0:
+        client.send(packets.encode_publish(b"a/1", b"x" * 100_000))
+
+        await asyncio.sleep(0.001)
+    assert not connection.is_heard
+    assert connection._handshake._unread_bytes < slow.front.limits.connect_bytes + 512 * 1024
+
+
 async def test_a_client_that_is_lost_during_a_lookup_leaves_nothing(slow):
     client = await RawClient.connected(slow.address, "lamp")
     client.send(packets.encode_publish(b"hangs", b"1"))
-    await eventually(lambda: not next(iter(slow.front.connections)).is_heard)
+    await eventually(lambda: pauses(slow))
     client.reset()
     await eventually(lambda: not slow.front.connections)
     again = await RawClient.connected(slow.address, "lamp")
@@ -305,6 +325,6 @@ async def test_a_kept_session_and_commands_do_not_wait_for_a_lookup(slow):
     client = await RawClient.connected(slow.address, "lamp")
     await client.subscribe("$emqx/commands/things/lamp/executions/+/request")
     client.send(packets.encode_publish(b"hangs", b"1"))
-    await eventually(lambda: not next(iter(slow.front.connections)).is_heard)
+    await eventually(lambda: pauses(slow))
     slow.service.send("lamp", "turnOn")
     await client.expect_publish()
