@@ -47,6 +47,7 @@ from thingctl_broker.security.tokens import CredentialsError
 from thingctl_broker.storage.rollout_files import RolloutFiles
 from thingctl_broker.storage.sqlite.journal import JournalFileError, SqliteJournal
 from thingctl_broker.storage.sqlite.record_store import FILE as RECORDS_FILE
+from thingctl_broker.storage.sqlite.record_store import SqliteRecords
 from thingctl_broker.storage.sqlite.registry import RegistryError, RegistryStore
 from thingctl_broker.system.addresses import Address, bound_to
 from thingctl_broker.system.clock import SystemClock
@@ -65,7 +66,6 @@ if TYPE_CHECKING:
     from thingctl_broker.app.config import Settings
     from thingctl_broker.commands.execution import Execution
     from thingctl_broker.mqtt.auth.authenticator import Authenticator
-    from thingctl_broker.storage.sqlite.record_store import SqliteRecords
     from thingctl_broker.system.proxy_protocol import Peer
     from thingctl_broker.things.records import Stored
 
@@ -187,18 +187,7 @@ class Application:
 
     async def start(self) -> None:
         """Begin to serve. Raises :class:`ConfigurationError`."""
-        if isinstance(self._journal, SqliteJournal):
-            try:
-                await self._journal.start()
-            except JournalFileError as error:
-                raise ConfigurationError(str(error)) from error
-        if self._records is not None:
-            try:
-                await self._records.start()
-            except JournalFileError as error:
-                raise ConfigurationError(str(error)) from error
-        if self._registry_store is not None:
-            self._registry_store.start()
+        await self._start_stores()
         if self._audit is not None:
             self.service.events.subscribe(self._audit.on_change, TOLD)
             self._audit.note(Event.STARTED, detail="open enrolment" if self.settings.open else "")
@@ -231,6 +220,16 @@ class Application:
         if fault := self.enrolment.fault:
             _log.warning("there are no bundles for devices", fault=fault)
         _log.info("serving", mqtt=str(self.mqtt_address), http=str(self.http_address))
+
+    async def _start_stores(self) -> None:
+        try:
+            for store in (self._journal, self._records):
+                if isinstance(store, SqliteJournal | SqliteRecords):
+                    await store.start()
+        except JournalFileError as error:
+            raise ConfigurationError(str(error)) from error
+        if self._registry_store is not None:
+            self._registry_store.start()
 
     async def stop(self) -> None:
         """Stop serving: operators first, then devices."""

@@ -176,9 +176,9 @@ class DeviceConnection(ServerConnection):
                 properties=self._about(connect, expiry, assigned, keep_alive),
             )
         )
-        session.resume(self.connected_at)
-        if len(self.subscriptions) and not self._closed:
+        if is_present:
             self._subscriber.resume()
+        session.resume(self.connected_at)
 
     def _keep_alive(self, connect: Connect) -> int:
         """The keep-alive that counts; only an MQTT 5 client can be given another than it asked for."""

@@ -77,8 +77,13 @@ class Subscriber:
         self._serve(tell_time=False)
 
     def resume(self) -> None:
-        """Go on with the subscriptions that were kept."""
-        self._serve(tell_time=True)
+        """Go on with the subscriptions that were kept, but for those that the client may not have any more."""
+        forbidden = [f for f in self._session.subscriptions if not self._may_hear(split_share(f)[1])]
+        for topic_filter in forbidden:
+            self._server.engine.unsubscribe(self._session, topic_filter)
+            self._refuse(topic_filter)
+        if len(self._connection.subscriptions):
+            self._serve(tell_time=True)
 
     def _leave(self, topic_filter: str) -> Reason:
         if self._connection.subscriptions.remove(topic_filter):

@@ -7,7 +7,6 @@ import asyncio
 import pytest
 import structlog
 
-from support.brokers import front_broker
 from support.cluster import (
     CONNACK,
     DISCONNECT,
@@ -290,11 +289,14 @@ async def test_a_refused_subscription_names_the_acl(cluster):
         await starting
 
 
-async def test_a_broker_of_mqtt_3_is_refused_in_words():
-    async with front_broker() as running:
-        link = ClusterLink(settings(f"mqtt://127.0.0.1:{running.address[1]}"), TOPICS)
-        with pytest.raises(ConfigurationError, match=r"MQTT 3\.1\.1 only; workers need MQTT 5"):
-            await link.start(Worker(), lambda _: None)
+async def test_a_broker_of_mqtt_3_is_refused_in_words(cluster):
+    link = ClusterLink(settings(cluster.url), TOPICS)
+    starting = asyncio.ensure_future(link.start(Worker(), lambda _: None))
+    peer = await cluster.accept()
+    await peer.receive()
+    peer.send(packet(CONNACK, b"\0\1"))
+    with pytest.raises(ConfigurationError, match=r"MQTT 3\.1\.1 only; workers need MQTT 5"):
+        await starting
 
 
 async def test_what_may_pass_is_tried_again(cluster):
