@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from thingctl_broker.mqtt.engine.subscription_tree import SubscriptionOptions, is_share, split_share
 from thingctl_broker.mqtt.protocol.frames import PacketTooLarge
 from thingctl_broker.mqtt.protocol.reason_codes import Reason
+from thingctl_broker.security.topic_acl import UndecidedRights
 from thingctl_protocol.topics import Kind, is_filter
 
 if TYPE_CHECKING:
@@ -77,8 +78,8 @@ class Subscriber:
         self._serve(tell_time=False)
 
     def resume(self) -> None:
-        """Go on with the subscriptions that were kept, but for those that the client may not have any more."""
-        forbidden = [f for f in self._session.subscriptions if not self._may_hear(split_share(f)[1])]
+        """Go on with the subscriptions that were kept, without those that the client may no longer have."""
+        forbidden = [f for f in self._session.subscriptions if not self._may_keep(split_share(f)[1])]
         for topic_filter in forbidden:
             self._server.engine.unsubscribe(self._session, topic_filter)
             self._refuse(topic_filter)
@@ -160,6 +161,14 @@ class Subscriber:
         if self._acl is not None:
             return self._acl.may_subscribe(topic_filter)
         return self._thing is None or not topic_filter.startswith("$")
+
+    def _may_keep(self, topic_filter: str) -> bool:
+        """Whether the client may still have a filter. Where that takes time, what it was granted stands."""
+        try:
+            return self._may_hear(topic_filter)
+        except UndecidedRights as undecided:
+            undecided.lookup.close()
+            return True
 
     def _refuse(self, topic_filter: str) -> None:
         self._server.service.dropped(

@@ -328,3 +328,17 @@ async def test_a_kept_session_and_commands_do_not_wait_for_a_lookup(slow):
     await eventually(lambda: pauses(slow))
     slow.service.send("lamp", "turnOn")
     await client.expect_publish()
+
+
+async def test_a_kept_session_goes_on_with_what_it_was_granted(slow):
+    client = await RawClient.connected(slow.address, "lamp", clean=False)
+    await client.subscribe("a/1", qos=1)
+    client.reset()
+    await eventually(lambda: not slow.front.connections)
+    again = await RawClient.connected(slow.address, "lamp", clean=False)
+    slow.front.publish("a/1", b"x", qos=1)
+    assert (await again.expect_publish()).payload == b"x"
+    again.send(packets.encode_puback(1))
+    for _ in range(2):
+        await again.ping()
+        await asyncio.sleep(0.01)  # a lookup would have ended
