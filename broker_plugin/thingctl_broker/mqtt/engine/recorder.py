@@ -82,7 +82,8 @@ class StoreRecorder:
         if not message.references:
             self._add(RecordKind.MESSAGE, _key(message.number), records.encode_message(message, self.wall))
         message.references += 1
-        delivery.key = _key(session) + _key(self.next_number())
+        # The number first: records are then added at the table's end, wherever their sessions are.
+        delivery.key = _key(self.next_number()) + _key(session)
         self._add(RecordKind.DELIVERY, delivery.key, records.encode_delivery(delivery))
 
     def changed(self, delivery: Delivery) -> None:

@@ -86,8 +86,8 @@ def _restore_deliveries(
 ) -> None:
     for key, record in store.load(RecordKind.DELIVERY):
         kept = records.decode_delivery(record)
-        session, message = sessions.get(_number(key)), messages.get(kept.message)
-        engine.recorder.begin_after(int.from_bytes(key[KEY_BYTES:]))
+        session, message = sessions.get(int.from_bytes(key[KEY_BYTES:])), messages.get(kept.message)
+        engine.recorder.begin_after(_number(key))
         if session is None or message is None:
             store.delete(RecordKind.DELIVERY, key)
             continue
