@@ -85,6 +85,47 @@ def test_each_session_has_its_messages_again_in_their_order():
         assert waiting(again, name) == [*(b"%d" % n for n in range(i, 300, 3)), b"last"]
 
 
+def test_a_message_of_several_sessions_is_one_record_until_the_last_has_it():
+    store = DictRecords()
+    engine = Engine(MqttLimits(), store)
+    sessions = [client(engine, f"reader-{n}") for n in range(2)]
+    for session in sessions:
+        engine.subscribe(session, "a", SubscriptionOptions(1))
+        engine.subscriptions_changed(session, NOW, lambda: None)
+    engine.publish(Message("a", b"x", 1), NOW)
+    assert (len(store.kinds[RecordKind.MESSAGE]), len(store.kinds[RecordKind.DELIVERY])) == (1, 2)
+    sessions[0].on_puback(1, NOW)
+    assert len(store.kinds[RecordKind.MESSAGE]) == 1
+    again = restored(store)
+    assert (waiting(again, "reader-0"), waiting(again, "reader-1")) == ([], [b"x"])
+    last = again.sessions.get("reader-1")
+    assert last is not None
+    last.attach(PlainEncoder(), 20)
+    last.resume(NOW)
+    (packet_id,) = last.in_flight
+    assert last.on_puback(packet_id, NOW)
+    assert not store.kinds[RecordKind.MESSAGE]
+    assert not store.kinds[RecordKind.DELIVERY]
+
+
+def test_a_message_of_one_session_is_one_record():
+    store = DictRecords()
+    engine = Engine(MqttLimits(), store)
+    session = client(engine, "reader")
+    engine.subscribe(session, "a", SubscriptionOptions(2))
+    engine.subscriptions_changed(session, NOW, lambda: None)
+    engine.disconnect(session, NOW, publishes_will=False)
+    message = Message("a", b"x", 2, publisher="sensor", properties=b"\x01\x01", expires_at=NOW + 60)
+    engine.publish(message, NOW)
+    assert not store.kinds.get(RecordKind.MESSAGE)
+    again = restored(store).sessions.get("reader")
+    assert again is not None
+    (delivery,) = again.queue
+    assert delivery.qos == 2
+    for name in ("topic", "payload", "qos", "publisher", "properties", "expires_at"):
+        assert getattr(delivery.message, name) == getattr(message, name), name
+
+
 def test_what_was_delivered_does_not_come_again():
     store = DictRecords()
     engine = Engine(MqttLimits(), store)
@@ -97,7 +138,7 @@ def test_what_was_delivered_does_not_come_again():
     assert waiting(restored(store), "reader") == [b"0", b"2"]
     for packet_id in (1, 3):
         session.on_puback(packet_id, NOW)
-    assert store.kinds[RecordKind.MESSAGE] == store.kinds[RecordKind.DELIVERY] == {}
+    assert not store.kinds[RecordKind.DELIVERY]
 
 
 def test_records_are_added_behind_all_others_whatever_session_they_are_of():
