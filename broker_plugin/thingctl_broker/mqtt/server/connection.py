@@ -84,7 +84,12 @@ class DeviceConnection(ServerConnection):
             return
         if self._connect is not None:
             self.heard_at = self.server.time()
-            data = self._take_shortcuts(data)
+            taken = 0
+            if self._shortcut is not None and not self._observing and not self._scanner.buffered:
+                taken = self._shortcut.take(data)
+                if taken == len(data):
+                    return
+            data = self._take_messages(data, taken)
             if not data or self._closed:
                 return
         elif not self._scanner.buffered and data[0] >> 4 != PacketType.CONNECT:
@@ -92,13 +97,10 @@ class DeviceConnection(ServerConnection):
             return
         self._take(self._scanner.feed(data))
 
-    def _take_shortcuts(self, data: bytes) -> bytes:
-        """Handle what the shortcuts know; return what is left for all others."""
+    def _take_messages(self, data: bytes, taken: int) -> bytes:
+        """Handle what the shortcut for messages knows, behind what is ``taken``; return what is left."""
         if self._scanner.buffered:
             data = self._scanner.join(data)
-        taken = 0
-        if self._shortcut is not None and not self._observing:
-            taken = self._shortcut.take(data)
         if self._messages is not None and not self._closed:
             taken = self._messages.take(data, taken)
         return data[taken:] if taken else data

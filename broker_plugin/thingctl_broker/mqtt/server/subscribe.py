@@ -50,11 +50,19 @@ class Subscriber:
                 code = wanted.qos
             codes.append(code)
         suback = connection.codec.encode_suback(packet.packet_id, codes)
-        engine.subscriptions_changed(session, self._server.time(), partial(self._granted, suback, ordinary))
-        self._serve(tell_time=not is_time_known)
+        are_commands = len(ordinary) < len(packet.filters)
+        granted = partial(self._granted, suback, ordinary, flush=are_commands)
+        engine.subscriptions_changed(session, self._server.time(), granted)
+        if are_commands:
+            self._serve(tell_time=not is_time_known)
 
-    def _granted(self, suback: bytes, ordinary: list[tuple[str, SubscriptionOptions, bool]]) -> None:
-        """The subscriptions are kept: say so, and send what is retained for them."""
+    def _granted(
+        self, suback: bytes, ordinary: list[tuple[str, SubscriptionOptions, bool]], *, flush: bool
+    ) -> None:
+        """The subscriptions are kept: say so, and send what is retained for them.
+
+        ``flush``: before anything else is written, as requests are.
+        """
         connection, session, now = self._connection, self._session, self._server.time()
         if connection.is_closed():
             return
@@ -63,7 +71,8 @@ class Subscriber:
             self._server.engine.send_retained(session, topic_filter, options, now, is_new=is_new)
             for host in self._server.events:
                 host.subscribed(session.client_id, topic_filter, options.qos)
-        connection.flush()
+        if flush:
+            connection.flush()
 
     def unsubscribe(self, frame: Frame) -> None:
         """Take an UNSUBSCRIBE [section 3.10]."""
