@@ -7,7 +7,6 @@ certificate for 825 days (what strict clients take at the most), a thing's for t
 from __future__ import annotations
 
 import ipaddress
-import os
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -15,6 +14,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from thingctl_broker.system.files import create_exclusive, make_private_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,9 +141,8 @@ def names_in(cert: bytes) -> tuple[str, ...]:
 def write_new(path: Path, content: bytes) -> None:
     """Write a file that must not be there yet, mode 0600; raises :class:`PkiError`."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content)
+        make_private_directory(path.parent)
+        create_exclusive(path, content)
     except FileExistsError:
         raise PkiError(f"{path} is there already; it is not overwritten") from None
     except OSError as error:
