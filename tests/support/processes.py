@@ -79,11 +79,16 @@ class Serving(NamedTuple):
 
 
 @contextmanager
-def serving(data_dir: Path, *options: str, enrolment: str = "--open") -> Iterator[Serving]:
+def serving(
+    data_dir: Path,
+    *options: str,
+    enrolment: str = "--open",
+    environment: dict[str, str] | None = None,
+) -> Iterator[Serving]:
     """Run ``thingctl serve --open`` (or ``--closed``) on free ports, with the token ``TOKEN``."""
     ports = ("--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0")
     command = (BIN / "thingctl", "serve", enrolment, *ports, "--data-dir", data_dir, *options)
-    with process(*command, THINGCTL_ADMIN_TOKEN=TOKEN) as started:
+    with process(*command, **{"THINGCTL_ADMIN_TOKEN": TOKEN} | (environment or {})) as started:
         until_said(started, "\ndata ")
         words = dict(
             line.split()[:2] for line in output(started).splitlines() if line[:4] in {"mqtt", "http"}

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
+FULL_BELOW: Final = 128 * 1024
+"""Bytes that a disk has free at the least, or it is called full."""
+
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _CANNOT_FLUSH: Final = {errno.EINVAL, errno.ENOTSUP}
@@ -131,6 +134,16 @@ class NewFile:
             if before is not None:
                 with contextlib.suppress(OSError):
                     before.unlink()
+
+
+def disk_fault(path: Path, error: Exception) -> str:
+    """Return the text of an error, and whether the disk of ``path`` is full: SQLite has many texts for it."""
+    text = str(error)
+    with contextlib.suppress(OSError):
+        disk = os.statvfs(path.parent)
+        if "full" not in text and disk.f_bavail * disk.f_frsize < FULL_BELOW:
+            return f"{text} (the disk is full)"
+    return text
 
 
 def sync_directory(directory: Path) -> None:

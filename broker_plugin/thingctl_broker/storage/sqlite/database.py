@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from thingctl_broker.storage.sqlite.execution_rows import APPLICATION_ID, MIGRATIONS
 from thingctl_broker.storage.sqlite.wal_check import check_wal
-from thingctl_broker.system.files import sync_directory
+from thingctl_broker.system.files import disk_fault, sync_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -68,7 +68,8 @@ def prepare(path: Path) -> None:
                 _migrate(connection, version)
         except sqlite3.Error as error:
             raise JournalFileError(
-                f"{path} is of schema {version} and could not be brought to {len(MIGRATIONS)}: {error}. "
+                f"{path} is of schema {version} and could not be brought to {len(MIGRATIONS)}: "
+                f"{disk_fault(path, error)}. "
                 "It is of the old schema still."
             ) from error
 
@@ -152,8 +153,9 @@ def _create(path: Path) -> None:
             _migrate(connection, 0)
             connection.execute("PRAGMA journal_mode = WAL")
     except sqlite3.Error as error:
+        fault = disk_fault(path, error)
         _remove(leftovers)
-        raise JournalFileError(f"cannot make {path}: {error}") from error
+        raise JournalFileError(f"cannot make {path}: {fault}") from error
     new.rename(path)
     sync_directory(path.parent)
 
