@@ -22,7 +22,7 @@ from support.disks import FailingFlush, SmallDisk, small_disk
 from support.operators import Answer, Operator
 from support.processes import BIN, TOKEN, Serving, output, process, serving
 from support.waits import soon
-from support.workers import Cluster, starting, working
+from support.workers import Cluster, working
 
 pytestmark = pytest.mark.system
 
@@ -477,11 +477,14 @@ def test_the_files_of_a_worker_on_a_full_disk(postgres, tmp_path):
             for execution_id in sent:
                 assert operator.get(execution_id)["thingId"] == "lamp"
         disk.fill()
-        with starting(cluster, folder, "w2", "--open", "--data-dir", disk.path / "other") as refused:
-            soon(lambda: refused.poll() is not None)
-            assert refused.poll() == 2
-            assert "No space left on device" in output(refused).splitlines()[-1]
-            assert "Traceback" not in output(refused)
+        other = ("--open", "--data-dir", disk.path / "other")
+        with (
+            working(cluster, folder, "w2", *other) as worker,
+            closing(Operator(worker.http_address)) as operator,
+        ):
+            operator.send("lamp", "turnOn")
+            soon(lambda: "the audit file cannot be written" in output(worker.process))
+            assert "Traceback" not in output(worker.process)
 
 
 def accepts(load: Load, operator: Operator) -> bool:

@@ -54,16 +54,6 @@ def write_atomic(path: Path, content: bytes, mode: int = 0o600, group: str | Non
         file.keep()
 
 
-def create_exclusive(path: Path, content: bytes) -> None:
-    """Make a file with mode 0600 that must not be there yet, durably.
-
-    Raises FileExistsError, or OSError; then the file is not there.
-    """
-    with NewFile(path) as file:
-        file.write(content)
-        file.keep()
-
-
 class NewFile:
     """A file with mode 0600 that is made before its content is known, and goes unless it is kept.
 
@@ -98,11 +88,12 @@ class NewFile:
         os.posix_fallocate(self.descriptor, 0, size)
 
     def write(self, content: bytes) -> None:
-        """Make this the whole content; raises OSError."""
+        """Make this the whole content, and flush it to the disk; raises OSError."""
         os.lseek(self.descriptor, 0, os.SEEK_SET)
         with self.stream() as file:
             file.write(content)
-        os.ftruncate(self.descriptor, len(content))  # last: what was reserved stays ours until then
+        os.ftruncate(self.descriptor, len(content))  # late: what was reserved stays ours until then
+        os.fsync(self.descriptor)
 
     def stream(self) -> BinaryIO:
         """Return the file as one to write to and to close."""

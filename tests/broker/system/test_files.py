@@ -12,7 +12,6 @@ from thingctl_broker.system.files import (
     FileIdentity,
     FileReplaced,
     NewFile,
-    create_exclusive,
     make_private_directory,
     sync_directory,
     write_atomic,
@@ -83,6 +82,12 @@ def fail_directories(monkeypatch, number=errno.EIO):
         flush(handle)
 
     monkeypatch.setattr(os, "fsync", fsync)
+
+
+def create_exclusive(path, content):
+    with NewFile(path) as file:
+        file.write(content)
+        file.keep()
 
 
 @pytest.fixture
