@@ -14,6 +14,7 @@ from thingctl_broker.security.certificate_authority import (
     Authority,
     PkiError,
     names_in,
+    utc_now,
     write_pair,
 )
 
