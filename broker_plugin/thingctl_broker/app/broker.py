@@ -166,6 +166,7 @@ class Application:
                 connections=lambda: len(self.front.connections),
                 rate=settings.http.rate,
                 public_url=settings.http.public_url,
+                ttl_max=settings.commands.ttl_max,
             ),
             self._http_socket,
             self._websocket,
