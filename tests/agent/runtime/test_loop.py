@@ -153,6 +153,19 @@ def test_a_broken_journal_does_not_keep_it_from_running(make):
     assert result == [0]
 
 
+def test_a_dial_that_finds_no_thread_is_tried_again(make, monkeypatch):
+    def start(_):
+        raise RuntimeError("can't start new thread")
+
+    loop = make()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        loop._dialer.dial()
+    assert not loop._dialer.dialing
+    assert loop._idle
+    assert loop._dial_at > 0
+
+
 def test_draws_are_within_their_bounds():
     drawn = [_draw(0.0, 8.0) for _ in range(1000)]
     assert 0 <= min(drawn) < 1
