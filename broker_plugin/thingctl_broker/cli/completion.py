@@ -51,6 +51,11 @@ def tokens(ctx: typer.Context, incomplete: str) -> Found:
     return _ask(ctx, incomplete, lambda client: _names(client, "/tokens", "tokens", incomplete))
 
 
+def groups(ctx: typer.Context, incomplete: str) -> Found:
+    """Ids of recent commands to many things."""
+    return _ask(ctx, incomplete, lambda client: map(_group, client.items("/groups", "groups", None, LIMIT)))
+
+
 def names(ctx: typer.Context, incomplete: str) -> Found:
     """Names of what the group of commands is about: things, thing types or tokens."""
     group = ctx.parent.info_name if ctx.parent else None
@@ -108,6 +113,10 @@ def _before(prefix: str) -> str:
 
 def _words(names: Any) -> Found:
     return [(str(name), "") for name in names or ()]
+
+
+def _group(group: Json) -> tuple[str, str]:
+    return group["commandId"], f"{group.get('action')} {group.get('state')}"
 
 
 def _execution(execution: Json) -> tuple[str, str]:
