@@ -26,7 +26,6 @@ TESTED_ELSEWHERE = {
     "broker/http/dialects/graph_resources.py": "plain records: http/dialects/test_graph.py",
     "broker/mqtt/protocol/codec.py": "a port: mqtt/protocol/test_codec3.py",
     "broker/mqtt/amqtt/client_session.py": "mqtt/amqtt/test_host.py, test_gatekeeper.py",
-    "broker/mqtt/server/events.py": "a port: mqtt/amqtt/test_host.py",
     "broker/mqtt/server/limits.py": "app/test_config.py",
     "broker/rollouts/driver.py": "a port: rollouts/test_runner.py and cluster/test_rollouts.py",
     "broker/rollouts/store.py": "a port: rollouts/test_runner.py",

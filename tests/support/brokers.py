@@ -15,6 +15,7 @@ from thingctl_broker.commands.null_journal import NullJournal
 from thingctl_broker.commands.ports import Clock, Journal
 from thingctl_broker.commands.service import CommandService
 from thingctl_broker.mqtt.auth.authenticator import Authenticator, OpenAuthenticator
+from thingctl_broker.mqtt.engine.store import RecordStore
 from thingctl_broker.mqtt.server.limits import MqttLimits
 from thingctl_broker.mqtt.server.server import MqttServer
 from thingctl_broker.system.addresses import Address, bind_tcp, bound_to
@@ -37,9 +38,10 @@ async def front_broker(
     clock: Clock | None = None,
     journal: Journal | None = None,
     gatekeeper: Authenticator | None = None,
+    store: RecordStore | None = None,
 ) -> AsyncIterator[Running]:
     """The front on a free port with a real amqtt behind it, and no HTTP."""
-    front = MqttServer(gatekeeper=gatekeeper or OpenAuthenticator(), limits=limits)
+    front = MqttServer(gatekeeper=gatekeeper or OpenAuthenticator(), limits=limits, store=store)
     service = CommandService(clock=clock or SystemClock(), link=front, journal=journal or NullJournal())
     broker = Broker(
         {

@@ -27,6 +27,7 @@ class RawClient:
         self._writer = writer
         self._scanner = FrameScanner(16 * 1024 * 1024)
         self._frames: list[Frame] = []
+        self.bytes_sent = self.bytes_received = 0
         _open_clients.add(self)
 
     @classmethod
@@ -61,6 +62,7 @@ class RawClient:
         return await self.expect(PacketType.CONNACK)
 
     def send(self, data: bytes) -> None:
+        self.bytes_sent += len(data)
         self._writer.write(data)
 
     async def receive(self) -> Frame | None:
@@ -78,6 +80,7 @@ class RawClient:
                 return None
             if not data:
                 return None
+            self.bytes_received += len(data)
             self._frames.extend(self._scanner.feed(data))
         return self._frames.pop(0)
 

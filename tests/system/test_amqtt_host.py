@@ -8,7 +8,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import paho.mqtt.client as mqtt
 import pytest
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from support.event_recorder import heard
 from support.paho import Listening, paho
@@ -113,6 +116,18 @@ def test_messages_pass_both_ways_once_and_in_order(clients, qos):
             assert mine == [b"%d" % i for i in range(20)]
         assert len(got) == 40
         assert not any(retain for _, _, retain in got)
+
+
+def test_a_client_of_mqtt_5_shares_messages_with_amqtts(sides):
+    properties = Properties(PacketTypes.PUBLISH)
+    properties.UserProperty = ("unit", "K")
+    properties.MessageExpiryInterval = 60
+    with paho(sides.amqtt, "theirs") as theirs, paho(sides.ours, "ours", protocol=mqtt.MQTTv5) as ours:
+        theirs.listen("five/ours")
+        ours.listen("five/theirs")
+        ours.publish("five/ours", b"1", 1, properties=properties).wait_for_publish(15)
+        theirs.say("five/theirs", b"2")
+        assert (theirs.heard().payload, ours.heard().payload) == (b"1", b"2")
 
 
 @pytest.mark.parametrize(("publisher", "subscriber"), [("amqtt", "ours"), ("ours", "amqtt")])

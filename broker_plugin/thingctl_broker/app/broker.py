@@ -207,11 +207,10 @@ class Application:
         if listeners:
             self._tls_watch = asyncio.get_running_loop().create_task(keep_looking(listeners))
         self._sweeper = asyncio.get_running_loop().create_task(sweep(self.service))
-        if self.settings.mqtt.sys_interval:
-            figures = publish_figures(
-                self.front, f"thingctl version {__version__}", self.settings.mqtt.sys_interval
-            )
-            self._figures = asyncio.get_running_loop().create_task(figures)
+        figures = publish_figures(
+            self.front, f"thingctl version {__version__}", self.settings.mqtt.sys_interval
+        )
+        self._figures = asyncio.get_running_loop().create_task(figures)
         self.rollouts.start()
         self.webhooks.start()
         await self._http.start()

@@ -15,7 +15,7 @@ from amqtt.errors import BrokerError, PluginError, PluginLoadError
 
 from thingctl_broker.app.config import AmqttSettings
 from thingctl_broker.errors import ConfigurationError
-from thingctl_broker.mqtt.amqtt.plugins import check_plugins, explain
+from thingctl_broker.mqtt.amqtt.plugins import check_plugins, explain, let_log
 from thingctl_broker.system.sd_notify import served
 
 if TYPE_CHECKING:
@@ -127,6 +127,7 @@ def build_broker(settings: Settings) -> tuple[Any, Any]:
         raise explain(error) from None
     except BrokerError as error:
         raise ConfigurationError(str(error)) from None
+    let_log(broker.plugins_manager.plugins)
     return broker, broker.plugins_manager.get_plugin("CommandsPlugin")
 
 

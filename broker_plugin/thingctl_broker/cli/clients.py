@@ -94,7 +94,7 @@ def _session(client: Json) -> str:
     expiry = client.get("sessionExpiry")
     if expiry is None:
         return "kept for ever"
-    return f"kept {output.duration(expiry)}" if expiry else "ends with it"
+    return f"kept {output.duration(expiry)}" if expiry else "not kept"
 
 
 def _waiting(client: Json) -> str:

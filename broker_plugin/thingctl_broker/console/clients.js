@@ -157,7 +157,7 @@ function draw(client, row) {
 /** How long a client's session is kept while it is away. */
 export function sessionWords({ sessionExpiry }) {
   if (sessionExpiry === null) return "kept for ever";
-  return sessionExpiry ? `kept ${duration(sessionExpiry)}` : "ends with it";
+  return sessionExpiry ? `kept ${duration(sessionExpiry)}` : "not kept";
 }
 
 function field(label, control, more = "") {

@@ -63,6 +63,7 @@ COUNTED: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
         "Faults of MQTT clients and amqtt's plugins, and limits that they reached",
         (
             "amqttBehind",
+            "amqttStuck",
             "amqttTooLarge",
             "awayLost",
             "closed",

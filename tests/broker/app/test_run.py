@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 
 import msgspec
@@ -90,6 +91,25 @@ async def test_plugins_of_amqtts_are_loaded_with_their_options(tmp_path):
 async def test_a_plugin_that_cannot_be_loaded_is_a_configuration_error(tmp_path, plugins, sentence):
     with pytest.raises(ConfigurationError, match=sentence):
         build_broker(with_plugins(tmp_path, plugins))
+
+
+async def test_what_plugins_log_is_shown_and_amqtts_own_lines_are_not(tmp_path, caplog):
+    caplog.set_level(logging.WARNING, "amqtt")
+    caplog.handler.setLevel(logging.DEBUG)
+    broker, _ = build_broker(with_plugins(tmp_path, {f"{__name__}.Talking": {}}))
+    await broker.start()
+    await broker.shutdown()
+    lines = [
+        (record.name, record.getMessage()) for record in caplog.records if record.levelno == logging.INFO
+    ]
+    assert [line for line in lines if line[0].startswith("amqtt")] == [
+        ("amqtt.broker.plugins.Talking", "here I am")
+    ]
+
+
+class Talking(BasePlugin):
+    async def on_broker_post_start(self) -> None:
+        self.context.logger.info("here I am")
 
 
 class Unable(BasePlugin):

@@ -17,6 +17,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
+from thingctl_broker.mqtt.amqtt.stuck_clients import StuckClients
 from thingctl_protocol.topics import is_topic
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ class MessageExchange:
         self._largest = largest
         self._note = note
         self._broadcast = broker._broadcast_message  # noqa: SLF001 a contract test holds the name
+        self._stuck = StuckClients(broker)
         self._waiting: deque[_Outgoing] = deque()
         self._bytes = 0
         self._largest_handed = 1
@@ -209,12 +211,21 @@ class MessageExchange:
             await self._wake.wait()
             self._wake.clear()
             while self._waiting:
-                while self._is_behind():  # noqa: ASYNC110 amqtt has no event for it
-                    await asyncio.sleep(_RETRY)
+                await self._until_amqtt_follows()
                 outgoing = self._waiting.popleft()
                 self._bytes -= outgoing.size
                 self._largest_handed = max(self._largest_handed, outgoing.size)
                 await self._broadcast(None, *outgoing)
+
+    async def _until_amqtt_follows(self) -> None:
+        while self._is_behind():
+            for client_id in self._stuck.abort(asyncio.get_running_loop().time()):
+                text = (
+                    "a client of amqtt's own does not read, and holds up the others: its connection is ended"
+                )
+                self._note("amqttStuck", text, who=client_id)
+            await asyncio.sleep(_RETRY)
+        self._stuck.forget()
 
     def _is_behind(self) -> bool:
         """Whether amqtt has as much to do as it may have. It bounds nothing itself."""

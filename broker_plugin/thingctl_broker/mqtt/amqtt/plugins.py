@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,7 +13,7 @@ from dacite import Config, DaciteError, from_dict
 from thingctl_broker.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 
 def check_plugins(plugins: Mapping[str, Mapping[str, Any]], own: str) -> None:
@@ -24,6 +25,14 @@ def check_plugins(plugins: Mapping[str, Mapping[str, Any]], own: str) -> None:
         if name == own:
             raise ConfigurationError(f"amqtt.plugins: leave {name} out: thingctl serve loads it itself")
         _check_options(name, _found(name, options), options)
+
+
+def let_log(plugins: Iterable[BasePlugin]) -> None:
+    """Show what the plugins log at INFO. amqtt itself says too much at that level to be shown."""
+    for plugin in plugins:
+        logger = plugin.context.logger
+        if not logger.isEnabledFor(logging.INFO):
+            logger.setLevel(logging.INFO)
 
 
 def explain(error: Exception) -> ConfigurationError:

@@ -63,6 +63,9 @@ class ServerPort(Protocol):
     events: list[ServerEvents]
     keep_alive: int
     """Seconds that an MQTT 5 client may have between two packets; 0: as many as it likes."""
+    packets_received: int
+    packets_sent: int
+    """Of all clients, since the start."""
     time: Callable[[], float]
     """The loop's monotonic time."""
 
@@ -323,6 +326,12 @@ class ServerConnection(Transport):
         assert self.session is not None
         return self.session.encoder.unacknowledged(message, self.server.time(), retain=False, ids=())
 
+    def write(self, data: bytes, packets: int = 1) -> None:
+        """Write so many packets ahead of those that wait in the session."""
+        if not self._closed:
+            self.server.packets_sent += packets
+            super().write(data)
+
     # The engine.
 
     def send(self, packet: bytes) -> None:
@@ -337,8 +346,10 @@ class ServerConnection(Transport):
             return
         while True:
             while session.outgoing and not self._write_paused:
+                count = len(session.outgoing)
                 packets = session.take_outgoing(FLUSH_BYTES)
                 self.bytes_sent += len(packets)
+                self.server.packets_sent += count - len(session.outgoing)
                 self._transport.write(packets)
             if self._write_paused or not session.has_backlog:
                 break

@@ -216,6 +216,7 @@ class DeviceConnection(ServerConnection):
     def _take(self, frames: Iterator[Frame]) -> None:
         try:
             for frame in frames:
+                self.server.packets_received += 1
                 if self._connect is None:
                     if not self._begin(frame):
                         self._unread = frames

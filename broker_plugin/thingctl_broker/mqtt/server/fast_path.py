@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from thingctl_broker.commands.service import CommandService
+    from thingctl_broker.mqtt.server.client import ServerConnection
     from thingctl_broker.mqtt.server.inflight import InFlight
-    from thingctl_broker.mqtt.server.transport import Transport
     from thingctl_protocol.topics import ThingTopics
 
 _PUBACK: Final = PacketType.PUBACK << 4
@@ -35,7 +35,12 @@ class ResponseFastPath:
     __slots__ = ("_in_flight", "_limit", "_response_end", "_response_start", "_service", "_thing", "_wire")
 
     def __init__(
-        self, wire: Transport, thing: str, topics: ThingTopics, in_flight: InFlight, service: CommandService
+        self,
+        wire: ServerConnection,
+        thing: str,
+        topics: ThingTopics,
+        in_flight: InFlight,
+        service: CommandService,
     ) -> None:
         self._wire = wire
         self._thing = thing
@@ -50,6 +55,7 @@ class ResponseFastPath:
         ``data`` begins with a packet. The connection may have ended when this returns.
         """
         at, end, is_closed = 0, len(data), self._wire.is_closed
+        packets = 0
         while end - at >= _LEAST and not is_closed():
             first = data[at]
             if first == _PUBLISH_QOS_1:
@@ -66,6 +72,8 @@ class ResponseFastPath:
                 at += 4
             else:
                 break
+            packets += 1
+        self._wire.server.packets_received += packets
         return at
 
     def _respond(self, data: bytes, at: int, end: int) -> int:

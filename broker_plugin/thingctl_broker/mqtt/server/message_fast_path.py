@@ -45,6 +45,7 @@ class MessageFastPath:
         """
         end, connection, session = len(data), self._connection, self._session
         now = connection.server.time()
+        packets = 0
         while end - at >= _LEAST:
             first = data[at]
             if first | _QOS_1 == _PUBLISH_QOS_1:  # or QoS 0
@@ -52,6 +53,7 @@ class MessageFastPath:
                 if not stop:
                     break
                 at = stop
+                packets += 1
                 if connection.is_closed():
                     break
             elif first == _PUBACK and data[at + 1] == 2:
@@ -59,8 +61,10 @@ class MessageFastPath:
                 if packet_id > LAST_PACKET_ID or not session.on_puback(packet_id, now):
                     break
                 at += 4
+                packets += 1
             else:
                 break
+        connection.server.packets_received += packets
         return at
 
     def _publish(self, data: bytes, at: int, end: int, now: float) -> int:

@@ -115,6 +115,8 @@ class MqttServer:
         self._watcher: asyncio.Task[None] | None = None
         self.clients = ClientList(self, self._clients)
         self._gone_received = self._gone_sent = 0  # bytes of connections that are gone
+        self.packets_received = self.packets_sent = 0
+        """Of all clients, since the start."""
         self._sockets = self._connects = self._most_clients = self._own_messages = 0
         self._started_at = self.time()
         self._loop: asyncio.AbstractEventLoop
@@ -249,6 +251,8 @@ class MqttServer:
             "clients_maximum": self._most_clients,
             "clients_total": connected + self.engine.sessions.away,
             "connects": self._connects,
+            "messages_received": self.packets_received,
+            "messages_sent": self.packets_sent,
             "sockets": self._sockets,
             "uptime": self.time() - self._started_at,
             **engine_figures,

@@ -26,10 +26,10 @@ class MeasuredServer(Protocol):
 
 
 async def publish_figures(server: MeasuredServer, version: str, interval: float) -> None:
-    """Publish what has changed every ``interval`` seconds, retained, until cancelled."""
+    """Publish what has changed every ``interval`` seconds, retained, until cancelled; at 0 nothing."""
     topics = SysTopics(version)
     loop = asyncio.get_running_loop()
-    while True:
+    while interval:
         for topic, payload in topics.update(server.figures(), loop.time()):
             server.publish(topic, payload, retain=True)
         await asyncio.sleep(interval)

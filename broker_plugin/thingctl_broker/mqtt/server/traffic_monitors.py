@@ -34,8 +34,8 @@ class Monitor(Protocol):
         """A message as a packet of its client's MQTT."""
         ...
 
-    def write(self, data: bytes) -> None:
-        """Write packets."""
+    def write(self, data: bytes, packets: int) -> None:
+        """Write so many packets."""
         ...
 
     def offended(self, limit: str, text: str, **details: object) -> None:
@@ -100,4 +100,4 @@ class TrafficMonitors:
         for connection, observer in tuple(self.watching.items()):
             if observer.unwritten:
                 unwritten, observer.unwritten = observer.unwritten, []
-                connection.write(b"".join(unwritten))
+                connection.write(b"".join(unwritten), len(unwritten))

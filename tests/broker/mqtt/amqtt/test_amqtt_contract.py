@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from dataclasses import dataclass
 from typing import Any
@@ -243,6 +244,21 @@ async def test_what_amqtt_has_to_do_can_be_counted_and_has_no_bound(listening):
     assert not any(task.done() for task in broker._tasks_queue)
     client.reset()
     await eventually(lambda: all(task.done() for task in broker._tasks_queue))
+
+
+async def test_who_keeps_amqtt_waiting_can_be_seen_and_cut_off(listening):
+    broker, address, plugin = listening
+    client = await RawClient.connected(address, "c")
+    await client.subscribe("a", qos=0)
+    client._writer.transport.pause_reading()
+    handler = broker.sessions["c"][1]
+    assert not handler._write_lock.locked()
+    while not handler._write_lock.locked():
+        await broker.internal_message_broadcast("a", b"x" * 1024 * 1024)
+        await eventually(broker._broadcast_queue.empty)
+        await asyncio.sleep(0)
+    handler.writer._writer.transport.abort()
+    await eventually(lambda: plugin.of("client_disconnected"))
 
 
 async def test_verdicts_come_by_plugin_and_without_a_yes_nobody_comes_in():
