@@ -129,7 +129,7 @@ def test_a_session_that_never_expires_says_null(api, clients):
     assert "sessionExpiresAt" not in shown
 
 
-def test_a_kick_ends_the_connection_and_is_noted(api, clients):
+def test_a_kick_ends_the_connection_and_then_the_session(api, clients):
     assert api.request("DELETE", PATH + "/lamp%2Fx%201").status == 204
     assert clients.kicked == ["lamp/x 1"]
     again = api.request("DELETE", PATH + "/lamp%2Fx%201")

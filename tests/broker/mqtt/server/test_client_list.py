@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
+from contextlib import closing
+from http.client import HTTPConnection
 
 import pytest
 
@@ -202,3 +205,25 @@ async def test_a_back_end_is_told_with_the_name_of_its_token(tmp_path):
         assert answer.packet[3] == 0
         found = client_of(running, "@dash/1")
         assert (found.token, found.username, found.thing) == ("dash", "@dash", None)
+
+
+def ask(address, method, target, secret):
+    """One call of the HTTP API; its status."""
+    with closing(HTTPConnection(*address, timeout=10)) as connection:
+        connection.request(method, target, headers={"Authorization": f"Bearer {secret}"})
+        return connection.getresponse().status
+
+
+async def test_a_kick_over_http_stands_in_the_audit(tmp_path):
+    async with plugin_broker(tmp_path) as running:
+        secret = await running.application.tokens.add(Token("ops", frozenset({"things:write"})))
+        client = await RawClient.connected(running.address, "lamp/attic", username="lamp")
+        address = running.application.http_address
+        path = "/api/v1/mqtt/clients/lamp%2Fattic"
+        assert await asyncio.to_thread(ask, address, "DELETE", path, secret) == 204
+        await client.expect_end()
+        assert await asyncio.to_thread(ask, address, "DELETE", path, secret) == 404
+    events = [json.loads(line) for line in (tmp_path / "audit.log").read_text().splitlines()]
+    (kicked,) = [event for event in events if event.get("event") == "client.kicked"]
+    assert (kicked["thing"], kicked["detail"]) == ("lamp", "lamp/attic: its connection")
+    assert "ops" in kicked.values()
