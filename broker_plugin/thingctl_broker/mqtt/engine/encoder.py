@@ -8,7 +8,7 @@ from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.protocol.codec5 import CODEC_5
 
 if TYPE_CHECKING:
-    from thingctl_broker.mqtt.engine.delivery import Delivery
+    from thingctl_broker.mqtt.engine.delivery import MessageDelivery
     from thingctl_broker.mqtt.engine.message import Message
     from thingctl_broker.mqtt.protocol.codec import Codec
     from thingctl_broker.mqtt.protocol.packets import Connect
@@ -23,7 +23,7 @@ class Encoder(Protocol):
         """A PUBLISH at QoS 0; empty: it is longer than the client takes, or has expired."""
         ...
 
-    def acknowledged(self, delivery: Delivery, now: float) -> bytes:
+    def acknowledged(self, delivery: MessageDelivery, now: float) -> bytes:
         """A PUBLISH at QoS 1 or 2; empty: it is longer than the client takes. DUP if it was sent before."""
         ...
 
@@ -48,7 +48,7 @@ class PlainEncoder:
             return CODEC_3.encode_publish(message.topic_bytes, message.payload, retain=True)
         return message.plain()
 
-    def acknowledged(self, delivery: Delivery, now: float) -> bytes:  # noqa: ARG002 as above
+    def acknowledged(self, delivery: MessageDelivery, now: float) -> bytes:  # noqa: ARG002 as above
         """A PUBLISH at QoS 1 or 2."""
         message = delivery.message
         first = 0x30 | delivery.qos << 1 | delivery.is_sent << 3 | delivery.retain
@@ -75,7 +75,7 @@ class PropertyEncoder:
             return b""
         return self._encode(message, left, retain=retain, subscription_ids=ids)
 
-    def acknowledged(self, delivery: Delivery, now: float) -> bytes:
+    def acknowledged(self, delivery: MessageDelivery, now: float) -> bytes:
         """A PUBLISH at QoS 1 or 2."""
         left = delivery.message.seconds_left(now)
         return self._encode(

@@ -12,7 +12,7 @@ import msgspec
 from thingctl_broker.mqtt.engine.message import Message
 
 if TYPE_CHECKING:
-    from thingctl_broker.mqtt.engine.delivery import Delivery
+    from thingctl_broker.mqtt.engine.delivery import MessageDelivery
     from thingctl_broker.mqtt.engine.session import Session
 
 
@@ -110,7 +110,7 @@ def decode_message(record: bytes, wall: float, *, retain: bool = False) -> Messa
     )
 
 
-def encode_delivery(delivery: Delivery) -> bytes:
+def encode_delivery(delivery: MessageDelivery) -> bytes:
     """A delivery, without its message."""
     return _encode(
         DeliveryRecord(

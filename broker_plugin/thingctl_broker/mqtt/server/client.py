@@ -339,6 +339,13 @@ class ServerConnection(Transport):
         if self.session is not None and not self._closed:
             self.session.write(packet)
 
+    def answer(self, packet: bytes) -> None:
+        """Acknowledge what came on the command path: behind earlier answers, ahead of later messages."""
+        session = self.session
+        if session is not None and session.outgoing:
+            self.flush()
+        self.write(packet)
+
     def flush(self) -> None:
         """Give the socket what waits, as long as it takes more."""
         session = self.session

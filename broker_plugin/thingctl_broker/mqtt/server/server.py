@@ -113,10 +113,10 @@ class MqttServer:
         self._present: Counter[str] = Counter()
         self._listeners: list[Listener] = []
         self._watcher: asyncio.Task[None] | None = None
-        self.clients = ClientList(self, self._clients)
-        self._gone_received = self._gone_sent = 0  # bytes of connections that are gone
         self.packets_received = self.packets_sent = 0
         """Of all clients, since the start."""
+        self.clients = ClientList(self, self._clients)
+        self._gone_received = self._gone_sent = 0  # bytes of connections that are gone
         self._sockets = self._connects = self._most_clients = self._own_messages = 0
         self._started_at = self.time()
         self._loop: asyncio.AbstractEventLoop
