@@ -95,6 +95,23 @@ async def test_what_waits_for_a_client_that_is_away_and_what_it_lost_is_told(run
     assert (found.version, found.address, found.carrier, found.connected_at) == (None, None, None, None)
 
 
+async def test_what_a_slow_reader_lets_wait_and_loses_is_told(running):
+    reader = await RawClient.connected(running.address, "reader")
+    await reader.subscribe("news", qos=0)
+    reader._writer.transport.pause_reading()
+    source = await RawClient.connected(running.address, "source")
+    for _ in range(40):
+        for _ in range(20):
+            source.send(packets.encode_publish(b"news", b"x" * 50_000))
+        await source.ping()
+    found = client_of(running, "reader")
+    assert found.dropped["slowReader"] > 100
+    # The queue's share is bounded by limits.client_bytes; the socket's buffer comes on top.
+    session = running.front.engine.sessions.get("reader")
+    assert found.waiting_bytes > session.waiting_bytes > 7_000_000
+    reader.reset()
+
+
 async def test_clients_are_selected_by_id_and_by_what_is_asked_for(running):
     for name in ("b", "a"):
         await RawClient.connected(running.address, name)
