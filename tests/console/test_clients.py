@@ -63,7 +63,10 @@ def test_clients_are_listed_as_they_come_and_go(look, broker, reader):
     expect(row).to_contain_text("Away")
     with listening(broker.mqtt_address, "source", "nothing") as source:
         source.publish("news/a", b"x" * 1000, 1).wait_for_publish(10)
-    expect(row.locator(".c-waiting")).to_contain_text("1 (")
+        expect(row.locator(".c-waiting")).to_contain_text("1 (")
+        page.get_by_label("Sort by").select_option("Most that waits")
+        expect(page.locator(".canvas .tr").first).to_contain_text("reader/1")
+        expect(page).to_have_url(re.compile("sort=-waitingBytes"))
 
 
 def test_the_list_is_narrowed_by_text_state_and_thing_and_the_url_says_so(look, reader, device):

@@ -22,6 +22,7 @@ const COLUMNS = [
   { label: "Since", class: "c-seen" },
 ];
 
+const SORTS = { "": "Client id", "-waitingBytes": "Most that waits", "-dropped": "Most that was dropped" };
 const STATES = { "": "Any state", connected: "Connected", away: "Away" };
 
 /** Where the clients of a cluster are: its workers have none. */
@@ -34,9 +35,10 @@ export class ClientsPage {
     this.search = h("input", { type: "search", name: "q", placeholder: "Client id or user name", "aria-label": "Search clients", autocomplete: "off", spellcheck: "false", maxlength: 256 });
     this.thing = suggesting({ name: "thing", placeholder: "Any thing", "aria-label": "Thing", maxlength: 128 }, known.thingNames);
     this.state = h("select", { name: "state", "aria-label": "State" }, Object.entries(STATES).map(([value, text]) => h("option", { value }, text)));
+    this.sort = h("select", { name: "sort", "aria-label": "Sort by" }, Object.entries(SORTS).map(([value, text]) => h("option", { value }, text)));
     this.clear = h("button", { type: "button", class: "quiet", on: { click: () => go(["clients"]) } }, "Clear filters");
     const bar = h("form", { class: "filters", role: "search", "aria-label": "Filter clients", on: { submit: (event) => event.preventDefault() } },
-      h("div", { class: "fields" }, field("Search", this.search, "wide"), field("Thing", [this.thing.input, this.thing.list]), field("State", this.state), this.clear));
+      h("div", { class: "fields" }, field("Search", this.search, "wide"), field("Thing", [this.thing.input, this.thing.list]), field("State", this.state), field("Sort by", this.sort), this.clear));
     bar.addEventListener("input", () => go(["clients"], this.#asked(), { replace: true }));
     bar.addEventListener("focusin", known.refresh, { once: true });
     this.rows = new Rows({ label: "Clients", columns: COLUMNS, keyOf: (client) => client.clientId, draw, onEnd: () => this.#readMore() });
@@ -49,12 +51,13 @@ export class ClientsPage {
 
   /** Show the place that the URL names. */
   show({ query }) {
-    const filters = { text: query.q ?? "", thingId: query.thing ?? "", connected: { connected: "true", away: "false" }[query.state] ?? "" };
+    const filters = { text: query.q ?? "", thingId: query.thing ?? "", connected: { connected: "true", away: "false" }[query.state] ?? "", sort: query.sort in SORTS ? query.sort : "" };
     for (const [value, input] of [[filters.text, this.search], [filters.thingId, this.thing.input]]) {
       if (document.activeElement !== input) input.value = value;
     }
     this.state.value = query.state in STATES ? query.state : "";
-    this.clear.hidden = !Object.values(filters).some(Boolean);
+    this.sort.value = filters.sort;
+    this.clear.hidden = !(filters.text || filters.thingId || filters.connected);
     if (this.filters && JSON.stringify(filters) === JSON.stringify(this.filters)) return;
     clearTimeout(this.typing);
     this.typing = setTimeout(() => this.#read(), this.filters ? TYPING : 0);
@@ -75,7 +78,7 @@ export class ClientsPage {
   }
 
   #asked() {
-    return { q: this.search.value.trim(), thing: this.thing.input.value.trim(), state: this.state.value };
+    return { q: this.search.value.trim(), thing: this.thing.input.value.trim(), state: this.state.value, sort: this.sort.value };
   }
 
   /** Read the first page. */

@@ -21,7 +21,7 @@ from thingctl_broker.mqtt.protocol.reason_codes import Reason
 from thingctl_broker.mqtt.server.limits import MqttLimits
 from thingctl_broker.security.certificate_authority import Authority, utc_now
 from thingctl_broker.security.tokens import Token
-from thingctl_broker.things.mqtt_clients import Carrier, ClientQuery
+from thingctl_broker.things.mqtt_clients import Carrier, ClientQuery, ClientSort
 
 EVERY = ClientQuery()
 
@@ -89,6 +89,10 @@ async def test_what_waits_for_a_client_that_is_away_and_what_it_lost_is_told(run
         source.send(packets.encode_publish(b"news", b"x" * 1000, qos=1, packet_id=packet_id))
         await source.expect(PacketType.PUBACK)
     found = client_of(running, "reader")
+    for sort in (ClientSort.WAITING_BYTES, ClientSort.DROPPED):
+        first, cursor = running.front.clients.select(ClientQuery(sort=sort), 1)
+        rest, _ = running.front.clients.select(ClientQuery(sort=sort), 9, cursor)
+        assert [client.client_id for client in first + rest] == ["reader", "source"]
     assert (found.queued_messages, found.dropped) == (2, {"queueFull": 1})
     assert 2000 < found.waiting_bytes < 4000
     assert running.service.unix() - 10 < found.away_since <= running.service.unix()
