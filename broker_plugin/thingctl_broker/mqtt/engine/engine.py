@@ -293,7 +293,9 @@ class Engine:
         if message.retain:
             self.retain(message)
         receivers = 0
-        for match in self.tree.match(message.topic):
+        matches = self.tree.match(message.topic)
+        message.has_record = len(matches) > 1
+        for match in matches:
             if isinstance(match, SharedMatch):
                 receivers += self._deliver_shared(match, message, now)
                 continue

@@ -23,6 +23,7 @@ class Message:
 
     __slots__ = (
         "expires_at",
+        "has_record",
         "header",
         "number",
         "packet",
@@ -60,6 +61,8 @@ class Message:
         self.response_topic = response_topic
         self.size = len(self.topic_bytes) + len(payload) + len(properties) + OVERHEAD_BYTES
         self.number = 0
+        self.has_record = False
+        """Whether it is a record of its own in the store, since several sessions get it."""
         self.references = 0
         """Records in the store that name it."""
         self.packet: bytes | None = None
