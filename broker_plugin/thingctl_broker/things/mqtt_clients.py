@@ -94,7 +94,7 @@ class ClientSort(StrEnum):
     DROPPED = "-dropped"
 
 
-class Place(NamedTuple):
+class ListPlace(NamedTuple):
     """Where a client stands in a list. ``rank``: the number that counts first, negative; 0: its id alone."""
 
     rank: int
@@ -111,27 +111,27 @@ class ClientQuery(NamedTuple):
     """Whether the caller may see the thing of that name; None: it sees every client."""
     sort: ClientSort = ClientSort.CLIENT_ID
 
-    def place(self, client_id: str, waiting_bytes: int, dropped: int) -> Place:
+    def place(self, client_id: str, waiting_bytes: int, dropped: int) -> ListPlace:
         """Where a client stands of which so many bytes wait, and which lost so many messages."""
         if self.sort is ClientSort.CLIENT_ID:
-            return Place(0, client_id)
-        return Place(-waiting_bytes if self.sort is ClientSort.WAITING_BYTES else -dropped, client_id)
+            return ListPlace(0, client_id)
+        return ListPlace(-waiting_bytes if self.sort is ClientSort.WAITING_BYTES else -dropped, client_id)
 
     def cursor(self, client: MqttClient) -> str:
         """What the list goes on behind the client with."""
         place = self.place(client.client_id, client.waiting_bytes, sum(client.dropped.values()))
         return place.client_id if self.sort is ClientSort.CLIENT_ID else f"{-place.rank}/{place.client_id}"
 
-    def start(self, cursor: str) -> Place | None:
+    def start(self, cursor: str) -> ListPlace | None:
         """The place that a cursor names; None for an empty one. Raises ValueError when it is none."""
         if not cursor:
             return None
         if self.sort is ClientSort.CLIENT_ID:
-            return Place(0, cursor)
+            return ListPlace(0, cursor)
         count, slash, client_id = cursor.partition("/")
         if not (slash and count.isascii() and count.isdecimal() and len(count) <= _DIGITS):
             raise ValueError(cursor)
-        return Place(-int(count), client_id)
+        return ListPlace(-int(count), client_id)
 
     def admits(self, client_id: str, username: str | None, thing: str | None, *, connected: bool) -> bool:
         """Whether the client is asked for."""

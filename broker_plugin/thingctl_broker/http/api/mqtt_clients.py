@@ -40,6 +40,7 @@ CLIENT: Final = CLIENTS + "/{client_id:path}"
 _NONE: Final[frozenset[str]] = frozenset()
 _LIST: Final = frozenset({"connected", "cursor", "limit", "sort", "text", "thingId"})
 _SORTS: Final = tuple(sort.value for sort in ClientSort)
+_CURSOR: Final = "the nextCursor of an earlier answer in this order"
 _KICK: Final = frozenset({"session"})
 
 
@@ -104,7 +105,7 @@ class Clients:
                 asked.text("sort", _SORTS.__contains__, f"one of {', '.join(_SORTS)}") or _SORTS[0]
             ),
         )
-        limit, cursor = asked.limit(), asked.cursor(partial(_is_cursor, query)) or ""
+        limit, cursor = asked.limit(), asked.text("cursor", partial(_is_cursor, query), _CURSOR) or ""
         found, more = self._served().select(query, limit, cursor)
         items = ((query.cursor(client), client_resource(client)) for client in found)
         return ApiResponse(200, encode_page("clients", items, more))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from thingctl_broker.mqtt.engine.session import Session
     from thingctl_broker.mqtt.server.client import ServerConnection, ServerPort
-    from thingctl_broker.things.mqtt_clients import Place
+    from thingctl_broker.things.mqtt_clients import ListPlace
 
 VERSIONS: Final = {3: "3.1", 4: "3.1.1", 5: "5"}
 """Names of the protocol levels."""
@@ -108,7 +108,7 @@ class ClientList:
             if session.client_id > after and (is_every or self._is_asked(session, query))
         )
 
-    def _places(self, query: ClientQuery, start: Place | None) -> Iterator[Place]:
+    def _places(self, query: ClientQuery, start: ListPlace | None) -> Iterator[ListPlace]:
         for session in self._sessions:
             if self._is_asked(session, query):
                 dropped = 0 if session.drops is None else session.drops.total()
