@@ -22,7 +22,7 @@ const COLUMNS = [
   { label: "Since", class: "c-seen" },
 ];
 
-const SORTS = { "": "Client id", "-waitingBytes": "Most that waits", "-dropped": "Most that was dropped" };
+const SORTS = { "": "By client id", "-waitingBytes": "Most that waits", "-dropped": "Most that was dropped" };
 const STATES = { "": "Any state", connected: "Connected", away: "Away" };
 
 /** Where the clients of a cluster are: its workers have none. */
