@@ -101,6 +101,14 @@ class NotKept(ServiceError):
     """A change to things or tokens could not be written to the disk, and was not made."""
 
 
+class UnknownClient(ServiceError):
+    """No MQTT client has that id, and no session."""
+
+
+class ClientAway(ServiceError):
+    """The MQTT client is not connected."""
+
+
 class NoDeviceUrl(ServiceError):
     """No address is known at which a device on another machine reaches the broker."""
 

@@ -247,7 +247,7 @@ async def test_a_thing_cannot_publish_requests_cancels_or_anothers_announcement(
         "things/+/state",
         "things/lock/#",
         "things/lock/state",
-        "$share/g/things/lamp/#",
+        "$share/g/things/lock/#",
         "things/lamp#",
         "things/../things/lamp/#",
     ],
@@ -324,7 +324,7 @@ async def test_a_second_connection_with_the_same_identity_takes_over(world):
         "things/lock/state",
         "things",
         "anything",
-        "$SYS/x",
+        "$other/x",
     ],
 )
 async def test_a_will_on_anothers_topic_is_refused(world, topic):

@@ -35,13 +35,14 @@ from thingctl_broker.http.server.server import HttpServer
 from thingctl_broker.mqtt.auth.authenticator import OpenAuthenticator
 from thingctl_broker.mqtt.auth.device_auth import IdentityGatekeeper
 from thingctl_broker.mqtt.engine.restore import DamagedRecord
+from thingctl_broker.mqtt.server.origins import AllowedOrigins
 from thingctl_broker.mqtt.server.server import MqttServer
 from thingctl_broker.mqtt.server.sys_publisher import publish_figures
 from thingctl_broker.mqtt.server.websocket import WebSocket
 from thingctl_broker.rollouts.runner import RolloutRunner
 from thingctl_broker.security.audit_events import Event, note_nothing
 from thingctl_broker.security.passwords import Passwords
-from thingctl_broker.security.tls import ServerTls, TlsError, keep_looking
+from thingctl_broker.security.tls import ALPN, ServerTls, TlsError, keep_looking
 from thingctl_broker.security.token_store import TokenStore
 from thingctl_broker.security.tokens import CredentialsError
 from thingctl_broker.storage.rollout_files import RolloutFiles
@@ -172,6 +173,7 @@ class Application:
                 self.directory,
                 note,
                 connections=lambda: len(self.front.connections),
+                clients=self.front.clients,
                 rate=settings.http.rate,
                 public_url=settings.http.public_url,
             ),
@@ -260,7 +262,10 @@ class Application:
     def _websocket(self, peer: Peer | None = None, **_: object) -> WebSocket:
         """The protocol of a client that speaks MQTT over WebSocket on the HTTP port."""
         hosts = {f"{host}:{self.http_address.port}" for host in (self.http_address.host, "localhost")}
-        return WebSocket(self.front, hosts | self.settings.http.public_hosts, peer)
+        origins = AllowedOrigins(
+            hosts | self.settings.http.public_hosts, self.settings.mqtt.websocket_origins
+        )
+        return WebSocket(self.front, origins, peer)
 
     def _make_webhooks(self) -> Webhooks:
         settings = self.settings.webhooks
@@ -299,7 +304,9 @@ class Application:
         try:
             self._ca = Path(mqtt.tls_ca).read_text("utf-8") if mqtt.tls_ca else ""
             return (
-                ServerTls(mqtt.tls_cert, mqtt.tls_key, mqtt.tls_client_ca) if mqtt.tls_cert else None,
+                ServerTls(mqtt.tls_cert, mqtt.tls_key, mqtt.tls_client_ca, alpn=(ALPN,))
+                if mqtt.tls_cert
+                else None,
                 open_http_tls(http),
             )
         except (TlsError, OSError, UnicodeDecodeError, ConfigurationError) as error:

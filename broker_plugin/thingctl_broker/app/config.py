@@ -14,6 +14,7 @@ from thingctl_broker.commands.validation import ServiceSettings
 from thingctl_broker.errors import ConfigurationError
 from thingctl_broker.mqtt.cluster.settings import LinkSettings, check_link
 from thingctl_broker.mqtt.server.limits import MqttLimits
+from thingctl_broker.mqtt.server.origins import is_origin
 from thingctl_broker.security.outbound_urls import check_uri, printable_target
 from thingctl_broker.security.rate_limit import Rate
 from thingctl_broker.security.topic_acl import AclSettings, check_rule
@@ -54,6 +55,9 @@ class MqttSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     proxy_protocol_from: tuple[str, ...] = ()
     """Addresses and networks of proxies: their connections begin with a PROXY header, and the client's
     address is the one in it."""
+    websocket_origins: tuple[str, ...] = ()
+    """Origins of the web pages, beside the broker's own, that may connect over WebSocket, such as
+    ``https://app.example``; ``*``: all."""
     persistence: Literal["sync", "interval", "off"] = "sync"
     """When sessions, their queued messages and retained messages are kept in the data directory: before
     their PUBACK, each second, or not at all."""
@@ -264,6 +268,11 @@ def _check_proxies(settings: Settings) -> None:
             Networks(texts)
         except ValueError as error:
             raise ConfigurationError(f"{what}: {error}") from None
+    for origin in settings.mqtt.websocket_origins:
+        if not is_origin(origin):
+            raise ConfigurationError(
+                f"mqtt: websocket_origins: {origin!r} is no origin of a web page: give https://HOST, or *"
+            )
     if settings.http.public_url and not _is_web_address(settings.http.public_url):
         raise ConfigurationError(
             f"http: public_url {settings.http.public_url!r} is no address of an API: "

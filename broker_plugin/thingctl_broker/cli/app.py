@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from thingctl_broker.cli import audit, commands, thing_types, things, tls, tokens
+from thingctl_broker.cli import audit, clients, commands, thing_types, things, tls, tokens
 from thingctl_broker.cli.backup import backup
 from thingctl_broker.cli.completion import VARIABLE
 from thingctl_broker.cli.console import console
@@ -35,7 +35,12 @@ app.command("list", epilog=CLIENT_EPILOG)(commands.list_)
 app.command(epilog=CLIENT_EPILOG)(commands.show)
 app.command(epilog=CLIENT_EPILOG)(commands.watch)
 app.command(epilog=CLIENT_EPILOG)(commands.cancel)
-for noun, name in ((things.app, "things"), (thing_types.app, "thing-types"), (tokens.app, "tokens")):
+for noun, name in (
+    (things.app, "things"),
+    (thing_types.app, "thing-types"),
+    (tokens.app, "tokens"),
+    (clients.app, "clients"),
+):
     for command in noun.registered_commands:
         command.epilog = CLIENT_EPILOG
     app.add_typer(noun, name=name, cls=OrderedGroup, epilog=CLIENT_EPILOG)

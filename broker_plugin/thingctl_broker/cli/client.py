@@ -37,6 +37,7 @@ _NEXT_STEPS: Final = {
     "unknown-thing": "thingctl things list",
     "unknown-thing-type": "thingctl thing-types list",
     "unknown-token": "thingctl tokens list",
+    "unknown-client": "thingctl clients list",
     "unknown-execution": "thingctl list",
 }
 """The command that lists what there is, by the problem that something is not there."""

@@ -1,4 +1,4 @@
-"""A noun of the command line: what ``things``, ``thing-types`` and ``tokens`` have in common."""
+"""A noun of the command line: what ``things``, ``thing-types``, ``tokens`` and ``clients`` have in common."""
 
 from __future__ import annotations
 
@@ -41,10 +41,18 @@ class Collection:
         """The path of one item."""
         return f"{self.path}/{quote(name, safe='')}"
 
-    def print_all(self, url: str, token: str, filters: Filters | None = None, *, as_json: bool) -> None:
-        """Print what the filters let through."""
+    def print_all(
+        self,
+        url: str,
+        token: str,
+        filters: Filters | None = None,
+        limit: int | None = None,
+        *,
+        as_json: bool,
+    ) -> None:
+        """Print what the filters let through; at most ``limit``."""
         with connect(url, token) as client:
-            found = list(client.items(self.path, self.key, filters))
+            found = list(client.items(self.path, self.key, filters, limit))
         if as_json:
             output.print_json(found)
         elif found:

@@ -51,10 +51,15 @@ def tokens(ctx: typer.Context, incomplete: str) -> Found:
     return _ask(ctx, incomplete, lambda client: _names(client, "/tokens", "tokens", incomplete))
 
 
+def clients(ctx: typer.Context, incomplete: str) -> Found:
+    """Ids of MQTT clients."""
+    return _ask(ctx, incomplete, lambda client: _clients(client, incomplete))
+
+
 def names(ctx: typer.Context, incomplete: str) -> Found:
-    """Names of what the group of commands is about: things, thing types or tokens."""
+    """Names of what the group of commands is about: things, thing types, tokens or MQTT clients."""
     group = ctx.parent.info_name if ctx.parent else None
-    by_group = {"things": things, "thing-types": thing_types, "tokens": tokens}
+    by_group = {"things": things, "thing-types": thing_types, "tokens": tokens, "clients": clients}
     return by_group[group](ctx, incomplete) if group in by_group else []
 
 
@@ -92,6 +97,12 @@ def _names(client: ApiClient, path: str, key: str, incomplete: str) -> Iterable[
     before = _before(incomplete)
     items = client.items(path, key, {"cursor": before} if before else {}, LIMIT)
     return [(str(item.get("name")), str(item.get("description") or "")) for item in items]
+
+
+def _clients(client: ApiClient, incomplete: str) -> Iterable[tuple[str, str]]:
+    filters = {"text": incomplete} if incomplete else {}
+    found = client.items("/mqtt/clients", "clients", filters, LIMIT)
+    return [(str(item.get("clientId")), str(item.get("address") or "away")) for item in found]
 
 
 def _before(prefix: str) -> str:

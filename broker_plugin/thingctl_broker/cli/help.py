@@ -17,7 +17,7 @@ FIRST_STEPS: Final = (
 
 SECTIONS: Final = {
     "Commands to things": ("send", "list", "show", "watch", "cancel"),
-    "Things and who may command them": ("things", "thing-types", "tokens"),
+    "Things and who may command them": ("things", "thing-types", "tokens", "clients"),
     "The broker": ("serve", "console", "install", "uninstall", "backup", "tls", "audit", "migrate"),
     "The shell": ("completion",),
 }

@@ -98,6 +98,18 @@ def duration(seconds: object) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
+def size(count: int) -> str:
+    """Bytes as people say them.
+
+    >>> size(412), size(4096), size(1_300_000)
+    ('412 B', '4 KiB', '1.24 MiB')
+    """
+    if count < 1024:
+        return f"{count} B"
+    power = min(3, (count.bit_length() - 1) // 10)
+    return f"{count / 1024**power:.3g} {('KiB', 'MiB', 'GiB')[power - 1]}"
+
+
 def coloured(status: object, stream: TextIO | None = None) -> str:
     """A status, in its colour when the stream is a terminal that wants colours."""
     text = clean(status)

@@ -24,6 +24,7 @@ from thingctl_broker.http.api.fast_path import PostFastPath
 from thingctl_broker.http.api.groups import Groups
 from thingctl_broker.http.api.health import HEALTH, READY, Probes
 from thingctl_broker.http.api.mqtt_authentication import Authentications
+from thingctl_broker.http.api.mqtt_clients import Clients
 from thingctl_broker.http.api.overview import OverviewPage
 from thingctl_broker.http.api.sign_in import SIGN_IN, SignIn
 from thingctl_broker.http.api.thing_types import ThingTypes
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from thingctl_broker.security.audit_events import Note
     from thingctl_broker.security.rate_limit import Rate
     from thingctl_broker.security.token_store import TokenStore
+    from thingctl_broker.things.mqtt_clients import MqttClients
     from thingctl_broker.things.service import ThingService
 
 OPEN_PATHS: Final = frozenset({HEALTH, READY, OPENAPI, SIGN_IN})
@@ -65,18 +67,20 @@ def create_app(
     note: Note = note_nothing,
     *,
     connections: Callable[[], int] | None = None,
+    clients: MqttClients | None = None,
     rate: Rate | None = None,
     public_url: str = "",
 ) -> Api:
     """Make the API over ``operations``. It runs in the loop that they live in.
 
     ``note`` writes down what is done to tokens. ``connections``: how many MQTT connections
-    are open, for ``/metrics``. ``rate``: how often each token may call; None: as often as it likes.
+    are open, for ``/metrics``. ``clients``: those of the MQTT server; None: it is another
+    broker's. ``rate``: how often each token may call; None: as often as it likes.
     ``public_url``: where the API is for its clients; empty: where they say.
     """
     callers = Callers(tokens, rate, operations.counters)
     groups = Groups(operations, rollouts)
-    probes = Probes(operations, connections)
+    probes = Probes(operations, connections, clients)
     streams = Streams(operations)
     tokens.listen(streams.wake)
     routes = [
@@ -87,6 +91,7 @@ def create_app(
         *Tokens(tokens, note).routes(),
         *SignIn(tokens, callers, note).routes(),
         *Authentications(directory).routes(),
+        *Clients(clients, note).routes(),
         *Enrolments(directory).routes(),
         *OverviewPage(operations).routes(),
         *streams.routes(),

@@ -26,6 +26,7 @@ from thingctl_broker.http.api.mqtt_authentication import (
     AuthenticationBody,
     AuthenticationResult,
 )
+from thingctl_broker.http.api.mqtt_clients import CLIENT, CLIENTS, ClientResource
 from thingctl_broker.http.api.overview import OVERVIEW, OverviewResource
 from thingctl_broker.http.api.sign_in import SIGN_IN, SIGN_IN_CODES, CodeResource, SignInBody
 from thingctl_broker.http.api.thing_resource import (
@@ -46,6 +47,7 @@ from thingctl_broker.http.problems import ProblemDetails
 from thingctl_broker.http.query import HELD_MAX, LIMIT_DEFAULT, LIMIT_MAX, SORTS, WAIT_MAX
 from thingctl_broker.rollouts.rollout import State
 from thingctl_broker.security.tokens import NAME_PATTERN
+from thingctl_broker.things.mqtt_clients import TEXT_MAX
 from thingctl_broker.things.thing import TAG_PATTERN
 from thingctl_protocol.identifiers import ACTION_PATTERN, THING_PATTERN, UUID7_PATTERN
 from thingctl_protocol.statuses import Status
@@ -133,6 +135,13 @@ class TokenPage(msgspec.Struct, frozen=True, rename="camel"):
     next_cursor: str | None
 
 
+class ClientPage(msgspec.Struct, frozen=True, rename="camel"):
+    """MQTT clients, by client id. ``nextCursor``: null on the last page."""
+
+    clients: list[ClientResource]
+    next_cursor: str | None
+
+
 class Health(msgspec.Struct, frozen=True):
     """``ok``."""
 
@@ -144,6 +153,7 @@ def _matching(pattern: str) -> Schema:
 
 
 _NAME: Final = _matching(THING_PATTERN)
+_CLIENT_ID: Final[Schema] = {"type": "string", "minLength": 1}
 _ID: Final = _matching(UUID7_PATTERN)
 
 
@@ -151,6 +161,8 @@ def path_schema(name: str, path: str) -> Schema:
     """Return the schema of the parameter ``name`` (camel case) of a route's path."""
     if name == "name":
         return _matching(NAME_PATTERN) if path.startswith(TOKENS) else _NAME
+    if name == "clientId":
+        return _CLIENT_ID
     return _NAME if name == "deviceId" else _ID
 
 
@@ -271,6 +283,25 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         ),
     ),
     ("POST", AUTHENTICATION): Operation({200: AuthenticationResult}, AuthenticationBody),
+    ("GET", CLIENTS): Operation(
+        {200: ClientPage},
+        parameters=(
+            _THING,
+            Parameter("connected", "only those that are, or are not", {"type": "boolean"}),
+            Parameter(
+                "text",
+                "only those with this in the client id or user name",
+                {"type": "string", "minLength": 1, "maxLength": TEXT_MAX},
+            ),
+            _LIMIT,
+            _CURSOR._replace(schema=_CLIENT_ID),
+        ),
+    ),
+    ("GET", CLIENT): Operation({200: ClientResource}),
+    ("DELETE", CLIENT): Operation(
+        {204: _GONE},
+        parameters=(Parameter("session", "end its session as well", {"type": "boolean"}),),
+    ),
     ("GET", ENROLMENT): Operation({200: EnrolmentResource}),
     ("GET", OVERVIEW): Operation({200: OverviewResource}),
     ("GET", ACTIONS): Operation({200: ActionsResource}, parameters=(_THINGS, _TAG, _TYPE)),

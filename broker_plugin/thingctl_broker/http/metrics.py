@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 
 from thingctl_broker.commands.events import Change
 from thingctl_broker.commands.statistics import VERDICTS
+from thingctl_broker.http.mqtt_metrics import mqtt_families
 from thingctl_protocol import __version__
 from thingctl_protocol.statuses import TERMINAL
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from thingctl_broker.commands.execution import Execution
     from thingctl_broker.commands.operations import Operations
+    from thingctl_broker.things.mqtt_clients import MqttClients
 
 BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
 """Upper bounds of the histogram of times to a verdict, in seconds."""
@@ -86,6 +88,7 @@ COUNTED: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
             "takenOver",
             "tooLarge",
             "tooManyFailures",
+            "willDropped",
             "writeBuffer",
             "writeTimeout",
         ),
@@ -94,6 +97,18 @@ COUNTED: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "proxies": (
         "Connections of named proxies that were refused, by what the PROXY header was",
         ("late", "malformed", "missing", "tooMany"),
+    ),
+    "refused": (
+        "MQTT connections refused, by the reason of the CONNACK",
+        (
+            "badAuthenticationMethod",
+            "badUserNameOrPassword",
+            "clientIdentifierNotValid",
+            "notAuthorized",
+            "serverUnavailable",
+            "tooManyFailures",
+            "unsupportedProtocolVersion",
+        ),
     ),
     "things": ("What things did too often", ("hasty",)),
     "tls": (
@@ -117,9 +132,15 @@ _ZEROS: Final = {f"{group}.{kind}": 0 for group, (_, kinds) in COUNTED.items() f
 class Measures(Collector):
     """Reads what is counted anyway, when somebody asks; only times to a verdict are noted as they come."""
 
-    def __init__(self, operations: Operations, connections: Callable[[], int] | None) -> None:
+    def __init__(
+        self,
+        operations: Operations,
+        connections: Callable[[], int] | None,
+        clients: MqttClients | None = None,
+    ) -> None:
         self._operations = operations
         self._connections = connections
+        self._clients = clients
         self.held = self.live = 0
         """Executions, and those without a verdict: to be set before ``collect``."""
         self._verdicts = [0] * (len(BUCKETS) + 1)
@@ -151,6 +172,8 @@ class Measures(Collector):
             gauges.append(("connections", "Open MQTT connections", self._connections()))
         for name, told, value in gauges:
             yield GaugeMetricFamily(f"thingctl_{name}", told, value=value)
+        if self._clients is not None:
+            yield from mqtt_families(self._clients.figures())
         bounds = [*(str(bound) for bound in BUCKETS), "+Inf"]
         yield HistogramMetricFamily(
             "thingctl_verdict_seconds",

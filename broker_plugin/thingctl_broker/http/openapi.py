@@ -29,6 +29,9 @@ _JSON: Final = "application/json"
 _PROBLEM: Final = "application/problem+json"
 _SNAKE: Final = re.compile(r"_(\w)")
 _MARKUP: Final = re.compile(r"``|:class:|`")
+_CONVERTOR: Final = re.compile(r":\w+(?=\})")
+"""In a route's path: what a parameter may be."""
+
 _NO_VALUES: Final[tuple[Any, ...]] = (None, "", (), [], {})
 """Defaults that need no words."""
 
@@ -212,7 +215,10 @@ def _camel(path: str) -> str:
 
     >>> _camel("/commands/{execution_id}/cancel")
     '/commands/{executionId}/cancel'
+    >>> _camel("/clients/{client_id:path}")
+    '/clients/{clientId}'
     """
+    path = _CONVERTOR.sub("", path)
     return re.sub(r"\{[^}]*\}", lambda braced: _SNAKE.sub(lambda found: found[1].upper(), braced[0]), path)
 
 
@@ -222,5 +228,6 @@ def _operation_id(method: str, path: str) -> str:
     >>> _operation_id("POST", "/api/v1/commands/{execution_id}/cancel")
     'postCommandsExecutionIdCancel'
     """
+    path = _CONVERTOR.sub("", path)
     words = re.findall(r"[A-Za-z0-9]+", path.removeprefix("/api/v1").replace("_", "-"))
     return method.lower() + "".join(word[:1].upper() + word[1:] for word in words)

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from thingctl_broker.errors import (
     AlreadyEnded,
+    ClientAway,
     IdempotencyConflict,
     InvalidCommand,
     InvalidThing,
@@ -24,6 +25,7 @@ from thingctl_broker.errors import (
     ThingDisabled,
     ThingExists,
     TypeInUse,
+    UnknownClient,
     UnknownCommand,
     UnknownExecution,
     UnknownThing,
@@ -69,7 +71,9 @@ UNKNOWN_THING: Final = ProblemKind("unknown-thing", 404, "No thing has that name
 UNKNOWN_EXECUTION: Final = ProblemKind("unknown-execution", 404, "No execution has that id")
 UNKNOWN_COMMAND: Final = ProblemKind("unknown-command", 404, "No command has that id")
 UNKNOWN_THING_TYPE: Final = ProblemKind("unknown-thing-type", 404, "No thing type has that name")
+UNKNOWN_CLIENT: Final = ProblemKind("unknown-client", 404, "No MQTT client has that id")
 UNKNOWN_TOKEN: Final = ProblemKind("unknown-token", 404, "No API token has that name")
+CLIENTS_ELSEWHERE: Final = ProblemKind("clients-elsewhere", 404, "Another broker serves the MQTT clients")
 METHOD_NOT_ALLOWED: Final = ProblemKind("method-not-allowed", 405, "This path does not take that method")
 REQUEST_TIMEOUT: Final = ProblemKind("request-timeout", 408, "The request did not arrive in time")
 IDEMPOTENCY_CONFLICT: Final = ProblemKind("idempotency-conflict", 409, "The key was used for another command")
@@ -77,6 +81,7 @@ WRONG_MOVE: Final = ProblemKind("wrong-move", 409, "The command cannot become th
 ALREADY_ENDED: Final = ProblemKind("already-ended", 409, "The execution has ended")
 THING_DISABLED: Final = ProblemKind("thing-disabled", 409, "The thing is disabled")
 ALREADY_EXISTS: Final = ProblemKind("already-exists", 409, "There is one of that name already")
+CLIENT_AWAY: Final = ProblemKind("client-away", 409, "The MQTT client is not connected")
 NO_DEVICE_URL: Final = ProblemKind("no-device-url", 409, "No address of the broker is known for devices")
 IN_USE: Final = ProblemKind("in-use", 409, "It is still needed")
 MANAGED_ELSEWHERE: Final = ProblemKind("managed-elsewhere", 409, "The API cannot change it")
@@ -106,9 +111,11 @@ KINDS: Final = (
     NOT_FOUND,
     UNKNOWN_THING,
     UNKNOWN_THING_TYPE,
+    UNKNOWN_CLIENT,
     UNKNOWN_TOKEN,
     UNKNOWN_EXECUTION,
     UNKNOWN_COMMAND,
+    CLIENTS_ELSEWHERE,
     METHOD_NOT_ALLOWED,
     REQUEST_TIMEOUT,
     IDEMPOTENCY_CONFLICT,
@@ -116,6 +123,7 @@ KINDS: Final = (
     WRONG_MOVE,
     THING_DISABLED,
     ALREADY_EXISTS,
+    CLIENT_AWAY,
     NO_DEVICE_URL,
     IN_USE,
     MANAGED_ELSEWHERE,
@@ -181,6 +189,8 @@ _SIMPLE: Final[tuple[tuple[type[Exception], ProblemKind], ...]] = (
     (UnknownThing, UNKNOWN_THING),
     (UnknownThingType, UNKNOWN_THING_TYPE),
     (UnknownToken, UNKNOWN_TOKEN),
+    (UnknownClient, UNKNOWN_CLIENT),
+    (ClientAway, CLIENT_AWAY),
     (UnknownCode, UNKNOWN_CODE),
     (NoSession, FORBIDDEN),
     (TooManySessions, TOO_MANY_SESSIONS),

@@ -141,6 +141,11 @@ def _is_wait(text: str) -> bool:
     return len(text) <= 40 and _NUMBER.fullmatch(text) is not None and 0 < float(text) <= WAIT_MAX
 
 
+def is_boolean(text: str) -> bool:
+    """Whether ``text`` is a boolean."""
+    return text in {"true", "false"}
+
+
 def _is_limit(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= 3 and 1 <= int(text) <= LIMIT_MAX
 

@@ -24,6 +24,7 @@ class Event(StrEnum):
     TOKEN_MADE = "token.made"  # noqa: S105
     TOKEN_RENEWED = "token.renewed"  # noqa: S105
     TOKEN_REVOKED = "token.revoked"  # noqa: S105
+    CLIENT_KICKED = "client.kicked"
     CODE_MADE = "signIn.code"
     SIGNED_IN = "signIn.begun"
     LOST = "audit.lost"

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 CHECK_INTERVAL: Final = 10.0
 """Seconds between two looks at whether a certificate was renewed."""
+
+ALPN: Final = "mqtt"
+"""MQTT's name in TLS (RFC 7301). A client that asks for none, or for others, is served too."""
 
 _log = structlog.get_logger("thingctl.tls")
 
@@ -25,11 +28,15 @@ class TlsError(Exception):
 class ServerTls:
     """One listener's context. New connections get the certificate as it is on the disk."""
 
-    def __init__(self, cert: str, key: str, client_ca: str = "") -> None:
-        """Files in PEM. ``client_ca``: whose certificates devices may show; raises :class:`TlsError`."""
+    def __init__(self, cert: str, key: str, client_ca: str = "", *, alpn: Sequence[str] = ()) -> None:
+        """Files in PEM. ``client_ca``: whose certificates devices may show. ``alpn``: the protocols spoken.
+
+        Raises :class:`TlsError`.
+        """
         self._cert = Path(cert)
         self._key = Path(key or cert)
         self._client_ca = client_ca
+        self._alpn = tuple(alpn)
         self.on_refused: Callable[[str], None] | None = None
         """What is told of each handshake that fails, with OpenSSL's reason."""
         self.context = self._make()
@@ -73,6 +80,8 @@ class ServerTls:
             context.load_cert_chain(self._cert, self._key, password=_no_password)
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             raise TlsError(f"TLS: {self._cert}, {self._key}: {_words(error)}") from None
+        if self._alpn:
+            context.set_alpn_protocols(self._alpn)
         if self._client_ca:
             try:
                 context.load_verify_locations(self._client_ca)

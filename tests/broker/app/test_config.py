@@ -133,6 +133,11 @@ WRONG = [
     ({"limits": {"write_timeout": -5}}, "write_timeout"),
     ({"limits": {"in_flight": 40_000}}, "in_flight"),
     ({"limits": {"speed": 1}}, "speed"),
+    *(
+        ({"mqtt": {"websocket_origins": [origin]}}, "mqtt: websocket_origins")
+        for origin in ("app.example", "https://app.example/", "")
+    ),
+    ({"mqtt": {"websocket_origins": "*"}}, "websocket_origins"),
     ({"mqtt": {"proxy_protocol_from": ["10.0.0.1/8"]}}, "mqtt: proxy_protocol_from: '10.0.0.1/8'"),
     ({"http": {"proxy_protocol_from": ["proxy.example"]}}, "http: proxy_protocol_from: 'proxy.example'"),
     ({"http": {"trusted_proxies": [""]}}, "http: trusted_proxies: ''"),

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from broker.http.running import TOKEN
 from support.needs import missing
 from thingctl_broker.cli.completion import _ALPHABET, _before
+from thingctl_broker.things.mqtt_clients import MqttClient
 
 BASH = """
 source <(thingctl completion bash)
@@ -74,6 +75,13 @@ def announce(api, thing, *names):
     api.connect(thing)
     listed = ",".join(f'{{"name":"{name}"}}' for name in names)
     api.call(api.service.announce, thing, f'{{"actions":[{listed}]}}'.encode())
+
+
+def test_ids_of_mqtt_clients_are_offered(api, shell):
+    for client_id in ("lamp/attic", "lock/1", "@dash/1"):
+        api.clients.all[client_id] = MqttClient(client_id=client_id, connected=True)
+    assert shell.words("thingctl clients kick la") == ["lamp/attic"]
+    assert shell.words("thingctl clients show lo") == ["lock/1"]
 
 
 def test_names_come_from_the_broker(api, shell):

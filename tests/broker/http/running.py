@@ -28,6 +28,7 @@ from thingctl_broker.security.rate_limit import Rate
 from thingctl_broker.security.token_store import TokenStore
 from thingctl_broker.system.addresses import NO_PROXIES, Address, bind_tcp
 from thingctl_broker.testing import service_with_fakes
+from thingctl_broker.testing.mqtt_clients import InMemoryClients
 from thingctl_broker.things.service import ThingService
 
 TOKEN = "tctl_test-0123456789abcdef0123456789abcdef"
@@ -61,10 +62,19 @@ class Server:
     A test plays the things: ``connect``, ``respond``, ``announce``; ``requested`` is what went to them.
     """
 
+    clients = None
+    """The MQTT clients, where the broker serves them."""
+
     def _serve(self, rate=None, tls=None, proxies=NO_PROXIES, public_url=""):
         """Begin; the parts are there."""
         self.app = create_app(
-            self.operations, self.rollouts, self.tokens, self.directory, rate=rate, public_url=public_url
+            self.operations,
+            self.rollouts,
+            self.tokens,
+            self.directory,
+            clients=self.clients,
+            rate=rate,
+            public_url=public_url,
         )
         sock = bind_tcp(Address("127.0.0.1", 0))
         self._trust = None if tls is None else tls.trust
@@ -170,6 +180,7 @@ class RunningApi(Server):
         self.rollouts = RolloutRunner(self.service)
         self.directory = ThingService(self.operations, self.passwords)
         self.table = self.service.table
+        self.clients = InMemoryClients()
         self._start_loop()
         self._serve(rate, **serving)
 

@@ -12,10 +12,12 @@ from broker.http.running import AUTHORIZED, RunningApi
 from thingctl_broker.commands.execution_resource import ExecutionResource
 from thingctl_broker.http import query, request_body
 from thingctl_broker.http.app import OPEN_PATHS
+from thingctl_broker.http.openapi import _camel
 from thingctl_broker.http.problems import KINDS
 from thingctl_broker.http.server import connection, server
 from thingctl_broker.rollouts import runner
 from thingctl_broker.security.tokens import Scope
+from thingctl_broker.things.mqtt_clients import Carrier, ClientSubscription, MqttClient
 from thingctl_protocol.limits import PAYLOAD_MAX, TTL_DEFAULT, TTL_MAX
 
 PAGE = (Path(__file__).parents[3] / "docs" / "http-api.md").read_text(encoding="utf-8")
@@ -25,6 +27,31 @@ STEP = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 ANY = "\N{HORIZONTAL ELLIPSIS}"
+
+
+CLIENT = MqttClient(
+    client_id="thermostat-001/attic",
+    connected=True,
+    username="thermostat-001",
+    thing="thermostat-001",
+    version="3.1.1",
+    address="192.0.2.17:50112",
+    carrier=Carrier.TLS,
+    connected_at=1.0,
+    heard_at=2.0,
+    keep_alive=60,
+    session_expiry=604800,
+    subscriptions=2,
+    filters=(
+        ClientSubscription("$emqx/commands/things/thermostat-001/executions/+/request", 1, command=True),
+        ClientSubscription("weather/#", 1),
+    ),
+    in_flight=1,
+    waiting_bytes=412,
+    bytes_received=2210,
+    bytes_sent=48817,
+    dropped={"queueFull": 3},
+)
 
 
 def parts(block):
@@ -58,6 +85,7 @@ def api():
     running = RunningApi(things=("thermostat-001", "thermostat-002"))
     running.call(running.service.connected, "thermostat-001", "thermostat-001")
     running.call(running.service.reachable, "thermostat-001")
+    running.clients.all[CLIENT.client_id] = CLIENT
     running.call(running.service.announce, "thermostat-001", b'{"actions":[{"name":"setTemperature"}]}')
     yield running
     running.close()
@@ -87,7 +115,7 @@ def test_every_example_runs(api):
 
 def test_every_endpoint_is_there(api):
     for route in api.app.routes:
-        path = route.path.replace("{execution_id}", "{executionId}").replace("{command_id}", "{commandId}")
+        path = _camel(route.path)
         assert any(re.search(rf"{method} {re.escape(path)}[`?\n]", PAGE) for method in route.methods), path
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from broker.http.running import TOKEN, ClusterApi, RunningApi
 from thingctl_broker.http.endpoint_specs import OPERATIONS
+from thingctl_broker.things.mqtt_clients import MqttClient
 
 HIDDEN, ABSENT = "vault", "vxxlt"
 """A thing that exists beyond the token, and one that does not exist; names of one length."""
@@ -86,6 +87,20 @@ DOORS = {
     "POST /api/v1/mqtt/authentication": [
         ("POST", "/api/v1/mqtt/authentication", {"username": "{thing}", "password": "x"})
     ],
+    "GET /api/v1/mqtt/clients": [
+        ("GET", "/api/v1/mqtt/clients", None),
+        ("GET", "/api/v1/mqtt/clients?thingId={thing}", None),
+        ("GET", "/api/v1/mqtt/clients?text={thing}", None),
+        ("GET", "/api/v1/mqtt/clients?cursor={thing}", None),
+    ],
+    **{
+        f"{method} /api/v1/mqtt/clients/{{client_id:path}}": [
+            (method, "/api/v1/mqtt/clients/{thing}%2Fdoor", None),
+            (method, "/api/v1/mqtt/clients/{thing}/door", None),
+            (method, "/api/v1/mqtt/clients/%40{token}%2Fdash", None),
+        ]
+        for method in ("GET", "DELETE")
+    },
     "GET /api/v1/overview": [("GET", "/api/v1/overview", None)],
     "GET /metrics": [("GET", "/metrics", None)],
     **{
@@ -158,6 +173,10 @@ class Case:
         sent = running.send(HIDDEN, "open", ttl=600)
         group = running.post(COMMANDS, {"action": "open", "targets": {"type": "safe"}, "ttl": 600})
         assert group.status == 202, group
+        if running.clients is not None:
+            door = MqttClient(client_id=f"{HIDDEN}/door", connected=True, username=HIDDEN, thing=HIDDEN)
+            dash = MqttClient(client_id="@spare/dash", connected=True, username="@spare", token="spare")
+            running.clients.all = {client.client_id: client for client in (door, dash)}
         spare = running.post("/api/v1/tokens", {"name": "spare", "scopes": ["things:read"]})
         assert spare.status == 201, spare
         made = running.post(

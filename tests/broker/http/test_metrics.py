@@ -30,6 +30,7 @@ def test_every_counter_in_the_source_is_declared():
     counted = {
         prefix + name
         for path in SOURCES
+        if path.parent.name != "engine"  # which has counters of its own: test_mqtt_metrics.py
         for pattern, prefix in COUNTING
         for name in re.findall(pattern, path.read_text(encoding="utf-8"))
     }
@@ -51,3 +52,8 @@ def test_a_time_on_a_bound_counts_below_it(api):
     measures._on_change(api.newest(), Change.CREATED)
     assert sum(measures._verdicts) == 1
     assert {"thingctl_connections"} <= {family.name for family in measures.collect()}
+
+
+def test_a_worker_tells_nothing_of_mqtt_clients(api):
+    names = {family.name for family in Measures(api.operations, None, api.clients).collect()}
+    assert ("thingctl_mqtt_clients" in names) is (api.clients is not None)

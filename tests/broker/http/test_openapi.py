@@ -18,6 +18,7 @@ from thingctl_broker.http.api.events import EVENTS
 from thingctl_broker.http.endpoint_specs import OPERATIONS, Text
 from thingctl_broker.http.openapi import _camel
 from thingctl_broker.security.tokens import Scope
+from thingctl_broker.things.mqtt_clients import ClientSubscription, MqttClient
 
 EXAMPLES = 3
 NO_ID = "0193448f-5d1c-7000-9b3c-0a1b2c3d4e5f"
@@ -134,6 +135,7 @@ def test_no_text_has_markup():
 
 
 def fill(path):
+    path = path.replace("{client_id:path}", "lamp%2F1")
     return path.replace("{name}", "lamp").replace("{device_id}", "lamp").replace("{command_id}", NO_ID)
 
 
@@ -155,6 +157,10 @@ def prepare(running):
     running.respond(running.execution, status="SUCCEEDED", result={"on": True})
     assert running.request("PUT", "/api/v1/thing-types/lamp", {"actions": []}).status == 201
     assert running.post("/api/v1/tokens", {"name": "lamp", "scopes": ["things:read"]}).status == 201
+    if running.clients is not None:
+        running.clients.all["lamp/1"] = MqttClient(
+            client_id="lamp/1", connected=True, filters=(ClientSubscription("news/#", 2, no_local=True),)
+        )
 
 
 @pytest.fixture(scope="module")

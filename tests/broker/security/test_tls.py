@@ -1,11 +1,12 @@
 """Contexts of listeners."""
 
 import os
+import ssl
 
 import pytest
 
 from thingctl_broker.security.certificate_authority import Authority, utc_now
-from thingctl_broker.security.tls import ServerTls, TlsError
+from thingctl_broker.security.tls import ALPN, ServerTls, TlsError
 
 
 @pytest.fixture
@@ -54,3 +55,30 @@ def test_a_file_that_cannot_be_used_is_named(made, content):
         ServerTls(str(path), str(directory / "s.key"))
     with pytest.raises(TlsError, match=r"other\.crt"):
         ServerTls(str(directory / "s.crt"), str(directory / "s.key"), str(path))
+
+
+def shake_hands(server, client):
+    """Let both contexts meet in memory; return the protocol that the client got by ALPN."""
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [
+        client.wrap_bio(back, there, server_hostname="localhost"),
+        server.wrap_bio(there, back, server_side=True),
+    ]
+    for end in ends * 3:
+        try:
+            end.do_handshake()
+        except ssl.SSLWantReadError:
+            continue
+    return ends[0].selected_alpn_protocol()
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"), [(["mqtt"], "mqtt"), (["h2", "mqtt"], "mqtt"), (["h2"], None), ([], None)]
+)
+def test_a_client_that_asks_by_alpn_gets_mqtt_and_others_are_served_too(made, asked, given):
+    authority, directory = made
+    server = ServerTls(str(directory / "s.crt"), str(directory / "s.key"), alpn=(ALPN,))
+    client = ssl.create_default_context(cadata=authority.pair().cert.decode())
+    if asked:
+        client.set_alpn_protocols(asked)
+    assert shake_hands(server.context, client) == given

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from thingctl_broker.commands.operations import Operations
+    from thingctl_broker.things.mqtt_clients import MqttClients
 
 HEALTH: Final = "/healthz"
 READY: Final = "/readyz"
@@ -36,12 +37,20 @@ _NONE: Final[frozenset[str]] = frozenset()
 class Probes:
     """The endpoints that tell how the broker is."""
 
-    def __init__(self, operations: Operations, connections: Callable[[], int] | None = None) -> None:
-        """``connections``: how many MQTT connections are open, where somebody knows."""
+    def __init__(
+        self,
+        operations: Operations,
+        connections: Callable[[], int] | None = None,
+        clients: MqttClients | None = None,
+    ) -> None:
+        """``connections``: how many MQTT connections are open; ``clients``: those of the MQTT server.
+
+        Both are None where another broker serves MQTT.
+        """
         self._operations = operations
         self._stopping = False
         self._registry = CollectorRegistry(auto_describe=False)
-        self._measures = Measures(operations, connections)
+        self._measures = Measures(operations, connections, clients)
         self._registry.register(self._measures)
         ProcessCollector(registry=self._registry)
 

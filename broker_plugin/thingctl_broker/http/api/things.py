@@ -19,7 +19,7 @@ from thingctl_broker.http.api.thing_resource import (
 )
 from thingctl_broker.http.auth import needs, require_thing, visible_things
 from thingctl_broker.http.links import location
-from thingctl_broker.http.query import Parameters
+from thingctl_broker.http.query import Parameters, is_boolean
 from thingctl_broker.http.request_body import decode_body, read_json_body
 from thingctl_broker.http.response import ApiResponse
 from thingctl_broker.security.tokens import Scope
@@ -63,7 +63,7 @@ class Things:
         """``GET /api/v1/things``: list things, by name."""
         asked = Parameters(request.scope["query_string"], _LIST)
         token: Token = request.scope["token"]
-        online = asked.text("online", _is_boolean, "true or false")
+        online = asked.text("online", is_boolean, "true or false")
         query = ThingQuery(
             tags=asked.texts("tag", is_tag, "a tag"),
             type=asked.text("type", is_type_name, "the name of a thing type"),
@@ -168,10 +168,6 @@ def _asked_name(request: Request) -> str:
     if not token.covers(name):
         raise UnknownThing(f"no thing is named {ascii(name)[:140]}")
     return name
-
-
-def _is_boolean(text: str) -> bool:
-    return text in {"true", "false"}
 
 
 def _location(request: Request, name: str) -> tuple[bytes, bytes]:

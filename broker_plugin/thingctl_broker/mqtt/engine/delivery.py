@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from thingctl_broker.mqtt.engine.message import Message
 
 
-class Delivery:
+class MessageDelivery:
     """From the queue until the client has acknowledged it.
 
     ``packet_id``: 0 until it is sent. ``released``: the client has the message (PUBREC), and only the

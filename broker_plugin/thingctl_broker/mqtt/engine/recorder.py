@@ -14,7 +14,7 @@ from thingctl_broker.mqtt.engine.store import RecordKind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from thingctl_broker.mqtt.engine.delivery import Delivery
+    from thingctl_broker.mqtt.engine.delivery import MessageDelivery
     from thingctl_broker.mqtt.engine.message import Message
     from thingctl_broker.mqtt.engine.session import Session
     from thingctl_broker.mqtt.engine.store import RecordStore
@@ -75,7 +75,7 @@ class StoreRecorder:
 
     # Deliveries.
 
-    def queued(self, session: int, delivery: Delivery) -> None:
+    def queued(self, session: int, delivery: MessageDelivery) -> None:
         """A message waits for the session from now on."""
         message = delivery.message
         if message.has_record:
@@ -90,12 +90,12 @@ class StoreRecorder:
         delivery.key = _key(self.next_number()) + _key(session)
         self._add(RecordKind.DELIVERY, delivery.key, records.encode_delivery(delivery, self.wall))
 
-    def changed(self, delivery: Delivery) -> None:
+    def changed(self, delivery: MessageDelivery) -> None:
         """A delivery has got its packet identifier, or is released."""
         if delivery.key:
             self._put(RecordKind.DELIVERY, delivery.key, records.encode_delivery(delivery, self.wall))
 
-    def delivered(self, delivery: Delivery) -> None:
+    def delivered(self, delivery: MessageDelivery) -> None:
         """A delivery has ended, one way or another."""
         if not delivery.key:
             return

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from thingctl_broker.mqtt.engine.delivery import Delivery
+    from thingctl_broker.mqtt.engine.delivery import MessageDelivery
 
 
 class Recorder(Protocol):
     """What a session tells of. ``session``: its number."""
 
-    def queued(self, session: int, delivery: Delivery) -> None:
+    def queued(self, session: int, delivery: MessageDelivery) -> None:
         """A message waits for the session from now on."""
         ...
 
-    def changed(self, delivery: Delivery) -> None:
+    def changed(self, delivery: MessageDelivery) -> None:
         """A delivery has got its packet identifier, or is released."""
         ...
 
-    def delivered(self, delivery: Delivery) -> None:
+    def delivered(self, delivery: MessageDelivery) -> None:
         """A delivery has ended, one way or another."""
         ...
 

@@ -12,7 +12,7 @@ import msgspec
 from thingctl_broker.mqtt.engine.message import Message
 
 if TYPE_CHECKING:
-    from thingctl_broker.mqtt.engine.delivery import Delivery
+    from thingctl_broker.mqtt.engine.delivery import MessageDelivery
     from thingctl_broker.mqtt.engine.session import Session
 
 
@@ -116,7 +116,7 @@ def message_of(found: MessageRecord, wall: float, *, retain: bool = False) -> Me
     )
 
 
-def encode_delivery(delivery: Delivery, wall: float) -> bytes:
+def encode_delivery(delivery: MessageDelivery, wall: float) -> bytes:
     """A delivery, with its message unless others get it, too. ``wall``: Unix seconds at monotonic 0."""
     message = delivery.message
     return _encode(

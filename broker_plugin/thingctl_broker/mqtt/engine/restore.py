@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from thingctl_broker.mqtt.engine import records
-from thingctl_broker.mqtt.engine.delivery import Delivery
+from thingctl_broker.mqtt.engine.delivery import MessageDelivery
 from thingctl_broker.mqtt.engine.recorder import KEY_BYTES
 from thingctl_broker.mqtt.engine.store import RecordKind
 from thingctl_broker.mqtt.engine.subscription_tree import SubscriptionOptions
@@ -94,7 +94,9 @@ def _restore_deliveries(
         if session is None or message is None:
             store.delete(RecordKind.DELIVERY, key)
             continue
-        delivery = Delivery(message, kept.qos, retain=kept.retain, subscription_ids=kept.subscription_ids)
+        delivery = MessageDelivery(
+            message, kept.qos, retain=kept.retain, subscription_ids=kept.subscription_ids
+        )
         delivery.key, delivery.packet_id, delivery.released = key, kept.packet_id, kept.released
         message.references += message.has_record
         session.restore(delivery)

@@ -9,11 +9,11 @@ and encoded for the socket.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Final
 
 from thingctl_broker.mqtt.engine.command_subscriptions import CommandSubscriptions
-from thingctl_broker.mqtt.engine.delivery import Delivery
+from thingctl_broker.mqtt.engine.delivery import MessageDelivery
 from thingctl_broker.mqtt.engine.encoder import PlainEncoder
 from thingctl_broker.mqtt.protocol.reason_codes import Reason
 
@@ -49,6 +49,7 @@ class Session:
         "away_since",
         "client_id",
         "commands",
+        "drops",
         "encoder",
         "expiry",
         "in_flight",
@@ -92,11 +93,15 @@ class Session:
         self.will: Will | None = None
         self.subscriptions: dict[str, SubscriptionOptions] = {}
         self.commands = CommandSubscriptions()
+        self.drops: Counter[str] | None = None
+        """Messages that the client did not get, or that were not retained for it, by reason; None: none."""
         self.received: dict[int, None] = {}
         """Packet identifiers of QoS 2 messages from the client that it has not released."""
-        self.queue: deque[Delivery] | tuple[()] = ()  # most clients never need one, which takes 760 bytes
-        self.in_flight: dict[int, Delivery] = {}
-        self._resend: dict[int, Delivery] = {}
+        self.queue: (
+            deque[MessageDelivery] | tuple[()]
+        ) = ()  # most clients never need one, which takes 760 bytes
+        self.in_flight: dict[int, MessageDelivery] = {}
+        self._resend: dict[int, MessageDelivery] = {}
         self._last_id = 0
         self.queued_bytes = 0
         """Bytes of the queue and of what is in flight."""
@@ -145,7 +150,7 @@ class Session:
         self.outgoing.clear()
         self.queued_bytes = self.outgoing_bytes = 0
 
-    def restore(self, delivery: Delivery) -> None:
+    def restore(self, delivery: MessageDelivery) -> None:
         """Take up a delivery that the store has kept, in the order of the store."""
         if delivery.packet_id:
             delivery.is_sent = True
@@ -159,6 +164,12 @@ class Session:
     def waiting_bytes(self) -> int:
         """Bytes that wait for the client."""
         return self.queued_bytes + self.outgoing_bytes
+
+    def count_drop(self, reason: str) -> None:
+        """Count a message that the client did not get."""
+        if self.drops is None:
+            self.drops = Counter()
+        self.drops[reason] += 1
 
     # Packets for the client.
 
@@ -199,7 +210,7 @@ class Session:
     ) -> None:
         """Give the client a message at ``qos``, or keep it for the client."""
         if qos:
-            self._deliver_surely(Delivery(message, qos, retain, ids), now)
+            self._deliver_surely(MessageDelivery(message, qos, retain, ids), now)
         elif self.is_connected:
             totals = self._totals
             waiting = self.queued_bytes + self.outgoing_bytes + message.size
@@ -216,7 +227,7 @@ class Session:
                 totals.sent += 1
                 self.write(packet)
 
-    def _deliver_surely(self, delivery: Delivery, now: float) -> None:
+    def _deliver_surely(self, delivery: MessageDelivery, now: float) -> None:
         if not (self.is_connected or self.expiry):
             return
         if not self._has_room(delivery, now):
@@ -230,12 +241,12 @@ class Session:
         else:
             self._wait(delivery)
 
-    def _wait(self, delivery: Delivery) -> None:
+    def _wait(self, delivery: MessageDelivery) -> None:
         if isinstance(self.queue, tuple):
             self.queue = deque()
         self.queue.append(delivery)
 
-    def _has_room(self, delivery: Delivery, now: float) -> bool:
+    def _has_room(self, delivery: MessageDelivery, now: float) -> bool:
         """Make room for a message; what has waited for the longest leaves, but nothing that is in flight."""
         totals = self._totals
         limits = totals.limits
@@ -287,7 +298,7 @@ class Session:
     def _may_send(self) -> bool:
         return len(self.in_flight) - len(self._resend) < self.window and self.outgoing_bytes < BACKLOG_BYTES
 
-    def _send_fresh(self, delivery: Delivery, now: float) -> None:
+    def _send_fresh(self, delivery: MessageDelivery, now: float) -> None:
         """Send a message unless it has expired."""
         left = delivery.message.seconds_left(now)
         if left is not None and left <= 0:
@@ -295,7 +306,7 @@ class Session:
         else:
             self._send(delivery, now)
 
-    def _send(self, delivery: Delivery, now: float) -> None:
+    def _send(self, delivery: MessageDelivery, now: float) -> None:
         if not delivery.packet_id:
             delivery.packet_id = self._free_id()
         self.in_flight[delivery.packet_id] = delivery
@@ -307,7 +318,7 @@ class Session:
         else:
             self._write_delivery(delivery, now, self.token)
 
-    def _write_delivery(self, delivery: Delivery, now: float, token: int) -> None:
+    def _write_delivery(self, delivery: MessageDelivery, now: float, token: int) -> None:
         if token != self.token or delivery.packet_id not in self.in_flight:
             return
         packet = self.encoder.acknowledged(delivery, now)
@@ -319,7 +330,7 @@ class Session:
         self._totals.sent += 1
         self.write(packet)
 
-    def _send_again(self, delivery: Delivery, now: float) -> None:
+    def _send_again(self, delivery: MessageDelivery, now: float) -> None:
         if delivery.released:
             self.write(self.encoder.codec.encode_pubrel(delivery.packet_id))
         else:
@@ -370,7 +381,7 @@ class Session:
         if delivery is not None and delivery.released:
             self._complete(delivery, now)
 
-    def _complete(self, delivery: Delivery, now: float) -> None:
+    def _complete(self, delivery: MessageDelivery, now: float) -> None:
         del self.in_flight[delivery.packet_id]
         if self._resend:
             self._resend.pop(delivery.packet_id, None)
@@ -378,11 +389,11 @@ class Session:
         if self.queue or self._resend:
             self.pump(now)
 
-    def _drop(self, reason: str, delivery: Delivery) -> None:
+    def _drop(self, reason: str, delivery: MessageDelivery) -> None:
         self._totals.drop(reason, self.client_id, delivery.message.topic)
         self._finish(delivery)
 
-    def _finish(self, delivery: Delivery) -> None:
+    def _finish(self, delivery: MessageDelivery) -> None:
         self.queued_bytes -= delivery.size
         self._totals.waiting_bytes -= delivery.size
         if delivery.key:

@@ -109,6 +109,16 @@ def words(code: int) -> str:
     return f"{_WORDS.get(code, 'for a reason of its own')} (0x{code:02X})"
 
 
+def camel_case(reason: Reason) -> str:
+    """The name of a reason as counters have it.
+
+    >>> camel_case(Reason.BAD_USER_NAME_OR_PASSWORD)
+    'badUserNameOrPassword'
+    """
+    first, *rest = reason.name.lower().split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
 def is_for_good(code: int) -> bool:
     """Whether a refusal with this code stands until somebody changes something."""
     return code in _FOR_GOOD

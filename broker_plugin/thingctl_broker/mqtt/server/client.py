@@ -7,6 +7,7 @@ it is in ``connection``.
 from __future__ import annotations
 
 import logging
+from math import isinf
 from typing import TYPE_CHECKING, Final, Protocol
 
 from thingctl_broker.commands.broker_time import ToldTime
@@ -44,6 +45,9 @@ _REQUEST: Final = Kind.REQUEST
 
 _TIME: Final = Kind.TIME
 
+PATIENCE: Final = 1.5
+"""A client may be silent for this many times its keep-alive [MQTT-3.1.2-24]."""
+
 FLUSH_BYTES: Final = 256 * 1024
 """What is given to the socket in one go; it may ask to wait between two."""
 
@@ -60,13 +64,21 @@ class ServerPort(Protocol):
     events: list[ServerEvents]
     keep_alive: int
     """Seconds that an MQTT 5 client may have between two packets; 0: as many as it likes."""
-    bytes_received: int
-    bytes_sent: int
     packets_received: int
     packets_sent: int
     """Of all clients, since the start."""
     time: Callable[[], float]
     """The loop's monotonic time."""
+
+    @property
+    def bytes_received(self) -> int:
+        """Of all clients, since the start."""
+        ...
+
+    @property
+    def bytes_sent(self) -> int:
+        """Of all clients, since the start."""
+        ...
 
     def opened(self, connection: ServerConnection) -> bool:
         """A client has opened a connection; False: there is no room for it."""
@@ -177,6 +189,11 @@ class ServerConnection(Transport):
     def version(self) -> int:
         """The client's MQTT version: 3, 4 (3.1.1) or 5; 0 before its CONNECT."""
         return 0 if self._connect is None else self._connect.version
+
+    @property
+    def keep_alive(self) -> int:
+        """Seconds between two packets of the client at most; 0: as many as it likes."""
+        return 0 if isinf(self.patience) else round(self.patience / PATIENCE)
 
     @property
     def in_flight(self) -> int:
@@ -316,7 +333,6 @@ class ServerConnection(Transport):
     def write(self, data: bytes, packets: int = 1) -> None:
         """Write so many packets ahead of those that wait in the session."""
         if not self._closed:
-            self.server.bytes_sent += len(data)
             self.server.packets_sent += packets
             super().write(data)
 
@@ -327,6 +343,13 @@ class ServerConnection(Transport):
         if self.session is not None and not self._closed:
             self.session.write(packet)
 
+    def answer(self, packet: bytes) -> None:
+        """Acknowledge what came on the command path: behind earlier answers, ahead of later messages."""
+        session = self.session
+        if session is not None and session.outgoing:
+            self.flush()
+        self.write(packet)
+
     def flush(self) -> None:
         """Give the socket what waits, as long as it takes more."""
         session = self.session
@@ -336,7 +359,7 @@ class ServerConnection(Transport):
             while session.outgoing and not self._write_paused:
                 count = len(session.outgoing)
                 packets = session.take_outgoing(FLUSH_BYTES)
-                self.server.bytes_sent += len(packets)
+                self.bytes_sent += len(packets)
                 self.server.packets_sent += count - len(session.outgoing)
                 self._transport.write(packets)
             if self._write_paused or not session.has_backlog:

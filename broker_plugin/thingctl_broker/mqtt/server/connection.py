@@ -13,8 +13,8 @@ from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.protocol.codec5 import CODEC_5
 from thingctl_broker.mqtt.protocol.frames import Frame, FrameScanner, MalformedPacket
 from thingctl_broker.mqtt.protocol.packets import PINGRESP, PacketType
-from thingctl_broker.mqtt.protocol.reason_codes import Reason
-from thingctl_broker.mqtt.server.client import ServerConnection
+from thingctl_broker.mqtt.protocol.reason_codes import Reason, camel_case
+from thingctl_broker.mqtt.server.client import PATIENCE, ServerConnection
 from thingctl_broker.mqtt.server.connect import Handshake
 from thingctl_broker.mqtt.server.fast_path import ResponseFastPath
 from thingctl_broker.mqtt.server.inflight import CANCEL
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from thingctl_broker.mqtt.auth.authenticator import Identity
     from thingctl_broker.mqtt.protocol.packets import Connect, ConnectRefused, Disconnect
     from thingctl_broker.mqtt.server.client import ServerPort
-
-PATIENCE: Final = 1.5
-"""A client may be silent for this many times its keep-alive [MQTT-3.1.2-24]."""
 
 _MQTT_5: Final = b"\x00\x04MQTT\x05"
 """What the variable header of a CONNECT of MQTT 5 begins with."""
@@ -77,7 +74,7 @@ class DeviceConnection(ServerConnection):
         """Take in what came, packet by packet."""
         if self._closed:
             return  # it came in one piece with what ended the connection
-        self.server.bytes_received += len(data)
+        self.bytes_received += len(data)
         if self._connect is not None:
             self.heard_at = self.server.time()
             taken = 0
@@ -204,6 +201,8 @@ class DeviceConnection(ServerConnection):
 
     def refuse(self, refusal: ConnectRefused) -> None:
         """Turn the client away."""
+        kind = refusal.fault if refusal.fault != "refused" else camel_case(refusal.code)
+        self.server.service.counters[f"refused.{kind}"] += 1
         self.server.note(refusal.fault, "connection refused", who=self.peer[0], reason=refusal.text)
         self.write(self.codec.encode_connack(refusal.code, reason_string=refusal.text))
         self.finish()

@@ -101,6 +101,6 @@ class ResponseFastPath:
         execution_id = data[id_start:id_stop].decode("latin-1")
         if packet_id == b"\0\0" or self._service.table.get(execution_id) is None:
             return 0
-        kept: Callable[[], None] = partial(self._wire.write, _ACKNOWLEDGED + packet_id)
+        kept: Callable[[], None] = partial(self._wire.answer, _ACKNOWLEDGED + packet_id)
         self._service.respond(self._thing, execution_id, data[behind + 2 : stop], kept)
         return stop

@@ -161,7 +161,7 @@ class Receiver:
             self._thing or self._connection.client_id, "forbiddenTopic", f"{text}: {publish.topic[:200]!a}"
         )
         # At QoS 2 its PUBREL is answered like any that is not known.
-        self._acknowledge(publish.qos, publish.packet_id, Reason.NOT_AUTHORIZED, text)
+        self._acknowledge_now(publish.qos, publish.packet_id, Reason.NOT_AUTHORIZED, text)
 
     def _may_hold_another(self) -> bool:
         """Whether the client may begin another QoS 2 exchange; if not, it is dropped."""
@@ -178,13 +178,13 @@ class Receiver:
         elif qos == 2:
             self._connection.send(self._codec.encode_pubrec(packet_id, reason, text))
 
-    def _acknowledge_now(self, qos: int, packet_id: int) -> None:
+    def _acknowledge_now(self, qos: int, packet_id: int, reason: int = 0, text: str = "") -> None:
         """Acknowledge what came on the command path: ahead of ordinary messages, as all of it."""
         if qos == 1:
             self._unanswered.pop(packet_id, None)
-            self._connection.write(self._codec.encode_puback(packet_id))
+            self._connection.answer(self._codec.encode_puback(packet_id, reason, text))
         elif qos == 2:
-            self._connection.write(self._codec.encode_pubrec(packet_id))
+            self._connection.answer(self._codec.encode_pubrec(packet_id, reason, text))
 
     # MQTT 5.
 

@@ -21,6 +21,7 @@ from thingctl_broker.mqtt.engine.message import Message
 from thingctl_broker.mqtt.engine.restore import restore
 from thingctl_broker.mqtt.engine.session import WINDOW
 from thingctl_broker.mqtt.protocol.reason_codes import Reason, words
+from thingctl_broker.mqtt.server.client_list import ClientList
 from thingctl_broker.mqtt.server.connection import DeviceConnection
 from thingctl_broker.mqtt.server.limits import MqttLimits
 from thingctl_broker.mqtt.server.serving import ServingConnections
@@ -112,9 +113,10 @@ class MqttServer:
         self._present: Counter[str] = Counter()
         self._listeners: list[Listener] = []
         self._watcher: asyncio.Task[None] | None = None
-        self.bytes_received = self.bytes_sent = 0
         self.packets_received = self.packets_sent = 0
         """Of all clients, since the start."""
+        self.clients = ClientList(self, self._clients)
+        self._gone_received = self._gone_sent = 0  # bytes of connections that are gone
         self._sockets = self._connects = self._most_clients = self._own_messages = 0
         self._started_at = self.time()
         self._loop: asyncio.AbstractEventLoop
@@ -229,6 +231,16 @@ class MqttServer:
         """The retained messages that match a filter."""
         return self.engine.retained.match(topic_filter, self.time())
 
+    @property
+    def bytes_received(self) -> int:
+        """Of all clients, since the start."""
+        return self._gone_received + sum(connection.bytes_received for connection in self.connections)
+
+    @property
+    def bytes_sent(self) -> int:
+        """Of all clients, since the start."""
+        return self._gone_sent + sum(connection.bytes_sent for connection in self.connections)
+
     def figures(self) -> dict[str, float]:
         """What ``$SYS`` tells, by the names in ``sys_topics``."""
         connected, engine_figures = len(self._clients), self.engine.figures()
@@ -292,6 +304,8 @@ class MqttServer:
         """A connection is gone, or as good as gone."""
         if connection in self.connections:
             self.connections.remove(connection)
+            self._gone_received += connection.bytes_received
+            self._gone_sent += connection.bytes_sent
             self._limiter.release(connection.peer[0])
         self.observers.leave(connection)
         if connection.stopped_publishers:
@@ -403,7 +417,10 @@ class MqttServer:
             _log.warning(text, fault=fault, client=who, **details)
 
     def _dropped(self, reason: str, client_id: str, topic: str) -> None:
-        """A client does not get a message: log it at most once a minute for each client."""
+        """A client does not get a message: count it, and log it at most once a minute for each client."""
+        session = self.engine.sessions.get(client_id)
+        if session is not None:
+            session.count_drop(reason)
         if self.log_limit.allows(f"dropped {reason} {client_id}", self.time()):
             text = (
                 "messages for a client are dropped" if reason != "retained" else "no room to retain a message"

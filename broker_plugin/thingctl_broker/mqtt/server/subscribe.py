@@ -85,7 +85,7 @@ class Subscriber:
         self._serve(tell_time=False)
 
     def resume(self) -> None:
-        """Go on with the subscriptions that were kept, but for those that the client may not have any more."""
+        """Go on with the subscriptions that were kept, without those that the client may no longer have."""
         forbidden = [f for f in self._session.subscriptions if not self._may_hear(split_share(f)[1])]
         for topic_filter in forbidden:
             self._server.engine.unsubscribe(self._session, topic_filter)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from thingctl_broker.things.mqtt_clients import Carrier
+
 if TYPE_CHECKING:
     from thingctl_broker.mqtt.server.limits import MqttLimits
 
@@ -24,6 +26,8 @@ class Transport(asyncio.Protocol):
         "_stalled",
         "_transport",
         "_write_paused",
+        "bytes_received",
+        "bytes_sent",
         "limits",
         "peer",
     )
@@ -34,6 +38,7 @@ class Transport(asyncio.Protocol):
         self._most_buffered = limits.write_buffer + limits.packet_bytes
         self.peer = _NO_PEER
         """Address and port of the client: by the PROXY protocol, or else by the transport."""
+        self.bytes_received = self.bytes_sent = 0
         self._transport: asyncio.Transport
         self._closed = False
         self._reading_stops = 0
@@ -71,6 +76,12 @@ class Transport(asyncio.Protocol):
         """The client has caught up."""
         self._write_paused = False
 
+    @property
+    def carrier(self) -> Carrier:
+        """How the client's packets come."""
+        extra = self._transport.get_extra_info
+        return extra("carrier") or (Carrier.TLS if extra("sslcontext") else Carrier.TCP)
+
     # Writing.
 
     def write(self, data: bytes) -> None:
@@ -81,6 +92,7 @@ class Transport(asyncio.Protocol):
             self.offended("writeBuffer", "reads too slowly: dropped")
             self.abort()
             return
+        self.bytes_sent += len(data)
         self._transport.write(data)
 
     @property

@@ -10,25 +10,28 @@ from __future__ import annotations
 import asyncio
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
-from websockets.exceptions import InvalidMessage, SecurityError
+from websockets.exceptions import InvalidMessage, NegotiationError, SecurityError
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from thingctl_broker.mqtt.server.connection import DeviceConnection
+from thingctl_broker.things.mqtt_clients import Carrier
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Sequence
 
+    from thingctl_broker.mqtt.server.origins import AllowedOrigins
     from thingctl_broker.mqtt.server.server import MqttServer
     from thingctl_broker.system.proxy_protocol import Peer
 
 PATH: Final = "/mqtt"
 
-_SUBPROTOCOL: Final = Subprotocol("mqtt")  # [MQTT-6.0.0-3]
+SUBPROTOCOLS: Final = (Subprotocol("mqtt"), Subprotocol("mqttv3.1"))
+"""What a client may ask for, the better one first [MQTT-6.0.0-3]. One that asks for none gets none."""
+
 _UNSUPPORTED_DATA: Final = 1003
 _NORMAL: Final = 1000
 
@@ -39,8 +42,8 @@ class WebSocket(asyncio.Protocol, asyncio.Transport):
     To the loop it is a protocol, to the MQTT connection a transport.
     """
 
-    def __init__(self, server: MqttServer, hosts: Container[str], peer: Peer | None = None) -> None:
-        """``hosts``: the ``host:port`` under which browsers may have got their page.
+    def __init__(self, server: MqttServer, origins: AllowedOrigins, peer: Peer | None = None) -> None:
+        """``origins``: of the pages that may connect.
 
         ``peer``: the client's address, as HTTP knows it; None: the transport's.
 
@@ -49,9 +52,11 @@ class WebSocket(asyncio.Protocol, asyncio.Transport):
         """
         asyncio.Transport.__init__(self)
         self._server = server
-        self._hosts = hosts
+        self._origins = origins
         self._peer = peer
-        self._protocol = ServerProtocol(subprotocols=[_SUBPROTOCOL], max_size=server.limits.packet_bytes)
+        self._protocol = ServerProtocol(
+            select_subprotocol=_select_subprotocol, max_size=server.limits.packet_bytes
+        )
         self._transport: asyncio.Transport
         self._mqtt: DeviceConnection | None = None
 
@@ -136,23 +141,22 @@ class WebSocket(asyncio.Protocol, asyncio.Transport):
         """What the transport underneath says, unless HTTP knows better."""
         if name == "peername" and self._peer is not None:
             return self._peer
-        return self._transport.get_extra_info(name, default)
+        return Carrier.WEBSOCKET if name == "carrier" else self._transport.get_extra_info(name, default)
 
     # How it is done.
 
     def _open(self, request: Request) -> None:
         protocol = self._protocol
-        if request.path.partition("?")[0] != PATH:
-            response = protocol.reject(HTTPStatus.NOT_FOUND, f"MQTT is spoken at {PATH}\n")
-        elif not self._is_from_here(origins := request.headers.get_all("Origin")):
+        if request.path.partition("?")[0] not in {PATH, f"{PATH}/"}:
+            response = protocol.reject(HTTPStatus.NOT_FOUND, f"MQTT over WebSocket is served at {PATH}\n")
+        elif not self._origins.admits(origins := request.headers.get_all("Origin")):
             host, *_ = self.get_extra_info("peername") or ("",)
             text = "a page from elsewhere may not connect"
             self._server.note("origin", text, who=str(host), origin=" ".join(origins)[:200])
-            response = protocol.reject(HTTPStatus.FORBIDDEN, "not from this page\n")
+            words = "pages of this origin may not connect: mqtt.websocket_origins does not name it\n"
+            response = protocol.reject(HTTPStatus.FORBIDDEN, words)
         else:
             response = protocol.accept(request)
-            if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS and protocol.subprotocol is None:
-                response = protocol.reject(HTTPStatus.BAD_REQUEST, "the subprotocol must be mqtt\n")
         protocol.send_response(response)
         if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
             self._mqtt = DeviceConnection(self._server)
@@ -171,13 +175,6 @@ class WebSocket(asyncio.Protocol, asyncio.Transport):
         else:
             response = self._protocol.reject(HTTPStatus.BAD_REQUEST, f"{error}\n")
         self._transport.write(response.serialize())
-
-    def _is_from_here(self, origins: list[str]) -> bool:
-        """Whether no browser asks, or one that got its page here."""
-        try:
-            return all(urlsplit(origin).netloc in self._hosts for origin in origins)
-        except ValueError:  # no URL at all
-            return False
 
     def _take(self, frame: Frame) -> None:
         mqtt = self._mqtt
@@ -205,3 +202,11 @@ class WebSocket(asyncio.Protocol, asyncio.Transport):
                 return
         if self._protocol.close_expected():
             self._transport.close()
+
+
+def _select_subprotocol(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """What a client is given of what it asks for. Raises NegotiationError when that is nothing of MQTT."""
+    found = next((known for known in SUBPROTOCOLS if known in offered), None)
+    if found is None and offered:
+        raise NegotiationError(f"the subprotocol must be {' or '.join(SUBPROTOCOLS)}, or none")
+    return found

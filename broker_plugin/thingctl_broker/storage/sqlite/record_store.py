@@ -49,7 +49,7 @@ class _Change(NamedTuple):
     """Whether the disk has no record with that key."""
 
 
-class _Batch(NamedTuple):
+class _RecordBatch(NamedTuple):
     changes: dict[tuple[int, bytes], _Change]
     waiting: list[Callable[[], None]]
 
@@ -66,7 +66,7 @@ class SqliteRecords:
         self._interval = interval
         prepare(path, _SCHEMA)
         check_whole(path)
-        self._writer: CommitWriter[_Batch] = CommitWriter(
+        self._writer: CommitWriter[_RecordBatch] = CommitWriter(
             path, _write, committed=self._committed, failed=self._failed, max_bytes=max_bytes
         )
         self._changes: dict[tuple[int, bytes], _Change] = {}
@@ -169,12 +169,12 @@ class SqliteRecords:
         waiting, self._waiting = self._waiting, []
         if changes:
             self._is_busy = True
-            self._writer.commit(_Batch(changes, waiting))
+            self._writer.commit(_RecordBatch(changes, waiting))
             return
         _call(waiting)  # what they wait for is on the disk
         self._settle()
 
-    def _committed(self, batch: _Batch) -> None:
+    def _committed(self, batch: _RecordBatch) -> None:
         self.commits += 1
         self._is_busy = False
         if not self.accepting:
@@ -183,7 +183,7 @@ class SqliteRecords:
         _call(batch.waiting)
         self._go_on()
 
-    def _failed(self, batch: _Batch, error: Exception) -> None:
+    def _failed(self, batch: _RecordBatch, error: Exception) -> None:
         self._is_busy = False
         if self.accepting:
             self.accepting = False
@@ -227,7 +227,7 @@ def _merged(
     return merged
 
 
-def _write(connection: sqlite3.Connection, batch: _Batch) -> None:
+def _write(connection: sqlite3.Connection, batch: _RecordBatch) -> None:
     gone: list[object] = []
     kept: list[object] = []
     for (kind, key), (value, _) in batch.changes.items():

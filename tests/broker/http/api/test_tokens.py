@@ -75,6 +75,9 @@ def test_every_endpoint_has_the_scope_that_its_name_promises():
         ("PATCH", "/thing-types/{name}"): "things:write",
         ("DELETE", "/thing-types/{name}"): "things:write",
         ("POST", "/mqtt/authentication"): "mqtt:authenticate",
+        ("GET", "/mqtt/clients"): "things:read",
+        ("GET", "/mqtt/clients/{client_id:path}"): "things:read",
+        ("DELETE", "/mqtt/clients/{client_id:path}"): "things:write",
         ("GET", "/tokens"): "admin",
         ("POST", "/tokens"): "admin",
         ("GET", "/tokens/{name}"): "admin",
@@ -91,7 +94,7 @@ def test_no_endpoint_answers_a_token_without_its_scope(api):
             continue
         others = [other for other in Scope if other not in {scope, Scope.ADMIN}]
         headers = make(api, f"without-{i}", *others)
-        target = re.sub(r"\{\w+\}", "lamp", path)
+        target = re.sub(r"\{[^}]+\}", "lamp", path)
         reply = api.request(method, target, {}, headers=headers)
         check_problem(reply, problems.FORBIDDEN)
         assert f'scope="{scope}"' in reply.headers["www-authenticate"]
@@ -103,7 +106,7 @@ def test_every_endpoint_answers_a_token_with_just_its_scope(api):
     for i, (method, path, scope) in enumerate(ENDPOINTS):
         headers = make(api, f"with-{i}", scope or Scope.THINGS_READ)
         asked = "HEAD" if path == "/api/v1/events" else method  # which would go on and on
-        reply = api.request(asked, re.sub(r"\{\w+\}", "nosuch", path), {}, headers=headers)
+        reply = api.request(asked, re.sub(r"\{[^}]+\}", "nosuch", path), {}, headers=headers)
         assert reply.status not in {401, 403}, (asked, path, reply)
 
 

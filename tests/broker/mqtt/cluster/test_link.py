@@ -7,6 +7,7 @@ import asyncio
 import pytest
 import structlog
 
+from support.amqtt_alone import bare_amqtt
 from support.cluster import (
     CONNACK,
     DISCONNECT,
@@ -20,6 +21,7 @@ from support.cluster import (
     publish,
     settings,
 )
+from support.processes import free_address
 from support.waits import eventually
 from thingctl_broker.cluster.link_port import Handed, LinkDown, Source
 from thingctl_broker.errors import ConfigurationError
@@ -289,14 +291,12 @@ async def test_a_refused_subscription_names_the_acl(cluster):
         await starting
 
 
-async def test_a_broker_of_mqtt_3_is_refused_in_words(cluster):
-    link = ClusterLink(settings(cluster.url), TOPICS)
-    starting = asyncio.ensure_future(link.start(Worker(), lambda _: None))
-    peer = await cluster.accept()
-    await peer.receive()
-    peer.send(packet(CONNACK, b"\0\1"))
-    with pytest.raises(ConfigurationError, match=r"MQTT 3\.1\.1 only; workers need MQTT 5"):
-        await starting
+async def test_a_broker_of_mqtt_3_is_refused_in_words():
+    address = free_address()
+    async with bare_amqtt(listeners={"default": {"type": "tcp", "bind": address}}):
+        link = ClusterLink(settings(f"mqtt://{address}"), TOPICS)
+        with pytest.raises(ConfigurationError, match=r"MQTT 3\.1\.1 only; workers need MQTT 5"):
+            await link.start(Worker(), lambda _: None)
 
 
 async def test_what_may_pass_is_tried_again(cluster):

@@ -17,8 +17,10 @@ from thingctl_broker.mqtt.protocol import packets
 from thingctl_broker.mqtt.protocol.fields import encode_length
 from thingctl_broker.mqtt.protocol.packets import Connect
 from thingctl_broker.mqtt.server.limits import MqttLimits
+from thingctl_broker.mqtt.server.origins import AllowedOrigins
 from thingctl_broker.mqtt.server.websocket import PATH, WebSocket
 from thingctl_broker.system.addresses import Address, bind_tcp, bound_to
+from thingctl_broker.things.mqtt_clients import Carrier
 from thingctl_protocol.statuses import Status
 
 CONNECT = packets.encode_connect(Connect("lamp", True, 60, None, None, None))
@@ -40,8 +42,8 @@ async def running():
     async with front_broker(limits=MqttLimits(packet_bytes=100_000)) as running:
         sock = bind_tcp(Address("127.0.0.1", 0))
         port = bound_to(sock).port
-        hosts = {f"127.0.0.1:{port}"}
-        server = HttpServer(NothingElse(), sock, lambda **_: WebSocket(running.front, hosts))
+        origins = AllowedOrigins({f"127.0.0.1:{port}"}, ["https://app.example"])
+        server = HttpServer(NothingElse(), sock, lambda **_: WebSocket(running.front, origins))
         await server.start()
         yield running, port
         await server.stop()
@@ -96,7 +98,8 @@ async def test_paho_speaks_it(running):
     ("path", "subprotocols", "origin", "status"),
     [
         ("/other", ["mqtt"], None, 404),
-        (PATH, None, None, 400),
+        ("/", ["mqtt"], None, 404),
+        (PATH + "/x", ["mqtt"], None, 404),
         (PATH, ["chat"], None, 400),
         (PATH, ["mqtt"], "https://evil.example", 403),
         (PATH, ["mqtt"], "null", 403),
@@ -107,7 +110,28 @@ async def test_who_may_not_upgrade_is_told_so(running, path, subprotocols, origi
     with pytest.raises(InvalidStatus) as refusal:
         await connect(url(port, path), subprotocols=subprotocols, origin=origin)
     assert refusal.value.response.status_code == status
+    assert refusal.value.response.body.endswith(b"\n")
     assert not running.front.connections
+
+
+@pytest.mark.parametrize(
+    ("path", "subprotocols", "given"),
+    [
+        (PATH, ["mqtt"], "mqtt"),
+        (PATH + "/", ["mqtt"], "mqtt"),
+        (PATH + "?client=1", ["mqttv3.1"], "mqttv3.1"),
+        (PATH, ["chat", "mqttv3.1", "mqtt"], "mqtt"),
+        (PATH, None, None),
+    ],
+)
+async def test_a_client_gets_the_subprotocol_that_it_asks_for(running, path, subprotocols, given):
+    running, port = running
+    async with connect(url(port, path), subprotocols=subprotocols) as client:
+        assert client.subprotocol == given
+        await client.send(CONNECT)
+        assert await client.recv() == b"\x20\x02\x00\x00"
+        (connection,) = running.front.connections
+        assert connection.carrier is Carrier.WEBSOCKET
 
 
 def upgrade(method=b"GET", headers=b"", path=b"/mqtt"):
@@ -148,9 +172,10 @@ async def test_every_wish_to_upgrade_gets_a_status(running, request_, status):
     await eventually(lambda: not running.front.connections)
 
 
-async def test_a_page_of_the_broker_itself_may_connect(running):
+@pytest.mark.parametrize("origin", ["http://127.0.0.1:{}", "https://app.example"], ids=["own", "named"])
+async def test_a_page_of_the_broker_itself_or_of_a_named_origin_may_connect(running, origin):
     _, port = running
-    async with connect(url(port), subprotocols=["mqtt"], origin=f"http://127.0.0.1:{port}") as client:
+    async with connect(url(port), subprotocols=["mqtt"], origin=origin.format(port)) as client:
         await client.send(CONNECT)
         assert await client.recv() == b"\x20\x02\x00\x00"
 
