@@ -25,6 +25,7 @@ TESTED_ELSEWHERE = {
     "broker/http/dialects/dialect.py": "a port: test_navixy.py, test_graph.py",
     "broker/http/dialects/graph_resources.py": "plain records: http/dialects/test_graph.py",
     "broker/mqtt/protocol/codec.py": "a port: mqtt/protocol/test_codec3.py",
+    "broker/mqtt/server/rights_lookup.py": "mqtt/amqtt/test_topic_rights.py",
     "broker/mqtt/amqtt/client_session.py": "mqtt/amqtt/test_host.py, test_gatekeeper.py",
     "broker/mqtt/server/limits.py": "app/test_config.py",
     "broker/rollouts/driver.py": "a port: rollouts/test_runner.py and cluster/test_rollouts.py",

@@ -187,7 +187,7 @@ _LIMIT: Final = Parameter(
     {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT},
 )
 _CURSOR: Final = Parameter("cursor", "the nextCursor of the page before", _NAME)
-_EXECUTION_CURSOR: Final = _CURSOR._replace(schema=_ID)
+_ID_CURSOR: Final = _CURSOR._replace(schema=_ID)
 _WAIT: Final = Parameter(
     "wait",
     f"seconds for which the answer may be held back until the execution has ended; {HELD_MAX:g} at most are",
@@ -252,7 +252,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
             Parameter("createdBefore", "only those created before that", _TIME),
             Parameter("sort", "newest or oldest first", {"type": "string", "enum": list(SORTS)}),
             _LIMIT,
-            _EXECUTION_CURSOR,
+            _ID_CURSOR,
         ),
     ),
     ("POST", COMMANDS): Operation(
@@ -266,7 +266,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
     ),
     ("GET", _EXECUTION): Operation({200: ExecutionResource, 202: ExecutionResource}, parameters=(_WAIT,)),
     ("POST", _EXECUTION + "/cancel"): Operation({200: ExecutionResource}),
-    ("GET", GROUPS): Operation({200: GroupPage}, parameters=(_STATE, _LIMIT, _CURSOR)),
+    ("GET", GROUPS): Operation({200: GroupPage}, parameters=(_STATE, _LIMIT, _ID_CURSOR)),
     ("GET", GROUPS + "/{command_id}"): Operation({200: GroupResource}),
     **{
         ("POST", f"{GROUPS}/{{command_id}}/{verb}"): Operation({200: GroupResource})

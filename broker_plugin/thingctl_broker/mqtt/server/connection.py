@@ -21,7 +21,9 @@ from thingctl_broker.mqtt.server.inflight import CANCEL
 from thingctl_broker.mqtt.server.message_fast_path import MessageFastPath, MessageFastPath5
 from thingctl_broker.mqtt.server.publish import Receiver
 from thingctl_broker.mqtt.server.request_properties import RequestProperties
+from thingctl_broker.mqtt.server.rights_lookup import RightsLookup
 from thingctl_broker.mqtt.server.subscribe import Subscriber
+from thingctl_broker.security.topic_acl import UndecidedRights
 
 if TYPE_CHECKING:
     import asyncio
@@ -52,7 +54,7 @@ class DeviceConnection(ServerConnection):
     def __init__(self, server: ServerPort) -> None:
         super().__init__(server)
         self._scanner = FrameScanner(server.limits.connect_bytes)
-        self._handshake: Handshake | None = None
+        self._handshake: Handshake | RightsLookup | None = None  # while packets have to wait
         self._last_words: Disconnect | None = None
         self._unread: Iterator[Frame] | None = None
         self._shortcut: ResponseFastPath | None = None
@@ -75,6 +77,11 @@ class DeviceConnection(ServerConnection):
         if self._closed:
             return  # it came in one piece with what ended the connection
         self.bytes_received += len(data)
+        if self._handshake is not None:
+            self._unread = chain(self._unread or (), self._scanner.feed(data))
+            if self._handshake.leaves_unread(len(data)):
+                self.hold_reading(stop=True)
+            return
         if self._connect is not None:
             self.heard_at = self.server.time()
             taken = 0
@@ -85,11 +92,6 @@ class DeviceConnection(ServerConnection):
             data = self._take_messages(data, taken)
             if not data or self._closed:
                 return
-        elif self._handshake is not None:
-            self._unread = chain(self._unread or (), self._scanner.feed(data))
-            if self._handshake.leaves_unread(len(data)):
-                self.hold_reading(stop=True)
-            return
         elif not self._scanner.buffered and data[0] >> 4 != PacketType.CONNECT:
             self._fault(MalformedPacket("MQTT-3.1.0-1", "the first packet is not a CONNECT"))
             return
@@ -214,6 +216,18 @@ class DeviceConnection(ServerConnection):
         if unread is not None:
             self._take(unread)
 
+    def resume(self) -> None:
+        """Go on with the packet whose rights were looked up, and with those behind it."""
+        self._handshake = None
+        self.read_on()
+
+    def end_input(self) -> None:
+        """The client has closed its side: end the connection when all that it has sent is read."""
+        if self._handshake is not None:
+            self._handshake.is_last_word = True
+        elif not self._closed:
+            self.finish()
+
     # Packets.
 
     def _take(self, frames: Iterator[Frame]) -> None:
@@ -232,6 +246,10 @@ class DeviceConnection(ServerConnection):
                     return
         except MalformedPacket as fault:
             self._fault(fault)
+        except UndecidedRights as undecided:
+            self.server.packets_received -= 1  # it is taken again
+            self._unread = chain((frame,), frames)
+            self._handshake = RightsLookup(self, undecided.lookup)
 
     def _begin(self, frame: Frame) -> bool:
         """Take the CONNECT; False: what follows it must wait."""
