@@ -18,7 +18,7 @@ from thingctl_broker.mqtt.server.client import PATIENCE, ServerConnection
 from thingctl_broker.mqtt.server.connect import Handshake
 from thingctl_broker.mqtt.server.fast_path import ResponseFastPath
 from thingctl_broker.mqtt.server.inflight import CANCEL
-from thingctl_broker.mqtt.server.message_fast_path import MessageFastPath
+from thingctl_broker.mqtt.server.message_fast_path import MessageFastPath, MessageFastPath5
 from thingctl_broker.mqtt.server.publish import Receiver
 from thingctl_broker.mqtt.server.request_properties import RequestProperties
 from thingctl_broker.mqtt.server.rights_lookup import RightsLookup
@@ -165,8 +165,9 @@ class DeviceConnection(ServerConnection):
         session = self.session
         assert session is not None
         self._receiver = receiver = Receiver(self, session, admission)
-        if connect.version < 5:
-            self._messages = MessageFastPath(self, session, receiver.known_topics)
+        self._messages = (MessageFastPath5 if connect.version == 5 else MessageFastPath)(
+            self, session, receiver
+        )
         self._subscriber = Subscriber(self, session, admission)
         self.write(
             self.codec.encode_connack(
