@@ -70,17 +70,19 @@ SHAPES: Final = {
 class Exchange:
     """One shape's clients on a server."""
 
-    def __init__(self, server: MqttServer, shape: Shape, name: str) -> None:
+    def __init__(self, server: MqttServer, shape: Shape, name: str, version: int) -> None:
         self.shape = shape
         self.pairs: list[tuple[Wire, bytes, list[Wire]]] = []
         for n in range(shape.publishers):
             topic = f"{name}/{n}/value"
             ids = range(1, shape.chunk + 1)
-            chunk = b"".join(mqtt_wire.publish(topic, PAYLOAD, i if shape.qos else None) for i in ids)
+            chunk = b"".join(
+                mqtt_wire.publish(topic, PAYLOAD, i if shape.qos else None, version=version) for i in ids
+            )
             subscribers = [
-                client(server, f"{name}-sub-{n}-{i}", topic, shape.qos) for i in range(shape.copies)
+                client(server, f"{name}-sub-{n}-{i}", topic, shape.qos, version) for i in range(shape.copies)
             ]
-            self.pairs.append((client(server, f"{name}-pub-{n}"), chunk, subscribers))
+            self.pairs.append((client(server, f"{name}-pub-{n}", version=version), chunk, subscribers))
 
     async def turn(self) -> float:
         """Publish and take a chunk from each; CPU nanoseconds without the load's own."""
@@ -103,13 +105,13 @@ class Exchange:
             spent += feed(answers)
 
 
-def client(server: MqttServer, name: str, topic_filter: str = "", qos: int = 0) -> Wire:
+def client(server: MqttServer, name: str, topic_filter: str = "", qos: int = 0, version: int = 4) -> Wire:
     """Connect one, with a filter or without."""
     wire = Wire(DeviceConnection(server), KeepingTransport(1024))
     wire.connection.connection_made(wire.transport)
-    wire.connection.data_received(mqtt_wire.connect(name))
+    wire.connection.data_received(mqtt_wire.connect(name, version=version))
     if topic_filter:
-        wire.connection.data_received(mqtt_wire.subscribe(1, topic_filter, qos))
+        wire.connection.data_received(mqtt_wire.subscribe(1, topic_filter, qos, version=version))
     wire.take()
     return wire
 
@@ -149,13 +151,17 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--batches", type=int, default=15, help=f"of {TURNS} turns of each shape (15)")
     parser.add_argument("--shape", help="the beginning of one's name")
+    parser.add_argument("--version", type=int, default=4, choices=(4, 5), help="of MQTT: 4 is 3.1.1 (4)")
     parser.add_argument("--profile", action="store_true", help="cProfile over them, to stderr, instead")
     options = parser.parse_args()
     server = MqttServer(gatekeeper=OpenAuthenticator())
     service = CommandService(clock=SystemClock(), link=server, journal=NullJournal())
     await server.start(service, [])
     chosen = {name: shape for name, shape in SHAPES.items() if name.startswith(options.shape or "")}
-    exchanges = {name: Exchange(server, shape, f"s{i}") for i, (name, shape) in enumerate(chosen.items())}
+    exchanges = {
+        name: Exchange(server, shape, f"s{i}", options.version)
+        for i, (name, shape) in enumerate(chosen.items())
+    }
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)

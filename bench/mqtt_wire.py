@@ -1,4 +1,6 @@
-"""MQTT 3.1.1 packets for the load tools: built and taken apart as bytes, nothing more.
+"""MQTT packets for the load tools: built and taken apart as bytes, nothing more.
+
+They are those of 3.1.1, or of 5 where ``version`` says so: without properties.
 
 The broker's own framing is not used here on purpose: a load that shares code with
 what it measures would share its mistakes.
@@ -42,11 +44,18 @@ def text(value: str | bytes) -> bytes:
 
 
 def connect(
-    client_id: str, *, username: str = "", password: str = "", keepalive: int = 0, clean: bool = True
+    client_id: str,
+    *,
+    username: str = "",
+    password: str = "",
+    keepalive: int = 0,
+    clean: bool = True,
+    version: int = 4,
 ) -> bytes:
     """A CONNECT; ``clean``: with a clean session, which ends with the connection."""
     flags = (0x02 if clean else 0) | (0x80 if username else 0) | (0x40 if password else 0)
-    body = b"\x00\x04MQTT\x04" + bytes((flags,)) + keepalive.to_bytes(2, "big") + text(client_id)
+    body = b"\x00\x04MQTT" + bytes((version, flags)) + keepalive.to_bytes(2, "big")
+    body += _properties(version) + text(client_id)
     if username:
         body += text(username)
     if password:
@@ -54,17 +63,21 @@ def connect(
     return b"\x10" + varint(len(body)) + body
 
 
-def subscribe(packet_id: int, topic_filter: str, qos: int = 1) -> bytes:
+def subscribe(packet_id: int, topic_filter: str, qos: int = 1, *, version: int = 4) -> bytes:
     """A SUBSCRIBE to one filter."""
-    body = packet_id.to_bytes(2, "big") + text(topic_filter) + bytes((qos,))
+    body = packet_id.to_bytes(2, "big") + _properties(version) + text(topic_filter) + bytes((qos,))
     return b"\x82" + varint(len(body)) + body
 
 
-def publish(topic: str | bytes, payload: bytes, packet_id: int | None = None) -> bytes:
+def publish(topic: str | bytes, payload: bytes, packet_id: int | None = None, *, version: int = 4) -> bytes:
     """A PUBLISH: QoS 1 with a packet id, QoS 0 without."""
     identifier = b"" if packet_id is None else packet_id.to_bytes(2, "big")
-    body = text(topic) + identifier + payload
+    body = text(topic) + identifier + _properties(version) + payload
     return (b"\x30" if packet_id is None else b"\x32") + varint(len(body)) + body
+
+
+def _properties(version: int) -> bytes:
+    return b"\x00" if version == 5 else b""
 
 
 def puback(packet_id: bytes) -> bytes:

@@ -7,8 +7,12 @@
 ...     return {"currentTemperature": value}
 """
 
-from thingctl_agent.agent import Agent
-from thingctl_agent.errors import (
+from thingctl_agent.runtime import lazy_imports
+
+lazy_imports.import_without("msgspec", lazy_imports.UNUSED)
+
+from thingctl_agent.agent import Agent  # noqa: E402 after msgspec
+from thingctl_agent.errors import (  # noqa: E402
     AgentError,
     Canceled,
     CommandFailed,
@@ -17,7 +21,7 @@ from thingctl_agent.errors import (
     RegistrationError,
     Reject,
 )
-from thingctl_agent.handlers.context import Completed, Context
+from thingctl_agent.handlers.context import Completed, Context  # noqa: E402
 
 __all__ = [
     "Agent",

@@ -1,4 +1,4 @@
-"""Brokers inside the test's own loop: amqtt, the front, and the service over a manual or real clock."""
+"""Brokers inside the test's own loop: the MQTT server alone, or amqtt with the plugin in it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ class Running(NamedTuple):
     address: tuple[str, int]
     front: MqttServer
     service: CommandService
-    broker: Any
 
 
 @asynccontextmanager
@@ -40,24 +39,16 @@ async def front_broker(
     gatekeeper: Authenticator | None = None,
     store: RecordStore | None = None,
 ) -> AsyncIterator[Running]:
-    """The front on a free port with a real amqtt behind it, and no HTTP."""
+    """The MQTT server on a free port, without amqtt and HTTP."""
     front = MqttServer(gatekeeper=gatekeeper or OpenAuthenticator(), limits=limits, store=store)
     service = CommandService(clock=clock or SystemClock(), link=front, journal=journal or NullJournal())
-    broker = Broker(
-        {
-            "listeners": {"default": {"type": "external"}},
-            "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
-        }
-    )
     sock = bind_tcp(Address("127.0.0.1", 0))
-    await broker.start()
     await front.start(service, [sock])
     try:
-        yield Running(tuple(bound_to(sock)), front, service, broker)
+        yield Running(tuple(bound_to(sock)), front, service)
     finally:
         await RawClient.close_all()
         await front.stop()
-        await broker.shutdown()
 
 
 class RunningPlugin(NamedTuple):

@@ -1,4 +1,4 @@
-"""A disk that is small: a tmpfs of its own, which a test fills up and clears."""
+"""Disks with faults: one that is small, which a test fills up and clears, and one that does not flush names."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 from support.needs import missing
+from support.preload import preloaded
 
 CHUNK = bytes(64 * 1024)
 
@@ -49,3 +51,44 @@ def small_disk(directory: Path, size: str) -> Iterator[SmallDisk]:
         yield SmallDisk(mount)
     finally:
         subprocess.run(["umount", "--lazy", str(mount)], check=True)
+
+
+_FLUSH = r"""
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+int fsync(int file) {
+    const char *fault = getenv("FLUSH_FAULT");
+    struct stat status;
+    if (fault && !access(fault, F_OK) && !fstat(file, &status) && S_ISDIR(status.st_mode)) {
+        errno = EIO;
+        return -1;
+    }
+    return syscall(SYS_fsync, file);
+}
+"""
+
+
+class FailingFlush:
+    """For processes that are started with ``environment``: directories that cannot be flushed for a while."""
+
+    def __init__(self, folder: Path) -> None:
+        self._fault = folder / "fault"
+        library = preloaded(folder, "flush", _FLUSH)
+        self.environment = {"LD_PRELOAD": str(library), "FLUSH_FAULT": str(self._fault)}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def begin(self) -> None:
+        self._fault.touch()
+
+    def end(self) -> None:
+        self._fault.unlink(missing_ok=True)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 import struct
-import subprocess
 from pathlib import Path
 
-from support.needs import missing
+from support.preload import preloaded
 
 _SOURCE = r"""
 #define _GNU_SOURCE
@@ -56,12 +54,7 @@ class ShiftedClock:
     """The clock of the processes that are started with ``environment``."""
 
     def __init__(self, folder: Path) -> None:
-        compiler = shutil.which("cc") or shutil.which("gcc")
-        if compiler is None:
-            missing("there is no C compiler (apt-get install gcc)")
-        source, library = folder / "shifted.c", folder / "shifted.so"
-        source.write_text(_SOURCE)
-        subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, source], check=True)
+        library = preloaded(folder, "shifted", _SOURCE)
         self._file = folder / "shift"
         self.set(0)
         self.environment = {"LD_PRELOAD": str(library), "SHIFT_FILE": str(self._file)}

@@ -238,6 +238,25 @@ def test_a_disk_that_is_full_stops_new_commands_only_and_goes_on_by_itself(tmp_p
         assert Operator(broker).ask("GET", "/api/v1/commands")[1] == before
 
 
+def test_a_device_that_enrolled_itself_is_known_after_kill_9(tmp_path):
+    """As soon as a command for it is accepted: an execution is never there without its thing."""
+    for turn in range(3):
+        name = f"new-{turn}"
+        with serving(tmp_path) as broker:
+            operator = Operator(broker)
+            with closing(asyncio.new_event_loop()) as loop:
+                loop.run_until_complete(see(broker.mqtt_address, name))
+            body = {"thingId": name, "action": "turnOn", "ttl": 600}
+            status, sent = operator.ask("POST", "/api/v1/commands", body)
+            broker.process.kill()  # long before the next look at what has changed of things
+            broker.process.wait()
+            assert status == 201
+        with serving(tmp_path) as broker:
+            operator = Operator(broker)
+            assert operator.ask("GET", f"/api/v1/things/{name}")[0] == 200
+            assert operator.ask("GET", f"/api/v1/commands/{sent['executionId']}")[0] == 200
+
+
 def test_a_data_directory_that_is_removed_stops_new_commands_and_not_in_silence(tmp_path):
     directory = tmp_path / "data"
     with serving(directory) as broker:

@@ -7,21 +7,31 @@ from __future__ import annotations
 
 import os
 import random
-from contextlib import closing
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import pytest
 
-from support.disks import small_disk
+from agent.harness import mosquitto
+from support.disks import FailingFlush, SmallDisk, small_disk
 from support.operators import Answer, Operator
-from support.processes import output, serving
+from support.processes import BIN, TOKEN, Serving, output, process, serving
 from support.waits import soon
+from support.workers import Cluster, working
 
 pytestmark = pytest.mark.system
 
 ROUNDS = int(os.environ.get("THINGCTL_FULL_DISK", "4"))
 CALLS = 150
 """Of one round."""
+
+PART = 1_000_000
+"""Numbers of one load."""
 
 API = "/api/v1"
 LIVE = {"QUEUED", "SENT", "DELIVERED", "IN_PROGRESS"}
@@ -30,9 +40,10 @@ LIVE = {"QUEUED", "SENT", "DELIVERED", "IN_PROGRESS"}
 class Load:
     """Calls of every kind that changes something, and plain dicts of what was answered."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, part: int = 0) -> None:
+        """``part``: of several loads at the same time; each has numbers, and so names, of its own."""
         self.random = random.Random(seed)
-        self.count = 0
+        self.count = self.first = part * PART
         self.answered: dict[int, int] = {}
         """How many calls, by status."""
         self.things: dict[str, dict[str, Any]] = {}
@@ -147,7 +158,7 @@ class Load:
     # Thing types and tokens.
 
     def put_type(self) -> None:
-        name = f"type-{self.random.randrange(20)}"
+        name = f"type-{self.first + self.random.randrange(20)}"
         text = f"{self.fresh()}" + "z" * 500
         if self.call("PUT", f"/thing-types/{name}", {"description": text}).status in {200, 201}:
             self.types[name] = text
@@ -198,6 +209,10 @@ class Load:
                 states = {"pause": "PAUSED", "resume": "RUNNING", "cancel": "CANCELED"}
                 self.groups[command_id] = (number, states[move])
 
+    def is_mine(self, number: object) -> bool:
+        """Whether a number, or a name with one, belongs to this load."""
+        return self.first <= int(str(number).rpartition("-")[2]) < self.first + PART
+
     # What is there.
 
     def check(self, operator: Operator) -> None:
@@ -208,6 +223,7 @@ class Load:
         assert {
             name: {"description": thing.get("description", ""), "enabled": thing.get("enabled", True)}
             for name, thing in shown.items()
+            if self.is_mine(name)
         } == self.things
         for name, password in self.passwords.items():
             body = {"username": name, "password": password, "peerhost": "127.0.0.1"}
@@ -215,7 +231,7 @@ class Load:
             right = "allow" if self.things[name]["enabled"] else "deny"
             assert verdict.body["result"] == right, (name, verdict)
         types = {found["name"]: found.get("description", "") for found in every(operator, "thing-types")}
-        assert types == self.types
+        assert {name: text for name, text in types.items() if self.is_mine(name)} == self.types
         self.check_tokens(operator)
         self.check_executions(operator)
         for command_id, (_, state) in self.groups.items():
@@ -224,7 +240,7 @@ class Load:
 
     def check_tokens(self, operator: Operator) -> None:
         names = {token["name"] for token in every(operator, "tokens")}
-        assert names - {"admin"} == set(self.tokens)
+        assert {name for name in names - {"admin"} if self.is_mine(name)} == set(self.tokens)
         for secret in self.tokens.values():
             with closing(operator.another(secret)) as holder:
                 assert holder.call("GET", f"{API}/me").status == 200
@@ -233,7 +249,11 @@ class Load:
                 assert holder.call("GET", f"{API}/me").status == 401
 
     def check_executions(self, operator: Operator) -> None:
-        shown = {found["executionId"]: found for found in every(operator, "commands")}
+        shown = {
+            found["executionId"]: found
+            for found in every(operator, "commands")
+            if self.is_mine(found["params"]["number"])
+        }
         plain = {found for found, execution in shown.items() if execution["action"] == "turnOn"}
         assert plain == set(self.executions)
         for execution_id, number in self.executions.items():
@@ -295,6 +315,176 @@ def test_what_was_answered_is_there_and_what_was_refused_is_not(tmp_path):
     print(load.answered)
     assert load.answered[503] > 20
     assert load.answered[201] > 20
+
+
+@contextmanager
+def filled_and_cleared(disk: SmallDisk, chance: random.Random) -> Iterator[None]:
+    """Fill the disk and make room again, many times; there is room in the end."""
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.wait(chance.random() * 0.02):
+            disk.clear()
+            if chance.random() < 0.7:
+                disk.fill(chance.choice([0, 4096, 20_000, 100_000]))
+        disk.clear()
+
+    filler = threading.Thread(target=work)
+    filler.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        filler.join()
+
+
+def test_calls_at_the_same_time_share_no_answer(tmp_path):
+    """Several changes go into one commit: when it fails, each of their callers is refused, and only they."""
+    seed = int(os.environ.get("THINGCTL_SEED", "7"))
+    loads = [Load(seed + part, part) for part in range(6)]
+
+    def call(load: Load, broker: Serving) -> None:
+        with closing(Operator(broker.http_address)) as operator:
+            for _ in range(CALLS // 2):
+                load.step(operator)
+
+    with small_disk(tmp_path, "24m") as disk, ThreadPoolExecutor(len(loads)) as pool:
+        for turn in range(max(2, ROUNDS // 2)):
+            with serving(disk.path, enrolment="--closed") as broker:
+                with closing(Operator(broker.http_address)) as operator:
+                    for name in ("lamp", "bulb", "blind") if turn == 0 else ():
+                        assert operator.call("POST", f"{API}/things", {"name": name}).status == 201
+                    with filled_and_cleared(disk, random.Random(seed)):
+                        for one in [pool.submit(call, load, broker) for load in loads]:
+                            one.result()
+                    for load in loads:
+                        load.check(operator)
+                broker.process.kill()
+                broker.process.wait()
+                assert "Traceback" not in output(broker.process), output(broker.process)
+        with (
+            serving(disk.path, enrolment="--closed") as broker,
+            closing(Operator(broker.http_address)) as operator,
+        ):
+            for load in loads:
+                load.check(operator)
+    answered = {
+        status: sum(load.answered.get(status, 0) for load in loads)
+        for status in sorted({status for load in loads for status in load.answered})
+    }
+    print(answered)
+    assert answered[503] > 20
+    assert answered[201] > 20
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_broker_that_cannot_start_on_a_full_disk_says_so_and_starts_when_there_is_room(tmp_path, is_new):
+    ended = 0
+    with small_disk(tmp_path, "12m") as disk:
+        for free in (0, 8192, 16_384, 32_768, 65_536, 98_304) if is_new else (0, 4096):
+            if is_new:
+                shutil.rmtree(disk.path, ignore_errors=True)
+            else:
+                with serving(disk.path):
+                    pass
+            disk.fill(free)
+            ports = ("--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0")
+            command = (BIN / "thingctl", "serve", "--open", *ports, "--data-dir", disk.path)
+            with process(*command, THINGCTL_ADMIN_TOKEN=TOKEN) as started:
+                soon(lambda one=started: one.poll() is not None or "\ndata " in output(one), 20)
+                said = output(started)
+                assert "Traceback" not in said, said
+                if started.poll() is not None:
+                    ended += 1
+                    assert started.poll() == 2
+                    last = said.splitlines()[-1]
+                    assert last.startswith("thingctl: "), said
+                    assert str(disk.path) in last
+                    assert re.search("full|No space left on device", last), said
+            left = [path.name for path in disk.path.glob("*.new*")] if disk.path.exists() else []
+            assert left == []
+            disk.clear()
+            with serving(disk.path):
+                pass
+    assert ended > 0
+
+
+def test_a_last_flush_that_fails_leaves_tokens_and_roll_outs_as_they_were(tmp_path):
+    with FailingFlush(tmp_path) as fault, ExitStack() as stack:
+        broker = stack.enter_context(serving(tmp_path / "data", **fault.environment))
+        operator = stack.enter_context(closing(Operator(broker.http_address)))
+        for name in ("one", "two"):
+            assert operator.call("POST", f"{API}/things", {"name": name}).status == 201
+        made = operator.call("POST", f"{API}/tokens", {"name": "kept", "scopes": ["commands:read"]})
+        begun = operator.call("POST", f"{API}/commands", group())
+        command_id = begun.body["commandId"]
+        pause, group_path = f"{API}/groups/{command_id}/pause", f"{API}/groups/{command_id}"
+        fault.begin()
+        refused = [
+            operator.call("POST", f"{API}/tokens", {"name": "refused", "scopes": ["commands:read"]}),
+            operator.call("DELETE", f"{API}/tokens/kept"),
+            operator.call("POST", f"{API}/tokens/kept/renew"),
+            operator.call("POST", f"{API}/commands", group()),
+            operator.call("POST", pause),
+        ]
+        assert [answer.status for answer in refused] == [503] * 5, refused
+        fault.end()
+
+        def is_as_it_was(shown: Operator) -> None:
+            assert {token["name"] for token in every(shown, "tokens")} - {"admin"} == {"kept"}
+            with closing(shown.another(made.body["token"])) as holder:
+                assert holder.call("GET", f"{API}/me").status == 200
+            assert [found["commandId"] for found in every(shown, "groups")] == [command_id]
+            assert shown.call("GET", group_path).body["state"] == "RUNNING"
+
+        is_as_it_was(operator)
+        broker.process.kill()
+        broker.process.wait()
+        with serving(tmp_path / "data") as again, closing(Operator(again.http_address)) as shown:
+            is_as_it_was(shown)
+        files = [path.name for path in (tmp_path / "data").rglob(".*")]
+        assert files == []
+
+
+def group() -> dict[str, Any]:
+    targets = {"things": ["one", "two"]}
+    return {"targets": targets, "action": "update", "ttl": 3600, "rollout": {"batch": 1}}
+
+
+def test_the_files_of_a_worker_on_a_full_disk(postgres, tmp_path):
+    """A worker's table is elsewhere; its audit file is here."""
+    with (
+        small_disk(tmp_path, "2m") as disk,
+        mosquitto(tmp_path) as broker,
+        postgres.database() as url,
+    ):
+        cluster = Cluster(broker, postgres, url)
+        folder = tmp_path / "workers"
+        folder.mkdir()
+        where = ("--open", "--data-dir", disk.path)
+        disk.path.mkdir()
+        with (
+            working(cluster, folder, "w1", *where) as worker,
+            closing(Operator(worker.http_address)) as operator,
+        ):
+            assert operator.call("POST", f"{API}/things", {"name": "lamp"}).status == 201
+            disk.fill()
+            sent = [operator.send("lamp", "turnOn", {"number": n, "x": "x" * 500}) for n in range(60)]
+            soon(lambda: "the audit file cannot be written" in output(worker.process))
+            disk.clear()
+            sent.append(operator.send("lamp", "turnOn"))
+            soon(lambda: "audit.lost" in (disk.path / "audit.log").read_text())
+            for execution_id in sent:
+                assert operator.get(execution_id)["thingId"] == "lamp"
+        disk.fill()
+        other = ("--open", "--data-dir", disk.path / "other")
+        with (
+            working(cluster, folder, "w2", *other) as worker,
+            closing(Operator(worker.http_address)) as operator,
+        ):
+            operator.send("lamp", "turnOn")
+            soon(lambda: "the audit file cannot be written" in output(worker.process))
+            assert "Traceback" not in output(worker.process)
 
 
 def accepts(load: Load, operator: Operator) -> bool:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from thingctl_broker.storage.rollout_files import DIRECTORY as ROLLOUTS
 from thingctl_broker.storage.sqlite.registry import REGISTRY_FILE
+from thingctl_broker.system.files import NewFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,17 +43,15 @@ def back_up(data_dir: Path, settings_dir: Path | None, target: Path) -> int:
     if not (data_dir / _DATABASES[1]).exists() and not (data_dir / "tokens.json").exists():
         raise BackupError(f"{data_dir} is no broker's data directory")
     try:
-        handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        file = NewFile(target)
     except OSError as error:
         raise BackupError(f"{target} cannot be written: {error.strerror}") from None
     try:
-        with os.fdopen(handle, "wb") as file:
-            with tarfile.open(fileobj=file, mode="w") as archive:
+        with file:
+            with file.stream() as stream, tarfile.open(fileobj=stream, mode="w") as archive:
                 _add_all(archive, data_dir, settings_dir)
-            file.flush()
-            os.fsync(file.fileno())
+            file.keep()
     except (OSError, sqlite3.Error) as error:
-        target.unlink()
         raise BackupError(f"the backup failed and was removed: {error}") from None
     return target.stat().st_size
 

@@ -176,6 +176,7 @@ class Application:
                 clients=self.front.clients,
                 rate=settings.http.rate,
                 public_url=settings.http.public_url,
+                ttl_max=settings.commands.ttl_max,
             ),
             self._http_socket,
             self._websocket,

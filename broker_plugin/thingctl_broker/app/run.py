@@ -97,6 +97,9 @@ async def _serve(settings: Settings, ready: Callable[[Application], None]) -> No
     broker, plugin = build_broker(settings)
     await broker.start()
     if plugin.failure is not None:
+        with contextlib.suppress(Exception):  # amqtt logs its own tasks that are cut off as faults
+            async with asyncio.timeout(STOP_TIMEOUT):
+                await broker.shutdown()
         raise ConfigurationError(str(plugin.failure)) from plugin.failure
     _settle_memory()
     ready(plugin.application)

@@ -276,6 +276,7 @@ class Worker:
                 note,
                 rate=settings.http.rate,
                 public_url=settings.http.public_url,
+                ttl_max=settings.commands.ttl_max,
             ),
             self._http_socket,
             None,

@@ -158,10 +158,9 @@ class Audit:
             is_last = None in batch
             lines = [_line(fields) for fields in batch if fields is not None]
             lost, self._lost = self._lost, 0
-            if lost:
-                lines.append(_line((self._unix(), Event.LOST, *[""] * 7, f"{lost} records")))
-            if lines:
-                self._append(b"".join(lines))
+            told = [_line((self._unix(), Event.LOST, *[""] * 7, f"{lost} records"))] if lost else []
+            if (lines or told) and not self._append(b"".join(lines + told)):
+                self._lost += lost + len(lines)
         self._sync()
         os.close(self._file)
 
@@ -184,7 +183,8 @@ class Audit:
         self._unsynced = False
         self._synced = time.monotonic()
 
-    def _append(self, lines: bytes) -> None:
+    def _append(self, lines: bytes) -> bool:
+        """Write lines and their seal; False: they are not there, or not all of them."""
         try:
             try:
                 self._place.check()
@@ -199,10 +199,11 @@ class Audit:
                 self._turn_page()
         except OSError as error:
             # What it holds now is unknown: the next seal covers whatever is there.
-            self._lost += lines.count(b"\n")
             _log.error("the audit file cannot be written", fault=error.strerror, path=str(self._path))
             with contextlib.suppress(OSError):
                 self._take_up()
+            return False
+        return True
 
     def _begin_again(self) -> bytes:
         """Begin a new file and a new chain, and return its first line, which says why. Raises OSError."""

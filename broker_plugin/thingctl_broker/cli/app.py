@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from thingctl_broker.cli import audit, clients, commands, thing_types, things, tls, tokens
+from thingctl_broker.cli import audit, clients, commands, groups, thing_types, things, tls, tokens
 from thingctl_broker.cli.backup import backup
 from thingctl_broker.cli.completion import VARIABLE
 from thingctl_broker.cli.console import console
@@ -36,6 +36,7 @@ app.command(epilog=CLIENT_EPILOG)(commands.show)
 app.command(epilog=CLIENT_EPILOG)(commands.watch)
 app.command(epilog=CLIENT_EPILOG)(commands.cancel)
 for noun, name in (
+    (groups.app, "groups"),
     (things.app, "things"),
     (thing_types.app, "thing-types"),
     (tokens.app, "tokens"),

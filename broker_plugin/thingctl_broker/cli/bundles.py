@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import mkstemp
 from typing import TYPE_CHECKING, Final
 
 from thingctl_broker.cli.exits import Exit, Failure
+from thingctl_broker.system.files import NewFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,38 +22,21 @@ STDOUT: Final = Path("-")
 class BundleFile:
     """A file that is there, empty, and takes one bundle."""
 
-    def __init__(self, path: Path, descriptor: int, written: Path) -> None:
-        """``written``: the file that the descriptor is of; it takes the place of ``path`` in the end."""
+    def __init__(self, path: Path, file: NewFile) -> None:
         self._path = path
-        self._descriptor = descriptor
-        self._written = written
+        self._file = file
 
     def write(self, thing: Json) -> None:
         """Write the bundle of a thing as the broker answered it. Raises :class:`Failure`."""
         try:
-            content = bundle_text(thing).encode()
-            os.truncate(self._descriptor, 0)
-            with os.fdopen(os.dup(self._descriptor), "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            if self._written != self._path:
-                self._written.replace(self._path)
+            self._file.write(bundle_text(thing).encode())
+            self._file.keep()
         except OSError as error:
             raise Failure(
                 Exit.USAGE,
                 f"{self._path} cannot be written: {error.strerror}; the broker has made the password: "
                 f"thingctl things password {thing.get('name')} --bundle FILE makes another one",
             ) from None
-
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._descriptor)
-
-    def remove(self) -> None:
-        """Remove the file: nothing is in it."""
-        with contextlib.suppress(OSError):
-            self._written.unlink()
 
 
 @contextmanager
@@ -79,13 +60,8 @@ def bundle_file(path: Path | None, *, force: bool) -> Iterator[BundleFile | None
         raise Failure(
             Exit.USAGE, f"{path} cannot be written: {error.strerror}; nothing was changed"
         ) from None
-    try:
-        yield file
-    except BaseException:
-        file.remove()
-        raise
-    finally:
-        file.close()
+    with file:
+        yield BundleFile(path, file)
 
 
 def bundle_text(thing: Json) -> str:
@@ -98,21 +74,15 @@ def print_bundle(thing: Json) -> None:
     sys.stdout.write(bundle_text(thing))
 
 
-def _make(path: Path, *, force: bool) -> BundleFile:
+def _make(path: Path, *, force: bool) -> NewFile:
     from thingctl_protocol.bundle import BUNDLE_MAX  # noqa: PLC0415 the other commands must start fast
 
-    if force:
-        if path.is_dir():
-            raise IsADirectoryError(0, "it is a directory")
-        descriptor, name = mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        file = BundleFile(path, descriptor, Path(name))
-    else:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        file = BundleFile(path, descriptor, path)
+    if force and path.is_dir():
+        raise IsADirectoryError(0, "it is a directory")
+    file = NewFile(path, replaces=force)
     try:
-        os.posix_fallocate(descriptor, 0, BUNDLE_MAX)  # a full disk is found out now
+        file.reserve(BUNDLE_MAX)  # a full disk is found out now
     except OSError:
-        file.close()
-        file.remove()
-        raise
+        with file:
+            raise
     return file

@@ -56,6 +56,11 @@ def clients(ctx: typer.Context, incomplete: str) -> Found:
     return _ask(ctx, incomplete, lambda client: _clients(client, incomplete))
 
 
+def groups(ctx: typer.Context, incomplete: str) -> Found:
+    """Ids of recent commands to many things."""
+    return _ask(ctx, incomplete, lambda client: map(_group, client.items("/groups", "groups", None, LIMIT)))
+
+
 def names(ctx: typer.Context, incomplete: str) -> Found:
     """Names of what the group of commands is about: things, thing types, tokens or MQTT clients."""
     group = ctx.parent.info_name if ctx.parent else None
@@ -119,6 +124,10 @@ def _before(prefix: str) -> str:
 
 def _words(names: Any) -> Found:
     return [(str(name), "") for name in names or ()]
+
+
+def _group(group: Json) -> tuple[str, str]:
+    return group["commandId"], f"{group.get('action')} {group.get('state')}"
 
 
 def _execution(execution: Json) -> tuple[str, str]:

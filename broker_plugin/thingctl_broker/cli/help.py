@@ -16,7 +16,7 @@ FIRST_STEPS: Final = (
 )
 
 SECTIONS: Final = {
-    "Commands to things": ("send", "list", "show", "watch", "cancel"),
+    "Commands to things": ("send", "list", "show", "watch", "cancel", "groups"),
     "Things and who may command them": ("things", "thing-types", "tokens", "clients"),
     "The broker": ("serve", "console", "install", "uninstall", "backup", "tls", "audit", "migrate"),
     "The shell": ("completion",),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from typing import TYPE_CHECKING, NamedTuple
 
 from thingctl_broker.cli.exits import Exit, Failure
+from thingctl_broker.system.files import write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -74,16 +74,7 @@ def put(target: Target, path: str, content: bytes, mode: int) -> None:
     """Write a file whole or not at all; it is readable only by root until it has its mode."""
     place = target.path(path)
     _make_folder(place.parent)
-    new = place.with_name(f".{place.name}.new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-        if target.group is not None and mode & 0o040:
-            shutil.chown(new, group=target.group)
-        os.fchmod(file.fileno(), mode)
-    new.replace(place)
+    write_atomic(place, content, mode, target.group if mode & 0o040 else None)
 
 
 def _make_folder(folder: Path) -> None:

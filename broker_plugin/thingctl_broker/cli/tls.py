@@ -34,13 +34,11 @@ def options() -> None:
 @app.command()
 def init(*, directory: Directory = None, name: Names = None) -> None:
     """Make a CA, and a certificate for the broker. What is there already stays."""
-    from thingctl_broker.security.certificate_authority import CA_CERT, CA_KEY, Authority, utc_now  # noqa: PLC0415 heavy
+    from thingctl_broker.security.certificate_authority import CA, CA_CERT, CA_KEY, Authority, utc_now  # noqa: PLC0415 heavy
 
     where = _where(directory)
     authority = Authority.make(utc_now())
-    pair = authority.pair()
-    _write(where / CA_KEY, pair.key)
-    _write(where / CA_CERT, pair.cert)
+    _write(where, CA, authority.pair())
     _server(where, name)
     print(f"the broker: thingctl serve --tls-dir {where}")
     print(f"clients trust it by {where / CA_CERT}; keep {where / CA_KEY} secret, best off this machine")
@@ -49,13 +47,7 @@ def init(*, directory: Directory = None, name: Names = None) -> None:
 @app.command()
 def server(*, directory: Directory = None, name: Names = None) -> None:
     """Make the broker another certificate by the same CA; a running broker takes it up."""
-    from thingctl_broker.security.certificate_authority import SERVER_CERT, SERVER_KEY  # noqa: PLC0415 heavy
-
-    where = _where(directory)
-    _authority(where)
-    for file in (SERVER_CERT, SERVER_KEY):
-        (where / file).unlink(missing_ok=True)
-    _server(where, name)
+    _server(_where(directory), name, replaces=True)
 
 
 @app.command()
@@ -66,9 +58,7 @@ def thing(
 ) -> None:
     """Make a thing a certificate that it may connect with instead of a password."""
     where = _where(directory)
-    pair = thing_pair(where, name)
-    _write(where / f"{name}.key", pair.key)
-    _write(where / f"{name}.crt", pair.cert)
+    _write(where, name, thing_pair(where, name))
 
 
 def thing_pair(where: Path, name: str) -> Pair:
@@ -80,12 +70,11 @@ def thing_pair(where: Path, name: str) -> Pair:
     return _authority(where).thing(name, utc_now())
 
 
-def _server(where: Path, names: list[str] | None) -> None:
-    from thingctl_broker.security.certificate_authority import SERVER_CERT, SERVER_KEY, utc_now  # noqa: PLC0415 heavy
+def _server(where: Path, names: list[str] | None, *, replaces: bool = False) -> None:
+    from thingctl_broker.security.certificate_authority import SERVER, utc_now  # noqa: PLC0415 heavy
 
     pair = _authority(where).server(names or ["localhost", "127.0.0.1", "::1"], utc_now())
-    _write(where / SERVER_KEY, pair.key)
-    _write(where / SERVER_CERT, pair.cert)
+    _write(where, SERVER, pair, replaces=replaces)
 
 
 def _authority(where: Path) -> Authority:
@@ -97,11 +86,11 @@ def _authority(where: Path) -> Authority:
         raise Failure(Exit.USAGE, str(error)) from None
 
 
-def _write(path: Path, content: bytes) -> None:
-    from thingctl_broker.security.certificate_authority import PkiError, write_new  # noqa: PLC0415 heavy
+def _write(where: Path, name: str, pair: Pair, *, replaces: bool = False) -> None:
+    from thingctl_broker.security.certificate_authority import PkiError, write_pair  # noqa: PLC0415 heavy
 
     try:
-        write_new(path, content)
+        write_pair(where, name, pair, replaces=replaces)
     except PkiError as error:
         raise Failure(Exit.USAGE, str(error)) from None
 

@@ -23,10 +23,9 @@ class Changed(NamedTuple):
 
 
 class ChangeFeed:
-    """The ring. ``epoch`` sets the positions of this one apart from those of any other."""
+    """The ring."""
 
-    def __init__(self, epoch: str, capacity: int = CAPACITY) -> None:
-        self.epoch = epoch
+    def __init__(self, capacity: int = CAPACITY) -> None:
         self.capacity = capacity
         self.position = 0
         """Where a reader stands that has seen everything."""
@@ -65,18 +64,6 @@ class ChangeFeed:
         self.position += 1
         self._lost = self.position
 
-    def name(self, position: int) -> str:
-        """The position as a reader is told it.
-
-        >>> ChangeFeed("e7").name(12)
-        'e7-12'
-        """
-        return f"{self.epoch}-{position}"
-
-    def resume(self, name: str) -> int | None:
-        """The position that was told as ``name``; None: what came behind it cannot be told."""
-        epoch, _, number = name.rpartition("-")
-        if epoch != self.epoch or not number.isascii() or not number.isdecimal() or len(number) > 20:
-            return None
-        position = int(number)
+    def resume(self, position: int) -> int | None:
+        """Return the position of a reader that comes back; None: what came behind it is lost."""
         return position if self._lost <= position <= self.position else None

@@ -40,6 +40,7 @@ from thingctl_broker.http.problems import INTERNAL_ERROR, METHOD_NOT_ALLOWED, Pr
 from thingctl_broker.http.query import Parameters
 from thingctl_broker.http.response import ApiResponse
 from thingctl_broker.security.audit_events import note_nothing
+from thingctl_protocol.limits import TTL_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -70,13 +71,15 @@ def create_app(
     clients: MqttClients | None = None,
     rate: Rate | None = None,
     public_url: str = "",
+    ttl_max: int = TTL_MAX,
 ) -> Api:
     """Make the API over ``operations``. It runs in the loop that they live in.
 
     ``note`` writes down what is done to tokens. ``connections``: how many MQTT connections
     are open, for ``/metrics``. ``clients``: those of the MQTT server; None: it is another
     broker's. ``rate``: how often each token may call; None: as often as it likes.
-    ``public_url``: where the API is for its clients; empty: where they say.
+    ``public_url``: where the API is for its clients; empty: where they say. ``ttl_max``:
+    seconds, the longest TTL of a command.
     """
     callers = Callers(tokens, rate, operations.counters)
     groups = Groups(operations, rollouts)
@@ -106,6 +109,7 @@ def create_app(
         streams=streams,
         probes=probes,
         dialects=(Navixy(operations, callers), Graph(operations, callers, public_url)),
+        ttl_max=ttl_max,
     )
 
 
@@ -123,6 +127,7 @@ class Api:
         streams: Streams,
         probes: Probes,
         dialects: Sequence[Dialect] = (),
+        ttl_max: int = TTL_MAX,
     ) -> None:
         """``routes``: every endpoint but those of commands, each marked with the scope it needs."""
         self._commands = commands
@@ -131,6 +136,7 @@ class Api:
         self._probes = probes
         self.dialects = dialects
         self._tokens = tokens
+        self._ttl_max = ttl_max
         self._callers = callers
         self._operations = operations
         self.shortcut = (
@@ -156,7 +162,7 @@ class Api:
     @cached_property
     def description(self) -> bytes:
         """What ``GET /openapi.json`` answers."""
-        return describe(cast("list[Route]", self._router.routes))
+        return describe(cast("list[Route]", self._router.routes), self._ttl_max)
 
     @needs(None)
     async def _describe(self, request: Request) -> ApiResponse:

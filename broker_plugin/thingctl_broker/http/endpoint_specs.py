@@ -47,7 +47,7 @@ from thingctl_broker.http.problems import ProblemDetails
 from thingctl_broker.http.query import HELD_MAX, LIMIT_DEFAULT, LIMIT_MAX, SORTS, WAIT_MAX
 from thingctl_broker.rollouts.rollout import State
 from thingctl_broker.security.tokens import NAME_PATTERN
-from thingctl_broker.things.mqtt_clients import TEXT_MAX
+from thingctl_broker.things.mqtt_clients import TEXT_MAX, ClientSort
 from thingctl_broker.things.thing import TAG_PATTERN
 from thingctl_protocol.identifiers import ACTION_PATTERN, THING_PATTERN, UUID7_PATTERN
 from thingctl_protocol.statuses import Status
@@ -187,7 +187,7 @@ _LIMIT: Final = Parameter(
     {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT},
 )
 _CURSOR: Final = Parameter("cursor", "the nextCursor of the page before", _NAME)
-_EXECUTION_CURSOR: Final = _CURSOR._replace(schema=_ID)
+_ID_CURSOR: Final = _CURSOR._replace(schema=_ID)
 _WAIT: Final = Parameter(
     "wait",
     f"seconds for which the answer may be held back until the execution has ended; {HELD_MAX:g} at most are",
@@ -252,7 +252,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
             Parameter("createdBefore", "only those created before that", _TIME),
             Parameter("sort", "newest or oldest first", {"type": "string", "enum": list(SORTS)}),
             _LIMIT,
-            _EXECUTION_CURSOR,
+            _ID_CURSOR,
         ),
     ),
     ("POST", COMMANDS): Operation(
@@ -266,7 +266,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
     ),
     ("GET", _EXECUTION): Operation({200: ExecutionResource, 202: ExecutionResource}, parameters=(_WAIT,)),
     ("POST", _EXECUTION + "/cancel"): Operation({200: ExecutionResource}),
-    ("GET", GROUPS): Operation({200: GroupPage}, parameters=(_STATE, _LIMIT, _CURSOR)),
+    ("GET", GROUPS): Operation({200: GroupPage}, parameters=(_STATE, _LIMIT, _ID_CURSOR)),
     ("GET", GROUPS + "/{command_id}"): Operation({200: GroupResource}),
     **{
         ("POST", f"{GROUPS}/{{command_id}}/{verb}"): Operation({200: GroupResource})
@@ -292,6 +292,11 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
                 "text",
                 "only those with this in the client id or user name",
                 {"type": "string", "minLength": 1, "maxLength": TEXT_MAX},
+            ),
+            Parameter(
+                "sort",
+                "by client id, or those first for which most waits, or which lost most messages",
+                {"type": "string", "enum": [sort.value for sort in ClientSort]},
             ),
             _LIMIT,
             _CURSOR._replace(schema=_CLIENT_ID),

@@ -80,7 +80,6 @@ COUNTED: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
             "origin",
             "pluginEventsLost",
             "pluginFailed",
-            "pluginWaits",
             "qos2Held",
             "refused",
             "revoked",

@@ -19,6 +19,7 @@ from thingctl_broker.http.endpoint_specs import (
 )
 from thingctl_broker.http.problems import ProblemDetails
 from thingctl_protocol import __version__
+from thingctl_protocol.limits import TTL_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -38,14 +39,19 @@ _NO_VALUES: Final[tuple[Any, ...]] = (None, "", (), [], {})
 _REF: Final = "#/components/schemas/{name}"
 
 
-def describe(routes: Iterable[Route]) -> bytes:
-    """The document, encoded. Raises KeyError for a route that ``OPERATIONS`` does not know."""
+def describe(routes: Iterable[Route], ttl_max: int = TTL_MAX) -> bytes:
+    """The document, encoded. ``ttl_max``: seconds, the longest TTL that this broker takes.
+
+    Raises KeyError for a route that ``OPERATIONS`` does not know.
+    """
     found = [
         (method, route, OPERATIONS[method, route.path])
         for route in routes
         for method in sorted((route.methods or set()) - {"HEAD"})
     ]
     schemas, components = _schemas([operation for _, _, operation in found])
+    for component in components.values():
+        _limit_ttl(component, ttl_max)
     paths: dict[str, dict[str, Any]] = {}
     for method, route, operation in found:
         paths.setdefault(_camel(route.path), {})[method.lower()] = _operation(
@@ -170,6 +176,14 @@ def _for_generators(schema: Schema) -> Schema:
     if "description" in schema:
         told["description"] = _plain(schema["description"])
     return told
+
+
+def _limit_ttl(schema: Schema, ttl_max: int) -> None:
+    """Set the maximum of the field ``ttl``, where it has one: in what callers send."""
+    field = schema.get("properties", {}).get("ttl", {})
+    for choice in (field, *field.get("anyOf", ())):
+        if "maximum" in choice:
+            choice["maximum"] = ttl_max
 
 
 def _inner(key: str, value: Any) -> Any:

@@ -11,6 +11,7 @@ import msgspec
 from starlette.requests import ClientDisconnect
 
 from thingctl_broker.http.problems import BODY_TOO_LARGE, INVALID_BODY, UNSUPPORTED_MEDIA_TYPE, Problem
+from thingctl_broker.http.whole_numbers import decode_whole
 from thingctl_broker.security.outbound_urls import check_uri
 from thingctl_protocol.limits import PAYLOAD_MAX
 from thingctl_protocol.messages import pointer_of
@@ -86,7 +87,7 @@ def decode_body(decoder: msgspec.json.Decoder[_S], body: bytes) -> _S:
     """
     try:
         try:
-            decoded = decoder.decode(body)
+            decoded = decode_whole(decoder, body)
         except msgspec.ValidationError as error:
             # To find the place the rest is read too, and that may not even be JSON.
             raise _located(str(error), body, decoder.type) from None

@@ -29,7 +29,7 @@ from thingctl_broker.app.config import Settings, convert_settings, read_settings
 from thingctl_broker.errors import ConfigurationError
 from thingctl_broker.mqtt.amqtt.gatekeeper import AmqttGatekeeper, Enrolled, authorities
 from thingctl_broker.mqtt.amqtt.host import AmqttHost
-from thingctl_broker.mqtt.amqtt.topic_rights import FilteringGatekeeper, topic_plugins
+from thingctl_broker.mqtt.amqtt.topic_rights import FilteringGatekeeper, TopicPlugins, topic_plugins
 
 if TYPE_CHECKING:
     from amqtt.broker import RetainedApplicationMessage
@@ -95,7 +95,9 @@ class CommandsPlugin(BasePlugin):  # type: ignore[misc] # amqtt ships no types
             front.gatekeeper = AmqttGatekeeper(self._broker, self._enrolled())
         filtering = topic_plugins(others)
         if filtering:
-            front.gatekeeper = FilteringGatekeeper(front.gatekeeper, filtering, front.note)
+            front.gatekeeper = FilteringGatekeeper(
+                front.gatekeeper, TopicPlugins(filtering, front.limits, front.note)
+            )
 
     def _enrolled(self) -> Enrolled | None:
         application = self.application

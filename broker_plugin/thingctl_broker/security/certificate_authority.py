@@ -7,7 +7,6 @@ certificate for 825 days (what strict clients take at the most), a thing's for t
 from __future__ import annotations
 
 import ipaddress
-import os
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -16,9 +15,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from thingctl_broker.system.files import NewFile, make_private_directory
+
 if TYPE_CHECKING:
     from pathlib import Path
 
+CA: Final = "ca"
+SERVER: Final = "server"
 CA_CERT: Final = "ca.crt"
 CA_KEY: Final = "ca.key"
 SERVER_CERT: Final = "server.crt"
@@ -137,16 +140,24 @@ def names_in(cert: bytes) -> tuple[str, ...]:
     return (*hosts, *map(str, names.get_values_for_type(x509.IPAddress)))
 
 
-def write_new(path: Path, content: bytes) -> None:
-    """Write a file that must not be there yet, mode 0600; raises :class:`PkiError`."""
+def write_pair(directory: Path, name: str, pair: Pair, *, replaces: bool = False) -> None:
+    """Write ``name.key`` and ``name.crt``, mode 0600: both, or none where the disk has no room.
+
+    Raises :class:`PkiError`, also where one is there already and the pair ``replaces`` none.
+    """
+    key, cert = directory / f"{name}.key", directory / f"{name}.crt"
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content)
+        make_private_directory(directory)
+        with NewFile(key, replaces=replaces) as key_file, NewFile(cert, replaces=replaces) as cert_file:
+            key_file.write(pair.key)
+            cert_file.write(pair.cert)
+            key_file.keep()
+            cert_file.keep()
     except FileExistsError:
-        raise PkiError(f"{path} is there already; it is not overwritten") from None
+        there = key if key.exists() else cert
+        raise PkiError(f"{there} is there already; it is not overwritten") from None
     except OSError as error:
-        raise PkiError(f"{path} cannot be written: {error.strerror}") from None
+        raise PkiError(f"{key} and {cert.name} cannot be written: {error.strerror}") from None
 
 
 def utc_now() -> datetime:

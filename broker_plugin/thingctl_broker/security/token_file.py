@@ -8,17 +8,17 @@ once and never reads it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import re
-from pathlib import Path
-from tempfile import mkstemp
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from thingctl_broker.security.tokens import CredentialsError, Token
+from thingctl_broker.system.files import make_private_directory, write_atomic
 from thingctl_broker.system.paths import ADMIN_TOKEN_FILE
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _FORMAT: Final = 2
 _FORMAT_WITHOUT_LIMITS: Final = 1
@@ -130,29 +130,8 @@ def _damaged(path: Path, fault: str) -> str:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Put ``content`` at ``path``, mode 0600, whole or not at all."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, name = mkstemp(dir=path.parent, prefix=f".{path.name}.")  # made with mode 0600
+        make_private_directory(path.parent)
+        write_atomic(path, content)
     except OSError as error:
         raise CredentialsError(f"{path} cannot be written: {error.strerror}") from None
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_directory(path.parent)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise CredentialsError(f"{path} cannot be written: {error.strerror}") from None
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,7 +14,7 @@ import msgspec
 from thingctl_protocol.topics import is_filter, matches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Coroutine, Iterable
 
 PLACE: Final = "{thing}"
 """Stands for the thing's name in a rule."""
@@ -32,8 +32,17 @@ class AclSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What things may subscribe to."""
 
 
+class UndecidedRights(Exception):
+    """Raised instead of an answer that takes time: ask again when ``lookup`` has ended."""
+
+    def __init__(self, lookup: Coroutine[None, None, None]) -> None:
+        super().__init__("the rights to a topic are not known yet")
+        self.lookup = lookup
+        """To be awaited, or closed. It raises nothing."""
+
+
 class TopicRights(Protocol):
-    """What one client may do with ordinary topics."""
+    """What one client may do with ordinary topics. Its methods may raise :class:`UndecidedRights`."""
 
     def may_publish(self, topic: str) -> bool:
         """Whether it may publish to a topic."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-from tempfile import mkstemp
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 import structlog
 
 from thingctl_broker.rollouts.rollout import RolloutRecord
+from thingctl_broker.system.files import make_private_directory, write_atomic
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,20 +53,5 @@ class RolloutFiles:
             (self._directory / f"{command_id}.json").unlink()
 
     def _write(self, name: str, encoded: bytes) -> None:
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, temporary = mkstemp(dir=self._directory, prefix=".new-")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(encoded)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self._directory / name)  # noqa: PTH105 both are at hand
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)  # noqa: PTH108
-            raise
-        handle = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        make_private_directory(self._directory)
+        write_atomic(self._directory / name, encoded)

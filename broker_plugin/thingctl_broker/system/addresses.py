@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+SOURCES: Final = 1000
+"""Hosts whose source is remembered: a host's connections open and close one after the other."""
 
 IpAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -48,6 +52,7 @@ def is_loopback(address: Address) -> bool:
         return False
 
 
+@lru_cache(maxsize=SOURCES)
 def source_of(host: str) -> str | None:
     """Return the key that limits count a peer address under: the IPv4 address or the IPv6 /64.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from typing import TYPE_CHECKING, Final
+
+from thingctl_broker.system.files import write_atomic
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,14 +31,7 @@ def read_or_make(directory: Path) -> bytes:
         secret = path.read_bytes().strip()
     except FileNotFoundError:
         secret = secrets.token_urlsafe(32).encode()
-        new = path.with_name(f".{FILE}.new")
-        new.unlink(missing_ok=True)
-        handle = os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(secret + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        new.rename(path)
+        write_atomic(path, secret + b"\n")
     if len(secret) < _MIN:
         raise OSError(f"{path} holds no secret of {_MIN} characters or more")
     return secret

@@ -138,7 +138,10 @@ class Webhooks:
             return
         now = self._operations.monotonic()
         for execution in owed:
-            self._note(execution, now)
+            if self._targets(execution):
+                self._note(execution, now)
+            else:  # its endpoint has been taken out of the settings
+                await self._told(execution)
 
     def _posted(self, task: asyncio.Task[None]) -> None:
         self._posting.discard(task)

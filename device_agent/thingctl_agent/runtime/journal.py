@@ -43,6 +43,7 @@ class CallJournal:
     ``history``: what the file held when it was opened; the session goes on with it.
     ``trusted``: nothing that was recorded before is missing from it.
     ``damage``: what is wrong with the file that was found, in words, or ``""``.
+    ``is_behind``: a record could not be written; the next write takes the whole history along.
     """
 
     def __init__(self, path: str | os.PathLike[str], boot_id: str, *, segment: int = SEGMENT) -> None:
@@ -50,6 +51,7 @@ class CallJournal:
         self.path = os.fspath(path)
         self.history = History()
         self.damage = ""
+        self.is_behind = False
         self.flushes = 0
         self.bytes_written = 0
         self._segment = segment
@@ -61,6 +63,7 @@ class CallJournal:
         self._flushed = 0
         self._boot_id = boot_id
         self._file = -1
+        self._is_name_flushed = True
         self._lock = _lock(self.path)
         try:
             self._bookmark = journal_bookmark.decode(os.pread(self._lock, journal_bookmark.SIZE, 0))
@@ -89,18 +92,43 @@ class CallJournal:
             # Lost, the one costs a response said twice, and the other nothing: no record followed it.
             self._lazy.append(record)
             return
+        try:
+            self._append(record, flush=flush)
+        except OSError:
+            self.is_behind = True
+            raise
+        self.is_behind = False
+        self._note()
+        self._lazy.clear()
+
+    def _append(self, record: Record, *, flush: bool) -> None:
         raw = block(self._identity, [*self._lazy, record])
-        full = self._position + len(raw) > self._active + self._segment
+        full = self.is_behind or self._position + len(raw) > self._active + self._segment
         if full:
             self._compact()  # the snapshot has the record, as the history has
             raw = block(self._identity, [record])
         if not full or isinstance(record, Closed):
-            self._write(raw, self._position)
+            self._write_or_take_back(raw, flush=flush)
             self._position += len(raw)
-            if flush:
-                self._flush()
         if full or flush:
             self._flushed = self._position
+
+    def _write_or_take_back(self, raw: bytes, *, flush: bool) -> None:
+        """Append ``raw``; where that fails overwrite it: a restart must not find a refused command."""
+        try:
+            self._write(raw, self._position)
+            if flush:
+                self._flush()
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._write(bytes(len(raw)), self._position)
+            raise
+
+    def catch_up(self) -> None:
+        """Write the whole history again, after a record could not be written. Raises :class:`OSError`."""
+        self._compact()
+        self.is_behind = False
+        self._flushed = self._position
         self._note()
         self._lazy.clear()
 
@@ -209,7 +237,6 @@ class CallJournal:
             if set_aside and self._file != -1 and os.fstat(self._file).st_size:
                 self._set_aside()
             os.replace(new, self.path)
-            _sync_directory(os.path.dirname(self.path))
         except BaseException:
             os.close(descriptor)
             with contextlib.suppress(OSError):
@@ -221,7 +248,15 @@ class CallJournal:
         self._segment = segment
         self._active = 0
         self._position = HEADER_SECTORS * SECTOR + len(snapshot)
+        self._is_name_flushed = False
+        self._flush_name()
         self.flushes += 1
+
+    def _flush_name(self) -> None:
+        """Flush the name of a new file; where that fails, each later flush tries it again first."""
+        if not self._is_name_flushed:
+            _sync_directory(os.path.dirname(self.path))
+            self._is_name_flushed = True
 
     def _compact(self) -> None:
         """Open the other segment with a snapshot of the history."""
@@ -253,6 +288,7 @@ class CallJournal:
         self.bytes_written += len(raw)
 
     def _flush(self) -> None:
+        self._flush_name()
         os.fdatasync(self._file)
         self.flushes += 1
 
@@ -298,5 +334,8 @@ def _sync_directory(path: str) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # there are file systems that cannot
+            raise
     finally:
         os.close(descriptor)

@@ -1,12 +1,13 @@
 """Keeps an agent small: modules that its libraries import and it seldom needs come late.
 
-paho imports urllib.request (for its proxy support, and with it http.client and email), ssl and
-hashlib; structlog imports asyncio (for its async methods) and, through dataclasses, inspect.
-Together they are about a third of the memory of an idle agent. In the agent's own process
-light stand-ins take their places, which turn into the real modules at the first touch.
+paho imports urllib.request (for its proxy support, and with it http.client and email), ssl,
+hashlib and logging; structlog imports asyncio (for its async methods), pickle (for an exception) and,
+through dataclasses, inspect. Together they are about a third of the memory of an idle agent. In the
+agent's own process light stand-ins take their places, which turn into the real modules at the first touch.
 
-Only :func:`~thingctl_agent.setup.cli.main` and :meth:`~thingctl_agent.Agent.run` call this,
-never the import of a module: a program that merely uses this package sees no stand-ins.
+Only :func:`~thingctl_agent.setup.cli.main` and :meth:`~thingctl_agent.Agent.run` call ``install``,
+never the import of a module: a program that merely uses this package sees no stand-ins. That import
+only leaves out what msgspec does not need (:func:`import_without`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ LATE: Final = (
     "ipaddress",
     "tokenize",
     "base64",
+    "logging",
+    "pickle",
     "structlog.stdlib",
     "structlog.threadlocal",
     "thingctl_agent.core.hints",
@@ -37,9 +40,16 @@ LATE: Final = (
 PRETTIER: Final = "rich"
 """What structlog imports where it is installed, for tracebacks in colour: 7 MB that no device needs."""
 
-NEVER_RAISED: Final = {"ssl": ("SSLWantReadError", "SSLWantWriteError")}
-"""Exceptions that paho names in ``except`` clauses. As long as ssl is not loaded nobody raises
-them, so that any class will do; to load 4 MB because a socket had no more to read will not."""
+UNUSED: Final = "typing_extensions"
+"""What msgspec prefers to ``typing`` where it is installed: 1.2 MB, for names that ``typing`` has as well."""
+
+NEVER_RAISED: Final = {"ssl": ("SSLWantReadError", "SSLWantWriteError"), "pickle": ("PicklingError",)}
+"""Exceptions that paho names in ``except`` clauses, and one that structlog raises when a logger is
+pickled. As long as the module is not loaded another class will do; to load 4 MB because a socket had
+no more to read will not."""
+
+READY: Final = {"logging": {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40}}
+"""What paho asks of a module when it is imported: the answers, without that module."""
 
 _lock: Final = threading.RLock()
 
@@ -59,8 +69,12 @@ class _Late(ModuleType):
         if name == "__spec__":
             self.__spec__ = _spec(self.__name__)
             return self.__spec__
-        if name.startswith("__") and name not in {"__all__", "__path__", "__file__", "__version__"}:
+        if name == "__path__":  # ``from module import name`` asks for it
+            return _path(self.__name__)
+        if name.startswith("__") and name not in {"__all__", "__file__", "__version__"}:
             raise AttributeError(name)  # the import system looks for these; they mean nothing here
+        if name in READY.get(self.__name__, ()) and sys.modules.get(self.__name__) is self:
+            return READY[self.__name__][name]
         if name in NEVER_RAISED.get(self.__name__, ()) and sys.modules.get(self.__name__) is self:
             return _NeverRaisedError
         return getattr(_real(self), name)
@@ -75,18 +89,18 @@ def install() -> None:
         if name not in sys.modules:
             sys.modules[name] = _Late(name)
             _bind(name, sys.modules[name])
-    _import_structlog()
+    import_without("structlog", PRETTIER)
 
 
-def _import_structlog() -> None:
-    """Import it as on a machine without ``PRETTIER``; a handler that wants that finds it all the same."""
-    if "structlog" in sys.modules or PRETTIER in sys.modules:
+def import_without(name: str, left_out: str) -> None:
+    """Import a module as on a machine without another one, which a handler finds all the same."""
+    if name in sys.modules or left_out in sys.modules:
         return
-    sys.modules[PRETTIER] = None  # type: ignore[assignment] # the import system's own way to say: not there
+    sys.modules[left_out] = None  # type: ignore[assignment] # the import system's own way to say: not there
     try:
-        importlib.import_module("structlog")
+        importlib.import_module(name)
     finally:
-        del sys.modules[PRETTIER]
+        del sys.modules[left_out]
 
 
 def _real(stand_in: ModuleType) -> ModuleType:
@@ -109,6 +123,14 @@ def _spec(name: str) -> ModuleSpec | None:
     parent = name.rpartition(".")[0]
     path = getattr(sys.modules.get(parent), "__path__", None) if parent else None
     return PathFinder.find_spec(name, path)
+
+
+def _path(name: str) -> list[str]:
+    """Where the modules of a package are; raises AttributeError for what is no package."""
+    spec = _spec(name)
+    if spec is None or spec.submodule_search_locations is None:
+        raise AttributeError("__path__")
+    return list(spec.submodule_search_locations)
 
 
 def _bind(name: str, module: ModuleType) -> None:

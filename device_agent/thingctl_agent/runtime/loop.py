@@ -51,6 +51,9 @@ STOP_WITHIN: Final = 1.0
 _LONG_GRACE: Final = 5.0
 """Seconds; with a longer grace, the unit's TimeoutStopSec may be too short."""
 
+CATCH_UP_EVERY: Final = 5.0
+"""Seconds between two tries to write what the journal lacks, when no command comes."""
+
 _NEVER: Final = float("inf")
 _SYNC_CHECKED_EVERY: Final = 10.0
 
@@ -75,6 +78,7 @@ class Loop:
         self._registry = registry
         self._session = session
         self._journal = journal
+        self._catch_up_at = 0.0
         self._notifier = notifier or Notifier()
         self._log: Any = structlog.get_logger().bind()
         self._workers: HandlerThreads | None = None  # until the first command: an idle agent is small
@@ -165,8 +169,8 @@ class Loop:
         due = self._session.next_due()
         if due is not None and due <= now:
             self._do(self._session.tick(now, self._wall))
-        if now >= self._journal_at and self._opener is not None:
-            self._take_journal(self._opener.open_again())
+        if now >= self._journal_at:
+            self._mend_journal(now)
         if now >= self._watchdog_at:
             assert self._notifier.watchdog_interval is not None
             self._feed_watchdog(now, self._notifier.watchdog_interval)
@@ -198,8 +202,19 @@ class Loop:
 
     @property
     def _journal_at(self) -> float:
-        """When to try again to open the journal."""
-        return _NEVER if self._journal is not None or self._opener is None else self._opener.retry_at
+        """When to try again to open the journal, or to write what it lacks."""
+        if self._journal is not None:
+            return self._catch_up_at if self._journal.is_behind else _NEVER
+        return _NEVER if self._opener is None else self._opener.retry_at
+
+    def _mend_journal(self, now: float) -> None:
+        if self._journal is not None:
+            self._catch_up_at = now + CATCH_UP_EVERY
+            with contextlib.suppress(OSError):
+                self._journal.catch_up()
+                self._log.info("the journal has all records again")
+        elif self._opener is not None:
+            self._take_journal(self._opener.open_again())
 
     @property
     def _idle(self) -> bool:

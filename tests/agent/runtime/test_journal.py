@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -376,6 +377,79 @@ def test_a_try_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
     assert not journal.damage
     assert journal.trusted
     journal.close()
+
+
+def test_a_new_file_whose_name_cannot_be_flushed_is_the_one_that_is_written(tmp_path, monkeypatch):
+    flush, failed = os.fsync, []
+
+    def fail_directories(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            failed.append(descriptor)
+            raise OSError(errno.EIO, "Input/output error")
+        flush(descriptor)
+
+    journal = CallJournal(tmp_path / "journal", "boot-1", segment=SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail_directories)
+        for i in range(20):  # more than the segment takes: it grows
+            try:
+                write(journal, accepted(f"e{i}", b'"%b"' % (b"x" * 1000)))
+            except OSError:
+                break
+        with pytest.raises(OSError, match="Input/output"):
+            write(journal, accepted("still not durable"))
+    assert len(failed) == 2
+    write(journal, accepted("after"))
+    crash(journal)
+    again = CallJournal(tmp_path / "journal", "boot-1", segment=SMALL)
+    assert not again.damage
+    assert "after" in known(again)
+    again.close()
+
+
+def full_disk(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("call", ["pwritev", "fdatasync"])
+def test_a_record_that_was_refused_is_not_found_after_a_crash(tmp_path, monkeypatch, call):
+    journal = CallJournal(tmp_path / "journal", "boot-1", segment=SMALL)
+    write(journal, accepted("before"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, full_disk)
+        with pytest.raises(OSError, match="No space"):
+            write(journal, accepted("refused"))
+        assert journal.is_behind
+    crash(journal)
+    again = CallJournal(tmp_path / "journal", "boot-1", segment=SMALL)
+    assert set(known(again)) == {"before"}
+    assert not again.damage
+    again.close()
+
+
+@pytest.mark.parametrize("call", ["pwritev", "fdatasync"])
+@pytest.mark.parametrize("by", ["the next record", "itself"])
+def test_an_answer_that_could_not_be_written_is_written_later(tmp_path, monkeypatch, call, by):
+    journal = CallJournal(tmp_path / "journal", "boot-1", segment=SMALL)
+    write(journal, accepted("e1"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, full_disk)
+        for _ in range(2):
+            with pytest.raises(OSError, match="No space"):
+                write(journal, Answered("e1", 9.0, b"done"))
+        with pytest.raises(OSError, match="No space"):
+            journal.catch_up()
+        assert journal.is_behind
+    if by == "itself":
+        journal.catch_up()
+    else:
+        write(journal, accepted("e2"))
+    assert not journal.is_behind
+    crash(journal)
+    again = CallJournal(tmp_path / "journal", "boot-1", segment=SMALL)
+    assert known(again)["e1"] == (0, b"done", False)
+    assert not again.damage
+    again.close()
 
 
 def test_a_damaged_journal_is_not_lost_when_the_new_one_cannot_be_made(used, tmp_path, monkeypatch):

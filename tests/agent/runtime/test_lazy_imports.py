@@ -46,6 +46,15 @@ USES = [
     "import http.client; http.client.HTTPSConnection",
     "import importlib; importlib.import_module('asyncio').run",
     "import asyncio; dir(asyncio); assert 'run' in dir(asyncio)",
+    "import logging; logging.getLogger('x').warning; assert logging.INFO == 20",
+    "from logging import INFO, getLogger; getLogger('x').info('x')",
+    "import logging.handlers; logging.handlers.QueueHandler; logging.getLogger",
+    "import logging, logging.config; logging.config.dictConfig({'version': 1})",
+    "from logging.handlers import MemoryHandler; import logging; logging.Handler",
+    "import pickle; assert pickle.loads(pickle.dumps([1])) == [1]; issubclass(pickle.PicklingError, pickle.PickleError)",
+    "import multiprocessing, multiprocessing.pool, concurrent.futures; concurrent.futures.ThreadPoolExecutor(1)",
+    "import copy; copy.deepcopy({1: [2]})",
+    "import typing_extensions; typing_extensions.TypedDict",
     "import random, secrets, uuid; secrets.token_hex(); uuid.uuid5(uuid.NAMESPACE_DNS, 'x'); random.random()",
     (
         "import threading, asyncio\n"
@@ -84,7 +93,7 @@ def test_an_idle_agent_has_not_loaded_them():
         "from thingctl_agent.runtime import lazy_imports as lean\nlean.install()\nimport thingctl_agent.runtime.loop, thingctl_agent.runtime.journal\n"
         "print(sorted(n for n in lean.LATE if type(sys.modules[n]).__name__ == '_Late'))"
     )
-    for name in ("asyncio", "ssl", "urllib.request", "hashlib"):
+    for name in ("asyncio", "ssl", "urllib.request", "hashlib", "logging", "pickle"):
         assert f"'{name}'" in out
 
 
@@ -97,6 +106,23 @@ def test_an_agent_beside_the_command_line_does_not_load_what_prints_it():
         "import rich.console\nprint(rich.console.Console.__name__)"
     )
     assert out == "[]\nConsole\n"
+
+
+def test_what_msgspec_does_not_need_is_not_loaded_and_means_the_same():
+    """typing_extensions is there when an extra is installed beside the agent."""
+    pytest.importorskip("typing_extensions")
+    out = run(
+        "import sys, thingctl_agent\nprint('typing_extensions' in sys.modules)\n"
+        "import msgspec\nfrom typing_extensions import Annotated, NotRequired, TypedDict\n"
+        "class Point(TypedDict):\n    x: int\n    y: NotRequired[Annotated[int, msgspec.Meta(ge=1)]]\n"
+        "for text in (b'{\"x\":1}', b'{\"x\":1,\"y\":0}', b'{}'):\n"
+        "    try: print(msgspec.json.decode(text, type=Point))\n"
+        "    except msgspec.ValidationError as error: print(error)\n"
+    )
+    said = out.splitlines()
+    assert said[:2] == ["False", "{'x': 1}"]
+    assert said[2].startswith("Expected `int` >= 1")
+    assert "missing required field `x`" in said[3]
 
 
 NEVER_AT_WORK = (

@@ -32,6 +32,11 @@ class Quiet(Notifier):
 class BrokenJournal:
     trusted = True
 
+    is_behind = True
+
+    def catch_up(self):
+        raise OSError(28, "No space left on device")
+
     def append(self, record, *, flush):
         raise OSError(5, "Input/output error")
 
@@ -146,6 +151,19 @@ def test_a_broken_journal_does_not_keep_it_from_running(make):
     loop.stop()
     thread.join(5)
     assert result == [0]
+
+
+def test_a_dial_that_finds_no_thread_is_tried_again(make, monkeypatch):
+    def start(_):
+        raise RuntimeError("can't start new thread")
+
+    loop = make()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        loop._dialer.dial()
+    assert not loop._dialer.dialing
+    assert loop._idle
+    assert loop._dial_at > 0
 
 
 def test_draws_are_within_their_bounds():

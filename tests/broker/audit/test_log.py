@@ -218,13 +218,15 @@ def test_records_that_cannot_be_written_are_counted(tmp_path, monkeypatch):
     written(tmp_path, 1)
     audit = Audit(tmp_path, lambda: AT)
     away = tmp_path.rename(tmp_path.with_name("away"))
-    with capture_logs() as logs:
-        audit.note(Event.THING_ADDED, thing="lost")
-        soon(lambda: logs)
+    for failures in (1, 2, 3):
+        with capture_logs() as logs:
+            audit.note(Event.THING_ADDED, thing=f"lost {failures}")
+            soon(lambda found=logs: found)
     away.rename(tmp_path)
     audit.note(Event.THING_ADDED, thing="after")
     audit.stop()
-    assert "audit.lost" in [record["event"] for record in records(tmp_path)]
+    lost = [record["detail"] for record in records(tmp_path) if record["event"] == "audit.lost"]
+    assert lost == ["3 records"]
 
 
 def test_a_directory_that_cannot_be_written_is_said(tmp_path):

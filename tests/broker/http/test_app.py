@@ -69,3 +69,11 @@ def test_options_for_the_server_as_a_whole_needs_no_token(api):
     with api.raw() as sock:
         sock.sendall(b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n")
         assert sock.recv(100).startswith(b"HTTP/1.1 204 ")
+
+
+def test_no_page_of_another_origin_may_call(api):
+    origin = {"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "POST"}
+    for method, headers in (("OPTIONS", origin), ("GET", origin), ("GET", origin | AUTHORIZED)):
+        reply = api.request(method, "/api/v1/things", headers=headers)
+        assert reply.status in {200, 401}
+        assert not [name for name in reply.headers if name.startswith("access-control")]

@@ -16,9 +16,10 @@ from broker.http.api_checks import REPLACED
 from broker.http.running import TOKEN, ClusterApi, RunningApi
 from thingctl_broker.http.api.events import EVENTS
 from thingctl_broker.http.endpoint_specs import OPERATIONS, Text
-from thingctl_broker.http.openapi import _camel
+from thingctl_broker.http.openapi import _camel, describe
 from thingctl_broker.security.tokens import Scope
 from thingctl_broker.things.mqtt_clients import ClientSubscription, MqttClient
+from thingctl_protocol.limits import TTL_MAX
 
 EXAMPLES = 3
 NO_ID = "0193448f-5d1c-7000-9b3c-0a1b2c3d4e5f"
@@ -46,6 +47,23 @@ STREAMS = {
 def test_it_is_openapi_3_1():
     assert DESCRIPTION["openapi"] == "3.1.0"
     OpenAPIV31SpecValidator(DESCRIPTION).validate()
+
+
+def test_the_longest_ttl_is_that_of_the_settings():
+    described = json.loads(describe([], 60))
+    assert described["components"]["schemas"] == {}
+    running = RunningApi()
+    try:
+        document = json.loads(describe(running.app.routes, 120))
+    finally:
+        running.close()
+
+    def maxima(schemas):
+        ttls = [schema.get("properties", {}).get("ttl", {}) for schema in schemas.values()]
+        return [c["maximum"] for ttl in ttls for c in (ttl, *ttl.get("anyOf", ())) if "maximum" in c]
+
+    assert set(maxima(document["components"]["schemas"])) == {120}
+    assert set(maxima(DESCRIPTION["components"]["schemas"])) == {TTL_MAX}
 
 
 def test_every_route_is_described_and_nothing_else():

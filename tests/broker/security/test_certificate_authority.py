@@ -1,5 +1,6 @@
 """The private authority."""
 
+import os
 import ssl
 import stat
 from datetime import UTC, datetime, timedelta
@@ -8,7 +9,14 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from thingctl_broker.security.certificate_authority import SERVER_DAYS, Authority, PkiError, write_new
+from thingctl_broker.security.certificate_authority import (
+    SERVER_DAYS,
+    Authority,
+    PkiError,
+    names_in,
+    utc_now,
+    write_pair,
+)
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -53,12 +61,12 @@ def test_a_long_name_is_not_cut_into_anothers(authority):
 def test_what_is_written_is_read_again_and_never_overwritten(authority, tmp_path):
     directory = tmp_path / "tls"
     pair = authority.pair()
-    write_new(directory / "ca.crt", pair.cert)
-    write_new(directory / "ca.key", pair.key)
+    write_pair(directory, "ca", pair)
     assert Authority.load(directory).pair().cert == pair.cert
     assert stat.S_IMODE((directory / "ca.key").stat().st_mode) == 0o600
     with pytest.raises(PkiError, match="not overwritten"):
-        write_new(directory / "ca.key", b"")
+        write_pair(directory, "ca", Authority.make(utc_now()).pair())
+    assert Authority.load(directory).pair().cert == pair.cert
     context = ssl.create_default_context(cafile=directory / "ca.crt")
     assert context.cert_store_stats()["x509_ca"] == 1
     (directory / "ca.key").write_text("damaged")
@@ -66,3 +74,29 @@ def test_what_is_written_is_read_again_and_never_overwritten(authority, tmp_path
         Authority.load(directory)
     with pytest.raises(PkiError):
         Authority.load(tmp_path)
+
+
+@pytest.mark.parametrize("room", [0, 1])
+@pytest.mark.parametrize("replaces", [True, False])
+def test_a_pair_is_written_whole_or_not_at_all(tmp_path, monkeypatch, replaces, room):
+    authority = Authority.make(utc_now())
+    if replaces:
+        write_pair(tmp_path, "server", authority.server(["old"], utc_now()))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    new, flush, taken = authority.server(["new"], utc_now()), os.fsync, 0
+
+    def full(handle):
+        nonlocal taken
+        taken += 1
+        if taken > room:
+            raise OSError(28, "No space left on device")
+        flush(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(PkiError, match="No space left"):
+            write_pair(tmp_path, "server", new, replaces=replaces)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    write_pair(tmp_path, "server", new, replaces=replaces)
+    assert {path.name for path in tmp_path.iterdir()} == {"server.crt", "server.key"}
+    assert names_in((tmp_path / "server.crt").read_bytes()) == ("new",)

@@ -282,6 +282,32 @@ async def test_a_restart_forgets_nothing(running):
     assert not kept.untold
 
 
+async def kept_after_a_restart(running, journal, clock, endpoints):
+    """Restart with other endpoints; return who was told, when all is settled."""
+    restarted, _, _ = service_with_fakes(["lamp"], InMemoryJournal())
+    restarted.restore(journal.recover(clock.monotonic(), clock.unix()))
+    _, hooks, _ = running(service=restarted, endpoints=endpoints)
+    (found,) = restarted.table
+    await eventually(lambda: not found.untold)
+    restarted.journal.commit()
+    (kept,) = restarted.journal.recover(0.0, 0.0)
+    assert not kept.untold
+    return [uri for uri, *_ in hooks.posts]
+
+
+@pytest.mark.parametrize("endpoints", [{}, {"https://stays.example": b"another-secret-123"}])
+async def test_an_endpoint_that_was_removed_is_told_nothing_and_owed_nothing(running, endpoints):
+    journal = InMemoryJournal()
+    service, _, clock = service_with_fakes(["lamp"], journal)
+    removed = {"https://removed.example": b"removed-secret-123"}
+    _, hooks, webhooks = running(*[503] * 9, service=service, endpoints=removed | endpoints)
+    respond(service, service.send("lamp", "turnOn"))
+    journal.commit()
+    await webhooks.stop()
+    assert await kept_after_a_restart(running, journal, clock, endpoints) == [*endpoints]
+    assert hooks.posts == []
+
+
 async def test_nothing_is_told_before_it_is_kept(running):
     journal = InMemoryJournal()
     service, _, _ = service_with_fakes(["lamp"], journal)

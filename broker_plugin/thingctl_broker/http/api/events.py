@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Final, NamedTuple
-from uuid import uuid4
 
 import msgspec
 import structlog
@@ -19,6 +18,7 @@ from starlette.routing import Route
 
 from thingctl_broker.commands.change_feed import ChangeFeed
 from thingctl_broker.commands.execution_resource import encode_execution
+from thingctl_broker.http.api.event_ids import EventIds
 from thingctl_broker.http.auth import needs
 from thingctl_broker.http.problems import TOO_MANY_STREAMS, Problem
 from thingctl_broker.http.query import Parameters, executions_asked
@@ -80,7 +80,8 @@ class Streams:
 
     def __init__(self, operations: Operations, feed: ChangeFeed | None = None) -> None:
         self._operations = operations
-        self._feed = ChangeFeed(uuid4().hex[:8]) if feed is None else feed
+        self._feed = ChangeFeed() if feed is None else feed
+        self._ids = EventIds()
         self._log = structlog.get_logger("thingctl.http")
         self._pumps: set[asyncio.Task[None]] = set()
         self._sleeping: list[asyncio.Future[None]] = []
@@ -161,7 +162,10 @@ class Streams:
             self._lingering = None
         if self._unsubscribe is None:
             self._unsubscribe = self._operations.watch(self._on_change)
-        return self._feed.position if last_event_id is None else self._feed.resume(last_event_id)
+        if last_event_id is None:
+            return self._feed.position
+        position = self._ids.decode(last_event_id)
+        return None if position is None else self._feed.resume(position)
 
     def _leave(self) -> None:
         if not self._pumps and not self._stopped and self._lingering is None:
@@ -187,21 +191,27 @@ class Streams:
         feed = self._feed
         told, at = ("reset", feed.position) if position is None else ("ready", position)
         await _write(send, self._mark(told, at))
+        written = monotonic()
         while permit.stands():
             changed = feed.since(at, BATCH)
+            body, spent = b"", 0.0
             if changed is None:
                 at = feed.position
-                await _write(send, self._mark("reset", at))
+                body = self._mark("reset", at)
             elif changed:
                 ids = [one.execution_id for one in changed]
                 tell = partial(self._batch, query, changed)
                 body, at, spent = await self._operations.read_many(ids, tell)
-                if body:
-                    await _write(send, body)
-                await asyncio.sleep(min(PACE_MAX, max(PACE, spent * len(self._pumps) / SHARE)))
-            elif not await self._news(permit.seconds(HEARTBEAT)) and permit.stands():
+            if not body and monotonic() - written >= HEARTBEAT:
                 # With the position, so that whoever hears little can still resume from late.
-                await _write(send, b": \nid: %b\n\n" % feed.name(at).encode())
+                body = b": \nid: %b\n\n" % self._ids.encode(at)
+            if body:
+                await _write(send, body)
+                written = monotonic()
+            if changed:
+                await asyncio.sleep(min(PACE_MAX, max(PACE, spent * len(self._pumps) / SHARE)))
+            elif changed is not None:
+                await self._news(permit.seconds(written + HEARTBEAT - monotonic()))
 
     def _batch(
         self, query: Query, changed: Sequence[Changed], there: Mapping[str, Execution]
@@ -217,31 +227,30 @@ class Streams:
         for position, execution_id in changed:
             execution = there.get(execution_id)
             if execution is not None and query.admits(execution):
-                name = self._feed.name(position).encode()
-                parts.append(b"event: execution\nid: %b\ndata: %b\n\n" % (name, _one_line(execution)))
+                event_id = self._ids.encode(position)
+                parts.append(b"event: execution\nid: %b\ndata: %b\n\n" % (event_id, _one_line(execution)))
                 size += len(parts[-1])
                 if size > BATCH_BYTES:
                     break
         return b"".join(parts), position, perf_counter() - began
 
-    async def _news(self, seconds: float) -> bool:
-        """Wait for the next change; False: there was none for so many seconds."""
+    async def _news(self, seconds: float) -> None:
+        """Wait for the next change, or for so many seconds."""
         sleeper = asyncio.get_running_loop().create_future()
         self._sleeping.append(sleeper)
         try:
             async with asyncio.timeout(seconds):
                 await sleeper
         except TimeoutError:
-            return False
+            pass
         finally:
             if sleeper in self._sleeping:
                 self._sleeping.remove(sleeper)
-        return True
 
     def _mark(self, event: str, position: int) -> bytes:
         data = msgspec.json.encode({"at": rfc3339(self._operations.unix())})
-        name = self._feed.name(position).encode()
-        return b"event: %b\nid: %b\nretry: 1000\ndata: %b\n\n" % (event.encode(), name, data)
+        event_id = self._ids.encode(position)
+        return b"event: %b\nid: %b\nretry: 1000\ndata: %b\n\n" % (event.encode(), event_id, data)
 
 
 class Permit(NamedTuple):

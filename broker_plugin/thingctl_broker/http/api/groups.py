@@ -24,7 +24,7 @@ from thingctl_broker.http.response import ApiResponse
 from thingctl_broker.rollouts.rollout import RolloutRules, State
 from thingctl_broker.security.tokens import Scope
 from thingctl_broker.system.timestamps import rfc3339
-from thingctl_protocol.identifiers import is_id
+from thingctl_protocol.identifiers import is_id, is_uuid7
 from thingctl_protocol.messages import EMPTY_OBJECT
 from thingctl_protocol.statuses import TERMINAL, Status
 
@@ -191,7 +191,7 @@ class Groups:
         asked, token = Parameters(request.scope["query_string"], _LIST), request.scope["token"]
         limit = asked.limit()
         found = await self._rollouts.newest(
-            limit + 1, asked.cursor(), asked.states(), token.name if token.is_limited else None
+            limit + 1, asked.cursor(is_uuid7), asked.states(), token.name if token.is_limited else None
         )
         page = found[:limit]
         cursor = page[-1].record.command_id if len(found) > limit else None

@@ -1,1 +1,1 @@
-"""The bridge to amqtt's broker, which carries ordinary topics. The only room that knows amqtt's internals."""
+"""amqtt as the host: its plugins, its in-process API, its own listeners. The only room that knows amqtt."""

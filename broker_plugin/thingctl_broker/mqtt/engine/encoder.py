@@ -70,6 +70,8 @@ class PropertyEncoder:
 
     def unacknowledged(self, message: Message, now: float, *, retain: bool, ids: tuple[int, ...]) -> bytes:
         """A PUBLISH at QoS 0."""
+        if not retain and not ids and self._is_plain(message):
+            return self._within(message.plain5())
         left = message.seconds_left(now)
         if left is not None and left <= 0:
             return b""
@@ -77,9 +79,15 @@ class PropertyEncoder:
 
     def acknowledged(self, delivery: MessageDelivery, now: float) -> bytes:
         """A PUBLISH at QoS 1 or 2."""
-        left = delivery.message.seconds_left(now)
+        message = delivery.message
+        if not delivery.subscription_ids and self._is_plain(message):
+            first = 0x30 | delivery.qos << 1 | delivery.is_sent << 3 | delivery.retain
+            return self._within(
+                b"%c%b%b\0%b" % (first, message.head5(), delivery.packet_id.to_bytes(2), message.payload)
+            )
+        left = message.seconds_left(now)
         return self._encode(
-            delivery.message,
+            message,
             None if left is None else max(left, 0),
             qos=delivery.qos,
             packet_id=delivery.packet_id,
@@ -87,6 +95,13 @@ class PropertyEncoder:
             retain=delivery.retain,
             subscription_ids=delivery.subscription_ids,
         )
+
+    def _is_plain(self, message: Message) -> bool:
+        """Whether a message needs no properties."""
+        return not message.properties and message.expires_at is None and not self._most_aliases
+
+    def _within(self, packet: bytes) -> bytes:
+        return packet if self._most_bytes is None or len(packet) <= self._most_bytes else b""
 
     def _encode(
         self,

@@ -23,9 +23,12 @@ class Message:
 
     __slots__ = (
         "expires_at",
+        "has_record",
         "header",
+        "header5",
         "number",
         "packet",
+        "packet5",
         "payload",
         "properties",
         "publisher",
@@ -60,35 +63,50 @@ class Message:
         self.response_topic = response_topic
         self.size = len(self.topic_bytes) + len(payload) + len(properties) + OVERHEAD_BYTES
         self.number = 0
+        self.has_record = False
+        """Whether it is a record of its own in the store, since several sessions get it."""
         self.references = 0
         """Records in the store that name it."""
         self.packet: bytes | None = None
         """The PUBLISH of ``plain``, once it is known."""
         self.header: bytes | None = None
         """The bytes of ``head``, once they are known."""
+        self.packet5: bytes | None = None
+        self.header5: bytes | None = None
+        """Both for MQTT 5, without properties."""
 
     def plain(self) -> bytes:
         """The PUBLISH of MQTT 3 at QoS 0, without RETAIN: encoded once for all who get it."""
         packet = self.packet
         if packet is None:
-            topic = self.topic_bytes
-            length = 2 + len(topic) + len(self.payload)
-            packet = self.packet = b"\x30%b%b%b%b" % (
-                encode_length(length),
-                len(topic).to_bytes(2),
-                topic,
-                self.payload,
-            )
+            length = 2 + len(self.topic_bytes) + len(self.payload)
+            packet = self.packet = b"\x30%b%b" % (self._head_of(length), self.payload)
         return packet
 
     def head(self) -> bytes:
         """What a PUBLISH of MQTT 3 at QoS 1 or 2 has between its first byte and its packet identifier."""
         header = self.header
         if header is None:
-            topic = self.topic_bytes
-            length = 4 + len(topic) + len(self.payload)
-            header = self.header = encode_length(length) + len(topic).to_bytes(2) + topic
+            header = self.header = self._head_of(4 + len(self.topic_bytes) + len(self.payload))
         return header
+
+    def plain5(self) -> bytes:
+        """The PUBLISH of MQTT 5 at QoS 0, without RETAIN and properties."""
+        packet = self.packet5
+        if packet is None:
+            length = 3 + len(self.topic_bytes) + len(self.payload)
+            packet = self.packet5 = b"\x30%b\0%b" % (self._head_of(length), self.payload)
+        return packet
+
+    def head5(self) -> bytes:
+        """What stands before the packet identifier in MQTT 5, without properties."""
+        header = self.header5
+        if header is None:
+            header = self.header5 = self._head_of(5 + len(self.topic_bytes) + len(self.payload))
+        return header
+
+    def _head_of(self, length: int) -> bytes:
+        return encode_length(length) + len(self.topic_bytes).to_bytes(2) + self.topic_bytes
 
     def seconds_left(self, now: float) -> int | None:
         """Seconds until it expires, rounded up; 0 and less: it has; None: it never does [MQTT5-3.3.2-6]."""

@@ -1,6 +1,7 @@
 """Which records the store gets as sessions, deliveries and retained messages change. Pure.
 
-A message is one record however many sessions it waits for; it goes with the last of them.
+A message that several sessions get is one record, which goes with the last of their deliveries. A message
+of one session is part of its delivery.
 """
 
 from __future__ import annotations
@@ -77,18 +78,22 @@ class StoreRecorder:
     def queued(self, session: int, delivery: MessageDelivery) -> None:
         """A message waits for the session from now on."""
         message = delivery.message
-        if not message.number:
-            message.number = self.next_number()
-        if not message.references:
-            self._add(RecordKind.MESSAGE, _key(message.number), records.encode_message(message, self.wall))
-        message.references += 1
-        delivery.key = _key(session) + _key(self.next_number())
-        self._add(RecordKind.DELIVERY, delivery.key, records.encode_delivery(delivery))
+        if message.has_record:
+            if not message.number:
+                message.number = self.next_number()
+            if not message.references:
+                self._add(
+                    RecordKind.MESSAGE, _key(message.number), records.encode_message(message, self.wall)
+                )
+            message.references += 1
+        # The number first: records are then added at the table's end, wherever their sessions are.
+        delivery.key = _key(self.next_number()) + _key(session)
+        self._add(RecordKind.DELIVERY, delivery.key, records.encode_delivery(delivery, self.wall))
 
     def changed(self, delivery: MessageDelivery) -> None:
         """A delivery has got its packet identifier, or is released."""
         if delivery.key:
-            self._put(RecordKind.DELIVERY, delivery.key, records.encode_delivery(delivery))
+            self._put(RecordKind.DELIVERY, delivery.key, records.encode_delivery(delivery, self.wall))
 
     def delivered(self, delivery: MessageDelivery) -> None:
         """A delivery has ended, one way or another."""
@@ -97,6 +102,8 @@ class StoreRecorder:
         self._delete(RecordKind.DELIVERY, delivery.key)
         delivery.key = b""
         message = delivery.message
+        if not message.has_record:
+            return
         message.references -= 1
         if not message.references:
             self._delete(RecordKind.MESSAGE, _key(message.number))

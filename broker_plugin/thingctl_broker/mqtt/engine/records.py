@@ -41,7 +41,7 @@ class MessageRecord(msgspec.Struct, array_like=True, frozen=True):
 
 
 class DeliveryRecord(msgspec.Struct, array_like=True, frozen=True):
-    """A delivery. ``message``: the number of its message."""
+    """A delivery. ``message``: the number of its message; ``own``: the message, which is no one else's."""
 
     message: int
     qos: int
@@ -49,6 +49,7 @@ class DeliveryRecord(msgspec.Struct, array_like=True, frozen=True):
     subscription_ids: tuple[int, ...]
     packet_id: int
     released: bool
+    own: MessageRecord | None = None
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -80,23 +81,28 @@ def decode_session(record: bytes) -> SessionRecord:
 
 def encode_message(message: Message, wall: float) -> bytes:
     """``wall``: Unix seconds at monotonic 0."""
-    expires_at = None if message.expires_at is None else message.expires_at + wall
-    return _encode(
-        MessageRecord(
-            message.topic,
-            message.payload,
-            message.qos,
-            message.publisher,
-            message.properties,
-            expires_at,
-            message.response_topic,
-        )
+    return _encode(_record_of(message, wall))
+
+
+def _record_of(message: Message, wall: float) -> MessageRecord:
+    return MessageRecord(
+        message.topic,
+        message.payload,
+        message.qos,
+        message.publisher,
+        message.properties,
+        None if message.expires_at is None else message.expires_at + wall,
+        message.response_topic,
     )
 
 
 def decode_message(record: bytes, wall: float, *, retain: bool = False) -> Message:
     """Raises :class:`msgspec.DecodeError`."""
-    found = _message.decode(record)
+    return message_of(_message.decode(record), wall, retain=retain)
+
+
+def message_of(found: MessageRecord, wall: float, *, retain: bool = False) -> Message:
+    """The message that a record holds."""
     expires_at = None if found.expires_at is None else found.expires_at - wall
     return Message(
         found.topic,
@@ -110,16 +116,18 @@ def decode_message(record: bytes, wall: float, *, retain: bool = False) -> Messa
     )
 
 
-def encode_delivery(delivery: MessageDelivery) -> bytes:
-    """A delivery, without its message."""
+def encode_delivery(delivery: MessageDelivery, wall: float) -> bytes:
+    """A delivery, with its message unless others get it, too. ``wall``: Unix seconds at monotonic 0."""
+    message = delivery.message
     return _encode(
         DeliveryRecord(
-            delivery.message.number,
+            message.number,
             delivery.qos,
             delivery.retain,
             delivery.subscription_ids,
             delivery.packet_id,
             delivery.released,
+            None if message.has_record else _record_of(message, wall),
         )
     )
 

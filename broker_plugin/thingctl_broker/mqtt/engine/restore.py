@@ -76,6 +76,7 @@ def _restore_messages(engine: Engine, store: RecordStore) -> dict[int, Message]:
     for key, record in store.load(RecordKind.MESSAGE):
         message = records.decode_message(record, engine.recorder.wall)
         message.number = _number(key)
+        message.has_record = True
         messages[message.number] = message
         engine.recorder.begin_after(message.number)
     return messages
@@ -86,8 +87,10 @@ def _restore_deliveries(
 ) -> None:
     for key, record in store.load(RecordKind.DELIVERY):
         kept = records.decode_delivery(record)
-        session, message = sessions.get(_number(key)), messages.get(kept.message)
-        engine.recorder.begin_after(int.from_bytes(key[KEY_BYTES:]))
+        session, message = sessions.get(int.from_bytes(key[KEY_BYTES:])), messages.get(kept.message)
+        if kept.own is not None:
+            message = records.message_of(kept.own, engine.recorder.wall)
+        engine.recorder.begin_after(_number(key))
         if session is None or message is None:
             store.delete(RecordKind.DELIVERY, key)
             continue
@@ -95,7 +98,7 @@ def _restore_deliveries(
             message, kept.qos, retain=kept.retain, subscription_ids=kept.subscription_ids
         )
         delivery.key, delivery.packet_id, delivery.released = key, kept.packet_id, kept.released
-        message.references += 1
+        message.references += message.has_record
         session.restore(delivery)
     for message in messages.values():
         if not message.references:

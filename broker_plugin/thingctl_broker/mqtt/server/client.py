@@ -14,6 +14,7 @@ from thingctl_broker.commands.broker_time import ToldTime
 from thingctl_broker.mqtt.auth.device_auth import names_of
 from thingctl_broker.mqtt.engine.command_subscriptions import CommandSubscriptions
 from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
+from thingctl_broker.mqtt.protocol.packets import encode_publish
 from thingctl_broker.mqtt.protocol.reason_codes import Reason
 from thingctl_broker.mqtt.server.inflight import CANCEL, InFlight
 from thingctl_broker.mqtt.server.transport import Transport
@@ -270,7 +271,10 @@ class ServerConnection(Transport):
             self.abort()
             return True
         packet_id = self._in_flight.add(execution_id)
-        self.write(self._request(topic, execution_id, payload, qos=1, packet_id=packet_id, dup=again))
+        if self._properties is None:
+            self.write(encode_publish(topic, payload, qos=1, packet_id=packet_id, dup=again))
+        else:
+            self.write(self._request(topic, execution_id, payload, qos=1, packet_id=packet_id, dup=again))
         return True
 
     def _request(
@@ -328,9 +332,14 @@ class ServerConnection(Transport):
 
     def write(self, data: bytes, packets: int = 1) -> None:
         """Write so many packets ahead of those that wait in the session."""
-        if not self._closed:
-            self.server.packets_sent += packets
+        if self._closed:
+            return
+        self.server.packets_sent += packets
+        if self._write_paused:
             super().write(data)
+        else:  # most of the time, and a call less
+            self.bytes_sent += len(data)
+            self._transport.write(data)
 
     # The engine.
 

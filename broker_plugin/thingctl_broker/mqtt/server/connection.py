@@ -18,10 +18,12 @@ from thingctl_broker.mqtt.server.client import PATIENCE, ServerConnection
 from thingctl_broker.mqtt.server.connect import Handshake
 from thingctl_broker.mqtt.server.fast_path import ResponseFastPath
 from thingctl_broker.mqtt.server.inflight import CANCEL
-from thingctl_broker.mqtt.server.message_fast_path import MessageFastPath
+from thingctl_broker.mqtt.server.message_fast_path import MessageFastPath, MessageFastPath5
 from thingctl_broker.mqtt.server.publish import Receiver
 from thingctl_broker.mqtt.server.request_properties import RequestProperties
+from thingctl_broker.mqtt.server.rights_lookup import RightsLookup
 from thingctl_broker.mqtt.server.subscribe import Subscriber
+from thingctl_broker.security.topic_acl import UndecidedRights
 
 if TYPE_CHECKING:
     import asyncio
@@ -52,7 +54,7 @@ class DeviceConnection(ServerConnection):
     def __init__(self, server: ServerPort) -> None:
         super().__init__(server)
         self._scanner = FrameScanner(server.limits.connect_bytes)
-        self._handshake: Handshake | None = None
+        self._handshake: Handshake | RightsLookup | None = None  # while packets have to wait
         self._last_words: Disconnect | None = None
         self._unread: Iterator[Frame] | None = None
         self._shortcut: ResponseFastPath | None = None
@@ -75,28 +77,30 @@ class DeviceConnection(ServerConnection):
         if self._closed:
             return  # it came in one piece with what ended the connection
         self.bytes_received += len(data)
-        if self._connect is not None:
-            self.heard_at = self.server.time()
-            data = self._take_shortcuts(data)
-            if not data or self._closed:
-                return
-        elif self._handshake is not None:
+        if self._handshake is not None:
             self._unread = chain(self._unread or (), self._scanner.feed(data))
             if self._handshake.leaves_unread(len(data)):
                 self.hold_reading(stop=True)
             return
+        if self._connect is not None:
+            self.heard_at = self.server.time()
+            taken = 0
+            if self._shortcut is not None and not self._observing and not self._scanner.buffered:
+                taken = self._shortcut.take(data)
+                if taken == len(data):
+                    return
+            data = self._take_messages(data, taken)
+            if not data or self._closed:
+                return
         elif not self._scanner.buffered and data[0] >> 4 != PacketType.CONNECT:
             self._fault(MalformedPacket("MQTT-3.1.0-1", "the first packet is not a CONNECT"))
             return
         self._take(self._scanner.feed(data))
 
-    def _take_shortcuts(self, data: bytes) -> bytes:
-        """Handle what the shortcuts know; return what is left for all others."""
+    def _take_messages(self, data: bytes, taken: int) -> bytes:
+        """Handle what the shortcut for messages knows, behind what is ``taken``; return what is left."""
         if self._scanner.buffered:
             data = self._scanner.join(data)
-        taken = 0
-        if self._shortcut is not None and not self._observing:
-            taken = self._shortcut.take(data)
         if self._messages is not None and not self._closed:
             taken = self._messages.take(data, taken)
         return data[taken:] if taken else data
@@ -161,8 +165,9 @@ class DeviceConnection(ServerConnection):
         session = self.session
         assert session is not None
         self._receiver = receiver = Receiver(self, session, admission)
-        if connect.version < 5:
-            self._messages = MessageFastPath(self, session, receiver.known_topics)
+        self._messages = (MessageFastPath5 if connect.version == 5 else MessageFastPath)(
+            self, session, receiver
+        )
         self._subscriber = Subscriber(self, session, admission)
         self.write(
             self.codec.encode_connack(
@@ -211,6 +216,18 @@ class DeviceConnection(ServerConnection):
         if unread is not None:
             self._take(unread)
 
+    def resume(self) -> None:
+        """Go on with the packet whose rights were looked up, and with those behind it."""
+        self._handshake = None
+        self.read_on()
+
+    def end_input(self) -> None:
+        """The client has closed its side: end the connection when all that it has sent is read."""
+        if self._handshake is not None:
+            self._handshake.is_last_word = True
+        elif not self._closed:
+            self.finish()
+
     # Packets.
 
     def _take(self, frames: Iterator[Frame]) -> None:
@@ -229,6 +246,10 @@ class DeviceConnection(ServerConnection):
                     return
         except MalformedPacket as fault:
             self._fault(fault)
+        except UndecidedRights as undecided:
+            self.server.packets_received -= 1  # it is taken again
+            self._unread = chain((frame,), frames)
+            self._handshake = RightsLookup(self, undecided.lookup)
 
     def _begin(self, frame: Frame) -> bool:
         """Take the CONNECT; False: what follows it must wait."""

@@ -1,4 +1,4 @@
-"""A shortcut for most of what ordinary clients of MQTT 3.1.1 send: messages to known topics, and PUBACKs.
+"""A shortcut for most of what ordinary clients send: PUBACKs, and plain messages to known topics.
 
 As ``fast_path`` does for commands: what is wholly there and exactly what is looked for goes to the engine
 without a frame and a publish being made of it, and anything else is left for the way that every packet can
@@ -17,6 +17,7 @@ from thingctl_broker.mqtt.protocol.packets import PacketType
 if TYPE_CHECKING:
     from thingctl_broker.mqtt.engine.session import Session
     from thingctl_broker.mqtt.server.client import ServerConnection
+    from thingctl_broker.mqtt.server.publish import Receiver
 
 _PUBACK: Final = PacketType.PUBACK << 4
 _PUBLISH: Final = PacketType.PUBLISH << 4
@@ -28,15 +29,17 @@ _LEAST: Final = 4
 
 
 class MessageFastPath:
-    """The shortcut of one connection. ``topics``: those that its client may publish, by their bytes."""
+    """The shortcut of one connection of MQTT 3.1 or 3.1.1."""
 
-    __slots__ = ("_connection", "_limit", "_session", "_topics")
+    __slots__ = ("_connection", "_limit", "_now", "_receiver", "_session", "_topics")
 
-    def __init__(self, connection: ServerConnection, session: Session, topics: dict[bytes, str]) -> None:
+    def __init__(self, connection: ServerConnection, session: Session, receiver: Receiver) -> None:
         self._connection = connection
         self._session = session
-        self._topics = topics
+        self._receiver = receiver
+        self._topics = receiver.known_topics
         self._limit = connection.limits.packet_bytes
+        self._now = 0.0
 
     def take(self, data: bytes, at: int) -> int:
         """Handle the packets that begin at ``at``, as long as they are such; return where they end.
@@ -44,12 +47,12 @@ class MessageFastPath:
         The connection may have ended when this returns.
         """
         end, connection, session = len(data), self._connection, self._session
-        now = connection.server.time()
+        now = self._now = connection.server.time()
         packets = 0
         while end - at >= _LEAST:
             first = data[at]
             if first | _QOS_1 == _PUBLISH_QOS_1:  # or QoS 0
-                stop = self._publish(data, at, end, now)
+                stop = self._publish(data, at, end)
                 if not stop:
                     break
                 at = stop
@@ -67,7 +70,7 @@ class MessageFastPath:
         connection.server.packets_received += packets
         return at
 
-    def _publish(self, data: bytes, at: int, end: int, now: float) -> int:
+    def _publish(self, data: bytes, at: int, end: int) -> int:
         """Publish the message at ``at``; return where it ends. 0: it is left, and nothing has happened."""
         length, body = data[at + 1], at + 2
         if length >= 0x80:
@@ -82,31 +85,60 @@ class MessageFastPath:
         topic = self._topics.get(data[body + 2 : behind])
         if topic is None:
             return 0
-        server = self._connection.server
         if data[at] == _PUBLISH:
-            if behind > stop:
-                return 0
-            message = Message(topic, data[behind:stop], 0, False, self._session.client_id)
-            message.packet = data[at:stop]
-            server.engine.publish(message, now)
+            message = self._take(topic, data, at, behind, stop)
         else:
-            if behind + 2 > stop:
-                return 0
-            packet_id = data[behind : behind + 2]
-            if packet_id == b"\0\0":
-                return 0
-            message = Message(topic, data[behind + 2 : stop], 1, False, self._session.client_id)
-            message.header = data[at + 1 : behind]
-            self._publish_surely(message, _ACKNOWLEDGED + packet_id, now)
+            message = self._take_surely(topic, data, at, behind, stop)
+        if message is None:
+            return 0
+        server = self._connection.server
         if server.events or server.engine.totals.slow:
             server.published(self._connection, message)
         return stop
 
-    def _publish_surely(self, message: Message, puback: bytes, now: float) -> None:
-        engine = self._connection.server.engine
+    def _take(self, topic: str, data: bytes, at: int, behind: int, stop: int) -> Message | None:
+        """Publish at QoS 0 what is ``behind`` the topic; None: nothing has happened."""
+        if behind > stop:
+            return None
+        message = Message(topic, data[behind:stop], 0, False, self._session.client_id)
+        message.packet = data[at:stop]
+        self._connection.server.engine.publish(message, self._now)
+        return message
+
+    def _take_surely(self, topic: str, data: bytes, at: int, behind: int, stop: int) -> Message | None:
+        """Publish at QoS 1 what is ``behind`` the topic; None: nothing has happened."""
+        packet_id = data[behind : behind + 2]
+        if behind + 2 > stop or packet_id == b"\0\0":
+            return None
+        message = Message(topic, data[behind + 2 : stop], 1, False, self._session.client_id)
+        message.header = data[at + 1 : behind]
+        engine, puback = self._connection.server.engine, _ACKNOWLEDGED + packet_id
         changes = engine.recorder.changes
-        engine.publish(message, now)
+        engine.publish(message, self._now)
         if engine.recorder.changes == changes:
             self._session.write(puback)
         else:
             engine.recorder.then(partial(self._connection.send, puback))
+        return message
+
+
+class MessageFastPath5(MessageFastPath):
+    """The shortcut of one connection of MQTT 5: for messages without properties."""
+
+    __slots__ = ()
+
+    def _take(self, topic: str, data: bytes, at: int, behind: int, stop: int) -> Message | None:
+        if behind >= stop or data[behind]:
+            return None
+        message = Message(topic, data[behind + 1 : stop], 0, False, self._session.client_id)
+        message.packet5 = data[at:stop]
+        self._connection.server.engine.publish(message, self._now)
+        return message
+
+    def _take_surely(self, topic: str, data: bytes, at: int, behind: int, stop: int) -> Message | None:
+        if behind + 2 >= stop or data[behind + 2]:
+            return None
+        packet_id = data[behind] << 8 | data[behind + 1]
+        message = Message(topic, data[behind + 3 : stop], 1, False, self._session.client_id)
+        message.header5 = data[at + 1 : behind]
+        return message if packet_id and self._receiver.take_surely(message, packet_id, self._now) else None

@@ -12,6 +12,7 @@ from thingctl_protocol.topics import DEVICE_KINDS, Kind, is_topic
 
 if TYPE_CHECKING:
     from thingctl_broker.mqtt.auth.authenticator import Identity
+    from thingctl_broker.mqtt.engine.message import Message
     from thingctl_broker.mqtt.engine.session import Session
     from thingctl_broker.mqtt.protocol.frames import Frame
     from thingctl_broker.mqtt.protocol.packets import Publish
@@ -104,13 +105,7 @@ class Receiver:
         if publish.qos == 0:
             engine.publish(message, now)
         elif publish.qos == 1:
-            changes = engine.recorder.changes
-            receivers = engine.publish(message, now)
-            if engine.recorder.changes == changes:
-                self._acknowledge(1, publish.packet_id, 0 if receivers else _NOBODY)
-            else:
-                answer = partial(self._acknowledge, 1, publish.packet_id, 0 if receivers else _NOBODY)
-                engine.recorder.then(answer)
+            self._publish_surely(message, publish.packet_id, now)
         elif not self._take_exactly_once(publish):
             return
         else:
@@ -118,6 +113,24 @@ class Receiver:
             reason = 0 if receivers else _NOBODY
             engine.recorder.then(partial(self._acknowledge, 2, publish.packet_id, reason))
         self._server.published(self._connection, message)
+
+    def _publish_surely(self, message: Message, packet_id: int, now: float) -> None:
+        engine = self._server.engine
+        changes = engine.recorder.changes
+        reason = 0 if engine.publish(message, now) else _NOBODY
+        if engine.recorder.changes == changes:
+            self._acknowledge(1, packet_id, reason)
+        else:
+            engine.recorder.then(partial(self._acknowledge, 1, packet_id, reason))
+
+    def take_surely(self, message: Message, packet_id: int, now: float) -> bool:
+        """Publish a QoS 1 message of MQTT 5; False: nothing has happened, for the client holds too many."""
+        unanswered = self._unanswered
+        if packet_id in unanswered or len(unanswered) + self.qos2_held >= self._connection.limits.qos2_held:
+            return False
+        unanswered[packet_id] = None
+        self._publish_surely(message, packet_id, now)
+        return True
 
     def _take_exactly_once(self, publish: Publish) -> bool:
         """Whether a QoS 2 message is to be published; otherwise it has been, or its client is dropped."""

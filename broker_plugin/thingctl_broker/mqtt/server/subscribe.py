@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from thingctl_broker.mqtt.engine.subscription_tree import SubscriptionOptions, is_share, split_share
 from thingctl_broker.mqtt.protocol.frames import PacketTooLarge
 from thingctl_broker.mqtt.protocol.reason_codes import Reason
+from thingctl_broker.security.topic_acl import UndecidedRights
 from thingctl_protocol.topics import Kind, is_filter
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Subscriber:
         connection, session, engine = self._connection, self._session, self._server.engine
         self._check_size(frame)
         packet = connection.codec.parse_subscribe(frame, connection.limits.filters)
+        self._look_rights_up(packet.filters)
         is_time_known = {Kind.TIME, Kind.REQUEST} <= connection.subscriptions.qos.keys()
         codes: list[int] = []
         ordinary: list[tuple[str, SubscriptionOptions, bool]] = []
@@ -48,11 +50,19 @@ class Subscriber:
                 code = wanted.qos
             codes.append(code)
         suback = connection.codec.encode_suback(packet.packet_id, codes)
-        engine.subscriptions_changed(session, self._server.time(), partial(self._granted, suback, ordinary))
-        self._serve(tell_time=not is_time_known)
+        are_commands = len(ordinary) < len(packet.filters)
+        granted = partial(self._granted, suback, ordinary, flush=are_commands)
+        engine.subscriptions_changed(session, self._server.time(), granted)
+        if are_commands:
+            self._serve(tell_time=not is_time_known)
 
-    def _granted(self, suback: bytes, ordinary: list[tuple[str, SubscriptionOptions, bool]]) -> None:
-        """The subscriptions are kept: say so, and send what is retained for them."""
+    def _granted(
+        self, suback: bytes, ordinary: list[tuple[str, SubscriptionOptions, bool]], *, flush: bool
+    ) -> None:
+        """The subscriptions are kept: say so, and send what is retained for them.
+
+        ``flush``: before anything else is written, as requests are.
+        """
         connection, session, now = self._connection, self._session, self._server.time()
         if connection.is_closed():
             return
@@ -61,7 +71,8 @@ class Subscriber:
             self._server.engine.send_retained(session, topic_filter, options, now, is_new=is_new)
             for host in self._server.events:
                 host.subscribed(session.client_id, topic_filter, options.qos)
-        connection.flush()
+        if flush:
+            connection.flush()
 
     def unsubscribe(self, frame: Frame) -> None:
         """Take an UNSUBSCRIBE [section 3.10]."""
@@ -77,7 +88,7 @@ class Subscriber:
 
     def resume(self) -> None:
         """Go on with the subscriptions that were kept, without those that the client may no longer have."""
-        forbidden = [f for f in self._session.subscriptions if not self._may_hear(split_share(f)[1])]
+        forbidden = [f for f in self._session.subscriptions if not self._may_keep(split_share(f)[1])]
         for topic_filter in forbidden:
             self._server.engine.unsubscribe(self._session, topic_filter)
             self._refuse(topic_filter)
@@ -146,11 +157,27 @@ class Subscriber:
             return None
         return mine.observe(topic_filter)
 
+    def _look_rights_up(self, wanted: list[SubscriptionRequest]) -> None:
+        """Have rights that take time decided before anything is granted: the packet is taken again then."""
+        if self._acl is not None:
+            for topic_filter in (request.topic_filter for request in wanted):
+                _, plain = split_share(topic_filter)
+                if is_filter(plain) and not self._server.topics.owns(plain):
+                    self._acl.may_subscribe(plain)
+
     def _may_hear(self, topic_filter: str) -> bool:
         """Whether the client may have an ordinary filter. What the broker tells of itself is no thing's."""
         if self._acl is not None:
             return self._acl.may_subscribe(topic_filter)
         return self._thing is None or not topic_filter.startswith("$")
+
+    def _may_keep(self, topic_filter: str) -> bool:
+        """Whether the client may still have a filter. Where that takes time, what it was granted stands."""
+        try:
+            return self._may_hear(topic_filter)
+        except UndecidedRights as undecided:
+            undecided.lookup.close()
+            return True
 
     def _refuse(self, topic_filter: str) -> None:
         self._server.service.dropped(

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from thingctl_broker.storage.sqlite.execution_rows import APPLICATION_ID, MIGRATIONS
 from thingctl_broker.storage.sqlite.wal_check import check_wal
+from thingctl_broker.system.files import disk_fault, sync_directory
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 MAX_BYTES_MIN: Final = 1024 * 1024
@@ -78,7 +80,8 @@ def prepare(path: Path, schema: Schema | None = None) -> None:
                 _migrate(connection, version, schema)
         except sqlite3.Error as error:
             raise JournalFileError(
-                f"{path} is of schema {version} and could not be brought to {latest}: {error}. "
+                f"{path} is of schema {version} and could not be brought to {latest}: "
+                f"{disk_fault(path, error)}. "
                 "It is of the old schema still."
             ) from error
 
@@ -156,21 +159,24 @@ def checked_version(path: Path, schema: Schema | None = None) -> int:
 def _create(path: Path, schema: Schema) -> None:
     """Make an empty database, elsewhere first: at its place there is a whole one or none."""
     new = path.with_name(f"{path.name}.new")
-    for leftover in (new, path.with_name(f"{new.name}-wal"), path.with_name(f"{new.name}-shm")):
-        leftover.unlink(missing_ok=True)
+    leftovers = (new, *(new.with_name(f"{new.name}{end}") for end in ("-wal", "-shm", "-journal")))
+    _remove(leftovers)
     os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     try:
         with closing(_connect(new, "mode=rw")) as connection:
             _migrate(connection, 0, schema)
             connection.execute("PRAGMA journal_mode = WAL")
     except sqlite3.Error as error:
-        raise JournalFileError(f"cannot make {path}: {error}") from error
+        fault = disk_fault(path, error)
+        _remove(leftovers)
+        raise JournalFileError(f"cannot make {path}: {fault}") from error
     new.rename(path)
-    handle = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_directory(path.parent)
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def _migrate(connection: sqlite3.Connection, version: int, schema: Schema) -> None:

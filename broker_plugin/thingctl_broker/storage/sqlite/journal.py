@@ -46,7 +46,7 @@ from thingctl_broker.storage.sqlite.execution_rows import (
     to_rows,
     upserts,
 )
-from thingctl_broker.system.files import FileIdentity
+from thingctl_broker.system.files import FileIdentity, disk_fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -144,7 +144,9 @@ class SqliteJournal:
         try:
             await ready
         except (sqlite3.Error, OSError) as error:
-            raise JournalFileError(f"{self._path} cannot be written: {error}") from error
+            raise JournalFileError(
+                f"{self._path} cannot be written: {disk_fault(self._path, error)}"
+            ) from error
         self._next()  # what was let go while the executions were recovered
 
     async def stop(self) -> None:

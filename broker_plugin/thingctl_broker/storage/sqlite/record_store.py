@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import closing
-from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
@@ -19,7 +18,7 @@ from thingctl_broker.storage.sqlite.database import Schema, check_whole, open_to
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
 FILE: Final = "mqtt.db"
@@ -85,8 +84,9 @@ class SqliteRecords:
 
     def add(self, kind: int, key: bytes, value: bytes) -> None:
         """Keep a record under a key that none has."""
-        before = self._changes.get((kind, key))
-        self._changes[kind, key] = _Change(value, is_new=before is None or before.is_new)
+        where = kind, key
+        before = self._changes.get(where)
+        self._changes[where] = _Change(value, before is None or before.is_new)
         if self._timer is None and not self._is_busy:
             self._schedule()
 
@@ -228,26 +228,30 @@ def _merged(
 
 
 def _write(connection: sqlite3.Connection, batch: _RecordBatch) -> None:
-    gone = [key for key, change in batch.changes.items() if change.value is None]
-    kept = [(*key, change.value) for key, change in batch.changes.items() if change.value is not None]
-    for rows in _slices(gone):
-        places = ",".join(["(?,?)"] * len(rows))
+    gone: list[object] = []
+    kept: list[object] = []
+    for (kind, key), (value, _) in batch.changes.items():
+        if value is None:
+            gone += (kind, key)
+        else:
+            kept += (kind, key, value)
+    for values in _slices(gone, 2 * ROWS):
+        places = ",".join(["(?,?)"] * (len(values) // 2))
         connection.execute(
             f"DELETE FROM records WHERE (kind, key) IN (VALUES {places})",  # noqa: S608 only places
-            [value for row in rows for value in row],
+            values,
         )
-    for rows in _slices(kept):
-        places = ",".join(["(?,?,?)"] * len(rows))
+    for values in _slices(kept, 3 * ROWS):
+        places = ",".join(["(?,?,?)"] * (len(values) // 3))
         connection.execute(
             f"INSERT OR REPLACE INTO records VALUES {places}",  # noqa: S608 only places
-            [value for row in rows for value in row],
+            values,
         )
 
 
-def _slices(rows: Sequence[tuple[object, ...]]) -> Iterator[list[tuple[object, ...]]]:
-    remaining = iter(rows)
-    while taken := list(islice(remaining, ROWS)):
-        yield taken
+def _slices(values: list[object], most: int) -> Iterator[list[object]]:
+    for start in range(0, len(values), most):
+        yield values[start : start + most]
 
 
 def _call(callbacks: Iterable[Callable[[], None]]) -> None:

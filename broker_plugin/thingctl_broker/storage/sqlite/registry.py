@@ -21,7 +21,7 @@ import structlog
 
 from thingctl_broker.errors import NotKept
 from thingctl_broker.storage.sqlite.database import open_to_read
-from thingctl_broker.system.files import FileIdentity, FileReplaced
+from thingctl_broker.system.files import FileIdentity, FileReplaced, disk_fault
 from thingctl_broker.things.records import Stored, keys_of
 
 if TYPE_CHECKING:
@@ -251,8 +251,9 @@ def _open(path: Path) -> tuple[sqlite3.Connection, FileIdentity]:
         _migrate(connection, version)
         placed = FileIdentity(path, path.with_name(f"{path.name}-wal"))
     except (sqlite3.Error, OSError) as error:
+        fault = disk_fault(path, error)
         connection.close()
-        raise RegistryError(f"{path} cannot be used: {error}. It was left as it is.") from None
+        raise RegistryError(f"{path} cannot be used: {fault}. It was left as it is.") from None
     except RegistryError:
         connection.close()
         raise

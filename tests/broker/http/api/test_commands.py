@@ -492,3 +492,14 @@ def test_a_name_may_stand_again_inside_the_params(api):
 def test_a_number_that_is_too_large_is_called_that(api):
     reply = api.post(COMMANDS, '{"thingId":"lamp","action":"turnOn","params":{"n":1e400}}')
     assert (reply.status, reply.json["detail"]) == (400, "it holds a number that is out of range")
+
+
+@pytest.mark.parametrize("ttl", ["60.0", "6e1", "60"])
+@pytest.mark.parametrize(
+    "targets", ['"thingId":"lamp"', '"targets":{"things":["lamp"]},"rollout":{"batch":1.0}']
+)
+def test_an_integer_may_have_a_fraction_of_zero_or_an_exponent(api, ttl, targets):
+    body = '{%s,"action":"turnOn","ttl":%s,"params":{"a":1.10}}' % (targets, ttl)  # noqa: UP031 braces
+    assert api.post(COMMANDS, body).status in {201, 202}
+    wrong = api.post(COMMANDS, body.replace(ttl, "60.5"))
+    assert (wrong.status, wrong.json["pointer"]) == (400, "/ttl")

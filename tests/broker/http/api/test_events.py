@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 from contextlib import contextmanager
 from http.client import HTTPConnection
@@ -227,6 +228,30 @@ def test_silence_is_broken_by_heartbeats_that_carry_the_position(api, monkeypatc
         assert listener.read() == ("", None)
         api.send("lamp")
         until(lambda: listener.read() == ("", None) and listener.last_id != begun)
+
+
+def test_changes_that_a_reader_does_not_hear_of_do_not_delay_its_heartbeat(api, quick, monkeypatch):
+    monkeypatch.setattr(events, "HEARTBEAT", 0.5)
+    with listening(api, "?thingId=lock") as listener:
+        ids = {listener.last_id}
+        ended = threading.Event()
+
+        def others() -> None:
+            while not ended.wait(0.02):
+                api.send("lamp")
+
+        sender = threading.Thread(target=others)
+        sender.start()
+        try:
+            began = time.monotonic()
+            for _ in range(3):
+                assert listener.read() == ("", None)
+                ids.add(listener.last_id)
+            assert time.monotonic() - began < 5
+        finally:
+            ended.set()
+            sender.join()
+    assert len(ids) == 4
 
 
 def test_line_breaks_that_a_client_put_between_tokens_do_not_break_the_stream(api, quick):

@@ -219,3 +219,9 @@ def test_a_limited_token_lists_its_own_groups(api):
     api.post(COMMANDS, group({"things": ["lamp"]}))
     own = api.post(COMMANDS, group({"all": True}), headers=headers).json["commandId"]
     assert [one["commandId"] for one in api.get(GROUPS, headers=headers).json["groups"]] == [own]
+
+
+@pytest.mark.parametrize("cursor", ["x", "zzz", "0193448F-5D1C-7000-9B3C-0A1B2C3D4E5F", "0193448f"])
+def test_a_cursor_that_no_answer_has_given_is_refused(api, cursor):
+    reply = api.get(f"{GROUPS}?cursor={cursor}")
+    assert (reply.status, reply.json["parameter"]) == (400, "cursor")

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 import structlog
 
-from support.amqtt_alone import bare_amqtt
+from support.brokers import front_broker
 from support.cluster import (
     CONNACK,
     DISCONNECT,
@@ -21,11 +21,13 @@ from support.cluster import (
     publish,
     settings,
 )
-from support.processes import free_address
 from support.waits import eventually
 from thingctl_broker.cluster.link_port import Handed, LinkDown, Source
 from thingctl_broker.errors import ConfigurationError
+from thingctl_broker.mqtt.auth.authenticator import OpenAuthenticator
 from thingctl_broker.mqtt.cluster.link import ClusterLink
+from thingctl_broker.mqtt.protocol.packets import ConnectRefused
+from thingctl_broker.mqtt.protocol.reason_codes import Reason
 
 pytestmark = pytest.mark.usefixtures("fast")
 
@@ -291,12 +293,22 @@ async def test_a_refused_subscription_names_the_acl(cluster):
         await starting
 
 
-async def test_a_broker_of_mqtt_3_is_refused_in_words():
-    address = free_address()
-    async with bare_amqtt(listeners={"default": {"type": "tcp", "bind": address}}):
-        link = ClusterLink(settings(f"mqtt://{address}"), TOPICS)
+class OnlyMqtt3(OpenAuthenticator):
+    """Refuses MQTT 5, as a broker does that does not know it."""
+
+    def admit(self, connect, peer):
+        if connect.version == 5:
+            raise ConnectRefused(Reason.UNSUPPORTED_PROTOCOL_VERSION, "what is that?")
+        return super().admit(connect, peer)
+
+
+async def test_a_broker_of_mqtt_3_is_refused_in_words(monkeypatch):
+    monkeypatch.setattr("thingctl_broker.mqtt.server.connection._MQTT_5", b"never")  # so its CONNACK is old
+    async with front_broker(gatekeeper=OnlyMqtt3()) as running:
+        link = ClusterLink(settings(f"mqtt://127.0.0.1:{running.address[1]}"), TOPICS)
         with pytest.raises(ConfigurationError, match=r"MQTT 3\.1\.1 only; workers need MQTT 5"):
-            await link.start(Worker(), lambda _: None)
+            async with asyncio.timeout(20):
+                await link.start(Worker(), lambda _: None)
 
 
 async def test_what_may_pass_is_tried_again(cluster):
