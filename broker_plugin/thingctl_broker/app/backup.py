@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
 from thingctl_broker.storage.rollout_files import DIRECTORY as ROLLOUTS
+from thingctl_broker.storage.sqlite.record_store import FILE as RECORDS_FILE
 from thingctl_broker.storage.sqlite.registry import REGISTRY_FILE
 from thingctl_broker.system.files import NewFile
 
@@ -26,7 +27,7 @@ DATA: Final = "data"
 SETTINGS: Final = "etc"
 """Folders in the tar file."""
 
-_DATABASES: Final = ("executions.db", REGISTRY_FILE)
+_DATABASES: Final = ("executions.db", REGISTRY_FILE, RECORDS_FILE)
 _LEFT_OUT: Final = ("-wal", "-shm", "-journal", "lock")
 
 
@@ -40,7 +41,7 @@ def back_up(data_dir: Path, settings_dir: Path | None, target: Path) -> int:
     ``settings_dir``: a folder with settings that is to be in it, too. Raises :class:`BackupError`; then
     there is no such file.
     """
-    if not (data_dir / _DATABASES[1]).exists() and not (data_dir / "tokens.json").exists():
+    if not (data_dir / REGISTRY_FILE).exists() and not (data_dir / "tokens.json").exists():
         raise BackupError(f"{data_dir} is no broker's data directory")
     try:
         file = NewFile(target)

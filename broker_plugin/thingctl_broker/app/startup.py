@@ -115,4 +115,7 @@ def open_records(settings: Settings, data_dir: Path) -> SqliteRecords | None:
     try:
         return SqliteRecords(data_dir / RECORDS_FILE, interval=interval)
     except JournalFileError as error:
-        raise ConfigurationError(str(error)) from error
+        way_out = (
+            f"Restore a backup, or move {RECORDS_FILE} and {RECORDS_FILE}-wal away to start without sessions"
+        )
+        raise ConfigurationError(f"{error} {way_out}") from error

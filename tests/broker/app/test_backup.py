@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import sqlite3
 import stat
 import subprocess
 import tarfile
+from contextlib import ExitStack, closing
 from urllib.request import Request, urlopen
 
 import pytest
@@ -65,6 +67,25 @@ def test_the_roll_outs_come_last_and_what_sqlite_leaves_is_left_out(tmp_path):
     with tarfile.open(tmp_path / "b.tar") as archive:
         names = archive.getnames()
     assert names == ["data/tokens.json", "data/webhook-secret", "data/zzz", "data/rollouts/1.json"]
+
+
+def test_each_database_is_copied_as_of_a_moment_with_what_its_log_holds(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "tokens.json").write_text("{}")
+    names = ("executions.db", "registry.db", "mqtt.db")
+    with ExitStack() as used:
+        for name in names:
+            connection = used.enter_context(closing(sqlite3.connect(data / name, isolation_level=None)))
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("CREATE TABLE t AS SELECT 'in the log' AS value")
+        back_up(data, None, tmp_path / "b.tar")
+    with tarfile.open(tmp_path / "b.tar") as archive:
+        assert archive.getnames() == [f"data/{name}" for name in (*names, "tokens.json")]
+        archive.extractall(tmp_path / "copy", filter="data")
+    for name in names:
+        with closing(sqlite3.connect(tmp_path / "copy" / "data" / name)) as connection:
+            assert connection.execute("SELECT value FROM t").fetchall() == [("in the log",)]
 
 
 def test_what_cannot_be_is_refused_and_leaves_nothing(tmp_path):

@@ -13,11 +13,12 @@ from structlog.testing import capture_logs
 
 from support.waits import eventually
 from thingctl_broker.app import startup
-from thingctl_broker.app.config import AuditSettings, HttpSettings, Settings
+from thingctl_broker.app.config import AuditSettings, HttpSettings, MqttSettings, Settings
 from thingctl_broker.app.startup import (
     data_dir_of,
     open_audit,
     open_http_tls,
+    open_records,
     open_socket,
     report_proxies,
     report_refusals,
@@ -142,3 +143,17 @@ def test_refused_connections_of_proxies_are_counted_and_each_reason_is_logged_on
         ("mqtt", "192.0.2.2", "missing"),
         ("mqtt", "192.0.2.1", "late"),
     ]
+
+
+def test_sessions_are_kept_as_the_settings_say(tmp_path):
+    assert open_records(Settings(in_memory=True), tmp_path) is None
+    assert open_records(Settings(mqtt=MqttSettings(persistence="off")), tmp_path) is None
+    assert not list(tmp_path.iterdir())
+    for mode in ("sync", "interval"):
+        assert open_records(Settings(mqtt=MqttSettings(persistence=mode)), tmp_path) is not None
+
+
+def test_a_damaged_file_of_sessions_is_named_with_the_way_out(tmp_path):
+    (tmp_path / "mqtt.db").write_bytes(b"")
+    with pytest.raises(ConfigurationError, match=r"mqtt\.db is damaged .* move mqtt\.db and mqtt\.db-wal away"):
+        open_records(Settings(), tmp_path)

@@ -10,6 +10,7 @@ and encoded for the socket.
 from __future__ import annotations
 
 from collections import Counter, deque
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from thingctl_broker.mqtt.engine.command_subscriptions import CommandSubscriptions
@@ -349,10 +350,16 @@ class Session:
         self.write(packet)
 
     def _send_again(self, delivery: MessageDelivery, now: float) -> None:
+        """Send a message again, or its PUBREL; at QoS 2 when what was recorded of it before is kept."""
+        token = self.token
         if delivery.released:
-            self.write(self.encoder.codec.encode_pubrel(delivery.packet_id))
+            send = partial(self._write_pubrel, delivery.packet_id, token)
         else:
-            self._write_delivery(delivery, now, self.token)
+            send = partial(self._write_delivery, delivery, now, token)
+        if delivery.qos == 2 and self.is_recorded:
+            self._recorder.then(send)
+        else:
+            send()
 
     def _free_id(self) -> int:
         packet_id = self._last_id % LAST_PACKET_ID + 1
