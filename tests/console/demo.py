@@ -23,6 +23,7 @@ from thingctl_broker.rollouts.runner import RolloutRunner
 from thingctl_broker.security.passwords import Passwords
 from thingctl_broker.security.token_store import TokenStore
 from thingctl_broker.testing import InMemoryLink
+from thingctl_broker.testing.mqtt_clients import InMemoryClients
 from thingctl_broker.things.service import ThingService
 
 TOKEN = "tctl_a-token-for-the-demonstration-0123456789"
@@ -118,7 +119,8 @@ class Demo:
         operations = EmbeddedOperations(self.service)
         directory = ThingService(operations, self.passwords)
         self.rollouts = RolloutRunner(self.service)
-        self.app = create_app(operations, self.rollouts, self.tokens, directory)
+        self.clients = InMemoryClients()
+        self.app = create_app(operations, self.rollouts, self.tokens, directory, clients=self.clients)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()

@@ -15,6 +15,7 @@ from console.chromium import launched  # noqa: E402
 from console.demo import ACTIONS, TOKEN, live_an_hour, serving_demo  # noqa: E402
 from console.devices import Api  # noqa: E402
 from support.waits import soon  # noqa: E402
+from thingctl_broker.things.mqtt_clients import Carrier, ClientSubscription, MqttClient  # noqa: E402
 
 SIZES = {
     "light": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "light"},
@@ -51,6 +52,7 @@ def scenes(demo):
     reason = {"reasonCode": "LOCKED", "reasonDescription": "the child lock is on"}
     demo.call(demo.respond, rejected, "REJECTED", statusReason=reason)
     group = roll_out(demo, api)
+    demo.clients.all = {client.client_id: client for client in mqtt_clients(demo.clock.unix())}
     return [
         ("overview", "#/", ".trouble li"),
         ("commands", "#/commands", ".canvas .tr"),
@@ -66,11 +68,57 @@ def scenes(demo):
         ("groups", "#/groups", ".entries"),
         ("things", "#/things", ".canvas .tr"),
         ("thing", f"#/things/{thing}", ".actions-list"),
+        ("clients", "#/clients", ".canvas .tr"),
+        ("client", "#/clients/dashboard%2Fhall", ".subscriptions"),
         ("settings", "#/settings", ".tabs"),
         ("types", "#/settings/types", ".entries"),
         ("type", "#/settings/types/thermostat", "#type-json"),
         ("tokens", "#/settings/tokens", ".entries"),
     ]
+
+
+def mqtt_clients(now):
+    """Some things, one of them away, and a program that reads too slowly."""
+    for number in range(1, 7):
+        name = f"thermostat-north-{number:02}"
+        yield MqttClient(
+            client_id=f"{name}/agent",
+            connected=number != 4,
+            username=name,
+            thing=name,
+            version=None if number == 4 else "3.1.1",
+            address=None if number == 4 else f"192.0.2.{number}:5{number}112",
+            carrier=None if number == 4 else Carrier.TLS,
+            connected_at=now - 3600 * number,
+            heard_at=now - number,
+            away_since=now - 600 if number == 4 else None,
+            keep_alive=60,
+            session_expiry=7 * 86400,
+            subscriptions=2,
+            queued_messages=12 if number == 4 else 0,
+            waiting_bytes=5200 if number == 4 else 0,
+        )
+    yield MqttClient(
+        client_id="dashboard/hall",
+        connected=True,
+        username="dashboard",
+        version="5",
+        address="192.0.2.40:50112",
+        carrier=Carrier.WEBSOCKET,
+        connected_at=now - 7200,
+        heard_at=now - 2,
+        keep_alive=30,
+        subscriptions=2,
+        filters=(
+            ClientSubscription("sensors/#", 0, retain_as_published=True, subscription_id=1),
+            ClientSubscription("alarms/+/state", 1, no_local=True),
+        ),
+        in_flight=20,
+        waiting_bytes=3_400_000,
+        bytes_received=48_000,
+        bytes_sent=91_000_000,
+        dropped={"slowReader": 1480, "expired": 3},
+    )
 
 
 def roll_out(demo, api):

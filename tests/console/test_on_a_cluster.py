@@ -60,6 +60,12 @@ def test_a_command_is_sent_followed_and_listed(look, thermostat):
     expect(overview.locator(".tile").first).to_be_visible()
 
 
+def test_the_clients_are_those_of_the_cluster(look, thermostat):
+    for place in ("#/clients", f"#/clients/{thermostat}"):
+        page = look(place)
+        expect(page.get_by_role("heading", name="The MQTT cluster has the clients")).to_be_visible()
+
+
 def test_what_happens_shows_without_a_reload(look, worker, thermostat):
     page = look("#/commands")
     expect(

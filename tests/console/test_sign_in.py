@@ -111,7 +111,7 @@ def test_what_the_token_may_not_do_is_not_offered(look, api, thermostat):
     running = api.send(thermostat, "calibrate", {"seconds": 3})
     page = signed_in_as(look, api, "reader", scopes=["commands:read", "things:read"])
     expect(page.get_by_role("heading", name="Overview")).to_be_visible()
-    assert places_of(page) == ["Overview", "Commands", "Things", "Settings"]
+    assert places_of(page) == ["Overview", "Commands", "Things", "Clients", "Settings"]
     expect(page.get_by_role("link", name="Send command")).to_have_count(0)
     page.evaluate("hash => { location.hash = hash }", f"#/commands/{running['executionId']}")
     pane = page.get_by_role("complementary", name="Execution")
@@ -132,7 +132,7 @@ def test_a_token_for_one_action_offers_that_one(look, api, thermostat):
         look, api, "limited", scopes=scopes, things=["thermo*-001"], actions=["get*ature", "reboot"]
     )
     expect(page.get_by_role("heading", name="Commands")).to_be_visible()
-    assert places_of(page) == ["Commands", "Send", "Things", "Settings"]
+    assert places_of(page) == ["Commands", "Send", "Things", "Clients", "Settings"]
     page.evaluate("hash => { location.hash = hash }", f"#/send?thing={thermostat}")
     expect(page.locator(".choice")).to_have_text(["getTemperature"])
     page.locator(".choice").click()

@@ -46,6 +46,9 @@ def places(api, thermostat):
         "things": "#/things",
         "some things": "#/things?type=thermostat&sort=seen",
         "thing": f"#/things/{thermostat}",
+        "clients": "#/clients",
+        "some clients": "#/clients?q=none&state=away",
+        "client": f"#/clients/{thermostat}",
         "settings": "#/settings",
         "types": "#/settings/types",
         "type": "#/settings/types/heater",
@@ -68,6 +71,8 @@ def settled(page, place):
         expect(page.locator(".trouble li").first).to_be_visible()
     if place.startswith("#/things/"):
         expect(page.locator(".actions-list")).to_be_visible()
+    if place.startswith("#/clients"):
+        expect(page.locator(".canvas .tr, .subscriptions li, .list-state .notice").first).to_be_visible()
     if place == "#/groups":
         expect(page.locator(".entries li").first).to_be_visible()
     if place.startswith("#/groups/"):
@@ -105,6 +110,7 @@ def test_every_page_is_clean_by_axe(look, places, scheme, width):
 DIALOGS = {
     "#/things": ["Add thing"],
     f"#/things/{THERMOSTAT}": ["Edit", "Disable", "New password", "Remove"],
+    f"#/clients/{THERMOSTAT}": ["End the connection", "End the session"],
     "#/settings/types": ["Add type"],
     "#/settings/tokens": ["Add token", "New secret for admin", "Revoke admin"],
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -12,6 +13,17 @@ from thingctl_broker.cli.settings import DEFAULT_URL, AsJson, Token, Url, connec
 
 if TYPE_CHECKING:
     from thingctl_broker.cli.client import Json
+
+
+class Sort(StrEnum):
+    """The orders of the list."""
+
+    ID = "id"
+    WAITING = "waiting"
+    DROPPED = "dropped"
+
+
+_SORTS: Final = {Sort.WAITING: "-waitingBytes", Sort.DROPPED: "-dropped"}
 
 app = typer.Typer(help="List and show MQTT clients, and end their connections.")
 
@@ -32,6 +44,10 @@ def list_(
     text: Annotated[
         str, typer.Option("--text", metavar="TEXT", help="Only with this in the client id or user name.")
     ] = "",
+    sort: Annotated[
+        Sort,
+        typer.Option("--sort", help="By client id, or first those with the most that waits or was dropped."),
+    ] = Sort.ID,
     limit: Annotated[
         int | None, typer.Option("--limit", "-n", metavar="N", min=1, help="At most so many; all without it.")
     ] = None,
@@ -49,6 +65,8 @@ def list_(
         filters["connected"] = "true" if connected else "false"
     if text:
         filters["text"] = text
+    if sort is not Sort.ID:
+        filters["sort"] = _SORTS[sort]
     _CLIENTS.print_all(url, token, filters, limit, as_json=as_json)
 
 
@@ -94,7 +112,7 @@ def _session(client: Json) -> str:
     expiry = client.get("sessionExpiry")
     if expiry is None:
         return "kept for ever"
-    return f"kept {output.duration(expiry)}" if expiry else "ends with it"
+    return f"kept {output.duration(expiry)}" if expiry else "not kept"
 
 
 def _waiting(client: Json) -> str:

@@ -94,6 +94,12 @@ export const enrolment = () => get("enrolment").catch((error) => {
   throw error;
 });
 
+/** A page of MQTT clients: {clients, nextCursor}; `query`: text, thingId, connected, cursor. */
+export const clients = (query) => get("mqtt/clients", { query: { limit: 200, ...query } });
+export const client = (clientId) => get(`mqtt/clients/${id(clientId)}`);
+/** End a client's connection, and with `session` its session. */
+export const kick = (clientId, session) => ask("DELETE", `mqtt/clients/${id(clientId)}`, { query: { session: session ? "true" : null } });
+
 export const tokens = () => every("tokens", "tokens");
 export const addToken = (token) => post("tokens", token);
 export const renewToken = (name) => post(`tokens/${id(name)}/renew`);

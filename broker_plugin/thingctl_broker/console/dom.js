@@ -56,6 +56,7 @@ const ICONS = {
   overview: "M4 19V9m5 10V5m5 14v-7m5 7V8",
   commands: "M5 7l4 5-4 5m7 0h7",
   things: "M7 3h10v18H7zM11 18h2",
+  clients: "M9 3h6v5H9zM3 16h6v5H3zm12 0h6v5h-6zM12 8v4m-6 4v-4h12v4",
   send: "M4 12l16-8-6 16-3-7z",
   settings: "M4 7h9m5 0h2M4 17h3m5 0h8M15.5 4.5a2.5 2.5 0 100 5 2.5 2.5 0 000-5zM9.5 14.5a2.5 2.5 0 100 5 2.5 2.5 0 000-5z",
   save: "M12 4v11m-5-5l5 5 5-5M5 20h14",

@@ -61,6 +61,12 @@ export function duration(seconds) {
   return `${Math.floor(whole / 86400)} d ${Math.floor((whole % 86400) / 3600)} h`;
 }
 
+/** Bytes in words: 412 B, 4 KiB, 1.24 MiB. */
+export function size(bytes) {
+  const power = Math.min(3, Math.floor(Math.log2(Math.max(1, bytes)) / 10));
+  return power ? `${Number((bytes / 1024 ** power).toPrecision(3))} ${["KiB", "MiB", "GiB"][power - 1]}` : `${bytes} B`;
+}
+
 /** How long ago, in words. */
 export function ago(ms, now) {
   const seconds = (now - ms) / 1000;

@@ -1,5 +1,7 @@
 // The console: which page is shown, and who is signed in.
 
+import { ClientPage } from "./client.js";
+import { ClientsPage } from "./clients.js";
 import { CommandsPage } from "./commands.js";
 import { h, put, visible } from "./dom.js";
 import { GroupPage } from "./group.js";
@@ -31,6 +33,7 @@ function pageOf([first, second, third]) {
     case "groups": return second === undefined ? ["groups", () => new GroupsPage()] : [`groups/${second}`, () => new GroupPage(second)];
     case "send": return ["send", () => new SendPage()];
     case "things": return second === undefined ? ["things", () => new ThingsPage()] : [`things/${second}`, () => new ThingPage(second)];
+    case "clients": return second === undefined ? ["clients", () => new ClientsPage()] : [`clients/${second}`, () => new ClientPage(second)];
     case "settings": return [["settings", second ?? "", third ?? ""].join("/"), () => new SettingsPage([second, third])];
     default: return ["nowhere", () => new Nowhere()];
   }

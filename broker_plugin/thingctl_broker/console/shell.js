@@ -12,6 +12,7 @@ const PLACES = [
   [["commands"], "Commands", "commands", () => me.may("commands:read")],
   [["send"], "Send", "send", () => me.may("commands:send")],
   [["things"], "Things", "things", () => me.may("things:read")],
+  [["clients"], "Clients", "clients", () => me.may("things:read")],
   [["settings"], "Settings", "settings", () => true],
 ];
 

@@ -89,6 +89,7 @@ export class ThingPage {
       ["Differs from its type", driftOf(thing)],
       ["Schemas not enforced", thing.schemaFaults?.length ? thing.schemaFaults.map((fault) => h("p", {}, foreign(`${fault.action}: ${fault.fault}`, 400))) : null],
       ["MQTT client id", thing.clientId ? foreign(thing.clientId, 128, { class: "mono" }) : null],
+      ["MQTT clients", h("a", { href: hashOf(["clients"], { thing: thing.name }) }, "Its connections and sessions")],
     ];
     return h("section", { class: "card", "aria-label": "About" }, h("dl", { class: "facts" }, facts.filter(([, value]) => value).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))), this.#changes(thing));
   }

@@ -26,9 +26,9 @@ export function when(ms, text = moment(ms)) {
   return h("time", { datetime: Number.isFinite(ms) ? new Date(ms).toISOString() : null, title: fullMoment(ms) }, text);
 }
 
-/** Whether a thing is there. */
-export function presence(online) {
-  return h("span", { class: "presence", "data-online": online ? "yes" : "no" }, h("i", { "aria-hidden": "true" }), online ? "Online" : "Offline");
+/** Whether a thing is there; `words` for yes and no. */
+export function presence(online, words = ["Online", "Offline"]) {
+  return h("span", { class: "presence", "data-online": online ? "yes" : "no" }, h("i", { "aria-hidden": "true" }), words[online ? 0 : 1]);
 }
 
 /** How far a running execution has come. */

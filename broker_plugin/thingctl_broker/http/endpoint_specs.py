@@ -47,7 +47,7 @@ from thingctl_broker.http.problems import ProblemDetails
 from thingctl_broker.http.query import HELD_MAX, LIMIT_DEFAULT, LIMIT_MAX, SORTS, WAIT_MAX
 from thingctl_broker.rollouts.rollout import State
 from thingctl_broker.security.tokens import NAME_PATTERN
-from thingctl_broker.things.mqtt_clients import TEXT_MAX
+from thingctl_broker.things.mqtt_clients import TEXT_MAX, ClientSort
 from thingctl_broker.things.thing import TAG_PATTERN
 from thingctl_protocol.identifiers import ACTION_PATTERN, THING_PATTERN, UUID7_PATTERN
 from thingctl_protocol.statuses import Status
@@ -292,6 +292,11 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
                 "text",
                 "only those with this in the client id or user name",
                 {"type": "string", "minLength": 1, "maxLength": TEXT_MAX},
+            ),
+            Parameter(
+                "sort",
+                "by client id, or those first for which most waits, or which lost most messages",
+                {"type": "string", "enum": [sort.value for sort in ClientSort]},
             ),
             _LIMIT,
             _CURSOR._replace(schema=_CLIENT_ID),

@@ -30,14 +30,16 @@ class InMemoryClients:
         self.kicked: list[str] = []
 
     def select(self, query: ClientQuery, limit: int, after: str = "") -> tuple[list[MqttClient], str | None]:
-        """The first clients by id behind ``after``, without filters; and a cursor if there are more."""
-        found = [
-            msgspec.structs.replace(client, filters=())
-            for client_id, client in sorted(self.all.items())
-            if client_id > after
-            and query.admits(client_id, client.username, client.thing, connected=client.connected)
-        ]
-        return found[:limit], found[limit - 1].client_id if len(found) > limit else None
+        """The first clients behind the cursor ``after``, without filters; and a cursor if there are more."""
+        start = query.start(after)
+        placed = sorted(
+            (query.place(client.client_id, client.waiting_bytes, sum(client.dropped.values())), client)
+            for client in self.all.values()
+            if query.admits(client.client_id, client.username, client.thing, connected=client.connected)
+        )
+        found = [client for place, client in placed if start is None or place > start]
+        shown = [msgspec.structs.replace(client, filters=()) for client in found[:limit]]
+        return shown, query.cursor(shown[-1]) if len(found) > limit else None
 
     def get(self, client_id: str) -> MqttClient | None:
         """One client, with its filters."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-TEXT_MAX = 256
+TEXT_MAX: Final = 256
 """Characters of a text to search for."""
+
+_DIGITS: Final = 18
 
 
 class Carrier(StrEnum):
@@ -84,6 +86,21 @@ class MqttFigures(NamedTuple):
     counters: Mapping[str, Mapping[str, int]]
 
 
+class ClientSort(StrEnum):
+    """In which order to list clients: by their ids, or those with the most first."""
+
+    CLIENT_ID = "clientId"
+    WAITING_BYTES = "-waitingBytes"
+    DROPPED = "-dropped"
+
+
+class ListPlace(NamedTuple):
+    """Where a client stands in a list. ``rank``: the number that counts first, negative; 0: its id alone."""
+
+    rank: int
+    client_id: str
+
+
 class ClientQuery(NamedTuple):
     """Which clients to list; None: any. ``text``: a part of the client id or user name, in any case."""
 
@@ -92,6 +109,29 @@ class ClientQuery(NamedTuple):
     text: str = ""
     visible: Callable[[str], bool] | None = None
     """Whether the caller may see the thing of that name; None: it sees every client."""
+    sort: ClientSort = ClientSort.CLIENT_ID
+
+    def place(self, client_id: str, waiting_bytes: int, dropped: int) -> ListPlace:
+        """Where a client stands of which so many bytes wait, and which lost so many messages."""
+        if self.sort is ClientSort.CLIENT_ID:
+            return ListPlace(0, client_id)
+        return ListPlace(-waiting_bytes if self.sort is ClientSort.WAITING_BYTES else -dropped, client_id)
+
+    def cursor(self, client: MqttClient) -> str:
+        """What the list goes on behind the client with."""
+        place = self.place(client.client_id, client.waiting_bytes, sum(client.dropped.values()))
+        return place.client_id if self.sort is ClientSort.CLIENT_ID else f"{-place.rank}/{place.client_id}"
+
+    def start(self, cursor: str) -> ListPlace | None:
+        """The place that a cursor names; None for an empty one. Raises ValueError when it is none."""
+        if not cursor:
+            return None
+        if self.sort is ClientSort.CLIENT_ID:
+            return ListPlace(0, cursor)
+        count, slash, client_id = cursor.partition("/")
+        if not (slash and count.isascii() and count.isdecimal() and len(count) <= _DIGITS):
+            raise ValueError(cursor)
+        return ListPlace(-int(count), client_id)
 
     def admits(self, client_id: str, username: str | None, thing: str | None, *, connected: bool) -> bool:
         """Whether the client is asked for."""
@@ -111,7 +151,10 @@ class MqttClients(Protocol):
     """The clients of an MQTT server."""
 
     def select(self, query: ClientQuery, limit: int, after: str = "") -> tuple[list[MqttClient], str | None]:
-        """The first clients by id behind ``after``, without filters; and a cursor if there are more."""
+        """The first clients behind the cursor ``after``, without filters; and a cursor if there are more.
+
+        Raises ValueError for a cursor of another order.
+        """
         ...
 
     def get(self, client_id: str) -> MqttClient | None:

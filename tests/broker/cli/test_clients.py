@@ -34,6 +34,8 @@ def test_the_list_is_a_table(quick, clients):
         (("--thing", "lamp"), ["lamp/x 1"]),
         (("--away",), ["lock/1"]),
         (("--connected", "--text", "DASH"), ["@dash/1"]),
+        (("--sort", "dropped", "-n", "1"), ["lamp/x 1"]),
+        (("--sort", "waiting"), ["lamp/x 1", "@dash/1", "lock/1"]),
         (("--limit", "2"), ["@dash/1", "lamp/x 1"]),
     ],
 )

@@ -35,6 +35,7 @@ BEYOND_SCHEMAS = re.compile(
     "|a command to many things does not wait|an Idempotency-Key is for a command to one thing"
     "|a thing without a password is given none|a token with the scope .* is not limited"
     "|it would have expired already|the action .* is there twice|the request is [0-9]+ bytes long"
+    "|the nextCursor of an earlier answer in this order"
     "|got `number`|Port out of range|does not appear to be an IPv4 or IPv6"  # 60.0 is an integer to JSON Schema
     "|paramsSchema|resultSchema|a schema"  # whatever is wrong with a schema in the body
 )

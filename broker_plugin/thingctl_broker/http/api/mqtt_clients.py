@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -21,6 +22,7 @@ from thingctl_broker.things.mqtt_clients import (
     TEXT_MAX,
     Carrier,
     ClientQuery,
+    ClientSort,
     ClientSubscription,
     MqttClient,
     MqttClients,
@@ -36,7 +38,9 @@ CLIENTS: Final = "/api/v1/mqtt/clients"
 CLIENT: Final = CLIENTS + "/{client_id:path}"
 
 _NONE: Final[frozenset[str]] = frozenset()
-_LIST: Final = frozenset({"connected", "cursor", "limit", "text", "thingId"})
+_LIST: Final = frozenset({"connected", "cursor", "limit", "sort", "text", "thingId"})
+_SORTS: Final = tuple(sort.value for sort in ClientSort)
+_CURSOR: Final = "the nextCursor of an earlier answer in this order"
 _KICK: Final = frozenset({"session"})
 
 
@@ -97,10 +101,13 @@ class Clients:
             connected=None if connected is None else connected == "true",
             text=asked.text("text", _is_text, f"1 to {TEXT_MAX} characters") or "",
             visible=visible_things(request.scope["token"]),
+            sort=ClientSort(
+                asked.text("sort", _SORTS.__contains__, f"one of {', '.join(_SORTS)}") or _SORTS[0]
+            ),
         )
-        limit, cursor = asked.limit(), asked.cursor(bool) or ""
+        limit, cursor = asked.limit(), asked.text("cursor", partial(_is_cursor, query), _CURSOR) or ""
         found, more = self._served().select(query, limit, cursor)
-        items = ((client.client_id, client_resource(client)) for client in found)
+        items = ((query.cursor(client), client_resource(client)) for client in found)
         return ApiResponse(200, encode_page("clients", items, more))
 
     @needs(Scope.THINGS_READ)
@@ -173,6 +180,13 @@ def client_resource(
 
 def _time(at: float | None) -> str | None:
     return None if at is None else rfc3339(at)
+
+
+def _is_cursor(query: ClientQuery, text: str) -> bool:
+    try:
+        return query.start(text) is not None
+    except ValueError:
+        return False
 
 
 def _is_text(text: str) -> bool:

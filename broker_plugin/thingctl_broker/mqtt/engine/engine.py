@@ -34,6 +34,9 @@ ONLY_NEW: Final = 1
 """Retain Handling: with every SUBSCRIBE, or with a new subscription [MQTT5-3.3.1-9, MQTT5-3.3.1-10]."""
 
 
+_TURNS: Final = 10_000
+"""Shared subscriptions of which is known whose turn it was; when there are more, all begin again."""
+
 _SPARE_TIMERS: Final = 1000
 """Void timers that may lie about, besides as many as there are sessions."""
 
@@ -317,11 +320,12 @@ class Engine:
 
     def _deliver_shared(self, match: SharedMatch[Session], message: Message, now: float) -> int:
         """Give a message to one member of a group: in turn, and to one that is connected if there is any."""
-        members = match.members
+        members = [member for member in match.members if member[0].is_connected] or match.members
         turn = self._turns.get(match.share, 0) + 1
+        if len(self._turns) >= _TURNS:
+            self._turns.clear()
         self._turns[match.share] = turn
-        ordered = members[turn % len(members) :] + members[: turn % len(members)]
-        session, options = next(((s, o) for s, o in ordered if s.is_connected), ordered[0])
+        session, options = members[turn % len(members)]
         ids = (options.subscription_id,) if options.subscription_id else ()
         retain = message.retain and options.retain_as_published
         session.deliver(message, min(options.qos, message.qos), now, retain=retain, ids=ids)

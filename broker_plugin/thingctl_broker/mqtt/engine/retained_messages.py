@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
-from typing import TYPE_CHECKING
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from thingctl_broker.mqtt.engine.message import Message
+
+
+_SPARE_TIMES: Final = 1000
+"""Times of messages that were replaced, which may lie about besides two for each message."""
 
 
 class _Level:
@@ -52,8 +56,18 @@ class RetainedMessages:
             level = child
         level.message = message
         if message.expires_at is not None:
-            heappush(self._expiring, (message.expires_at, topic))
+            self._plan(message.expires_at, topic)
         return True
+
+    def _plan(self, expires_at: float, topic: str) -> None:
+        if len(self._expiring) > 2 * len(self._messages) + _SPARE_TIMES:
+            self._expiring = [
+                (message.expires_at, message.topic)
+                for message in self._messages.values()
+                if message.expires_at is not None and message.topic != topic
+            ]
+            heapify(self._expiring)
+        heappush(self._expiring, (expires_at, topic))
 
     def clear(self, topic: str) -> bool:
         """Retain nothing under a topic any more; return whether something was."""

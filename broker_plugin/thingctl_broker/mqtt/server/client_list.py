@@ -11,17 +11,25 @@ from thingctl_broker.mqtt.auth.token_auth import MARK
 from thingctl_broker.mqtt.engine.session import NEVER
 from thingctl_broker.mqtt.protocol.reason_codes import Reason
 from thingctl_broker.system.addresses import Address
-from thingctl_broker.things.mqtt_clients import ClientSubscription, MqttClient, MqttFigures
+from thingctl_broker.things.mqtt_clients import (
+    ClientQuery,
+    ClientSort,
+    ClientSubscription,
+    MqttClient,
+    MqttFigures,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from thingctl_broker.mqtt.engine.session import Session
     from thingctl_broker.mqtt.server.client import ServerConnection, ServerPort
-    from thingctl_broker.things.mqtt_clients import ClientQuery
+    from thingctl_broker.things.mqtt_clients import ListPlace
 
 VERSIONS: Final = {3: "3.1", 4: "3.1.1", 5: "5"}
 """Names of the protocol levels."""
+
+EVERY: Final = ClientQuery()
 
 _KICKED: Final = "an operator has ended the connection"
 
@@ -36,15 +44,17 @@ class ClientList:
         self._connections = connections
 
     def select(self, query: ClientQuery, limit: int, after: str = "") -> tuple[list[MqttClient], str | None]:
-        """The first clients by id behind ``after``, without filters; and a cursor if there are more."""
-        asked = (
-            session.client_id
-            for session in self._sessions
-            if session.client_id > after and self._is_asked(session, query)
-        )
-        found = nsmallest(limit + 1, asked)
+        """The first clients behind the cursor ``after``, without filters; and a cursor if there are more.
+
+        Raises ValueError for a cursor of another order.
+        """
+        start = query.start(after)
+        if query.sort is ClientSort.CLIENT_ID:
+            found = nsmallest(limit + 1, self._ids(query, after))
+        else:
+            found = [place.client_id for place in nsmallest(limit + 1, self._places(query, start))]
         clients = [self._client(self._sessions.get(client_id)) for client_id in found[:limit]]
-        return clients, found[limit - 1] if len(found) > limit else None
+        return clients, query.cursor(clients[-1]) if len(found) > limit else None
 
     def get(self, client_id: str) -> MqttClient | None:
         """One client, with its filters."""
@@ -90,6 +100,26 @@ class ClientList:
 
     # How a session becomes a client.
 
+    def _ids(self, query: ClientQuery, after: str) -> Iterator[str]:
+        is_every = query == EVERY  # asked for most of the time, of up to a hundred thousand
+        return (
+            session.client_id
+            for session in self._sessions
+            if session.client_id > after and (is_every or self._is_asked(session, query))
+        )
+
+    def _places(self, query: ClientQuery, start: ListPlace | None) -> Iterator[ListPlace]:
+        for session in self._sessions:
+            if self._is_asked(session, query):
+                dropped = 0 if session.drops is None else session.drops.total()
+                place = query.place(session.client_id, self._waiting_bytes(session), dropped)
+                if start is None or place > start:
+                    yield place
+
+    def _waiting_bytes(self, session: Session) -> int:
+        connection = self._connections.get(session.client_id)
+        return session.waiting_bytes + (0 if connection is None else connection.unsent_bytes)
+
     def _is_asked(self, session: Session, query: ClientQuery) -> bool:
         connection = self._connections.get(session.client_id)
         username = session.owner if connection is None else connection.username
@@ -111,7 +141,7 @@ class ClientList:
             filters=filters,
             queued_messages=len(session.queue),
             in_flight=len(session.in_flight),
-            waiting_bytes=session.waiting_bytes,
+            waiting_bytes=self._waiting_bytes(session),
             dropped={} if session.drops is None else dict(session.drops),
             **({} if connection is None else self._connected(connection)),
         )

@@ -82,6 +82,11 @@ class Transport(asyncio.Protocol):
         extra = self._transport.get_extra_info
         return extra("carrier") or (Carrier.TLS if extra("sslcontext") else Carrier.TCP)
 
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes that the socket has not taken yet."""
+        return self._transport.get_write_buffer_size()
+
     # Writing.
 
     def write(self, data: bytes) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import pytest
 
 from broker.http.running import ClusterApi
@@ -75,7 +77,28 @@ def test_filters(api, clients, query, found):
     assert ids(api.get(f"{PATH}?{query}")) == found
 
 
-@pytest.mark.parametrize("query", ["connected=yes", "text=", "thingId=a/b", "cursor=", "text=" + "x" * 257])
+@pytest.mark.parametrize("sort", ["-waitingBytes", "-dropped"])
+def test_those_with_the_most_come_first_page_by_page(api, clients, sort):
+    found, cursor = [], ""
+    while cursor is not None:
+        page = api.get(f"{PATH}?limit=1&sort={sort}" + (f"&cursor={quote(cursor)}" if cursor else "")).json
+        found += [client["clientId"] for client in page["clients"]]
+        cursor = page["nextCursor"]
+    assert found == ["lamp/x 1", "@dash/1", "lock/1"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "sort=address",
+        "cursor=lamp&sort=-dropped",
+        "connected=yes",
+        "text=",
+        "thingId=a/b",
+        "cursor=",
+        "text=" + "x" * 257,
+    ],
+)
 def test_a_wrong_filter_is_refused(api, clients, query):
     reply = api.get(f"{PATH}?{query}")
     check_problem(reply, problems.INVALID_PARAMETER, parameter=query.partition("=")[0])
@@ -129,7 +152,7 @@ def test_a_session_that_never_expires_says_null(api, clients):
     assert "sessionExpiresAt" not in shown
 
 
-def test_a_kick_ends_the_connection_and_is_noted(api, clients):
+def test_a_kick_ends_the_connection_and_then_the_session(api, clients):
     assert api.request("DELETE", PATH + "/lamp%2Fx%201").status == 204
     assert clients.kicked == ["lamp/x 1"]
     again = api.request("DELETE", PATH + "/lamp%2Fx%201")

@@ -1,157 +1,192 @@
-"""What the store has kept becomes the same sessions again."""
+"""What the records bring back: an engine that ends, and another one that begins with what was kept."""
 
 from __future__ import annotations
 
-from thingctl_broker.mqtt.engine.encoder import PlainEncoder
+import pytest
+
+from support.engine_client import NEVER, NOW, EngineClient
 from thingctl_broker.mqtt.engine.engine import Engine
-from thingctl_broker.mqtt.engine.message import Message
-from thingctl_broker.mqtt.engine.restore import restore
-from thingctl_broker.mqtt.engine.session import NEVER
+from thingctl_broker.mqtt.engine.restore import DamagedRecord, restore
 from thingctl_broker.mqtt.engine.store import RecordKind
-from thingctl_broker.mqtt.engine.subscription_tree import SubscriptionOptions
 from thingctl_broker.mqtt.server.limits import MqttLimits
 
-NOW = 100.0
+WALL = 1_700_000_000.0
 
 
-class DictRecords:
-    """A store in a dict: the keys come in their order, as from a disk."""
+class MemoryRecords:
+    """A store in memory. ``then`` waits for ``commit``, as a disk would, when ``holds``."""
 
-    accepting = True
+    def __init__(self, *, holds: bool = False) -> None:
+        self.records: dict[tuple[int, bytes], bytes] = {}
+        self.kept: dict[tuple[int, bytes], bytes] = {}
+        self.holds = holds
+        self.waiting = []
 
-    def __init__(self) -> None:
-        self.kinds: dict[int, dict[bytes, bytes]] = {}
+    def add(self, kind, key, value):
+        assert (kind, key) not in self.records, "a new record has a new key"
+        self.records[kind, key] = value
 
-    def add(self, kind, key, value) -> None:
-        assert key not in self.kinds.get(kind, {})
-        self.put(kind, key, value)
+    def put(self, kind, key, value):
+        self.records[kind, key] = value
 
-    def put(self, kind, key, value) -> None:
-        self.kinds.setdefault(kind, {})[key] = value
+    def delete(self, kind, key):
+        self.records.pop((kind, key), None)
 
-    def delete(self, kind, key) -> None:
-        del self.kinds[kind][key]
+    def then(self, kept):
+        if self.holds:
+            self.waiting.append(kept)
+        else:
+            kept()
 
-    def then(self, kept) -> None:
-        kept()
+    def commit(self):
+        self.kept = dict(self.records)
+        waiting, self.waiting = self.waiting, []
+        for kept in waiting:
+            kept()
 
     def load(self, kind):
-        return iter(sorted(self.kinds.get(kind, {}).items()))
+        return iter(sorted((key, value) for (k, key), value in self.records.items() if k == kind))
 
 
-def client(engine: Engine, name: str, *, window: int = 20):
-    session, _ = engine.connect(
-        name,
-        owner=None,
-        thing=None,
-        clean=False,
-        expiry=NEVER,
-        will=None,
-        encoder=PlainEncoder(),
-        window=window,
-        now=NOW,
-    )
-    session.resume(NOW)
-    return session
-
-
-def restored(store: DictRecords) -> Engine:
-    engine = Engine(MqttLimits(), store)
-    restore(engine, store, NOW, lambda *_: None)
+def begin(store, wall=WALL) -> Engine:
+    engine = Engine(MqttLimits(), store, wall=wall)
+    restore(engine, store, NOW, lambda session, f, qos: session.commands.observe(f))
     return engine
 
 
-def waiting(engine: Engine, name: str) -> list[bytes]:
-    session = engine.sessions.get(name)
-    assert session is not None
-    return [delivery.message.payload for delivery in (*session.in_flight.values(), *session.queue)]
+@pytest.fixture
+def store():
+    return MemoryRecords()
 
 
-def test_each_session_has_its_messages_again_in_their_order():
-    store = DictRecords()
-    engine = Engine(MqttLimits(), store)
-    names = [f"client-{n}" for n in range(3)]
-    for name in names:
-        session = client(engine, name)
-        engine.subscribe(session, f"{name}/#", SubscriptionOptions(1))
-        engine.subscribe(session, "all", SubscriptionOptions(1))
-        engine.subscriptions_changed(session, NOW, lambda: None)
-        engine.disconnect(session, NOW, publishes_will=False)
-    for n in range(300):  # numbers of more than one byte among them
-        engine.publish(Message(f"{names[n % 3]}/x", b"%d" % n, 1), NOW)
-    engine.publish(Message("all", b"last", 1), NOW)
-    again = restored(store)
-    for i, name in enumerate(names):
-        assert waiting(again, name) == [*(b"%d" % n for n in range(i, 300, 3)), b"last"]
+def test_sessions_messages_and_retained_ones_come_back(store):
+    engine = begin(store)
+    away = EngineClient(engine, "away", version=5, expiry=NEVER)
+    away.connect(owner="me", thing="lamp")
+    away.subscribe("news/#", 2, subscription_id=3, no_local=True)
+    away.session.commands.observe("commands/#")
+    engine.subscriptions_changed(away.session, NOW, lambda: None)
+    away.leave()
+    source = EngineClient(engine, "source")
+    source.connect()
+    for i in range(30):
+        source.publish("news/a", b"%d" % i, i % 3, properties=b"\x26\x00\x01a\x00\x01b")
+    source.publish("state", b"on", 1, retain=True)
+    later = begin(store)
+    (session,) = later.sessions
+    assert (session.client_id, session.owner, session.thing, session.expiry) == ("away", "me", "lamp", NEVER)
+    assert session.commands.filters == ["commands/#"]
+    again = EngineClient(later, "away", version=5, expiry=NEVER)
+    assert again.connect(owner="me", thing="lamp", window=100)
+    heard = again.read()
+    assert [(m.payload, m.qos) for m in heard] == [(b"%d" % i, i % 3) for i in range(30) if i % 3]
+    assert heard[0].properties == {"UserProperty": [("a", "b")], "SubscriptionIdentifier": [3]}
+    assert [m.payload for m in later.retained.match("#", NOW)] == [b"on"]
+    for message in heard:
+        again.acknowledge(message)
+    assert not [key for key in store.records if key[0] in {RecordKind.DELIVERY, RecordKind.MESSAGE}]
 
 
-def test_a_message_of_several_sessions_is_one_record_until_the_last_has_it():
-    store = DictRecords()
-    engine = Engine(MqttLimits(), store)
-    sessions = [client(engine, f"reader-{n}") for n in range(2)]
-    for session in sessions:
-        engine.subscribe(session, "a", SubscriptionOptions(1))
-        engine.subscriptions_changed(session, NOW, lambda: None)
-    engine.publish(Message("a", b"x", 1), NOW)
-    assert (len(store.kinds[RecordKind.MESSAGE]), len(store.kinds[RecordKind.DELIVERY])) == (1, 2)
-    sessions[0].on_puback(1, NOW)
-    assert len(store.kinds[RecordKind.MESSAGE]) == 1
-    again = restored(store)
-    assert (waiting(again, "reader-0"), waiting(again, "reader-1")) == ([], [b"x"])
-    last = again.sessions.get("reader-1")
-    assert last is not None
-    last.attach(PlainEncoder(), 20)
-    last.resume(NOW)
-    (packet_id,) = last.in_flight
-    assert last.on_puback(packet_id, NOW)
-    assert not store.kinds[RecordKind.MESSAGE]
-    assert not store.kinds[RecordKind.DELIVERY]
+def test_a_message_for_many_is_one_record_that_goes_with_the_last(store):
+    engine = begin(store)
+    away = [EngineClient(engine, f"away{i}", expiry=NEVER) for i in range(3)]
+    for one in away:
+        one.connect()
+        one.subscribe("a")
+        one.leave()
+    source = EngineClient(engine, "source")
+    source.connect()
+    source.publish("a")
+    messages = [key for key in store.records if key[0] == RecordKind.MESSAGE]
+    assert len(messages) == 1
+    for one in away:
+        assert messages[0] in store.records
+        one.connect()
+        one.acknowledge(one.read()[0])
+    assert messages[0] not in store.records
 
 
-def test_a_message_of_one_session_is_one_record():
-    store = DictRecords()
-    engine = Engine(MqttLimits(), store)
-    session = client(engine, "reader")
-    engine.subscribe(session, "a", SubscriptionOptions(2))
-    engine.subscriptions_changed(session, NOW, lambda: None)
-    engine.disconnect(session, NOW, publishes_will=False)
-    message = Message("a", b"x", 2, publisher="sensor", properties=b"\x01\x01", expires_at=NOW + 60)
-    engine.publish(message, NOW)
-    assert not store.kinds.get(RecordKind.MESSAGE)
-    again = restored(store).sessions.get("reader")
-    assert again is not None
-    (delivery,) = again.queue
-    assert delivery.qos == 2
-    for name in ("topic", "payload", "qos", "publisher", "properties", "expires_at"):
-        assert getattr(delivery.message, name) == getattr(message, name), name
+def test_a_qos_2_message_keeps_its_identifier_and_is_not_sent_before_that_is_kept():
+    store = MemoryRecords(holds=True)
+    engine = begin(store)
+    reader = EngineClient(engine, "reader", expiry=NEVER)
+    reader.connect()
+    reader.subscribe("a", 2)
+    source = EngineClient(engine, "source")
+    source.connect()
+    source.publish("a", b"x", 2)
+    assert reader.read() == []
+    store.commit()
+    (message,) = reader.read()
+    store.records = dict(store.kept)  # killed
+    later = begin(store)
+    again = EngineClient(later, "reader", expiry=NEVER)
+    again.connect()
+    store.commit()
+    (repeated,) = again.read()
+    assert (repeated.packet_id, repeated.dup, repeated.payload) == (message.packet_id, True, b"x")
+    again.session.on_pubrec(message.packet_id, 0, NOW)
+    assert again.read() == [], "the release is kept before it is sent"
+    store.commit()
+    assert len(again.read()) == 1
+    later = begin(store)
+    last = EngineClient(later, "reader", expiry=NEVER)
+    last.connect()
+    assert [type(packet).__name__ for packet in last.read()] == ["Answer"]
 
 
-def test_what_was_delivered_does_not_come_again():
-    store = DictRecords()
-    engine = Engine(MqttLimits(), store)
-    session = client(engine, "reader")
-    engine.subscribe(session, "a", SubscriptionOptions(1))
-    engine.subscriptions_changed(session, NOW, lambda: None)
-    for n in range(3):
-        engine.publish(Message("a", b"%d" % n, 1), NOW)
-    assert session.on_puback(2, NOW)
-    assert waiting(restored(store), "reader") == [b"0", b"2"]
-    for packet_id in (1, 3):
-        session.on_puback(packet_id, NOW)
-    assert not store.kinds[RecordKind.DELIVERY]
+def test_what_came_at_qos_2_is_known_after_a_restart(store):
+    engine = begin(store)
+    source = EngineClient(engine, "source", expiry=NEVER)
+    source.connect()
+    engine.begin_exactly_once(source.session, 7)
+    engine.begin_exactly_once(source.session, 8)
+    engine.complete_exactly_once(source.session, 8, lambda: None)
+    later = begin(store)
+    again = EngineClient(later, "source", expiry=NEVER)
+    again.connect()
+    assert set(again.session.received) == {7}
 
 
-def test_records_are_added_behind_all_others_whatever_session_they_are_of():
-    """Or else each commit writes a page of the table for each session."""
-    store = DictRecords()
-    engine = Engine(MqttLimits(), store)
-    for n in range(5):
-        session = client(engine, f"client-{n}")
-        engine.subscribe(session, "all", SubscriptionOptions(1))
-        engine.subscriptions_changed(session, NOW, lambda: None)
-        engine.disconnect(session, NOW, publishes_will=False)
-    for _ in range(3):
-        engine.publish(Message("all", b"x", 1), NOW)
-    for kind in (RecordKind.MESSAGE, RecordKind.DELIVERY):
-        keys = list(store.kinds[kind])
-        assert keys == sorted(keys)
+def test_times_go_on_by_the_wall_clock(store):
+    engine = begin(store)
+    away = EngineClient(engine, "away", version=5, expiry=100)
+    away.connect()
+    away.subscribe("a")
+    away.leave()
+    source = EngineClient(engine, "source")
+    source.connect()
+    source.publish("a", b"x", 1, expires_at=NOW + 30)
+    source.publish("b", b"x", 1, retain=True, expires_at=NOW + 30)
+    later = begin(store, WALL + 20)  # 20 seconds have gone by
+    again = EngineClient(later, "away", version=5, expiry=100)
+    assert again.connect()
+    assert [m.properties["MessageExpiryInterval"] for m in again.read()] == [10]
+    much_later = begin(store, WALL + 20 + 101)
+    much_later.tick(NOW)
+    assert len(much_later.sessions) == 0
+    assert len(much_later.retained) == 0
+
+
+def test_a_session_that_ends_leaves_no_record(store):
+    engine = begin(store)
+    away = EngineClient(engine, "away", expiry=NEVER)
+    away.connect()
+    away.subscribe("a", 2)
+    engine.begin_exactly_once(away.session, 7)
+    away.leave()
+    source = EngineClient(engine, "source")
+    source.connect()
+    source.publish("a", b"x", 2)
+    away.connect(clean=True)
+    away.expiry = 0
+    away.leave()
+    away.connect(clean=True)
+    away.leave()
+    assert store.records == {}
+
+
+def test_a_record_that_cannot_be_read_is_told(store):
+    store.put(RecordKind.SESSION, b"x", b"\x93\x01")
+    with pytest.raises(DamagedRecord):
+        begin(store)

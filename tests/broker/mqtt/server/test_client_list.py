@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
+from contextlib import closing
+from http.client import HTTPConnection
 
 import pytest
 
@@ -18,7 +21,7 @@ from thingctl_broker.mqtt.protocol.reason_codes import Reason
 from thingctl_broker.mqtt.server.limits import MqttLimits
 from thingctl_broker.security.certificate_authority import Authority, utc_now
 from thingctl_broker.security.tokens import Token
-from thingctl_broker.things.mqtt_clients import Carrier, ClientQuery
+from thingctl_broker.things.mqtt_clients import Carrier, ClientQuery, ClientSort
 
 EVERY = ClientQuery()
 
@@ -86,10 +89,31 @@ async def test_what_waits_for_a_client_that_is_away_and_what_it_lost_is_told(run
         source.send(packets.encode_publish(b"news", b"x" * 1000, qos=1, packet_id=packet_id))
         await source.expect(PacketType.PUBACK)
     found = client_of(running, "reader")
+    for sort in (ClientSort.WAITING_BYTES, ClientSort.DROPPED):
+        first, cursor = running.front.clients.select(ClientQuery(sort=sort), 1)
+        rest, _ = running.front.clients.select(ClientQuery(sort=sort), 9, cursor)
+        assert [client.client_id for client in first + rest] == ["reader", "source"]
     assert (found.queued_messages, found.dropped) == (2, {"queueFull": 1})
     assert 2000 < found.waiting_bytes < 4000
     assert running.service.unix() - 10 < found.away_since <= running.service.unix()
     assert (found.version, found.address, found.carrier, found.connected_at) == (None, None, None, None)
+
+
+async def test_what_a_slow_reader_lets_wait_and_loses_is_told(running):
+    reader = await RawClient.connected(running.address, "reader")
+    await reader.subscribe("news", qos=0)
+    reader._writer.transport.pause_reading()
+    source = await RawClient.connected(running.address, "source")
+    for _ in range(40):
+        for _ in range(20):
+            source.send(packets.encode_publish(b"news", b"x" * 50_000))
+        await source.ping()
+    found = client_of(running, "reader")
+    assert found.dropped["slowReader"] > 100
+    # The queue's share is bounded by limits.client_bytes; the socket's buffer comes on top.
+    session = running.front.engine.sessions.get("reader")
+    assert found.waiting_bytes > session.waiting_bytes > 7_000_000
+    reader.reset()
 
 
 async def test_clients_are_selected_by_id_and_by_what_is_asked_for(running):
@@ -202,3 +226,25 @@ async def test_a_back_end_is_told_with_the_name_of_its_token(tmp_path):
         assert answer.packet[3] == 0
         found = client_of(running, "@dash/1")
         assert (found.token, found.username, found.thing) == ("dash", "@dash", None)
+
+
+def ask(address, method, target, secret):
+    """One call of the HTTP API; its status."""
+    with closing(HTTPConnection(*address, timeout=10)) as connection:
+        connection.request(method, target, headers={"Authorization": f"Bearer {secret}"})
+        return connection.getresponse().status
+
+
+async def test_a_kick_over_http_stands_in_the_audit(tmp_path):
+    async with plugin_broker(tmp_path) as running:
+        secret = await running.application.tokens.add(Token("ops", frozenset({"things:write"})))
+        client = await RawClient.connected(running.address, "lamp/attic", username="lamp")
+        address = running.application.http_address
+        path = "/api/v1/mqtt/clients/lamp%2Fattic"
+        assert await asyncio.to_thread(ask, address, "DELETE", path, secret) == 204
+        await client.expect_end()
+        assert await asyncio.to_thread(ask, address, "DELETE", path, secret) == 404
+    events = [json.loads(line) for line in (tmp_path / "audit.log").read_text().splitlines()]
+    (kicked,) = [event for event in events if event.get("event") == "client.kicked"]
+    assert (kicked["thing"], kicked["detail"]) == ("lamp", "lamp/attic: its connection")
+    assert "ops" in kicked.values()
