@@ -155,5 +155,7 @@ def test_sessions_are_kept_as_the_settings_say(tmp_path):
 
 def test_a_damaged_file_of_sessions_is_named_with_the_way_out(tmp_path):
     (tmp_path / "mqtt.db").write_bytes(b"")
-    with pytest.raises(ConfigurationError, match=r"mqtt\.db is damaged .* move mqtt\.db and mqtt\.db-wal away"):
+    with pytest.raises(
+        ConfigurationError, match=r"mqtt\.db is damaged .* move mqtt\.db and mqtt\.db-wal away"
+    ):
         open_records(Settings(), tmp_path)
