@@ -262,6 +262,13 @@ class Execution(msgspec.Struct, gc=False):
         self.attempts = 0
         self._close(Status.CANCELED, WITHDRAWN, at)
 
+    def refuse(self, reason: StatusReason, at: float) -> bool:
+        """Close an execution whose request the device will not take; return whether it was open."""
+        if self.is_terminal:
+            return False
+        self._close(Status.REJECTED, reason, at)
+        return True
+
     def expire(self, now: float, at: float) -> bool:
         """Close the execution if a deadline has passed; return whether it was closed.
 

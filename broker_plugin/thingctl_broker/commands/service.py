@@ -277,6 +277,16 @@ class CommandService:
             self._changed(execution, _DELIVERED)
         self._publisher.acknowledged(thing, execution_id)
 
+    def refused(self, thing: str, execution_id: str, reason: StatusReason) -> None:
+        """A thing's MQTT client has answered a request with an error: nothing of it is going to happen."""
+        execution = self.table.get(execution_id)
+        if (
+            execution is not None
+            and execution.thing == thing
+            and execution.refuse(reason, self._when(execution))
+        ):
+            self._ended(execution)
+
     def respond(self, thing: str, execution_id: str, payload: bytes, kept: Callable[[], None]) -> None:
         """Take in a thing's response; ``kept`` is called when what it changed is on record.
 

@@ -39,8 +39,16 @@ def mqtt_families(figures: MqttFigures) -> Iterable[Metric]:
         ("retained_messages", "Retained messages", figures.retained),
         ("retained_bytes", "Bytes of the retained messages", figures.retained_bytes),
         ("waiting_bytes", "Bytes of the messages that wait for clients", figures.waiting_bytes),
+        (
+            "store_failing",
+            "1 while sessions and messages cannot be written to the disk",
+            int(not figures.is_keeping),
+        ),
     ):
         yield GaugeMetricFamily(f"thingctl_mqtt_{name}", told, value=value)
+    yield CounterMetricFamily(
+        "thingctl_mqtt_store_commits", "Commits of sessions and messages to the disk", figures.commits
+    )
     for family, (told, kinds) in MQTT_COUNTED.items():
         counter = CounterMetricFamily(f"thingctl_mqtt_{family}", told, labels=["kind"])
         counts = dict.fromkeys(kinds, 0) | dict(figures.counters.get(family, {}))

@@ -84,6 +84,10 @@ class MqttFigures(NamedTuple):
     retained_bytes: int
     waiting_bytes: int
     counters: Mapping[str, Mapping[str, int]]
+    commits: int = 0
+    """Of sessions and messages to the disk, since the start."""
+    is_keeping: bool = True
+    """Whether the last of these commits succeeded."""
 
 
 class ClientSort(StrEnum):

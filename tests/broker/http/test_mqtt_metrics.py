@@ -37,8 +37,16 @@ def test_every_figure_is_told():
     assert found["thingctl_mqtt_retained_messages",] == 5
     assert found["thingctl_mqtt_retained_bytes",] == 500
     assert found["thingctl_mqtt_waiting_bytes",] == 90
+    assert found["thingctl_mqtt_store_commits_total",] == 0
+    assert found["thingctl_mqtt_store_failing",] == 0
     assert found["thingctl_mqtt_messages_total", "sent"] == 20
     assert found["thingctl_mqtt_dropped_total", "queueFull"] == 6
+
+
+def test_a_disk_that_takes_no_sessions_is_told():
+    found = samples(FIGURES._replace(commits=12, is_keeping=False))
+    assert found["thingctl_mqtt_store_commits_total",] == 12
+    assert found["thingctl_mqtt_store_failing",] == 1
 
 
 def test_every_counter_is_there_before_its_first_event():

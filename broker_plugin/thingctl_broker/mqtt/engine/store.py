@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,6 +21,16 @@ class RecordKind(IntEnum):
 
 class RecordStore(Protocol):
     """Keeps records by kind and key."""
+
+    @property
+    def accepting(self) -> bool:
+        """Whether the last commit succeeded."""
+        ...
+
+    @property
+    def commits(self) -> int:
+        """Batches committed since the start."""
+        ...
 
     def add(self, kind: int, key: bytes, value: bytes) -> None:
         """Keep a record under a key that none has."""
@@ -45,6 +55,9 @@ class RecordStore(Protocol):
 
 class NullRecords:
     """Keeps nothing (``mqtt.persistence = "off"``)."""
+
+    accepting: Final = True
+    commits: Final = 0
 
     def add(self, kind: int, key: bytes, value: bytes) -> None:
         """Do nothing."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from thingctl_broker.mqtt.engine.engine import Engine
     from thingctl_broker.mqtt.engine.message import Message
     from thingctl_broker.mqtt.engine.session import Session
+    from thingctl_broker.mqtt.engine.store import RecordStore
     from thingctl_broker.mqtt.protocol.codec import Codec
     from thingctl_broker.mqtt.protocol.packets import Acknowledgement, Connect
     from thingctl_broker.mqtt.server.events import ServerEvents
@@ -60,6 +61,7 @@ class ServerPort(Protocol):
     gatekeeper: Authenticator
     service: CommandService
     engine: Engine
+    store: RecordStore
     observers: TrafficMonitors
     events: list[ServerEvents]
     keep_alive: int

@@ -96,6 +96,8 @@ class ClientList:
                 "dropped": _of_family("dropped.", totals.counters),
                 "sessions": _of_family("sessions.", totals.counters),
             },
+            commits=server.store.commits,
+            is_keeping=server.store.accepting,
         )
 
     # How a session becomes a client.

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from thingctl_broker.mqtt.protocol.reason_codes import Reason, words
 from thingctl_broker.mqtt.server.serving import ServingConnections
-from thingctl_protocol.messages import StatusReason, encode_response
-from thingctl_protocol.statuses import Status
+from thingctl_protocol.messages import StatusReason
 
 if TYPE_CHECKING:
     from thingctl_broker.commands.service import CommandService
@@ -52,10 +51,7 @@ class RequestLink:
         text = f"the device refused the request: {words(answer.reason)}"
         if answer.reason_string:
             text = f"{text}: {answer.reason_string}"
-        response = encode_response(
-            Status.REJECTED, reason=StatusReason(REFUSED_BY_DEVICE, text[:_REASON_CHARACTERS])
-        )
-        self.service.respond(thing, execution_id, response, _nothing)
+        self.service.refused(thing, execution_id, StatusReason(REFUSED_BY_DEVICE, text[:_REASON_CHARACTERS]))
 
     def seconds_left(self, execution_id: str) -> int | None:
         """Seconds until an execution times out, at least 1; None: it has ended."""
@@ -63,7 +59,3 @@ class RequestLink:
         if execution is None or execution.is_terminal:
             return None
         return max(1, math.ceil(execution.deadline - self.service.monotonic()))
-
-
-def _nothing() -> None:
-    """The PUBACK was the answer already."""

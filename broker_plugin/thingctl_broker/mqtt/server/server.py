@@ -19,6 +19,7 @@ from thingctl_broker.mqtt.engine.engine import Engine
 from thingctl_broker.mqtt.engine.message import Message
 from thingctl_broker.mqtt.engine.restore import restore
 from thingctl_broker.mqtt.engine.session import WINDOW
+from thingctl_broker.mqtt.engine.store import NullRecords
 from thingctl_broker.mqtt.protocol.reason_codes import Reason
 from thingctl_broker.mqtt.server.client_list import ClientList
 from thingctl_broker.mqtt.server.connection import DeviceConnection
@@ -81,7 +82,7 @@ class MqttServer(RequestLink):
         self.gatekeeper = gatekeeper
         self.keep_alive = keep_alive
         self.server_reference = server_reference
-        self._store = store
+        self.store = NullRecords() if store is None else store
         self.engine = Engine(self.limits, store, wall=time.time() - time.monotonic())
         self.engine.totals.wake = self._flush_soon
         self.engine.totals.on_drop = self._dropped
@@ -114,7 +115,7 @@ class MqttServer(RequestLink):
 
         Raises :class:`~thingctl_broker.mqtt.engine.restore.DamagedRecord`.
         """
-        return 0 if self._store is None else restore(self.engine, self._store, now, self._subscribe_commands)
+        return restore(self.engine, self.store, now, self._subscribe_commands)
 
     def _subscribe_commands(self, session: Session, topic_filter: str, qos: int) -> None:
         if session.thing is None:

@@ -132,6 +132,7 @@ def test_a_qos_2_message_keeps_its_identifier_and_is_not_sent_before_that_is_kep
     later = begin(store)
     last = EngineClient(later, "reader", expiry=NEVER)
     last.connect()
+    store.commit()
     assert [type(packet).__name__ for packet in last.read()] == ["Answer"]
 
 

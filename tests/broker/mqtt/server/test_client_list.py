@@ -21,6 +21,7 @@ from thingctl_broker.mqtt.protocol.reason_codes import Reason
 from thingctl_broker.mqtt.server.limits import MqttLimits
 from thingctl_broker.security.certificate_authority import Authority, utc_now
 from thingctl_broker.security.tokens import Token
+from thingctl_broker.storage.sqlite.record_store import SqliteRecords
 from thingctl_broker.things.mqtt_clients import Carrier, ClientQuery, ClientSort
 
 EVERY = ClientQuery()
@@ -248,3 +249,17 @@ async def test_a_kick_over_http_stands_in_the_audit(tmp_path):
     (kicked,) = [event for event in events if event.get("event") == "client.kicked"]
     assert (kicked["thing"], kicked["detail"]) == ("lamp", "lamp/attic: its connection")
     assert "ops" in kicked.values()
+
+
+async def test_the_figures_tell_how_the_store_does(tmp_path):
+    store = SqliteRecords(tmp_path / "mqtt.db")
+    async with front_broker(store=store) as running:
+        await store.start()
+        client = await RawClient.connected(running.address, "kept", clean=False)
+        await client.subscribe("a")
+        figures = running.front.clients.figures()
+        assert (figures.commits, figures.is_keeping) == (store.commits, True)
+        assert figures.commits > 0
+        store.accepting = False
+        assert not running.front.clients.figures().is_keeping
+    await store.stop()
