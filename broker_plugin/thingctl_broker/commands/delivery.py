@@ -28,7 +28,7 @@ class PublishRequest(NamedTuple):
 
 
 class _Thing:
-    __slots__ = ("canceling", "reachable", "unacknowledged", "waiting", "window")
+    __slots__ = ("canceling", "reachable", "repeats", "unacknowledged", "waiting", "window")
 
     def __init__(self, window: int) -> None:
         self.reachable = False
@@ -36,6 +36,8 @@ class _Thing:
         # Dicts for their order and for leaving from the middle; ordered ones leave cheaply
         # from the front too, where a plain one would step over all that left before.
         self.unacknowledged: dict[str, None] = {}
+        self.repeats: dict[str, None] = {}
+        """Those of them that are to be published again, on this connection."""
         self.waiting: OrderedDict[str, None] = OrderedDict()
         self.canceling: dict[str, None] = {}
 
@@ -91,12 +93,8 @@ class Deliveries:
             state = self._things[thing] = _Thing(self.window)
         state.reachable = True
         state.window = self.window if window is None else min(self.window, window)
-        while len(state.unacknowledged) > state.window:  # the client before took more
-            execution_id, _ = state.unacknowledged.popitem()
-            state.waiting[execution_id] = None
-            state.waiting.move_to_end(execution_id, last=False)
-        again = [PublishRequest(execution_id, again=True) for execution_id in state.unacknowledged]
-        return again + self._fill(state)
+        state.repeats = dict.fromkeys(state.unacknowledged)
+        return self._fill(state)
 
     def unreachable(self, thing: str) -> None:
         """The thing has gone or unsubscribed; everything waits."""
@@ -134,15 +132,20 @@ class Deliveries:
     def _leave(self, thing: str, state: _Thing, execution_id: str) -> list[PublishRequest]:
         if execution_id in state.unacknowledged:
             del state.unacknowledged[execution_id]
+            state.repeats.pop(execution_id, None)
         else:
             state.waiting.pop(execution_id, None)
         if not state.reachable:
             self._forget_if_idle(thing, state)
             return []
-        return self._fill(state) if state.waiting else []
+        return self._fill(state) if state.waiting or state.repeats else []
 
     def _fill(self, state: _Thing) -> list[PublishRequest]:
         requests: list[PublishRequest] = []
+        while state.repeats and len(state.unacknowledged) - len(state.repeats) < state.window:
+            execution_id = next(iter(state.repeats))
+            del state.repeats[execution_id]
+            requests.append(PublishRequest(execution_id, again=True))
         while state.waiting and len(state.unacknowledged) < state.window:
             execution_id, _ = state.waiting.popitem(last=False)
             state.unacknowledged[execution_id] = None

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from thingctl_broker.commands.ports import Clock, Journal, Link
+    from thingctl_protocol.messages import StatusReason
 
 EXPIRE_MAX: Final = 1000
 """Executions closed, and let go, in one call of ``expire``: the loop has other work too."""

@@ -181,3 +181,20 @@ def test_a_cancel_waits_for_a_thing_that_has_nothing_else():
     assert deliveries.canceling("t") == ("1",)
     deliveries.ended("t", "1")
     assert deliveries._things == {}
+
+
+def test_a_client_that_takes_less_gets_less_at_a_time_and_repeats_stay_repeats():
+    deliveries = Deliveries(window=4)
+    deliveries.reachable("t")
+    for i in range(6):
+        deliveries.add("t", str(i))
+    deliveries.unreachable("t")
+    assert deliveries.reachable("t", 2) == [PublishRequest("0", again=True), PublishRequest("1", again=True)]
+    assert not deliveries.add("t", "6")
+    assert deliveries.acknowledged("t", "0") == [PublishRequest("2", again=True)]
+    assert deliveries.ended("t", "3") == [], "it was not on its way"
+    assert deliveries.acknowledged("t", "1") == [PublishRequest("4", again=False)]
+    deliveries.unreachable("t")
+    again = deliveries.reachable("t")
+    assert [request.execution_id for request in again] == ["2", "4", "5", "6"]
+    assert [request.again for request in again] == [True, True, False, False]

@@ -318,3 +318,13 @@ def test_times_of_an_execution_lie_on_one_line():
     execution = make_execution(ttl=30)
     assert execution.when(NOW) == AT
     assert execution.when(NOW + 12.5) == AT + 12.5
+
+
+def test_a_refused_request_ends_an_open_execution_without_having_started():
+    execution = published()
+    reason = StatusReason("REFUSED_BY_DEVICE", "quota exceeded")
+    assert execution.refuse(reason, AT + 1)
+    assert (execution.status, execution.reason, execution.ended_at) == (Status.REJECTED, reason, AT + 1)
+    assert execution.delivery is Delivery.PUBLISHED
+    assert not execution.refuse(StatusReason("OTHER", "x"), AT + 2)
+    assert execution.reason is reason
