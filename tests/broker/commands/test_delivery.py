@@ -138,13 +138,13 @@ def test_what_a_store_gives_back_goes_out_the_published_first_and_again():
     assert deliveries.acknowledged("t", "1") == [PublishRequest("3", again=False)]
 
 
-def test_more_restored_than_the_window_holds_opens_it_only_when_they_are_done():
+def test_more_restored_than_the_window_holds_is_published_again_one_by_one():
     deliveries = Deliveries(window=1)
     for request in "12":
         deliveries.restore("t", request, published=True)
     deliveries.add("t", "3")
-    assert [publish.execution_id for publish in deliveries.reachable("t")] == ["1", "2"]
-    assert deliveries.acknowledged("t", "1") == []
+    assert deliveries.reachable("t") == [PublishRequest("1", again=True)]
+    assert deliveries.acknowledged("t", "1") == [PublishRequest("2", again=True)]
     assert deliveries.acknowledged("t", "2") == [PublishRequest("3", again=False)]
 
 
