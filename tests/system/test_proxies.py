@@ -8,6 +8,8 @@ import re
 import socket
 import ssl
 import subprocess
+import time
+import zlib
 from contextlib import closing
 from http.client import HTTPConnection
 from urllib.parse import urljoin
@@ -16,6 +18,7 @@ import pytest
 
 from agent.harness import free_port
 from support.haproxy import haproxy
+from support.operators import Operator
 from support.processes import BIN, TOKEN, output, serving
 from support.waits import soon
 from support.wire import RawClient
@@ -207,3 +210,42 @@ def guesses(connection, headers):
 
 def audit(folder):
     return (folder / "data" / "audit.log").read_text()
+
+
+EVENTS_THROUGH = """
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 90s
+  timeout server 90s
+listen http
+  bind 127.0.0.1:{port}
+  {compression}
+  server broker {http}
+"""
+
+
+@pytest.mark.parametrize("compression", ["", "compression algo gzip\n  compression type text/event-stream"])
+def test_events_pass_as_they_happen(tmp_path, compression):
+    with serving(tmp_path / "data", enrolment="--closed") as serve:
+        port = free_port()
+        http = "{}:{}".format(*serve.http_address)
+        text = EVENTS_THROUGH.format(port=port, http=http, compression=compression)
+        with haproxy(tmp_path, text, port), closing(Operator(serve.http_address)) as operator:
+            assert operator.call("POST", "/api/v1/things", {"name": "lamp"}).status == 201
+            with closing(HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+                headers = {"Authorization": f"Bearer {TOKEN}", "Accept-Encoding": "gzip"}
+                connection.request("GET", "/api/v1/events", headers=headers)
+                response = connection.getresponse()
+                coded = response.getheader("Content-Encoding") == "gzip"
+                assert coded == bool(compression)
+                unpack = zlib.decompressobj(31).decompress if coded else bytes
+                heard = b""
+                while b"event: ready" not in heard:
+                    heard += unpack(response.read1())
+                for number in range(5):
+                    began = time.monotonic()
+                    execution_id = operator.send("lamp", "turnOn", {"number": number})
+                    while execution_id.encode() not in heard:
+                        heard += unpack(response.read1())
+                    assert time.monotonic() - began < 3

@@ -1,13 +1,17 @@
-"""``thingctl groups``: commands to many things, listed, shown, paused, resumed and canceled."""
+"""``thingctl groups``: commands to many things, sent, listed, shown, paused, resumed and canceled."""
 
 from __future__ import annotations
 
+import json
+import sys
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from thingctl_broker.cli import completion, output
 from thingctl_broker.cli.collection import Collection, add_list, names_a_command
+from thingctl_broker.cli.exits import Exit, Failure
+from thingctl_broker.cli.params import encode_params
 from thingctl_broker.cli.settings import DEFAULT_URL, AsJson, Token, Url, connect
 
 if TYPE_CHECKING:
@@ -21,7 +25,7 @@ State = Annotated[
     typer.Option("--state", metavar="STATE", help="RUNNING, PAUSED, STOPPED, …; may be repeated."),
 ]
 
-app = typer.Typer(help="List, show, pause, resume and cancel commands to many things.")
+app = typer.Typer(help="Send, list, show, pause, resume and cancel commands to many things.")
 
 
 def list_(
@@ -39,6 +43,113 @@ def list_(
 
 
 add_list(app, list_)
+
+
+@app.command()
+def send(
+    action: Annotated[str, typer.Argument(metavar="ACTION", help="What they shall do.")],
+    values: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Params, as thingctl send takes them."),
+    ] = None,
+    *,
+    thing: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--thing",
+            metavar="THING",
+            help="To this thing; may be repeated.",
+            autocompletion=completion.things,
+        ),
+    ] = None,
+    type_: Annotated[str, typer.Option("--type", metavar="TYPE", help="To all of this thing type.")] = "",
+    tag: Annotated[
+        list[str] | None,
+        typer.Option("--tag", metavar="TAG", help="To all with this tag; repeated: with all of these."),
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="To all things.")] = False,
+    text: Annotated[
+        list[str] | None,
+        typer.Option("--text", "-f", metavar="KEY=TEXT", help="A param that is text; may be repeated."),
+    ] = None,
+    params: Annotated[
+        str, typer.Option("--params", metavar="JSON", help="Params, as thingctl send takes them.")
+    ] = "{}",
+    ttl: Annotated[
+        int | None, typer.Option("--ttl", metavar="SECONDS", help="How long it may take.", min=1)
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option("--batch", metavar="N", help="At most so many things at the same time.", min=1),
+    ] = None,
+    max_failures: Annotated[
+        int | None, typer.Option("--max-failures", metavar="N", help="Stop after so many failures.", min=1)
+    ] = None,
+    key: Annotated[
+        str,
+        typer.Option(
+            "--idempotency-key",
+            metavar="KEY",
+            help="A name for this command: sent again with it, it is not carried out again.",
+        ),
+    ] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show whom it is for, and send nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Send without a question.")] = False,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+) -> None:
+    """Send a command to many things, after a question that names their number."""
+    targets = _targets(thing, type_, tag, everything=all_)
+    rules = {"batch": batch, "maxFailures": max_failures}
+    fields = {"targets": targets, "action": action, "ttl": ttl, "rollout": rules}
+    encoded = encode_params(params, values or [], text)
+    body = f'{json.dumps(fields)[:-1]}, "params": {encoded}}}'
+    with connect(url, token) as client:
+        if dry_run or not yes:
+            found = client.request("POST", "/commands", {"validate": "only"}, body=body)
+            if dry_run:
+                (output.print_json if as_json else _print_dry_run)(found)
+                return
+            _ask(action, found)
+        headers = {"Idempotency-Key": key} if key else {}
+        group = client.request("POST", "/commands", body=body, headers=headers)
+    _GROUPS.print_one(group, as_json=as_json)
+
+
+def _targets(
+    things: list[str] | None, type_: str, tags: list[str] | None, *, everything: bool
+) -> dict[str, object]:
+    """Return the targets as the API takes them; raises :class:`Failure` unless there is one kind."""
+    given: dict[str, object] = {"things": things, "type": type_, "tags": tags, "all": everything}
+    found = {kind: value for kind, value in given.items() if value}
+    if len(found) != 1:
+        raise Failure(Exit.USAGE, "give one of --thing, --type, --tag and --all")
+    return found
+
+
+def _ask(action: str, found: Json) -> None:
+    """Ask before a command goes to many things; raises :class:`Failure` unless the answer is yes."""
+    question = f"Send {output.clean(action)} to {output.clean(found.get('targeted'))} things?"
+    if not sys.stdin.isatty():
+        raise Failure(Exit.USAGE, f"{question} Give --yes where no one can answer; nothing was sent")
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        raise Failure(Exit.REFUSED, "nothing was sent")
+
+
+def _print_dry_run(found: Json) -> None:
+    refusals = found.get("refusals") or ()
+    output.print_fields(
+        [
+            ("things", output.clean(found.get("targeted"))),
+            ("refused", output.clean(found.get("refused"))),
+            *(("", output.compact_json(refusal)) for refusal in refusals),
+            ("unannounced", output.clean(found.get("unannounced"))),
+        ]
+    )
 
 
 @app.command()
@@ -108,7 +219,7 @@ _GROUPS = Collection(
     ("COMMAND", "ACTION", "STATE", "THINGS", "PENDING", "REFUSED", "CREATED", "BY"),
     _row,
     _print,
-    "no commands to many things: the console and POST /api/v1/commands with targets send them",
+    "no commands to many things: thingctl groups send ACTION --tag TAG",
 )
 for _name, _text in _MOVES.items():
     _add_move(_name, _text)

@@ -28,10 +28,11 @@ class PublishRequest(NamedTuple):
 
 
 class _Thing:
-    __slots__ = ("canceling", "reachable", "unacknowledged", "waiting")
+    __slots__ = ("canceling", "reachable", "unacknowledged", "waiting", "window")
 
-    def __init__(self) -> None:
+    def __init__(self, window: int) -> None:
         self.reachable = False
+        self.window = window
         # Dicts for their order and for leaving from the middle; ordered ones leave cheaply
         # from the front too, where a plain one would step over all that left before.
         self.unacknowledged: dict[str, None] = {}
@@ -66,8 +67,8 @@ class Deliveries:
         """Take in a new request; return whether to publish it now. False: it waits."""
         state = self._things.get(thing)
         if state is None:
-            state = self._things[thing] = _Thing()
-        if state.reachable and not state.waiting and len(state.unacknowledged) < self.window:
+            state = self._things[thing] = _Thing(self.window)
+        if state.reachable and not state.waiting and len(state.unacknowledged) < state.window:
             state.unacknowledged[execution_id] = None
             return True
         state.waiting[execution_id] = None
@@ -77,15 +78,23 @@ class Deliveries:
         """Take in a request read back from a store, in the order of creation."""
         state = self._things.get(thing)
         if state is None:
-            state = self._things[thing] = _Thing()
+            state = self._things[thing] = _Thing(self.window)
         (state.unacknowledged if published else state.waiting)[execution_id] = None
 
-    def reachable(self, thing: str) -> list[PublishRequest]:
-        """The thing has subscribed: publish the unacknowledged again, then what waits."""
+    def reachable(self, thing: str, window: int | None = None) -> list[PublishRequest]:
+        """The thing has subscribed: publish the unacknowledged again, then what waits.
+
+        ``window``: requests that its client takes before it acknowledges one; None: enough.
+        """
         state = self._things.get(thing)
         if state is None:
-            state = self._things[thing] = _Thing()
+            state = self._things[thing] = _Thing(self.window)
         state.reachable = True
+        state.window = self.window if window is None else min(self.window, window)
+        while len(state.unacknowledged) > state.window:  # the client before took more
+            execution_id, _ = state.unacknowledged.popitem()
+            state.waiting[execution_id] = None
+            state.waiting.move_to_end(execution_id, last=False)
         again = [PublishRequest(execution_id, again=True) for execution_id in state.unacknowledged]
         return again + self._fill(state)
 
@@ -105,7 +114,7 @@ class Deliveries:
         """The device is to stop a published request; return what may follow it."""
         state = self._things.get(thing)
         if state is None:
-            state = self._things[thing] = _Thing()
+            state = self._things[thing] = _Thing(self.window)
         state.canceling[execution_id] = None
         return self._leave(thing, state, execution_id)
 
@@ -134,7 +143,7 @@ class Deliveries:
 
     def _fill(self, state: _Thing) -> list[PublishRequest]:
         requests: list[PublishRequest] = []
-        while state.waiting and len(state.unacknowledged) < self.window:
+        while state.waiting and len(state.unacknowledged) < state.window:
             execution_id, _ = state.waiting.popitem(last=False)
             state.unacknowledged[execution_id] = None
             requests.append(PublishRequest(execution_id, again=False))

@@ -86,13 +86,13 @@ class Publisher:
         if not self._link.publish_request(thing, execution_id, payload, again=again):
             self.acknowledged(thing, execution_id)
 
-    def reachable(self, thing: str) -> None:
+    def reachable(self, thing: str, window: int | None = None) -> None:
         """The thing has subscribed: cancels and what waits for it go out, in order."""
         for execution_id in self.deliveries.canceling(thing):
             execution = self._table.get(execution_id)
             if execution is not None:
                 self._journal.then(partial(self._write_cancel, execution))
-        self._publish(thing, self.deliveries.reachable(thing))
+        self._publish(thing, self.deliveries.reachable(thing, window))
 
     def cancel(self, execution: Execution) -> None:
         """The device is to be asked to stop, now and whenever it comes back, until the end."""

@@ -259,9 +259,12 @@ class CommandService:
         self._deliveries.unreachable(thing)
         self.things.disconnected(thing, self._clock.unix())
 
-    def reachable(self, thing: str) -> None:
-        """A thing has subscribed to its requests: what waits for it goes out, in order."""
-        self._publisher.reachable(thing)
+    def reachable(self, thing: str, window: int | None = None) -> None:
+        """A thing has subscribed to its requests: publish what waits for it, in order.
+
+        ``window``: requests that its client takes before it acknowledges one; None: enough.
+        """
+        self._publisher.reachable(thing, window)
 
     def unreachable(self, thing: str) -> None:
         """A thing no longer subscribes to its requests."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
@@ -51,9 +52,21 @@ def put_all(root: Path, placements: Sequence[Placement]) -> None:
         staged.extend((_staged(root, placement), under(root, placement.path)) for placement in placements)
         for new, target in staged:
             new.replace(target)
+        for folder in {target.parent for _, target in staged}:
+            _flush(folder)
     finally:
         for new, _ in staged:
             new.unlink(missing_ok=True)
+
+
+def _flush(folder: Path) -> None:
+    """Flush the names in a folder. Without it the files are there, too; only a power cut could lose them."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _staged(root: Path, placement: Placement) -> Path:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import stat
+
 import pytest
 
 from thingctl_agent.setup.files import Placement, difference, put_all
@@ -32,3 +35,25 @@ def test_what_would_happen_is_known_before(tmp_path):
     assert difference(tmp_path, placement) == ""
     assert difference(tmp_path, placement._replace(content=b"b")) == "replace"
     assert difference(tmp_path, placement._replace(mode=0o644)) == "replace"
+
+
+def test_names_are_flushed_and_a_folder_that_cannot_be_is_no_fault(tmp_path, monkeypatch):
+    flush, folders = os.fsync, []
+
+    def fsync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            folders.append(descriptor)
+            raise OSError(5, "Input/output error")
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    put_all(
+        tmp_path,
+        [Placement("/a/x", b"1", 0o600), Placement("/a/y", b"2", 0o644), Placement("/b/z", b"3", 0o600)],
+    )
+    assert len(folders) == 2
+    assert {path.name: path.read_bytes() for path in tmp_path.rglob("?/*")} == {
+        "x": b"1",
+        "y": b"2",
+        "z": b"3",
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
@@ -57,3 +58,65 @@ def test_a_command_to_many_things_is_shown_paused_resumed_and_canceled(quick, be
 
 def test_none_is_said(quick):
     assert "no commands to many things" in quick("groups").err
+
+
+class Terminal(io.StringIO):
+    """Somebody who answers."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+TO_BOTH = ("--thing", "lamp", "--thing", "lock")
+
+
+def test_a_command_goes_to_many_things(quick):
+    sent = quick(
+        "groups", "send", "update", "n=1.10", *TO_BOTH, "--batch", "1", "--ttl", "60", "--yes", "--json"
+    )
+    assert (sent.json["state"], sent.json["targeted"]) == ("RUNNING", 2)
+    assert sent.json["rollout"] == {"batch": 1}
+    (execution,) = quick("list", "--action", "update", "--json").json
+    assert execution["ttl"] == 60
+    assert '"n": 1.10' in quick("list", "--action", "update", "--json").out
+    assert quick("groups", "send", "update", "--all", "--yes").code == 0
+
+
+def test_a_command_with_a_key_is_sent_once(quick):
+    command = ("groups", "send", "update", *TO_BOTH, "--idempotency-key", "k", "--yes", "--json")
+    assert quick(*command).json["commandId"] == quick(*command).json["commandId"]
+    assert len(quick("groups", "--json").json) == 1
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("YES\n", 0), ("n\n", 1), ("\n", 1), ("", 1)])
+def test_a_question_names_the_number_of_things(quick, monkeypatch, answer, code):
+    monkeypatch.setattr("sys.stdin", Terminal(answer))
+    ran = quick("groups", "send", "update", *TO_BOTH)
+    assert ran.code == code
+    assert "Send update to 2 things? [y/N]" in ran.err
+    assert len(quick("groups", "--json").json) == (code == 0)
+
+
+def test_where_no_one_can_answer_nothing_is_sent(quick):
+    ran = quick("groups", "send", "update", "--all")
+    assert (ran.code, "--yes" in ran.err, quick("groups", "--json").json) == (Exit.USAGE, True, [])
+
+
+def test_a_dry_run_shows_whom_it_is_for(quick):
+    assert quick("groups", "send", "update", *TO_BOTH, "--dry-run", "--json").json["things"] == [
+        "lamp",
+        "lock",
+    ]
+    assert "2" in quick("groups", "send", "update", *TO_BOTH, "--dry-run").out
+    assert quick("groups", "--json").json == []
+
+
+@pytest.mark.parametrize("options", [(), ("--all", "--tag", "x"), ("--thing", "lamp", "--type", "light")])
+def test_targets_are_of_one_kind(quick, options):
+    ran = quick("groups", "send", "update", *options, "--yes")
+    assert (ran.code, "one of --thing" in ran.err) == (Exit.USAGE, True)
+
+
+def test_things_that_are_not_there_are_named(quick):
+    ran = quick("groups", "send", "update", "--tag", "nosuch", "--yes")
+    assert (ran.code, "no thing matches" in ran.err) == (Exit.REFUSED, True)

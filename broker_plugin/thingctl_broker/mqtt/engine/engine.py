@@ -21,7 +21,7 @@ from thingctl_broker.mqtt.engine.subscription_tree import SharedMatch, Subscript
 from thingctl_broker.mqtt.engine.totals import Totals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sized
 
     from thingctl_broker.mqtt.engine.encoder import Encoder
     from thingctl_broker.mqtt.engine.store import RecordStore
@@ -83,6 +83,7 @@ class Engine:
         encoder: Encoder,
         window: int,
         outlet: Outlet | None = None,
+        others: Sized | None = None,
         now: float,
     ) -> tuple[Session, bool]:
         """A client has connected; return its session, and whether it was there already.
@@ -99,7 +100,7 @@ class Engine:
             session = self.new_session(client_id, owner=owner, thing=thing)
         else:
             self.sessions.come_back(session)
-        session.attach(encoder, window, outlet)
+        session.attach(encoder, window, outlet, others)
         session.expiry = expiry
         session.will = will
         self._record(session, now)

@@ -19,6 +19,8 @@ from thingctl_broker.mqtt.engine.encoder import PlainEncoder
 from thingctl_broker.mqtt.protocol.reason_codes import Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Sized
+
     from thingctl_broker.mqtt.engine.encoder import Encoder
     from thingctl_broker.mqtt.engine.message import Message
     from thingctl_broker.mqtt.engine.recording import Recorder
@@ -44,6 +46,7 @@ class Session:
 
     __slots__ = (
         "_last_id",
+        "_others",
         "_recorder",
         "_resend",
         "_totals",
@@ -103,6 +106,7 @@ class Session:
         ) = ()  # most clients never need one, which takes 760 bytes
         self.in_flight: dict[int, MessageDelivery] = {}
         self._resend: dict[int, MessageDelivery] = {}
+        self._others: Sized | None = None
         self._last_id = 0
         self.queued_bytes = 0
         """Bytes of the queue and of what is in flight."""
@@ -114,8 +118,14 @@ class Session:
 
     # The connection.
 
-    def attach(self, encoder: Encoder, window: int, outlet: Outlet | None = None) -> None:
-        """A client has connected. ``window``: messages that it takes before it acknowledges one."""
+    def attach(
+        self, encoder: Encoder, window: int, outlet: Outlet | None = None, others: Sized | None = None
+    ) -> None:
+        """A client has connected. ``window``: messages that it takes before it acknowledges one.
+
+        ``others``: those that do not come from here, but count too.
+        """
+        self._others = others
         self.outlet = outlet
         self.is_connected = True
         self.token += 1
@@ -292,12 +302,20 @@ class Session:
             self._send_fresh(self.queue.popleft(), now)
 
     @property
+    def unacknowledged(self) -> int:
+        """Messages that were sent on this connection and are in flight."""
+        return len(self.in_flight) - len(self._resend)
+
+    @property
     def has_backlog(self) -> bool:
         """Whether anything waits that could be sent once the socket has taken more."""
         return bool(self.queue or self._resend)
 
     def _may_send(self) -> bool:
-        return len(self.in_flight) - len(self._resend) < self.window and self.outgoing_bytes < BACKLOG_BYTES
+        if self.outgoing_bytes >= BACKLOG_BYTES:
+            return False
+        sent = len(self.in_flight) - len(self._resend)
+        return sent < self.window if self._others is None else sent + len(self._others) < self.window
 
     def _send_fresh(self, delivery: MessageDelivery, now: float) -> None:
         """Send a message unless it has expired."""

@@ -136,6 +136,7 @@ class ServerConnection(Transport):
 
     __slots__ = (
         "_connect",
+        "_held_packets",
         "_held_since",
         "_in_flight",
         "_observing",
@@ -175,6 +176,7 @@ class ServerConnection(Transport):
         self.stopped_publishers: dict[ServerConnection, None] = {}
         """Clients that are not read from because this one reads too slowly."""
         self._held_since = 0.0
+        self._held_packets: dict[int, bytes] = {}  # by packet identifier, until the client takes more
         self._connect: Connect | None = None  # None: it is not admitted yet
         self._in_flight = InFlight()
         self._told_time = ToldTime()
@@ -198,9 +200,14 @@ class ServerConnection(Transport):
         return 0 if isinf(self.patience) else round(self.patience / PATIENCE)
 
     @property
-    def in_flight(self) -> int:
-        """Requests and cancels that the client has not acknowledged."""
-        return len(self._in_flight)
+    def requests_in_flight(self) -> InFlight:
+        """Requests and cancels that the client has not acknowledged, and those that are held for it."""
+        return self._in_flight
+
+    @property
+    def window(self) -> int:
+        """Messages of QoS 1 and 2 that the client takes before it acknowledges one, requests among them."""
+        return 0xFFFF if self._connect is None else self._connect.receive_maximum
 
     def offended(self, limit: str, text: str, **details: object) -> None:
         """The client has reached a limit: count it, and log it now and then."""
@@ -276,8 +283,30 @@ class ServerConnection(Transport):
         if self._properties is None:
             self.write(encode_publish(topic, payload, qos=1, packet_id=packet_id, dup=again))
         else:
-            self.write(self._request(topic, execution_id, payload, qos=1, packet_id=packet_id, dup=again))
+            packet = self._request(topic, execution_id, payload, qos=1, packet_id=packet_id, dup=again)
+            self._write_in_turn(packet, packet_id)
         return True
+
+    def _write_in_turn(self, packet: bytes, packet_id: int) -> None:
+        """Write a packet of QoS 1 when the client takes one more [MQTT5-3.3.4-9]."""
+        self._held_packets[packet_id] = packet
+        self.release_held()
+
+    def release_held(self) -> None:
+        """Write what was held, as far as the client takes more; then the engine may go on, too."""
+        session, held = self.session, self._held_packets
+        if session is None:
+            return
+        while held and len(self._in_flight) - len(held) + session.unacknowledged < self.window:
+            packet_id = next(iter(held))
+            packet = held.pop(packet_id)
+            execution_id = self._in_flight.get(packet_id)
+            if execution_id and self.server.seconds_left(execution_id) is None:
+                self._in_flight.acknowledged(packet_id)  # it has ended while it was held
+            else:
+                self.write(packet)
+        if session.has_backlog:
+            session.pump(self.server.time())
 
     def _request(
         self,
@@ -325,7 +354,11 @@ class ServerConnection(Transport):
             if self._observing:
                 self.server.observers.tell(topic, EMPTY_OBJECT)
             packet_id = self._in_flight.add(CANCEL) if qos else 0
-            self.write(self.codec.encode_publish(topic.encode(), EMPTY_OBJECT, qos=qos, packet_id=packet_id))
+            packet = self.codec.encode_publish(topic.encode(), EMPTY_OBJECT, qos=qos, packet_id=packet_id)
+            if qos and self._properties is not None:
+                self._write_in_turn(packet, packet_id)
+            else:
+                self.write(packet)
 
     def show(self, message: Message) -> bytes:
         """A message that this client watches, as its MQTT has it."""

@@ -157,7 +157,7 @@ class ClientList:
             "connected_at": self._unix(connection.connected_at),
             "heard_at": self._unix(connection.heard_at),
             "keep_alive": connection.keep_alive,
-            "requests_in_flight": connection.in_flight,
+            "requests_in_flight": len(connection.requests_in_flight),
             "bytes_received": connection.bytes_received,
             "bytes_sent": connection.bytes_sent,
         }

@@ -103,6 +103,8 @@ class DeviceConnection(ServerConnection):
             data = self._scanner.join(data)
         if self._messages is not None and not self._closed:
             taken = self._messages.take(data, taken)
+            if self._held_packets:
+                self.release_held()
         return data[taken:] if taken else data
 
     def eof_received(self) -> bool:
@@ -305,6 +307,8 @@ class DeviceConnection(ServerConnection):
             session.on_pubrec(answer.packet_id, answer.reason, self.server.time())
         else:
             session.on_pubcomp(answer.packet_id, self.server.time())
+        if self._properties is not None:
+            self.release_held()
 
     def _fault(self, fault: MalformedPacket) -> None:
         kind = "tooLarge" if fault.rule == "limit" else "malformed"

@@ -41,6 +41,10 @@ class InFlight:
         self._ids[packet_id] = execution_id
         return packet_id
 
+    def get(self, packet_id: int) -> str | None:
+        """The execution whose request has that identifier; None: none has."""
+        return self._ids.get(packet_id)
+
     def acknowledged(self, packet_id: int) -> str | None:
         """The execution whose request has that identifier, which is free again; None: none has."""
         return self._ids.pop(packet_id, None)

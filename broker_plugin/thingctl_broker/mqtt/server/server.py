@@ -7,7 +7,6 @@ engine's packets to the sockets. What a connection does with its packets is in `
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final
@@ -21,18 +20,16 @@ from thingctl_broker.mqtt.engine.message import Message
 from thingctl_broker.mqtt.engine.restore import restore
 from thingctl_broker.mqtt.engine.session import WINDOW
 from thingctl_broker.mqtt.engine.store import NullRecords
-from thingctl_broker.mqtt.protocol.reason_codes import Reason, words
+from thingctl_broker.mqtt.protocol.reason_codes import Reason
 from thingctl_broker.mqtt.server.client_list import ClientList
 from thingctl_broker.mqtt.server.connection import DeviceConnection
 from thingctl_broker.mqtt.server.limits import MqttLimits
-from thingctl_broker.mqtt.server.serving import ServingConnections
+from thingctl_broker.mqtt.server.request_link import RequestLink
 from thingctl_broker.mqtt.server.slow_readers import SlowReaders
 from thingctl_broker.mqtt.server.traffic_monitors import Monitor, TrafficMonitors
 from thingctl_broker.security.connection_limits import ConnectionLimiter
 from thingctl_broker.system.addresses import NO_NETWORKS
 from thingctl_broker.system.listeners import ignore_refused, listen
-from thingctl_protocol.messages import StatusReason, encode_response
-from thingctl_protocol.statuses import Status
 from thingctl_protocol.topics import Topics
 
 if TYPE_CHECKING:
@@ -44,7 +41,7 @@ if TYPE_CHECKING:
     from thingctl_broker.mqtt.auth.authenticator import Authenticator
     from thingctl_broker.mqtt.engine.session import Session
     from thingctl_broker.mqtt.engine.store import RecordStore
-    from thingctl_broker.mqtt.protocol.packets import Acknowledgement, Connect
+    from thingctl_broker.mqtt.protocol.packets import Connect
     from thingctl_broker.mqtt.server.client import ServerConnection
     from thingctl_broker.mqtt.server.events import ServerEvents
     from thingctl_broker.system.addresses import Networks
@@ -54,21 +51,13 @@ if TYPE_CHECKING:
 WATCH_INTERVAL: Final = 0.5
 """Seconds between two looks at who has been silent for too long."""
 
-REQUESTS_WINDOW: Final = 64
-"""Requests in flight to an MQTT 5 client at most, of those that it takes."""
-
 WATCH_TURN: Final = 250
 """Connections looked at before others have their turn: at ten thousand it would be felt."""
-
-REFUSED_BY_DEVICE: Final = "REFUSED_BY_DEVICE"
-"""The reason code of an execution whose request the device has refused with its PUBACK."""
-
-_REASON_CHARACTERS: Final = 1024
 
 _log = structlog.get_logger("thingctl.mqtt")
 
 
-class MqttServer:
+class MqttServer(RequestLink):
     """The listeners, the connections, and the engine behind them."""
 
     def __init__(
@@ -87,12 +76,12 @@ class MqttServer:
         ``store``: where sessions and retained messages are kept; None: nowhere. ``keep_alive``: the most
         seconds of an MQTT 5 client; 0: as it likes. ``server_reference``: where they go when this one stops.
         """
+        super().__init__()
         self.topics = Topics() if topics is None else topics
         self.limits = MqttLimits() if limits is None else limits
         self.gatekeeper = gatekeeper
         self.keep_alive = keep_alive
         self.server_reference = server_reference
-        self.service: CommandService
         self.store = NullRecords() if store is None else store
         self.engine = Engine(self.limits, store, wall=time.time() - time.monotonic())
         self.engine.totals.wake = self._flush_soon
@@ -109,7 +98,6 @@ class MqttServer:
         self.connections: set[ServerConnection] = set()
         self.observers = TrafficMonitors(self.limits.observers, self._missed)
         self._clients: dict[str, ServerConnection] = {}
-        self._serving = ServingConnections()
         self._slow_readers = SlowReaders(self._clients, stops=self.limits.slow_readers == "stop")
         self._present: Counter[str] = Counter()
         self._listeners: list[Listener] = []
@@ -175,45 +163,6 @@ class MqttServer:
         reason = Reason.USE_ANOTHER_SERVER if reference else Reason.SERVER_SHUTTING_DOWN
         for connection in tuple(self.connections):
             connection.close("the broker is stopping", reason, reference)
-
-    # The service's link.
-
-    def publish_request(self, thing: str, execution_id: str, payload: bytes, *, again: bool) -> bool:
-        """Write a request to the connection that serves the thing."""
-        connection = self._serving.get(thing)
-        if connection is None:  # pragma: no cover - the service is told before the connection is forgotten
-            return True
-        return connection.publish_request(execution_id, payload, again=again)
-
-    def publish_cancel(self, thing: str, execution_id: str) -> None:
-        """Ask the thing to stop, if it has subscribed to cancels."""
-        connection = self._serving.get(thing)
-        if connection is not None:
-            connection.publish_cancel(execution_id)
-
-    def acknowledged(self, thing: str, execution_id: str, answer: Acknowledgement) -> None:
-        """A thing has answered a request with a PUBACK."""
-        if answer.reason >= Reason.UNSPECIFIED_ERROR:
-            self._refused(thing, execution_id, answer)
-            return
-        self.service.acknowledged(thing, execution_id)
-
-    def _refused(self, thing: str, execution_id: str, answer: Acknowledgement) -> None:
-        """The device will not take the request, so nothing of it is going to happen."""
-        text = f"the device refused the request: {words(answer.reason)}"
-        if answer.reason_string:
-            text = f"{text}: {answer.reason_string}"
-        response = encode_response(
-            Status.REJECTED, reason=StatusReason(REFUSED_BY_DEVICE, text[:_REASON_CHARACTERS])
-        )
-        self.service.respond(thing, execution_id, response, _nothing)
-
-    def seconds_left(self, execution_id: str) -> int | None:
-        """Seconds until an execution times out, at least 1; None: it is not known."""
-        execution = self.service.table.get(execution_id)
-        if execution is None:
-            return None
-        return max(1, math.ceil(execution.deadline - self.service.monotonic()))
 
     # The host.
 
@@ -365,8 +314,9 @@ class MqttServer:
             expiry=expiry,
             will=connect.will,
             encoder=encoder_for(connect),
-            window=WINDOW if connect.version < 5 else _window(connect.receive_maximum),
+            window=WINDOW if connect.version < 5 else connect.receive_maximum,
             outlet=connection,
+            others=None if connect.version < 5 else connection.requests_in_flight,
             now=self.time(),
         )
         connection.session = session
@@ -385,7 +335,7 @@ class MqttServer:
         """A connection has subscribed to its thing's requests. The latest one gets them."""
         thing = connection.thing
         if thing is not None and self._serving.add(thing, connection):
-            self.service.reachable(thing)
+            self.service.reachable(thing, connection.window)
 
     def released(self, connection: ServerConnection) -> None:
         """A connection no longer takes its thing's requests; the latest of any others does."""
@@ -393,8 +343,9 @@ class MqttServer:
         if thing is None or not self._serving.remove(thing, connection):
             return
         self.service.unreachable(thing)
-        if self._serving.get(thing) is not None:
-            self.service.reachable(thing)
+        heir = self._serving.get(thing)
+        if heir is not None:
+            self.service.reachable(thing, heir.window)
 
     def expel(self, thing: str, reason: str, *, forget: bool = False) -> None:
         """Close every connection of a thing: it is disabled, removed, or has other credentials.
@@ -451,17 +402,3 @@ class MqttServer:
                 connection.watch(now, WATCH_INTERVAL)
                 if not looked % WATCH_TURN:
                     await asyncio.sleep(0)
-
-
-def _nothing() -> None:
-    """The PUBACK was the answer already."""
-
-
-def _window(receive_maximum: int) -> int:
-    """The engine's part of what an MQTT 5 client takes; the rest is the command path's."""
-    return receive_maximum - requests_window(receive_maximum) or 1
-
-
-def requests_window(receive_maximum: int) -> int:
-    """The command path's part of what an MQTT 5 client takes."""
-    return min(REQUESTS_WINDOW, (receive_maximum + 1) // 2)
