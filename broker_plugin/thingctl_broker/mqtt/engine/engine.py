@@ -133,6 +133,7 @@ class Engine:
         """Begin a session."""
         session = Session(client_id, self.totals, self.recorder, owner=owner, thing=thing)
         self.sessions.add(session)
+        self.totals.share_among(len(self.sessions))
         return session
 
     def go_away(self, session: Session, now: float) -> Session | None:
@@ -154,6 +155,7 @@ class Engine:
         if session.is_recorded:
             self.recorder.ended(session)
         self.sessions.remove(session)
+        self.totals.share_among(len(self.sessions))
         session.token += 1
         self._publish_will(session, now)  # of which the session's end is the latest time [MQTT5-3.1.3-9]
 

@@ -230,7 +230,7 @@ class Session:
                 if waiting > totals.limits.client_bytes:
                     totals.drop("slowReader", self.client_id, message.topic)
                     return
-            if totals.waiting_bytes > totals.limits.total_bytes:
+            if totals.waiting_bytes > totals.common_bytes and waiting > totals.share:
                 totals.drop("totalBytes", self.client_id, message.topic)
                 return
             packet = self.encoder.unacknowledged(message, now, retain=retain, ids=ids)
@@ -265,12 +265,15 @@ class Session:
         if (
             self.is_connected
             and self.queued_bytes <= most >> 1
-            and totals.waiting_bytes <= limits.total_bytes
+            and totals.waiting_bytes <= totals.common_bytes
         ):
             return True  # most of the time
         if self.queued_bytes > most >> 1 and self.is_connected:
             totals.slow.append(self)
-        if totals.waiting_bytes > limits.total_bytes:
+        if (
+            totals.waiting_bytes > totals.common_bytes
+            and self.queued_bytes + self.outgoing_bytes + delivery.size > totals.share
+        ):
             totals.drop("totalBytes", self.client_id, delivery.message.topic)
             return False
         count = len(self.queue) if self.is_connected else len(self.queue) + len(self.in_flight)
