@@ -6,7 +6,7 @@ import pytest
 
 from support.engine_client import NEVER, NOW, Answer, EngineClient, Heard
 from thingctl_broker.mqtt.engine.engine import Engine
-from thingctl_broker.mqtt.engine.session import BACKLOG_BYTES, LAST_PACKET_ID, WINDOW
+from thingctl_broker.mqtt.engine.outbox import BACKLOG_BYTES, LAST_PACKET_ID, WINDOW
 from thingctl_broker.mqtt.protocol.packets import PacketType
 from thingctl_broker.mqtt.server.limits import MqttLimits
 
