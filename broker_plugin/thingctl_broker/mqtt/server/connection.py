@@ -286,7 +286,7 @@ class DeviceConnection(ServerConnection):
         words = self.codec.parse_disconnect(frame)
         if words.session_expiry and self._connect is not None and not self._connect.session_expiry:
             raise MalformedPacket(
-                "MQTT5-3.14.2-2", "a session expiry, and the CONNECT had none", Reason.PROTOCOL_ERROR
+                "MQTT5 section 3.14.2.2.2", "a session expiry, and the CONNECT had none", Reason.PROTOCOL_ERROR
             )
         if words.session_expiry is not None:
             words = words._replace(session_expiry=min(words.session_expiry, self.limits.session_expiry))

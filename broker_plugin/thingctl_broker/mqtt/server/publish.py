@@ -202,7 +202,7 @@ class Receiver:
     # MQTT 5.
 
     def _with_topic(self, publish: Publish) -> Publish:
-        """A PUBLISH with the topic that its alias stands for [MQTT5-3.3.2.3.4]."""
+        """A PUBLISH with the topic that its alias stands for [MQTT5 section 3.3.2.3.4]."""
         alias = publish.topic_alias
         if not alias:
             return publish
@@ -214,15 +214,15 @@ class Receiver:
         topic = self._aliases.get(alias)
         if topic is None:
             raise MalformedPacket(
-                "MQTT5-3.3.2-12", f"topic alias {alias} stands for no topic", Reason.PROTOCOL_ERROR
+                "MQTT5 section 3.3.4", f"topic alias {alias} stands for no topic", Reason.PROTOCOL_ERROR
             )
         return publish._replace(topic=topic)
 
     def _count(self, publish: Publish) -> None:
-        """Hold the client to the Receive Maximum [MQTT5-3.3.4-8]."""
+        """Hold the client to the Receive Maximum [MQTT5-3.3.4-7]."""
         if publish.qos == 1:
             self._unanswered[publish.packet_id] = None
         if len(self._unanswered) + self.qos2_held > self._connection.limits.qos2_held:
             raise MalformedPacket(
-                "MQTT5-3.3.4-8", "more messages than the Receive Maximum", Reason.RECEIVE_MAXIMUM_EXCEEDED
+                "MQTT5-3.3.4-7", "more messages than the Receive Maximum", Reason.RECEIVE_MAXIMUM_EXCEEDED
             )
