@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from thingctl_broker.mqtt.protocol.packets import Will
 
 NEVER: Final = 0xFFFF_FFFF
-"""The session expiry interval of a session that never expires [MQTT5-3.1.2.11.2]."""
+"""The session expiry interval of a session that never expires [MQTT5 section 3.1.2.11.2]."""
 
 LAST_PACKET_ID: Final = 0x7FFF
 """The engine's highest packet identifier; those above are the command path's."""

@@ -184,20 +184,22 @@ class Receiver:
         self._connection.drop(Reason.RECEIVE_MAXIMUM_EXCEEDED)
         return False
 
-    def _acknowledge(self, qos: int, packet_id: int, reason: int = 0, text: str = "") -> None:
+    def _acknowledge(self, qos: int, packet_id: int, reason: int = 0) -> None:
         if qos == 1:
             self._unanswered.pop(packet_id, None)
-            self._connection.send(self._codec.encode_puback(packet_id, reason, text))
+            self._connection.send(self._codec.encode_puback(packet_id, reason))
         elif qos == 2:
-            self._connection.send(self._codec.encode_pubrec(packet_id, reason, text))
+            self._connection.send(self._codec.encode_pubrec(packet_id, reason))
 
     def _acknowledge_now(self, qos: int, packet_id: int, reason: int = 0, text: str = "") -> None:
         """Acknowledge what came on the command path: ahead of ordinary messages, as all of it."""
         if qos == 1:
             self._unanswered.pop(packet_id, None)
-            self._connection.answer(self._codec.encode_puback(packet_id, reason, text))
+            encode = partial(self._codec.encode_puback, packet_id, reason)
+            self._connection.answer(self._connection.in_words(encode, text))
         elif qos == 2:
-            self._connection.answer(self._codec.encode_pubrec(packet_id, reason, text))
+            encode = partial(self._codec.encode_pubrec, packet_id, reason)
+            self._connection.answer(self._connection.in_words(encode, text))
 
     # MQTT 5.
 
