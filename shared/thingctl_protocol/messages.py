@@ -262,7 +262,7 @@ def decode_presence(payload: bytes) -> Presence:
     if presence.at is not None and not 0 <= presence.at <= _LATEST:
         raise ProtocolError("no time in Unix seconds", "/at")
     if "\0" in presence.client_id:
-        raise ProtocolError("no client id has a NUL in it [MQTT-1.5.4-2]", "/clientId")
+        raise ProtocolError("no client id has a NUL in it [MQTT-1.5.3-2]", "/clientId")
     if len(presence.client_id) > _CLIENT_ID_MAX:
         raise ProtocolError("no client id is that long [MQTT 5.0 section 1.5.4]", "/clientId")
     return presence

@@ -34,7 +34,7 @@ ANSWER_WITHIN: Final = 10.0
 """Seconds for each of: TCP, TLS and CONNACK together; a SUBACK; an UNSUBACK."""
 
 PACKET_MAX: Final = 1024 * 1024
-"""Bytes. The cluster keeps larger packets to itself [MQTT-3.1.2-25]; EMQX takes in none that is larger."""
+"""Bytes. The cluster keeps larger packets to itself [MQTT5-3.1.2-25]; EMQX takes in none that is larger."""
 
 IDENTIFIERS: Final = 0xFFFF
 _SILENCE: Final = 1.75

@@ -1,7 +1,7 @@
 """What one connection has received: handled, tried again, acknowledged. No gmqtt, no socket.
 
 Messages are handled at the same time, as many as the Receive Maximum lets come, so that they can
-be committed together. They are acknowledged in the order in which they came [MQTT-4.6.0-2], but
+be committed together. They are acknowledged in the order in which they came [MQTT5-4.6.0-2], but
 for those that could not be handled at once: these hold up nobody, and are tried again until they
 are handled or the connection is lost. Then the cluster delivers them again.
 """

@@ -1,6 +1,6 @@
 """Publishes with QoS 1 over one connection. No gmqtt, no socket.
 
-As many are in flight as the cluster's Receive Maximum lets be [MQTT-3.3.4-9]; the others wait in
+As many are in flight as the cluster's Receive Maximum lets be [MQTT5-3.3.4-7]; the others wait in
 order. What is not acknowledged when the connection is lost has failed, at once.
 """
 

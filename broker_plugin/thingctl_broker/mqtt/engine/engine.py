@@ -158,7 +158,7 @@ class Engine:
         self.sessions.remove(session)
         self.totals.share_among(len(self.sessions))
         session.token += 1
-        self._publish_will(session, now)  # of which the session's end is the latest time [MQTT5-3.1.3-9]
+        self._publish_will(session, now)  # of which the session's end is the latest time [MQTT5-3.1.2-8]
 
     def tick(self, now: float) -> None:
         """Do what is due: wills that were delayed, sessions and retained messages that have expired."""

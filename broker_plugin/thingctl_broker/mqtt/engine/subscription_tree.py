@@ -28,7 +28,7 @@ _PREFIX_LEVELS: Final = 3
 
 
 class SubscriptionOptions(NamedTuple):
-    """What a client asked for with a filter [MQTT5-3.8.3.1]. ``subscription_id``: 0 for none."""
+    """What a client asked for with a filter [MQTT5 section 3.8.3.1]. ``subscription_id``: 0 for none."""
 
     qos: int
     no_local: bool = False
@@ -258,7 +258,7 @@ class SubscriptionTree(Generic[S]):
 
 
 def split_share(topic_filter: str) -> tuple[str, str]:
-    """The group of a shared subscription and its filter; an ordinary one has no group [MQTT5-4.8.2].
+    """The group of a shared subscription and its filter; an ordinary one has no group [MQTT5 section 4.8.2].
 
     >>> split_share("$share/workers/jobs/+"), split_share("jobs/+")
     (('workers', 'jobs/+'), ('', 'jobs/+'))

@@ -7,6 +7,7 @@ it is in ``connection``.
 from __future__ import annotations
 
 import logging
+from functools import partial
 from math import isinf
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -17,6 +18,7 @@ from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.protocol.packets import encode_publish
 from thingctl_broker.mqtt.protocol.reason_codes import Reason
 from thingctl_broker.mqtt.server.inflight import CANCEL, InFlight
+from thingctl_broker.mqtt.server.reason_strings import with_words
 from thingctl_broker.mqtt.server.transport import Transport
 from thingctl_protocol.messages import EMPTY_OBJECT, encode_time
 from thingctl_protocol.topics import Kind
@@ -227,10 +229,14 @@ class ServerConnection(Transport):
     def say_goodbye(self, reason: Reason, text: str = "", reference: str = "") -> None:
         """Write a DISCONNECT with a reason, if the client's MQTT has one."""
         if self._connect is not None and reason is not Reason.SUCCESS:
-            words = text if self._connect.wants_problem_information else ""
-            packet = self.codec.encode_disconnect(reason, words, reference)
+            encode = partial(self.codec.encode_disconnect, reason, server_reference=reference)
+            packet = self.in_words(encode, text)
             if packet:
                 self.write(packet)
+
+    def in_words(self, encode: Callable[[str], bytes], text: str) -> bytes:
+        """A packet with a reason string, if the client wants and takes it; ``encode``: of that string."""
+        return with_words(self._connect, encode, text)
 
     def watch(self, now: float, elapsed: float) -> None:
         """Drop the client if it has been silent, or has not read, for too long."""

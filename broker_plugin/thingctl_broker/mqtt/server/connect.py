@@ -42,8 +42,8 @@ class PendingConnection(Protocol):
         """Let the client in. ``assigned``: the client id that it was given, having none."""
         ...
 
-    def refuse(self, refusal: ConnectRefused) -> None:
-        """Turn the client away."""
+    def refuse(self, refusal: ConnectRefused, connect: Connect | None) -> None:
+        """Turn the client away. ``connect``: its CONNECT, None if that is not known."""
         ...
 
     def hold_reading(self, *, stop: bool) -> None:
@@ -79,16 +79,17 @@ class Handshake:
 
     def begin(self, frame: Frame) -> bool:
         """Take the CONNECT; return whether it has been decided on. False: it will be, later."""
-        connection = self._connection
+        connection, connect = self._connection, None
         try:
-            connect = self._with_will_checked(parse_connect(frame))
+            connect = parse_connect(frame)
+            connect = self._with_will_checked(connect)
             if not connect.client_id:
                 self._assigned = f"auto-{uuid4().hex}"  # [MQTT-3.1.3-6]
                 connect = connect._replace(client_id=self._assigned)
             connect = connect._replace(certificate=connection.certificate)
             admission = connection.server.gatekeeper.admit(connect, connection.peer)
         except ConnectRefused as refusal:
-            connection.refuse(refusal)
+            connection.refuse(refusal, connect)
             return True
         if not isawaitable(admission):
             self._admit(connect, admission)
@@ -141,17 +142,19 @@ class Handshake:
         try:
             admitted = await admission
         except ConnectRefused as refusal:
-            connection.refuse(refusal)
+            connection.refuse(refusal, connect)
             return
         except Exception:
             # Somebody's authentication plugin: what is wrong with it must not let anybody in.
             _log.exception("authentication failed to answer")
-            connection.refuse(ConnectRefused(Reason.SERVER_UNAVAILABLE, "authentication failed to answer"))
+            no_answer = ConnectRefused(Reason.SERVER_UNAVAILABLE, "authentication failed to answer")
+            connection.refuse(no_answer, connect)
             return
         if connection.is_closed():
             return
         if admitted.stands is not None and not admitted.stands():
-            connection.refuse(ConnectRefused(Reason.NOT_AUTHORIZED, "the thing may not connect any more"))
+            revoked = ConnectRefused(Reason.NOT_AUTHORIZED, "the thing may not connect any more")
+            connection.refuse(revoked, connect)
             return
         self._admit(connect, admitted)
         if self._is_held:

@@ -5,6 +5,7 @@ Command packets are handled here, synchronously. Everything else is the engine's
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,7 @@ from thingctl_broker.mqtt.server.fast_path import ResponseFastPath
 from thingctl_broker.mqtt.server.inflight import CANCEL
 from thingctl_broker.mqtt.server.message_fast_path import MessageFastPath, MessageFastPath5
 from thingctl_broker.mqtt.server.publish import Receiver
+from thingctl_broker.mqtt.server.reason_strings import with_words
 from thingctl_broker.mqtt.server.request_properties import RequestProperties
 from thingctl_broker.mqtt.server.rights_lookup import RightsLookup
 from thingctl_broker.mqtt.server.subscribe import Subscriber
@@ -204,13 +206,16 @@ class DeviceConnection(ServerConnection):
             server_keep_alive=None if keep_alive == connect.keep_alive else keep_alive,
         )
 
-    def refuse(self, refusal: ConnectRefused) -> None:
+    def refuse(self, refusal: ConnectRefused, connect: Connect | None) -> None:
         """Turn the client away."""
         kind = refusal.fault if refusal.fault != "refused" else camel_case(refusal.code)
         self.server.service.counters[f"refused.{kind}"] += 1
         self.server.note(refusal.fault, "connection refused", who=self.peer[0], reason=refusal.text)
-        self.write(self.codec.encode_connack(refusal.code, reason_string=refusal.text))
+        self.write(with_words(connect, partial(self._connack, refusal.code), refusal.text, always=True))
         self.finish()
+
+    def _connack(self, reason: Reason, text: str) -> bytes:
+        return self.codec.encode_connack(reason, reason_string=text)
 
     def read_on(self) -> None:
         """Go on where reading stopped at the CONNECT."""
@@ -286,7 +291,9 @@ class DeviceConnection(ServerConnection):
         words = self.codec.parse_disconnect(frame)
         if words.session_expiry and self._connect is not None and not self._connect.session_expiry:
             raise MalformedPacket(
-                "MQTT5-3.14.2-2", "a session expiry, and the CONNECT had none", Reason.PROTOCOL_ERROR
+                "MQTT5 section 3.14.2.2.2",
+                "a session expiry, and the CONNECT had none",
+                Reason.PROTOCOL_ERROR,
             )
         if words.session_expiry is not None:
             words = words._replace(session_expiry=min(words.session_expiry, self.limits.session_expiry))

@@ -184,25 +184,27 @@ class Receiver:
         self._connection.drop(Reason.RECEIVE_MAXIMUM_EXCEEDED)
         return False
 
-    def _acknowledge(self, qos: int, packet_id: int, reason: int = 0, text: str = "") -> None:
+    def _acknowledge(self, qos: int, packet_id: int, reason: int = 0) -> None:
         if qos == 1:
             self._unanswered.pop(packet_id, None)
-            self._connection.send(self._codec.encode_puback(packet_id, reason, text))
+            self._connection.send(self._codec.encode_puback(packet_id, reason))
         elif qos == 2:
-            self._connection.send(self._codec.encode_pubrec(packet_id, reason, text))
+            self._connection.send(self._codec.encode_pubrec(packet_id, reason))
 
     def _acknowledge_now(self, qos: int, packet_id: int, reason: int = 0, text: str = "") -> None:
         """Acknowledge what came on the command path: ahead of ordinary messages, as all of it."""
         if qos == 1:
             self._unanswered.pop(packet_id, None)
-            self._connection.answer(self._codec.encode_puback(packet_id, reason, text))
+            encode = partial(self._codec.encode_puback, packet_id, reason)
+            self._connection.answer(self._connection.in_words(encode, text))
         elif qos == 2:
-            self._connection.answer(self._codec.encode_pubrec(packet_id, reason, text))
+            encode = partial(self._codec.encode_pubrec, packet_id, reason)
+            self._connection.answer(self._connection.in_words(encode, text))
 
     # MQTT 5.
 
     def _with_topic(self, publish: Publish) -> Publish:
-        """A PUBLISH with the topic that its alias stands for [MQTT5-3.3.2.3.4]."""
+        """A PUBLISH with the topic that its alias stands for [MQTT5 section 3.3.2.3.4]."""
         alias = publish.topic_alias
         if not alias:
             return publish
@@ -214,15 +216,15 @@ class Receiver:
         topic = self._aliases.get(alias)
         if topic is None:
             raise MalformedPacket(
-                "MQTT5-3.3.2-12", f"topic alias {alias} stands for no topic", Reason.PROTOCOL_ERROR
+                "MQTT5 section 3.3.4", f"topic alias {alias} stands for no topic", Reason.PROTOCOL_ERROR
             )
         return publish._replace(topic=topic)
 
     def _count(self, publish: Publish) -> None:
-        """Hold the client to the Receive Maximum [MQTT5-3.3.4-8]."""
+        """Hold the client to the Receive Maximum [MQTT5-3.3.4-7]."""
         if publish.qos == 1:
             self._unanswered[publish.packet_id] = None
         if len(self._unanswered) + self.qos2_held > self._connection.limits.qos2_held:
             raise MalformedPacket(
-                "MQTT5-3.3.4-8", "more messages than the Receive Maximum", Reason.RECEIVE_MAXIMUM_EXCEEDED
+                "MQTT5-3.3.4-7", "more messages than the Receive Maximum", Reason.RECEIVE_MAXIMUM_EXCEEDED
             )

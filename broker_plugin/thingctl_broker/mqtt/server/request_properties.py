@@ -1,7 +1,7 @@
 """The properties of a request to an MQTT 5 client: any client that answers requests can be a device.
 
 Pure. The response topic and the correlation data say where the answer goes and what it is for
-[MQTT5-4.10]; the payload says the same to those that know Fleets' topics.
+[MQTT5 section 4.10]; the payload says the same to those that know Fleets' topics.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from thingctl_protocol.topics import ThingTopics
 
 _IS_TEXT: Final = b"\x01\x01"
-"""Payload format indicator [MQTT5-3.3.2.3.2]."""
+"""Payload format indicator [MQTT5 section 3.3.2.3.2]."""
 
 _IS_JSON: Final = b"\x03" + encode_binary(b"application/json")
-"""Content type [MQTT5-3.3.2.3.9]."""
+"""Content type [MQTT5 section 3.3.2.3.9]."""
 
 _RESPONSE_TOPIC: Final = 0x08
 

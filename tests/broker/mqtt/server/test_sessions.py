@@ -314,7 +314,7 @@ async def test_a_thing_under_ever_new_client_ids_pushes_out_its_own_sessions_onl
 
 
 async def test_a_session_without_subscriptions_is_a_session(running):
-    """[MQTT-3.1.2.4]: it exists, even if the rest of its state is empty."""
+    """[section 3.1.2.4]: it exists, even if the rest of its state is empty."""
     await away(running, "c", "lamp")
     await eventually(lambda: not running.front.connections)
     assert running.front.engine.sessions.away == 1
