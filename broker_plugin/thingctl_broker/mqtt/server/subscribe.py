@@ -52,7 +52,7 @@ class Subscriber:
         suback = connection.codec.encode_suback(packet.packet_id, codes)
         are_commands = len(ordinary) < len(packet.filters)
         granted = partial(self._granted, suback, ordinary, flush=are_commands)
-        engine.subscriptions_changed(session, self._server.time(), granted)
+        engine.subscriptions_changed(session, granted)
         if are_commands:
             self._serve(tell_time=not is_time_known)
 
@@ -81,9 +81,7 @@ class Subscriber:
         packet = connection.codec.parse_unsubscribe(frame, connection.limits.filters)
         codes: list[int] = [self._leave(topic_filter) for topic_filter in packet.filters]
         unsuback = connection.codec.encode_unsuback(packet.packet_id, codes)
-        self._server.engine.subscriptions_changed(
-            self._session, self._server.time(), lambda: connection.send(unsuback)
-        )
+        self._server.engine.subscriptions_changed(self._session, lambda: connection.send(unsuback))
         self._serve(tell_time=False)
 
     def resume(self) -> None:
