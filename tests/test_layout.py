@@ -28,6 +28,7 @@ TESTED_ELSEWHERE = {
     "broker/mqtt/server/rights_lookup.py": "mqtt/amqtt/test_topic_rights.py",
     "broker/mqtt/amqtt/client_session.py": "mqtt/amqtt/test_host.py, test_gatekeeper.py",
     "broker/mqtt/engine/delivery.py": "plain records: mqtt/engine/test_session.py",
+    "broker/mqtt/engine/outbox.py": "mqtt/engine/test_session.py",
     "broker/mqtt/engine/recording.py": "a port: mqtt/engine/test_restore.py",
     "broker/mqtt/engine/records.py": "mqtt/engine/test_restore.py",
     "broker/mqtt/engine/store.py": "a port: mqtt/engine/test_restore.py",

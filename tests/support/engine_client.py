@@ -10,7 +10,8 @@ from paho.mqtt.properties import Properties
 from thingctl_broker.mqtt.engine.encoder import encoder_for
 from thingctl_broker.mqtt.engine.engine import Engine
 from thingctl_broker.mqtt.engine.message import Message
-from thingctl_broker.mqtt.engine.session import WINDOW, Session
+from thingctl_broker.mqtt.engine.outbox import WINDOW
+from thingctl_broker.mqtt.engine.session import Session
 from thingctl_broker.mqtt.engine.subscription_tree import SubscriptionOptions
 from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.protocol.codec5 import CODEC_5

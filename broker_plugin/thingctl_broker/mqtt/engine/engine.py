@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from thingctl_broker.mqtt.engine.message import Message, last_will
 from thingctl_broker.mqtt.engine.recorder import StoreRecorder
 from thingctl_broker.mqtt.engine.retained_messages import RetainedMessages
-from thingctl_broker.mqtt.engine.session import NEVER, Session
+from thingctl_broker.mqtt.engine.session import Session
 from thingctl_broker.mqtt.engine.sessions import Sessions
 from thingctl_broker.mqtt.engine.store import NullRecords
 from thingctl_broker.mqtt.engine.subscription_tree import SharedMatch, SubscriptionTree, is_share
 from thingctl_broker.mqtt.engine.totals import Totals
+from thingctl_broker.mqtt.protocol.packets import NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sized
@@ -115,7 +116,7 @@ class Engine:
         """
         if expiry is not None:
             session.expiry = expiry
-        session.detach(now)
+        session.leave(now)
         if session.will is not None:
             if not publishes_will:
                 session.will = None
@@ -133,6 +134,7 @@ class Engine:
         """Begin a session."""
         session = Session(client_id, self.totals, self.recorder, owner=owner, thing=thing)
         self.sessions.add(session)
+        self.totals.share_among(len(self.sessions))
         return session
 
     def go_away(self, session: Session, now: float) -> Session | None:
@@ -150,10 +152,11 @@ class Engine:
         for topic_filter in session.subscriptions:
             self.tree.remove(topic_filter, session)
         session.subscriptions.clear()
-        session.discard()
+        session.end()
         if session.is_recorded:
             self.recorder.ended(session)
         self.sessions.remove(session)
+        self.totals.share_among(len(self.sessions))
         session.token += 1
         self._publish_will(session, now)  # of which the session's end is the latest time [MQTT5-3.1.2-8]
 

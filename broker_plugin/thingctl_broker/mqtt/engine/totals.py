@@ -69,12 +69,14 @@ class Totals:
     """One for each engine."""
 
     __slots__ = (
+        "common_bytes",
         "counters",
         "dirty",
         "limits",
         "on_drop",
         "received",
         "sent",
+        "share",
         "slow",
         "waiting_bytes",
         "wake",
@@ -88,6 +90,10 @@ class Totals:
         """Called when ``dirty`` is about to have its first entry."""
         self.waiting_bytes = 0
         """Bytes that wait for any client."""
+        self.common_bytes = limits.total_bytes // 3 * 2
+        """What all clients may use of the total; the rest is kept for those for whom little waits."""
+        self.share = limits.total_bytes - self.common_bytes
+        """What may wait for each client when the common part is used up."""
         self.counters: Counter[str] = Counter()
         """Messages that were dropped, and sessions that have ended, by reason."""
         self.received = 0
@@ -98,6 +104,10 @@ class Totals:
         """Sessions with bytes to write that were not in this list before."""
         self.slow: list[WaitingSession] = []
         """Connected sessions for which more waits than half of what may, since somebody last looked."""
+
+    def share_among(self, sessions: int) -> None:
+        """Give each of so many sessions its share, so that a few slow readers take it from no other."""
+        self.share = (self.limits.total_bytes - self.common_bytes) // max(1, sessions)
 
     def drop(self, reason: str, client_id: str, topic: str) -> None:
         """Count a message that a client does not get."""

@@ -222,6 +222,7 @@ class ServerConnection(Transport):
         if not self._closed:
             self.server.service.counters["front.closed"] += 1
             _log.debug("connection closed: %s (client %s)", text, ascii(self.client_id))
+            self.flush()
             self.say_goodbye(reason, text, reference)
             self.finish()
 
@@ -259,6 +260,7 @@ class ServerConnection(Transport):
         if self.version < 5 or self.is_behind:
             self.abort()
             return
+        self.flush()
         self.say_goodbye(reason, text)
         self.finish()
 
@@ -415,6 +417,11 @@ class ServerConnection(Transport):
                 break
         if self.stopped_publishers and session.waiting_bytes < self.limits.client_bytes >> 2:
             self.server.has_caught_up(self)
+
+    def finish(self) -> None:
+        """End the connection when what waits and what was written has gone out."""
+        self.flush()
+        super().finish()
 
     def resume_writing(self) -> None:
         """The client has caught up."""

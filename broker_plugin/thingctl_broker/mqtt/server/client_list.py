@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from thingctl_broker.errors import ClientAway
 from thingctl_broker.mqtt.auth.token_auth import MARK
-from thingctl_broker.mqtt.engine.session import NEVER
+from thingctl_broker.mqtt.protocol.packets import NEVER
 from thingctl_broker.mqtt.protocol.reason_codes import Reason
 from thingctl_broker.system.addresses import Address
 from thingctl_broker.things.mqtt_clients import (

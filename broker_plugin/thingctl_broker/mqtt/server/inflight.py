@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from thingctl_broker.mqtt.engine.session import LAST_PACKET_ID
+from thingctl_broker.mqtt.engine.outbox import LAST_PACKET_ID
 
 CANCEL: Final = ""
 """Stands for a cancel, whose acknowledgement tells nothing."""

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 
-from thingctl_broker.mqtt.engine.session import NEVER
+from thingctl_broker.mqtt.protocol.packets import NEVER
 from thingctl_broker.mqtt.server.inflight import IDENTIFIERS
 from thingctl_broker.security.rate_limit import Rate
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from thingctl_broker.mqtt.engine.message import Message
-from thingctl_broker.mqtt.engine.session import LAST_PACKET_ID
+from thingctl_broker.mqtt.engine.outbox import LAST_PACKET_ID
 from thingctl_broker.mqtt.protocol.packets import PacketType
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from thingctl_broker.commands.events import RateLimit
 from thingctl_broker.mqtt.engine.encoder import encoder_for
 from thingctl_broker.mqtt.engine.engine import Engine
 from thingctl_broker.mqtt.engine.message import Message
+from thingctl_broker.mqtt.engine.outbox import WINDOW
 from thingctl_broker.mqtt.engine.restore import restore
-from thingctl_broker.mqtt.engine.session import WINDOW
 from thingctl_broker.mqtt.engine.store import NullRecords
 from thingctl_broker.mqtt.protocol.reason_codes import Reason
 from thingctl_broker.mqtt.server.client_list import ClientList

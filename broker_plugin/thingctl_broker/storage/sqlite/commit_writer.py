@@ -11,7 +11,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from thingctl_broker.storage.sqlite.database import JournalFileError, open_to_write, wal_of
-from thingctl_broker.system.files import FileIdentity
+from thingctl_broker.system.files import FileIdentity, disk_fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,15 +26,19 @@ class CommitWriter(Generic[B]):
     def __init__(
         self,
         path: Path,
-        write: Callable[[sqlite3.Connection, B], None],
+        commit: Callable[[sqlite3.Connection, B, FileIdentity], None],
         *,
         committed: Callable[[B], None],
         failed: Callable[[B, Exception], None],
         max_bytes: int = 0,
     ) -> None:
-        """``write`` runs the statements of a batch, in the thread; the others are called in the loop."""
+        """``commit`` makes a transaction of a batch, in the thread; the others are called in the loop.
+
+        It calls ``FileIdentity.check`` before its COMMIT: a file that was removed can be written as before,
+        and is gone.
+        """
         self._path = path
-        self._write = write
+        self._commit = commit
         self._on_committed = committed
         self._on_failed = failed
         self._max_bytes = max_bytes
@@ -57,7 +61,9 @@ class CommitWriter(Generic[B]):
             await ready
         except (sqlite3.Error, OSError) as error:
             self._thread = None
-            raise JournalFileError(f"{self._path} cannot be written: {error}") from error
+            raise JournalFileError(
+                f"{self._path} cannot be written: {disk_fault(self._path, error)}"
+            ) from error
 
     def commit(self, batch: B) -> None:
         """Commit a batch after those before it."""
@@ -82,10 +88,7 @@ class CommitWriter(Generic[B]):
         with closing(connection):
             while (batch := self._batches.get()) is not None:
                 try:
-                    connection.execute("BEGIN IMMEDIATE")
-                    self._write(connection, batch)
-                    identity.check()  # a file that was removed can be written as before, and is gone
-                    connection.execute("COMMIT")
+                    self._commit(connection, batch, identity)
                 except Exception as error:  # whatever it is, it must not end the writer
                     with contextlib.suppress(sqlite3.Error):
                         connection.execute("ROLLBACK")

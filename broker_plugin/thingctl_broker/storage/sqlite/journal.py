@@ -16,26 +16,22 @@ for them (``lost``), nothing new is accepted, and the rest is tried again until 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import queue
 import sqlite3
-import threading
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 import structlog
 
+from thingctl_broker.storage.sqlite.commit_writer import CommitWriter
 from thingctl_broker.storage.sqlite.database import (
     JournalFileError,
     check_whole,
     damaged,
     lock,
     open_to_read,
-    open_to_write,
     prepare,
-    wal_of,
 )
 from thingctl_broker.storage.sqlite.execution_rows import (
     DELETE,
@@ -46,13 +42,14 @@ from thingctl_broker.storage.sqlite.execution_rows import (
     to_rows,
     upserts,
 )
-from thingctl_broker.system.files import FileIdentity, disk_fault
+from thingctl_broker.system.files import FileIdentity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from thingctl_broker.commands.execution import Execution
+    from thingctl_broker.system.files import FileIdentity
 
 __all__ = ["RETRY_SECONDS", "JournalFileError", "SqliteJournal"]
 
@@ -92,7 +89,6 @@ class SqliteJournal:
     def __init__(self, directory: Path, *, max_bytes: int = 0) -> None:
         """Open or make the database, and hold the directory. Raises :class:`JournalFileError`."""
         self._path = directory / FILE
-        self._max_bytes = max_bytes
         self._dirty: dict[str, Execution] = {}
         self._forgotten: set[str] = set()
         self._waiting: list[_Waiting] = []
@@ -102,8 +98,13 @@ class SqliteJournal:
         self._retrying: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._settled: asyncio.Future[None] | None = None
-        self._batches: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._writer: CommitWriter[_Batch] = CommitWriter(
+            self._path,
+            _commit,
+            committed=self._committed,
+            failed=self._failed,
+            max_bytes=max_bytes,
+        )
         self.commits = 0
         """Batches committed since the start."""
         self._lock = lock(directory)
@@ -136,22 +137,12 @@ class SqliteJournal:
     async def start(self) -> None:
         """Begin to keep. Raises :class:`JournalFileError`."""
         self._loop = asyncio.get_running_loop()
-        ready: asyncio.Future[None] = self._loop.create_future()
-        self._thread = threading.Thread(
-            target=self._write, args=(self._loop, ready), name="journal", daemon=True
-        )
-        self._thread.start()
-        try:
-            await ready
-        except (sqlite3.Error, OSError) as error:
-            raise JournalFileError(
-                f"{self._path} cannot be written: {disk_fault(self._path, error)}"
-            ) from error
+        await self._writer.start()
         self._next()  # what was let go while the executions were recovered
 
     async def stop(self) -> None:
         """Keep what is still to be kept, and close."""
-        if self._thread is not None and self._loop is not None:
+        if self._writer.is_running and self._loop is not None:
             if self._retrying is not None:
                 self._retrying.cancel()
             if self._busy or self._dirty or self._forgotten or self._waiting:
@@ -162,9 +153,7 @@ class SqliteJournal:
             unkept = len(self._dirty)
             if unkept:
                 _log.error("executions could not be kept as they stand now", count=unkept)
-            self._batches.put(None)
-            await asyncio.to_thread(self._thread.join)
-            self._thread = None
+            await self._writer.stop()
         self.release()
 
     def release(self) -> None:
@@ -204,7 +193,7 @@ class SqliteJournal:
     # The loop's side.
 
     def _schedule(self) -> None:
-        if self._busy or self._failing or self._thread is None:
+        if self._busy or self._failing or not self._writer.is_running:
             return
         assert self._loop is not None
         self._scheduled = True
@@ -234,7 +223,7 @@ class SqliteJournal:
         for execution in new:
             execution.kept = True
         ids = encode_ids(forgotten) if forgotten else ""
-        self._batches.put(_Batch(rows, new, ids, self._failing, waiting, dirty, forgotten))
+        self._writer.commit(_Batch(rows, new, ids, self._failing, waiting, dirty, forgotten))
 
     def _committed(self, batch: _Batch) -> None:
         self.commits += 1
@@ -276,34 +265,6 @@ class SqliteJournal:
         if self._settled is not None and not self._settled.done():
             self._settled.set_result(None)
 
-    # The writer's side.
-
-    def _open(self) -> tuple[sqlite3.Connection, FileIdentity]:
-        connection = open_to_write(self._path, self._max_bytes)
-        try:
-            return connection, FileIdentity(self._path, wal_of(self._path))
-        except OSError:
-            connection.close()
-            raise
-
-    def _write(self, loop: asyncio.AbstractEventLoop, ready: asyncio.Future[None]) -> None:
-        try:
-            connection, placed = self._open()
-        except (sqlite3.Error, OSError) as error:
-            _tell(loop, ready.set_exception, error)
-            return
-        _tell(loop, ready.set_result, None)
-        with closing(connection):
-            while (batch := self._batches.get()) is not None:
-                try:
-                    _commit(connection, batch, placed)
-                except Exception as error:  # whatever it is, it must not end the writer
-                    with contextlib.suppress(sqlite3.Error):
-                        connection.execute("ROLLBACK")
-                    _tell(loop, self._failed, batch, error)
-                else:
-                    _tell(loop, self._committed, batch)
-
 
 def _commit(connection: sqlite3.Connection, batch: _Batch, placed: FileIdentity) -> None:
     statements = upserts(batch.rows)
@@ -326,11 +287,6 @@ def _commit(connection: sqlite3.Connection, batch: _Batch, placed: FileIdentity)
         connection.execute("DROP TABLE room")
     placed.check()  # here the loop is idle again, and a system call does not cost a change of threads
     connection.execute("COMMIT")
-
-
-def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[..., Any], *arguments: object) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop has been closed under us
-        loop.call_soon_threadsafe(callback, *arguments)
 
 
 def _call(callbacks: Iterable[Callable[[], None]]) -> None:

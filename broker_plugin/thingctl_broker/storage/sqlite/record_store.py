@@ -15,11 +15,14 @@ import structlog
 
 from thingctl_broker.storage.sqlite.commit_writer import CommitWriter
 from thingctl_broker.storage.sqlite.database import Schema, check_whole, open_to_read, prepare
+from thingctl_broker.system.files import disk_fault
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
+
+    from thingctl_broker.system.files import FileIdentity
 
 FILE: Final = "mqtt.db"
 """In the data directory."""
@@ -67,7 +70,7 @@ class SqliteRecords:
         prepare(path, _SCHEMA)
         check_whole(path)
         self._writer: CommitWriter[_RecordBatch] = CommitWriter(
-            path, _write, committed=self._committed, failed=self._failed, max_bytes=max_bytes
+            path, _commit, committed=self._committed, failed=self._failed, max_bytes=max_bytes
         )
         self._changes: dict[tuple[int, bytes], _Change] = {}
         self._waiting: list[Callable[[], None]] = []
@@ -190,7 +193,7 @@ class SqliteRecords:
             _log.error(
                 "sessions and messages cannot be kept: QoS 1 and 2 messages for kept sessions are not "
                 "acknowledged until they can; make room on the disk",
-                fault=str(error),
+                fault=disk_fault(self._path, error),
                 path=str(self._path),
             )
         self._changes = _merged(batch.changes, self._changes)
@@ -225,6 +228,13 @@ def _merged(
         else:
             merged[key] = _Change(change.value, earlier.is_new)
     return merged
+
+
+def _commit(connection: sqlite3.Connection, batch: _RecordBatch, placed: FileIdentity) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    _write(connection, batch)
+    placed.check()
+    connection.execute("COMMIT")
 
 
 def _write(connection: sqlite3.Connection, batch: _RecordBatch) -> None:

@@ -5,9 +5,10 @@ import pytest
 from thingctl_broker.mqtt.engine.encoder import PlainEncoder
 from thingctl_broker.mqtt.engine.engine import Engine
 from thingctl_broker.mqtt.engine.message import Message
-from thingctl_broker.mqtt.engine.session import NEVER, WINDOW
+from thingctl_broker.mqtt.engine.outbox import WINDOW
 from thingctl_broker.mqtt.engine.store import NullRecords
 from thingctl_broker.mqtt.engine.subscription_tree import SubscriptionOptions
+from thingctl_broker.mqtt.protocol.packets import NEVER
 from thingctl_broker.mqtt.server.limits import MqttLimits
 
 

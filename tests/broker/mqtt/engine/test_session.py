@@ -6,7 +6,7 @@ import pytest
 
 from support.engine_client import NEVER, NOW, Answer, EngineClient, Heard
 from thingctl_broker.mqtt.engine.engine import Engine
-from thingctl_broker.mqtt.engine.session import BACKLOG_BYTES, LAST_PACKET_ID, WINDOW
+from thingctl_broker.mqtt.engine.outbox import BACKLOG_BYTES, LAST_PACKET_ID, WINDOW
 from thingctl_broker.mqtt.protocol.packets import PacketType
 from thingctl_broker.mqtt.server.limits import MqttLimits
 
@@ -236,3 +236,22 @@ def test_outgoing_packets_are_taken_whole_and_in_order(most):
         taken += read
     assert [m.payload for m in taken] == [b"%d" % i for i in range(20)]
     assert reader.session.outgoing_bytes == 0
+
+
+def test_a_client_for_whom_little_waits_is_served_when_others_have_used_up_the_total():
+    owner = engine(total_bytes=300_000, client_bytes=200_000)
+    deaf = [client(owner, f"deaf{i}", "large", qos=i % 3) for i in range(6)]
+    modest = client(owner, "modest", "small", qos=2)
+    source = client(owner, "source")
+    for i in range(300):
+        source.publish("large", b"x" * 2000, 2)
+        source.publish("small", b"%d" % i, i % 3)
+        assert modest.payloads() == [b"%d" % i]
+        for message in modest.session.in_flight.copy():
+            modest.session.on_puback(message, NOW)
+            modest.session.on_pubrec(message, 0, NOW)
+            modest.session.on_pubcomp(message, NOW)
+        modest.read()
+    assert owner.totals.waiting_bytes <= 300_000
+    assert owner.totals.counters["dropped.totalBytes"] > 0
+    assert all(one.session.waiting_bytes for one in deaf)

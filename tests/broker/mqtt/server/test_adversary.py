@@ -17,6 +17,8 @@ from support.brokers import RunningPlugin, plugin_broker
 from support.waits import eventually
 from support.wire import RawClient
 from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.codec5 import CODEC_5
+from thingctl_broker.mqtt.protocol.fields import encode_length
 from thingctl_broker.mqtt.protocol.frames import FrameScanner, MalformedPacket
 from thingctl_broker.mqtt.protocol.packets import Connect, PacketType, Will
 from thingctl_protocol.statuses import Status
@@ -108,6 +110,44 @@ def repertoire(name: str) -> list[bytes]:
     ]
 
 
+def text(data: str) -> bytes:
+    return len(data.encode()).to_bytes(2) + data.encode()
+
+
+def packet5(first: int, body: bytes) -> bytes:
+    return bytes([first]) + encode_length(len(body)) + body
+
+
+def hello5(client_id: str, *, will: Will | None = None) -> bytes:
+    """A CONNECT of MQTT 5 with a session expiry, a Receive Maximum and a topic alias maximum."""
+    flags = 0x82 if will is None else 0x82 | 0x04 | will.qos << 3
+    body = text("MQTT") + bytes([5, flags, 0, 60]) + b"\x0b\x11\0\0\0\0\x21\0\x05\x22\0\x05" + text(client_id)
+    if will is not None:
+        body += b"\x05\x18\0\0\0\0" + text(will.topic) + text(will.payload.decode())
+    return packet5(0x10, body + text(client_id))
+
+
+def repertoire5(name: str) -> list[bytes]:
+    """The same in MQTT 5, with properties."""
+    user = b"\x26" + text("key") + text("value")
+    response = f"$emqx/commands/things/{name}/executions/0193/response".encode()
+    return [
+        packet5(0x82, b"\0\x01\x02\x0b\x07" + text("news/#") + b"\x2d" + text("$share/g/+/a") + b"\x01"),
+        packet5(0x82, b"\0\x02\0" + text(REQUESTS.format(name)) + b"\x01"),
+        CODEC_5.encode_publish(b"news/a", b"x", topic_alias=1, properties=user),
+        CODEC_5.encode_publish(b"", b"x" * 300, qos=1, packet_id=3, topic_alias=1, message_expiry=5),
+        CODEC_5.encode_publish(b"other/c", b"", qos=2, packet_id=4, retain=True),
+        CODEC_5.encode_pubrel(4),
+        CODEC_5.encode_publish(response, b"{}", qos=1, packet_id=5, properties=b"\x01\x01" + user),
+        CODEC_5.encode_puback(1, 0x97, "no room"),
+        CODEC_5.encode_pubrec(2, 0x80),
+        CODEC_5.encode_pubcomp(3, 0x92),
+        packet5(0xA2, b"\0\x07\0" + text("news/#")),
+        b"\xc0\x00",
+        packet5(0xE0, b"\x04\x05\x11\0\0\0\0"),
+    ]
+
+
 def mutate(packet: bytes, dice: random.Random) -> bytes:
     data = bytearray(packet)
     for _ in range(dice.randint(1, 3)):
@@ -134,7 +174,23 @@ async def read_to_the_end(client: RawClient) -> None:
         pass
 
 
-async def test_mutated_packets(running):  # noqa: C901 each kind of harm is a branch
+async def test_what_is_mutated_is_in_order_otherwise(running):
+    """Or else all of it would be refused for the same fault."""
+    client = await RawClient.open(running.address)
+    client.send(hello5("vandal", will=Will("news/wills", b"gone", 1, retain=False)))
+    assert (await client.expect(PacketType.CONNACK)).packet[3] == 0
+    client.send(b"".join(repertoire5("vandal")))
+    kinds = []
+    while (frame := await client.receive()) is not None:
+        kinds.append(PacketType(frame.first >> 4))
+    assert kinds.count(PacketType.SUBACK) == 2
+    assert kinds.count(PacketType.PUBACK) == 2
+    assert {PacketType.PUBREC, PacketType.PUBCOMP, PacketType.UNSUBACK, PacketType.PINGRESP} <= set(kinds)
+    assert not running.service.counters["front.malformed"]
+
+
+@pytest.mark.parametrize("version", [4, 5])
+async def test_mutated_packets(running, version):  # noqa: C901 each kind of harm is a branch
     dice = random.Random(os.environ.get("THINGCTL_SEED", "1"))
     left = MUTATIONS
 
@@ -143,14 +199,16 @@ async def test_mutated_packets(running):  # noqa: C901 each kind of harm is a br
         while left > 0:
             name = f"vandal-{number}"
             will = Will("news/wills", b"gone", 1, retain=False) if dice.random() < 0.2 else None
-            greeting = hello(name, clean_session=True, will=will, username=name)
+            if version == 5:
+                greeting, rest = hello5(name, will=will), repertoire5(name)
+            else:
+                greeting, rest = hello(name, will=will, username=name), repertoire(name)
             client = await RawClient.open(running.address)
             if dice.random() < 0.2:
                 client.send(mutate(greeting, dice))
                 left -= 1
             else:
                 client.send(greeting)
-            rest = repertoire(name)
             dice.shuffle(rest)
             for packet in rest[: dice.randint(1, 8)]:
                 if dice.random() < 0.6:

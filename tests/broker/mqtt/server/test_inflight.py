@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thingctl_broker.mqtt.engine.session import LAST_PACKET_ID
+from thingctl_broker.mqtt.engine.outbox import LAST_PACKET_ID
 from thingctl_broker.mqtt.server.inflight import CANCEL, InFlight
 
 

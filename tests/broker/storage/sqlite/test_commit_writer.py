@@ -15,12 +15,15 @@ def written(path):
         return [row[0] for row in connection.execute("SELECT value FROM t ORDER BY rowid")]
 
 
-def write(connection, batch):
+def write(connection, batch, placed):
+    connection.execute("BEGIN IMMEDIATE")
     connection.execute("CREATE TABLE IF NOT EXISTS t (value)")
     for value in batch:
         connection.execute("INSERT INTO t VALUES (?)", (value,))
     if "fault" in batch:
         raise RuntimeError("no statement of this batch counts")
+    placed.check()
+    connection.execute("COMMIT")
 
 
 async def test_batches_are_committed_in_turn_and_one_that_fails_leaves_nothing(tmp_path):

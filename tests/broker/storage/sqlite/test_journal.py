@@ -499,12 +499,12 @@ async def test_stopping_just_when_there_is_room_again_loses_nothing(small, tmp_p
 
 
 async def test_no_fault_ends_the_writer(journal, tmp_path, monkeypatch):
-    def fail(connection, batch):
-        assert threading.current_thread().name == "journal"
+    def fail(connection, batch, placed):
+        assert threading.current_thread().name == "executions"
         raise MemoryError("whatever it is")
 
     with monkeypatch.context() as patched:
-        patched.setattr(journal_module, "_commit", fail)
+        patched.setattr(journal._writer, "_commit", fail)
         journal.record(execution := make_execution())
         await eventually(lambda: not journal.accepting)
     await eventually(lambda: journal.accepting)
