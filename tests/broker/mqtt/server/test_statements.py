@@ -8,6 +8,7 @@ import pytest
 
 from support import wire5
 from support.brokers import Running, front_broker
+from support.waits import eventually
 from support.wire import RawClient
 from thingctl_broker.mqtt.protocol import packets
 from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
@@ -534,6 +535,30 @@ async def test_a_refusal_is_no_longer_than_the_client_takes(running):
     frame = await client.expect(PacketType.CONNACK)
     assert (frame.packet[3], len(frame.packet)) == (Reason.NOT_AUTHORIZED, 5)
     await client.expect_end()
+
+
+@pytest.mark.conforms("MQTT5-3.1.2-24")
+async def test_an_answer_that_the_client_does_not_take_is_not_sent(running):
+    client = await come(running, data=wire5.connect("lamp", b"\x27" + (20).to_bytes(4)))
+    client.send(wire5.subscribe(1, *(f"t{i}" for i in range(14))))
+    assert len((await client.expect(PacketType.SUBACK)).packet) <= 20
+    client.send(wire5.unsubscribe(2, *(f"t{i}" for i in range(15))))
+    assert await goodbye(client) == Reason.PACKET_TOO_LARGE
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+@pytest.mark.conforms("MQTT5-3.1.2-24")
+async def test_a_request_that_the_device_does_not_take_is_not_sent(running, qos):
+    lamp = await come(running, data=wire5.connect("lamp", b"\x27" + (500).to_bytes(4)))
+    await listen(lamp, "$emqx/commands/things/lamp/executions/+/request", qos=qos)
+    long = running.service.send("lamp", "turnOn", b'{"x":"' + b"y" * 500 + b'"}')
+    short = running.service.send("lamp", "turnOn")
+    request = CODEC_5.parse_publish(await lamp.expect(PacketType.PUBLISH))
+    assert short.execution_id in request.topic
+    await eventually(lambda: long.is_terminal)
+    assert long.reason.reason_code == "REFUSED_BY_DEVICE"
+    assert "takes 500" in long.reason.reason_description
+    assert not short.is_terminal
 
 
 @pytest.mark.conforms("MQTT-4.8.0-2")
