@@ -38,6 +38,10 @@ def test_tests_and_reasons_are_of_statements_that_there_are(statements, shown):
     assert sorted((shown.keys() | statements.untested.keys()) - statements.says.keys()) == []
 
 
+def test_a_test_names_a_statement_once(shown):
+    assert [number for number, tests in shown.items() if len(set(tests)) < len(tests)] == []
+
+
 def test_each_rule_that_the_code_names_is_one_of_them(statements):
     named = {
         number

@@ -304,7 +304,7 @@ class ServerConnection(Transport):
         return True
 
     def _takes(self, topic: bytes, execution_id: str, payload: bytes) -> bool:
-        """Whether the client takes a request of this length; if not, it counts as refused [MQTT5-3.1.2-24]."""
+        """Whether the client takes a request of this length; if not, it is refused [MQTT5-3.1.2-24]."""
         most, thing = self.packet_bytes, self.thing
         if most is None or thing is None:
             return True

@@ -537,6 +537,17 @@ async def test_a_refusal_is_no_longer_than_the_client_takes(running):
     await client.expect_end()
 
 
+@pytest.mark.parametrize(("client_id", "most"), [("lamp", 15), ("", 40)])
+@pytest.mark.conforms("MQTT5-3.1.2-24")
+async def test_a_client_that_does_not_take_its_connack_is_turned_away(running, client_id, most):
+    client = await RawClient.open(running.address)
+    client.send(wire5.connect(client_id, b"\x27" + most.to_bytes(4)) + b"\xc0\x00")
+    frame = await client.expect(PacketType.CONNACK)
+    assert (frame.packet[3], len(frame.packet)) == (Reason.PACKET_TOO_LARGE, 5)
+    await client.expect_end()
+    assert running.front.engine.sessions.get(client_id) is None
+
+
 @pytest.mark.conforms("MQTT5-3.1.2-24")
 async def test_an_answer_that_the_client_does_not_take_is_not_sent(running):
     client = await come(running, data=wire5.connect("lamp", b"\x27" + (20).to_bytes(4)))
