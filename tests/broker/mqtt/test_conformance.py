@@ -13,6 +13,7 @@ SOURCES = ("broker_plugin", "shared")
 NUMBER = re.compile(r"MQTT5?-\d+(?:\.\d+)+-\d+")
 OF_CLIENTS = {
     "MQTT-6.0.0-3": "what a client asks for over WebSocket",
+    "MQTT5-4.12.0-7": "an AUTH of a client that named no method",
     "MQTT5-4.6.0-2": "a worker of a cluster is a client",
 }
 """Rules for clients alone that the code names, and why."""
