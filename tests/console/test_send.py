@@ -290,7 +290,8 @@ def test_a_label_is_the_parameter_s_own_name(look, sprinklers):
 def in_sight(page, locator):
     """Whether the whole of an element lies within the window."""
     box, size = locator.bounding_box(), page.viewport_size
-    return box["y"] >= 0 and box["y"] + box["height"] <= size["height"]
+    # Without a box it is not drawn yet.
+    return box is not None and box["y"] >= 0 and box["y"] + box["height"] <= size["height"]
 
 
 def test_the_button_and_the_head_of_the_result_are_in_sight(look, sprinklers):

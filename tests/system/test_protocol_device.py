@@ -9,6 +9,7 @@ import sys
 import paho.mqtt.client as mqtt
 import pytest
 
+from agent.harness import AgentProcess
 from support.operators import Operator
 from support.processes import ROOT, process, serving
 from support.waits import soon
@@ -75,3 +76,32 @@ def test_a_request_that_the_device_refuses_is_rejected_and_the_next_one_comes(br
     finally:
         device.disconnect()
         device.loop_stop()
+
+
+ACTIONS = """
+from thingctl_agent import Agent
+
+agent = Agent()
+
+
+@agent.action
+def echo(text: str) -> str:
+    return text
+"""
+
+
+def test_the_agent_speaks_mqtt_5_where_that_is_set(broker, tmp_path):
+    serve, operator = broker
+    url = "mqtt://{}:{}".format(*serve.mqtt_address)
+    config = tmp_path / "agent.toml"
+    config.write_text("mqtt_version = 5\n")
+    with AgentProcess(ACTIONS, url, tmp_path / "state", "--config", str(config), thing=THING) as agent:
+        soon(lambda: online(operator))
+        (client,) = operator.call("GET", f"/api/v1/mqtt/clients?thingId={THING}").body["clients"]
+        assert (client["mqttVersion"], client["connected"]) == ("5", True)
+        operator.until(operator.send(THING, "echo", {"text": "one"}), "SUCCEEDED")
+        agent.kill()
+        soon(lambda: not online(operator))
+        waiting = operator.send(THING, "echo", {"text": "two"})
+        agent.start()
+        operator.until(waiting, "SUCCEEDED")

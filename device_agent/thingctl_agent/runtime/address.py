@@ -16,6 +16,7 @@ class BrokerAddress(NamedTuple):
 
     ``keepalive``: seconds. ``will``: topic and payload. ``tls``, ``ca``, ``cert``: whether the
     connection is encrypted, an authority is given for it, and a certificate is sent.
+    ``is_mqtt_5``: MQTT 5 instead of 3.1.1.
     """
 
     host: str
@@ -28,6 +29,7 @@ class BrokerAddress(NamedTuple):
     tls: bool = False
     ca: bool = False
     cert: bool = False
+    is_mqtt_5: bool = False
 
 
 def address_of(config: Config, *, will: bool = False) -> BrokerAddress:
@@ -50,4 +52,5 @@ def address_of(config: Config, *, will: bool = False) -> BrokerAddress:
         broker.tls,
         bool(config.tls.ca),
         bool(config.tls.cert),
+        config.mqtt_version == 5,
     )

@@ -60,6 +60,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     state_dir: str = ""
     handlers: tuple[str, ...] = ()
     keepalive: int = 60
+    mqtt_version: Literal["3.1.1", 5] = "3.1.1"
     announce: bool = True
     presence: bool = False
     wall_clock: Literal["auto", "trust", "distrust"] = "auto"

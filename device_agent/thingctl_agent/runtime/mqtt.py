@@ -2,8 +2,8 @@
 
 A :class:`MqttConnection` lives from one attempt to connect until that connection is lost, with
 a paho client of its own: nothing of an earlier connection (queued messages, packet ids,
-half-read packets) can reach a later one. MQTT 3.1.1 with a session that the broker keeps
-(``clean_session=False``), so that requests published meanwhile are not lost.
+half-read packets) can reach a later one. MQTT 3.1.1, or 5 where that is set, with a session that the
+broker keeps: it has the requests that are published while the device is away.
 
 ``open()`` may block and is called from a helper thread; everything else belongs to the
 thread of the loop. A no-op ``on_socket_register_write`` keeps paho from writing to the
@@ -80,8 +80,8 @@ class MqttConnection:
         client = self._client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=address.client_id,
-            clean_session=False,
-            protocol=MQTTProtocolVersion.MQTTv311,
+            clean_session=None if address.is_mqtt_5 else False,
+            protocol=MQTTProtocolVersion.MQTTv5 if address.is_mqtt_5 else MQTTProtocolVersion.MQTTv311,
             reconnect_on_failure=False,  # the loop reconnects, and never with an older MQTT
         )
         client.suppress_exceptions = True  # an exception in a callback would end the loop
@@ -110,7 +110,8 @@ class MqttConnection:
         host: Any = self._address.host
         if host.isascii():
             host = host.encode()  # a str would be encoded by the idna codec and its 1 MB of Unicode tables
-        self._client.connect(host, self._address.port, self._address.keepalive)
+        more = _kept_session() if self._address.is_mqtt_5 else {}
+        self._client.connect(host, self._address.port, self._address.keepalive, **more)
 
     def begin(self, now: float) -> None:
         """The loop takes the connection over; CONNACK has to come in time."""
@@ -244,8 +245,11 @@ class MqttConnection:
         self._events.on_message(topic, bytes(message.payload), retain=message.retain)
 
     def _on_publish(
-        self, _client: Client, _userdata: Any, mid: int, _reason: ReasonCode, _properties: Properties | None
+        self, _client: Client, _userdata: Any, mid: int, reason: ReasonCode, _properties: Properties | None
     ) -> None:
+        if reason.is_failure:  # of MQTT 5 only; on the next connection it is published again
+            self._lose(f"the broker refused a message: {reason}")
+            return
         receipt = self._receipts.pop(mid, None)
         if receipt is not None:
             self._events.on_acknowledged(receipt)
@@ -262,6 +266,16 @@ class MqttConnection:
 
     def _closed(self, reason: str) -> str:
         return reason if self._connected else reasons.unanswered(self._first, self._address)
+
+
+def _kept_session() -> dict[str, Any]:
+    """What an MQTT 5 client says to have its session kept for ever, as one of 3.1.1 has it."""
+    from paho.mqtt.packettypes import PacketTypes  # noqa: PLC0415 - only where it is needed
+    from paho.mqtt.properties import Properties  # noqa: PLC0415 - the same
+
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call,unused-ignore]
+    properties.SessionExpiryInterval = 0xFFFF_FFFF
+    return {"clean_start": False, "properties": properties}
 
 
 def _no_delay(_client: Client, _userdata: Any, sock: Any) -> None:

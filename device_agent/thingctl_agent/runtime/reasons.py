@@ -67,7 +67,8 @@ def refused(reason: str, address: BrokerAddress) -> str:
     if reason in _AUTHORISATION:
         return f"{text}; {_credentials(address)}"
     if reason == "Unsupported protocol version":
-        return f"{text}; it has to speak MQTT 3.1.1"
+        spoken = '5, set mqtt_version to "3.1.1"' if address.is_mqtt_5 else "3.1.1"
+        return f"{text}; it has to speak MQTT {spoken}"
     if reason == "Client identifier not valid":
         return f"{text}; the client id is the thing's name, {address.client_id!r}"
     if reason == "Server unavailable":
