@@ -25,6 +25,7 @@ def store():
     return MemoryRecords()
 
 
+@pytest.mark.conforms("MQTT-4.1.0-1")
 def test_sessions_messages_and_retained_ones_come_back(store):
     engine = begin(store)
     away = EngineClient(engine, "away", version=5, expiry=NEVER)
