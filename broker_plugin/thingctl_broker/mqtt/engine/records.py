@@ -26,6 +26,8 @@ class SessionRecord(msgspec.Struct, array_like=True, frozen=True):
     away_since: float
     subscriptions: dict[str, tuple[int, bool, bool, int, int]]
     commands: dict[str, int]
+    is_connected: bool = False
+    """Its client was connected; it is away from the restart on."""
 
 
 class MessageRecord(msgspec.Struct, array_like=True, frozen=True):
@@ -70,6 +72,7 @@ def encode_session(session: Session, now: float, wall: float) -> bytes:
             since + wall,
             {name: tuple(options) for name, options in session.subscriptions.items()},  # type: ignore[misc]
             session.commands.by_filter(),
+            session.is_connected,
         )
     )
 

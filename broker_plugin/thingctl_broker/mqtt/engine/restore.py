@@ -47,6 +47,8 @@ def restore(
         raise DamagedRecord(str(error)) from error
     for session in sessions.values():
         engine.go_away(session, now)
+        if session.away_since == now:  # it was connected until the restart
+            engine.recorder.session(session, now)
     return len(sessions)
 
 
@@ -55,12 +57,12 @@ def _restore_sessions(
 ) -> dict[int, Session]:
     sessions = {}
     found = [(key, records.decode_session(record)) for key, record in store.load(RecordKind.SESSION)]
-    for key, kept in sorted(found, key=lambda pair: pair[1].away_since):
+    for key, kept in sorted(found, key=lambda pair: (pair[1].is_connected, pair[1].away_since)):
         session = engine.new_session(key.decode(), owner=kept.owner, thing=kept.thing)
         session.number = kept.number
         session.is_recorded = True
         session.expiry = kept.expiry
-        session.away_since = min(kept.away_since - engine.recorder.wall, now)
+        session.away_since = now if kept.is_connected else min(kept.away_since - engine.recorder.wall, now)
         for topic_filter, options in kept.subscriptions.items():
             engine.subscribe(session, topic_filter, SubscriptionOptions(*options))
         for topic_filter, qos in kept.commands.items():
