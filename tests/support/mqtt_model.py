@@ -146,7 +146,7 @@ class Model:
         """End a connection; return the will to publish, if any."""
         session, wills = self.sessions[client_id], []
         session.is_connected = False
-        session.to_repeat = []
+        session.to_repeat, session.packets = [], []
         if not publishes_will:
             session.will = None
         if session.will and session.will.delay and session.expiry:
@@ -221,6 +221,10 @@ class Model:
             self.retained[message.topic] = message
         elif message.retain:
             self.retained.pop(message.topic, None)
+
+    def kept(self, now) -> dict[str, bytes]:
+        """The payloads of what is retained, by topic."""
+        return {t: m.payload for t, m in self.retained.items() if not _is_over(m, now)}
 
     def choices(self, message: Published) -> list[Counter[Copy]]:
         """The copies that a message may be delivered as: one of these."""
