@@ -153,10 +153,16 @@ class EngineBesideModel(RuleBasedStateMachine):
 
     # Connections.
 
-    @initialize(versions=st.tuples(*[st.sampled_from([4, 5, 5])] * 3))
-    def come(self, versions) -> None:
-        for name, version in zip("xyz", versions, strict=True):
-            self.connect(name, version=version)
+    @initialize(
+        versions=st.tuples(*[st.sampled_from([4, 5, 5])] * 3),
+        windows=st.tuples(*[st.sampled_from([1, 2, 20])] * 3),
+        subscriptions=st.tuples(*[st.none() | st.tuples(FILTERS, OPTIONS)] * 3),
+    )
+    def come(self, versions, windows, subscriptions) -> None:
+        for name, version, window, subscription in zip("xyz", versions, windows, subscriptions, strict=True):
+            self.connect(name, version=version, window=window)
+            if subscription is not None:
+                self.subscribe(name, *subscription)
 
     @rule(
         name=CLIENTS,
@@ -305,16 +311,19 @@ class EngineBesideModel(RuleBasedStateMachine):
         assert was == (packet_id in received)
         received.discard(packet_id)
 
-    @rule(name=CLIENTS, which=st.integers(0, 20), refuses=st.sampled_from([False, False, False, True]))
-    def answer(self, name, which, refuses) -> None:
-        """PUBACK, PUBREC or PUBCOMP, for any message that the client has."""
-        client = self.ready(name)
-        self.every_client_gets_what_the_model_says()
-        waiting = self.model.waiting_for(name)
+    @rule(which=st.integers(0, 20), refuses=st.sampled_from([False, False, False, True]))
+    def answer(self, which, refuses) -> None:
+        """PUBACK, PUBREC or PUBCOMP, for any message that a client has."""
+        waiting = [
+            (name, exchange)
+            for name, session in self.model.sessions.items()
+            if session.is_connected
+            for exchange in self.model.waiting_for(name)
+        ]
         if not waiting:
             return
-        exchange = waiting[which % len(waiting)]
-        packet_id, session = exchange.packet_id, client.session
+        name, exchange = waiting[which % len(waiting)]
+        packet_id, session = exchange.packet_id, self.clients[name].session
         if exchange.copy.qos == 1:
             assert session.on_puback(packet_id, self.now)
         elif exchange.is_released:
