@@ -114,6 +114,7 @@ OF_MORE_THAN_ONE_MODULE = {
     "broker/http/test_sent_again.py": "idempotency, over HTTP",
     "broker/mqtt/amqtt/test_amqtt_contract.py": "what we lean on in amqtt",
     "broker/mqtt/cluster/test_emqx.py": "EMQX's rules",
+    "broker/mqtt/engine/test_model.py": "the engine against a plain model",
     "broker/mqtt/server/test_adversary.py": "hostile clients",
     "broker/mqtt/server/test_receive_maximum.py": "what an MQTT 5 client takes at a time",
     "broker/mqtt/engine/test_statements.py": "the normative statements of MQTT, on the engine",

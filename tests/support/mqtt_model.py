@@ -1,219 +1,311 @@
-"""What MQTT 3.1.1 and 5 say that a broker delivers, in plain dicts and lists: no bounds, no windows, no bytes."""
+"""What MQTT 3.1.1 and 5 deliver, in plain dicts and lists, without bounds, bytes or sockets."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
+from itertools import count, product
+from typing import NamedTuple
 
-from thingctl_broker.mqtt.engine.subscription_tree import SubscriptionOptions
-from thingctl_broker.mqtt.protocol.packets import Will
-from thingctl_protocol.topics import matches
+NEVER = 0xFFFF_FFFF
 
 
-@dataclass
-class Item:
-    """A message, as one client is to get it. ``state``: "waits", "sent" or "released"."""
+class Options(NamedTuple):
+    """What a client asks for with a filter."""
+
+    qos: int
+    no_local: bool = False
+    retain_as_published: bool = False
+    retain_handling: int = 0
+    subscription_id: int = 0
+
+
+class Published(NamedTuple):
+    """A message. ``expires_at``: None: never."""
 
     topic: str
     payload: bytes
     qos: int
-    retain: bool = False
-    ids: tuple[int, ...] = ()
+    retain: bool
+    publisher: str
     expires_at: float | None = None
-    state: str = "waits"
-    dup: bool | None = False
-    """None: it cannot be known."""
+
+
+class LastWill(NamedTuple):
+    """A will. ``delay``: seconds after the connection's end."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
+    delay: int
+
+
+class Copy(NamedTuple):
+    """A message as one client gets it."""
+
+    client_id: str
+    qos: int
+    retain: bool
+    ids: tuple[int, ...]
+
+
+@dataclass(eq=False)
+class Exchange:
+    """A QoS 1 or 2 message on its way to a client. ``packet_id``: 0 until the client has seen one."""
+
+    message: Published
+    copy: Copy
+    order: int
     packet_id: int = 0
-
-    def packet(self) -> tuple[object, ...]:
-        """What goes to the client for it."""
-        if self.state == "released":
-            return ("PUBREL",)
-        return (self.topic, self.payload, self.qos, self.retain, self.ids, self.dup)
+    is_sent: bool = False
+    is_released: bool = False
 
 
-@dataclass
+class Packet(NamedTuple):
+    """What a client gets next. ``kind``: the QoS of a PUBLISH, or "PUBREL"."""
+
+    kind: int | str
+    exchange: Exchange | None
+    message: Published
+    retain: bool = False
+    dup: bool = False
+    ids: tuple[int, ...] = ()
+
+
+@dataclass(eq=False)
 class ModelSession:
-    """A client's session."""
+    """A session."""
 
-    version: int
-    expiry: float
-    connected: bool = True
-    subscriptions: dict[str, SubscriptionOptions] = field(default_factory=dict)
-    items: list[Item] = field(default_factory=list)
-    will: Will | None = None
-    will_due: float | None = None
-    away_since: float = 0.0
-    wrote: list[tuple[object, ...]] = field(default_factory=list)
-    """What the broker has written to the client since it was last looked at."""
+    client_id: str
+    version: int = 4
+    expiry: int = 0
+    window: int = 20
+    is_connected: bool = False
+    ends_at: float | None = None
+    will: LastWill | None = None
+    will_at: float | None = None
+    subscriptions: dict[str, Options] = field(default_factory=dict)
+    queue: list[Exchange] = field(default_factory=list)
+    in_flight: list[Exchange] = field(default_factory=list)
+    to_repeat: list[Exchange] = field(default_factory=list)
+    received: set[int] = field(default_factory=set)
+    packets: list[Packet] = field(default_factory=list)
 
 
-class MqttModel:
-    """The broker. Times are in seconds."""
+def fits(topic_filter: str, topic: str) -> bool:
+    """Whether a filter without a share matches a topic."""
+    if topic.startswith("$") and topic_filter[0] in "+#":
+        return False
+    return _fit(topic_filter.split("/"), topic.split("/"))
+
+
+def _fit(wanted: list[str], levels: list[str]) -> bool:
+    if wanted == ["#"]:
+        return True
+    if not wanted or not levels:
+        return not wanted and not levels
+    return wanted[0] in {"+", levels[0]} and _fit(wanted[1:], levels[1:])
+
+
+def plain(topic_filter: str) -> str:
+    """A filter without its share."""
+    return topic_filter.split("/", 2)[2] if topic_filter.startswith("$share/") else topic_filter
+
+
+class Model:
+    """All sessions, subscriptions and retained messages.
+
+    ``copies`` of a call: the copies that the engine made, in its order. Where the standard leaves a choice
+    (the member of a share, the order of retained messages), the model follows them.
+    """
 
     def __init__(self) -> None:
         self.sessions: dict[str, ModelSession] = {}
-        self.retained: dict[str, Item] = {}
+        self.retained: dict[str, Published] = {}
+        self._order = count()
+
+    # Connections.
 
     def connect(
-        self, client: str, now: float, *, version: int, expiry: float, clean: bool, will: Will | None
-    ) -> bool:
-        """Connect; return whether there was a session."""
-        old = self.sessions.get(client)
-        if old is not None and old.connected:
-            self.lose(client, now)
-            old = self.sessions.get(client)
-        if old is not None and clean:
-            self._end(client, now)
-            old = None
-        session = self.sessions[client] = old or ModelSession(version, expiry)
-        session.version, session.expiry, session.connected = version, expiry, True
-        session.will, session.will_due = will, None
-        session.wrote = []
-        for item in list(session.items):
-            if item.state == "waits" and item.expires_at is not None and item.expires_at <= now:
-                session.items.remove(item)
-        for item in session.items:
-            if item.state == "sent":
-                item.dup = True if item.dup is not None else None
-            session.wrote.append(item.packet())
-            if item.state == "waits":
-                item.state = "sent"
-        return old is not None
+        self, client_id, *, version, clean, expiry, window, will, now
+    ) -> tuple[bool, list[Published]]:
+        """Connect; return whether the session was there, and the wills to publish before."""
+        session, wills = self.sessions.get(client_id), []
+        if session is not None and clean:
+            wills = self._end(session)
+            session = None
+        is_present = session is not None
+        session = self.sessions.setdefault(client_id, ModelSession(client_id))
+        session.version, session.expiry, session.window, session.will = version, expiry, window, will
+        session.is_connected, session.ends_at, session.will_at = True, None, None
+        session.to_repeat = list(session.in_flight)
+        return is_present, [self._will(client_id, will, now) for will in wills]
 
-    def lose(self, client: str, now: float, *, politely: bool = False) -> None:
-        """The connection ends; ``politely``: by a DISCONNECT."""
-        session = self.sessions[client]
-        session.connected, session.away_since, session.wrote = False, now, []
-        will = session.will
-        if politely:
+    def disconnect(self, client_id, *, publishes_will, now) -> list[Published]:
+        """End a connection; return the will to publish, if any."""
+        session, wills = self.sessions[client_id], []
+        session.is_connected = False
+        session.to_repeat, session.packets = [], []
+        if not publishes_will:
             session.will = None
-        elif will is not None and will.delay and session.expiry:
-            session.will_due = now + will.delay
-        elif will is not None:
-            session.will = None
-            self._publish_will(client, will, now)
+        if session.will and session.will.delay and session.expiry:
+            session.will_at = now + session.will.delay
+        elif session.will:
+            wills, session.will = [session.will], None
         if not session.expiry:
-            self._end(client, now)
+            self._end(session)
+        elif session.expiry != NEVER:
+            session.ends_at = now + session.expiry
+        return [self._will(client_id, will, now) for will in wills]
 
-    def _end(self, client: str, now: float) -> None:
-        session = self.sessions.pop(client)
-        if session.will is not None:
-            self._publish_will(client, session.will, now)
+    def tick(self, now) -> list[Published]:
+        """End what is over; return the wills to publish."""
+        wills = []
+        due = [(s.will_at, 0, s) for s in self.sessions.values() if s.will_at is not None]
+        due += [(s.ends_at, 1, s) for s in self.sessions.values() if s.ends_at is not None]
+        for at, is_end, session in sorted(due, key=lambda entry: entry[:2]):
+            if at <= now:
+                found = self._end(session) if is_end else [session.will]
+                session.will, session.will_at = None, None
+                wills += [self._will(session.client_id, will, now) for will in found if will]
+        return wills
 
-    def _publish_will(self, client: str, will: Will, now: float) -> None:
-        self.publish(client, will.topic, will.payload, will.qos, now, retain=will.retain)
+    def restart(self, now) -> None:
+        """Begin again with what is kept; what was sent at QoS 1 is sent as if for the first time."""
+        for session in list(self.sessions.values()):
+            session.will = session.will_at = None
+            if session.is_connected:
+                self.disconnect(session.client_id, publishes_will=False, now=now)
+            again = [e for e in session.in_flight if e.copy.qos == 1]
+            for exchange in again:
+                exchange.is_sent, exchange.packet_id = False, 0
+            session.queue = sorted(again + session.queue, key=lambda e: e.order)
+            session.in_flight = sorted(set(session.in_flight) - set(again), key=lambda e: e.order)
 
-    def tick(self, now: float) -> None:
-        """Time has passed. What is due is done in the order of its times."""
-        while True:
-            due: list[tuple[float, str, str]] = []
-            for client, session in self.sessions.items():
-                if session.connected:
-                    continue
-                if session.will_due is not None and session.will is not None:
-                    due.append((session.will_due, client, "will"))
-                due.append((session.away_since + session.expiry, client, "end"))
-            due = [entry for entry in due if entry[0] <= now]
-            if not due:
-                break
-            _, client, what = min(due)
-            if what == "end":
-                self._end(client, now)
-            else:
-                session = self.sessions[client]
-                will, session.will, session.will_due = session.will, None, None
-                assert will is not None
-                self._publish_will(client, will, now)
-        for topic in [
-            t for t, i in self.retained.items() if i.expires_at is not None and i.expires_at <= now
-        ]:
-            del self.retained[topic]
+    def _end(self, session: ModelSession) -> list[LastWill]:
+        del self.sessions[session.client_id]
+        return [session.will] if session.will else []
 
-    def subscribe(self, client: str, topic_filter: str, options: SubscriptionOptions, now: float) -> None:
-        """Subscribe, and get what is retained."""
-        session = self.sessions[client]
+    @staticmethod
+    def _will(client_id, will, now) -> Published:
+        del now  # the wills of the test never expire
+        return Published(will.topic, will.payload, will.qos, will.retain, client_id)
+
+    # Subscriptions.
+
+    def subscribe(self, client_id, topic_filter, options, now) -> list[tuple[Published, Copy]]:
+        """Subscribe; return the retained messages that the client gets."""
+        session = self.sessions[client_id]
         is_new = topic_filter not in session.subscriptions
         session.subscriptions[topic_filter] = options
-        if options.retain_handling == 2 or (options.retain_handling == 1 and not is_new):
-            return
-        ids = (options.subscription_id,) if options.subscription_id and session.version == 5 else ()
-        for item in self.retained.values():
-            if _matches(topic_filter, item.topic) and (item.expires_at is None or item.expires_at > now):
-                qos = min(item.qos, options.qos)
-                self._give(session, Item(item.topic, item.payload, qos, True, ids, item.expires_at))
+        handling = options.retain_handling
+        if topic_filter.startswith("$share/") or handling == 2 or (handling == 1 and not is_new):
+            return []
+        ids = (options.subscription_id,) if options.subscription_id else ()
+        return [
+            (message, Copy(client_id, min(message.qos, options.qos), True, ids))
+            for topic, message in self.retained.items()
+            if fits(topic_filter, topic) and not _is_over(message, now)
+        ]
 
-    def unsubscribe(self, client: str, topic_filter: str) -> None:
-        """Unsubscribe."""
-        self.sessions[client].subscriptions.pop(topic_filter, None)
+    def unsubscribe(self, client_id, topic_filter) -> bool:
+        """Unsubscribe; return whether there was a subscription."""
+        return self.sessions[client_id].subscriptions.pop(topic_filter, None) is not None
 
-    def publish(
-        self,
-        publisher: str,
-        topic: str,
-        payload: bytes,
-        qos: int,
-        now: float,
-        *,
-        retain: bool = False,
-        expires_at: float | None = None,
-    ) -> None:
-        """A message comes."""
-        if retain and payload:
-            self.retained[topic] = Item(topic, payload, qos, True, (), expires_at)
-        elif retain:
-            self.retained.pop(topic, None)
-        for client, session in self.sessions.items():
-            found = [
-                o
-                for f, o in session.subscriptions.items()
-                if _matches(f, topic) and not (o.no_local and client == publisher)
-            ]
-            if not found:
-                continue
-            ids = tuple(sorted(o.subscription_id for o in found if o.subscription_id))
-            kept = retain and any(o.retain_as_published for o in found)
-            item = Item(
-                topic,
-                payload,
-                min(qos, max(o.qos for o in found)),
-                kept,
-                ids if session.version == 5 else (),
-                expires_at,
-            )
-            self._give(session, item)
+    # Messages.
 
-    def _give(self, session: ModelSession, item: Item) -> None:
-        if session.connected:
-            session.wrote.append(item.packet())
-            item.state = "sent"
-        if item.qos and (session.connected or session.expiry):
-            session.items.append(item)
+    def retain(self, message: Published) -> None:
+        """Keep a message that says so."""
+        if message.retain and message.payload:
+            self.retained[message.topic] = message
+        elif message.retain:
+            self.retained.pop(message.topic, None)
 
-    def acknowledge(self, client: str, item: Item) -> None:
-        """PUBACK, PUBREC or PUBCOMP, whichever the message needs next."""
-        session = self.sessions[client]
-        if item.qos == 1 or item.state == "released":
-            session.items.remove(item)
+    def kept(self, now) -> dict[str, bytes]:
+        """The payloads of what is retained, by topic."""
+        return {t: m.payload for t, m in self.retained.items() if not _is_over(m, now)}
+
+    def choices(self, message: Published) -> list[Counter[Copy]]:
+        """The copies that a message may be delivered as: one of these."""
+        ordinary, shares = [], {}
+        for session in self.sessions.values():
+            found = []
+            for topic_filter, options in session.subscriptions.items():
+                if not fits(plain(topic_filter), message.topic):
+                    continue
+                if topic_filter.startswith("$share/"):
+                    copy = _copy(session, [options], message)
+                    shares.setdefault(topic_filter, []).append((session, copy))
+                elif not (options.no_local and message.publisher == session.client_id):
+                    found.append(options)
+            if found:
+                ordinary.append(_copy(session, found, message))
+        members = [[c for s, c in each if s.is_connected] or [c for _, c in each] for each in shares.values()]
+        return [Counter([*ordinary, *picked]) for picked in product(*members)]
+
+    def deliver(self, message: Published, copy: Copy, now) -> None:
+        """A copy goes to its client, or waits for it."""
+        session = self.sessions[copy.client_id]
+        if copy.qos:
+            session.queue.append(Exchange(message, copy, next(self._order)))
+            self.go_on(session, now)
+        elif session.is_connected:
+            session.packets.append(Packet(0, None, message, copy.retain, ids=copy.ids))
+
+    def go_on(self, session: ModelSession, now) -> None:
+        """Send again, and then what waits, as far as the client takes more."""
+        while self._may_send(session) and session.to_repeat:
+            self._send(session, session.to_repeat.pop(0))
+        while self._may_send(session) and session.queue:
+            exchange = session.queue.pop(0)
+            if not _is_over(exchange.message, now):
+                session.in_flight.append(exchange)
+                self._send(session, exchange)
+
+    @staticmethod
+    def _may_send(session: ModelSession) -> bool:
+        sent = len(session.in_flight) - len(session.to_repeat)
+        return session.is_connected and sent < session.window
+
+    @staticmethod
+    def _send(session: ModelSession, exchange: Exchange) -> None:
+        copy, message = exchange.copy, exchange.message
+        if exchange.is_released:
+            session.packets.append(Packet("PUBREL", exchange, message))
         else:
-            item.state = "released"
-            session.wrote.append(item.packet())
+            packet = Packet(copy.qos, exchange, message, copy.retain, exchange.is_sent, copy.ids)
+            session.packets.append(packet)
+        exchange.is_sent = True
 
-    def restart(self, now: float) -> None:
-        """The broker was killed, and has begun again."""
-        for client in list(self.sessions):
-            session = self.sessions[client]
-            if not session.expiry:
-                del self.sessions[client]
-                continue
-            if session.connected:
-                session.away_since = now
-            session.connected, session.will, session.will_due, session.wrote = False, None, None, []
-            for item in session.items:
-                if item.state == "sent" and item.qos == 1:
-                    item.state, item.dup = "waits", None
-                elif item.state == "sent":
-                    item.dup = None
+    # Answers of clients.
+
+    def waiting_for(self, client_id) -> list[Exchange]:
+        """What the client has got on this connection and not completed."""
+        session = self.sessions[client_id]
+        return [e for e in session.in_flight if e not in session.to_repeat]
+
+    def complete(self, client_id, exchange, now) -> None:
+        """PUBACK, PUBCOMP, or a PUBREC that refuses."""
+        session = self.sessions[client_id]
+        session.in_flight.remove(exchange)
+        self.go_on(session, now)
+
+    def take(self, client_id, exchange) -> None:
+        """PUBREC: the client has the message."""
+        exchange.is_released = True
+        packet = Packet("PUBREL", exchange, exchange.message)
+        self.sessions[client_id].packets.append(packet)
 
 
-def _matches(topic_filter: str, topic: str) -> bool:
-    return matches(topic_filter.split("/"), topic.split("/"))
+def _copy(session: ModelSession, found: list[Options], message: Published) -> Copy:
+    return Copy(
+        session.client_id,
+        min(message.qos, max(o.qos for o in found)),
+        message.retain and any(o.retain_as_published for o in found),
+        tuple(sorted(o.subscription_id for o in found if o.subscription_id)),
+    )
+
+
+def _is_over(message: Published, now) -> bool:
+    return message.expires_at is not None and message.expires_at <= now

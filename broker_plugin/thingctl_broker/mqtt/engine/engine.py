@@ -122,7 +122,7 @@ class Engine:
                 session.will = None
             elif session.will.delay and session.expiry:
                 self._plan(now + session.will.delay, session, is_will=True)
-            else:
+            elif session.expiry:  # otherwise it is published at the session's end
                 self._publish_will(session, now)
         if not session.expiry:
             self.end(session, now)

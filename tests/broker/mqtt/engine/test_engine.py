@@ -254,3 +254,15 @@ def test_the_figures_count(engine):
     figures = engine.figures()
     assert (figures["publish_received"], figures["publish_sent"]) == (1, 1)
     assert (figures["retained"], figures["subscriptions"]) == (1, 1)
+
+
+def test_the_will_of_a_session_that_ends_does_not_go_to_its_own_share(engine):
+    away = client(engine, "away", "$share/g/a", expiry=NEVER)
+    away.leave()
+    for i in range(3):
+        dying = EngineClient(engine, "dying")
+        dying.connect(will=Will("a", b"%d" % i, 1, False))
+        dying.subscribe("$share/g/a")
+        dying.leave(will=True)
+    away.connect()
+    assert away.payloads() == [b"0", b"1", b"2"]

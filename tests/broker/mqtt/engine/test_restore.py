@@ -137,6 +137,32 @@ def test_times_go_on_by_the_wall_clock(store):
     assert len(much_later.retained) == 0
 
 
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_a_client_that_was_connected_at_a_crash_is_away_from_the_restart_on(store, restarts):
+    engine = begin(store)
+    reader = EngineClient(engine, "reader", version=5, expiry=100)
+    reader.connect()
+    reader.subscribe("a")
+    source = EngineClient(engine, "source")
+    source.connect()
+    source.publish("a", b"x")
+    for i in range(restarts):
+        engine = begin(store, WALL + 500 + 60 * i)
+        engine.tick(NOW)
+    again = EngineClient(engine, "reader", version=5, expiry=100)
+    assert again.connect()
+    assert again.payloads() == [b"x"]
+
+
+def test_a_session_of_a_client_that_stays_away_expires_over_restarts(store):
+    reader = EngineClient(begin(store), "reader", version=5, expiry=100)
+    reader.connect()
+    for seconds in (500, 560, 601):
+        engine = begin(store, WALL + seconds)
+        engine.tick(NOW)
+    assert len(engine.sessions) == 0
+
+
 def test_a_session_that_ends_leaves_no_record(store):
     engine = begin(store)
     away = EngineClient(engine, "away", expiry=NEVER)
