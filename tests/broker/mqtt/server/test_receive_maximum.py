@@ -9,6 +9,8 @@ from support.wire import RawClient
 from thingctl_broker.mqtt.protocol import packets
 from thingctl_broker.mqtt.protocol.codec5 import CODEC_5
 from thingctl_broker.mqtt.protocol.packets import PacketType
+from thingctl_broker.mqtt.protocol.reason_codes import Reason
+from thingctl_broker.mqtt.server.limits import MqttLimits
 from thingctl_protocol.statuses import Delivery
 
 REQUESTS = b"$emqx/commands/things/lamp/executions/+/request"
@@ -57,3 +59,16 @@ async def test_requests_and_messages_share_what_the_client_takes(most):
             lamp.send(packets.encode_puback(publish.packet_id))
         assert news == [b"%d" % i for i in range(12)]
         assert {execution.delivery for execution in executions} == {Delivery.DELIVERED}
+
+
+async def test_a_client_that_sends_more_than_the_server_takes_is_told_0x93():
+    async with front_broker(limits=MqttLimits(qos2_held=3)) as running:
+        lamp = await RawClient.open(running.address)
+        lamp.send(hello(10))
+        await lamp.expect(PacketType.CONNACK)
+        for i in range(4):
+            lamp.send(CODEC_5.encode_publish(b"news", b"x", qos=2, packet_id=i + 1))
+        for _ in range(3):
+            await lamp.expect(PacketType.PUBREC)
+        assert (await lamp.expect(PacketType.DISCONNECT)).packet[2] == Reason.RECEIVE_MAXIMUM_EXCEEDED
+        await lamp.expect_end()

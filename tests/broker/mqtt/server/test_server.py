@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 from structlog.testing import capture_logs
 
+from support import wire5
 from support.brokers import front_broker
 from support.things import answer, thing
 from support.waits import eventually
 from support.wire import RawClient
 from thingctl_broker.mqtt.protocol import packets
 from thingctl_broker.mqtt.protocol.packets import PacketType, Will
+from thingctl_broker.mqtt.protocol.reason_codes import Reason
 from thingctl_broker.mqtt.server.limits import MqttLimits
 from thingctl_protocol.statuses import Delivery, Status
 
@@ -177,3 +179,20 @@ async def test_one_reason_for_a_refusal_does_not_hide_another_and_a_client_makes
             for reason in ("wrong password", "a will on topic 'a'", "wrong password", "a will on topic 'b'"):
                 running.front.note("refused", "connection refused", who="192.0.2.7", reason=reason)
     assert [log["reason"] for log in logs if "reason" in log] == ["wrong password", "a will on topic 'a'"]
+
+
+@pytest.mark.parametrize(
+    ("reference", "reason"),
+    [("", Reason.SERVER_SHUTTING_DOWN), ("broker2.example:8883", Reason.USE_ANOTHER_SERVER)],
+)
+async def test_when_the_broker_stops_mqtt_5_clients_are_told_where_to_go(reference, reason):
+    async with front_broker() as running:
+        running.front.server_reference = reference
+        client = await RawClient.open(running.address)
+        client.send(wire5.connect("lamp"))
+        await client.expect(PacketType.CONNACK)
+        await running.front.stop()
+        goodbye = (await client.expect(PacketType.DISCONNECT)).packet
+        assert goodbye[2] == reason
+        assert reference.encode() in goodbye
+        await client.expect_end()
