@@ -206,7 +206,9 @@ class Model:
         return [
             (message, Copy(client_id, min(message.qos, options.qos), True, ids))
             for topic, message in self.retained.items()
-            if fits(topic_filter, topic) and not _is_over(message, now)
+            if fits(topic_filter, topic)
+            and not _is_over(message, now)
+            and not (options.no_local and message.publisher == client_id)
         ]
 
     def unsubscribe(self, client_id, topic_filter) -> bool:

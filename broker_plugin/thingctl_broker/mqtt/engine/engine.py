@@ -235,6 +235,8 @@ class Engine:
             return
         ids = (options.subscription_id,) if options.subscription_id else ()
         for message in self.retained.match(topic_filter, now):
+            if options.no_local and message.publisher == session.client_id:
+                continue  # [MQTT5-3.8.3-3]
             session.deliver(message, min(message.qos, options.qos), now, retain=True, ids=ids)
 
     def unsubscribe(self, session: Session, topic_filter: str) -> bool:

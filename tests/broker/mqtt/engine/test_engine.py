@@ -63,7 +63,10 @@ def test_no_local_is_for_ones_own_messages_only(engine):
     assert both.publish("a", b"own") == 0
     client(engine, "source").publish("a", b"other")
     assert both.payloads() == [b"other"]
-    both.subscribe("+", 0)
+    both.publish("a", b"kept", retain=True)
+    both.subscribe("a", 1, no_local=True)
+    assert both.payloads() == []
+    both.subscribe("+", 0, retain_handling=2)
     both.publish("a", b"own")
     assert [(m.payload, m.qos) for m in both.read()] == [(b"own", 0)]
 
