@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from thingctl_broker.mqtt.engine.subscription_tree import SubscriptionOptions, is_share, split_share
 from thingctl_broker.mqtt.protocol.frames import PacketTooLarge
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from thingctl_broker.mqtt.protocol.frames import Frame
     from thingctl_broker.mqtt.protocol.packets import SubscriptionRequest
     from thingctl_broker.mqtt.server.client import ServerConnection
+
+_LEVELS_MAX: Final = 200
+"""Levels of a filter, as in mosquitto: each takes 240 bytes where the filter has wildcards."""
 
 
 class Subscriber:
@@ -133,6 +136,9 @@ class Subscriber:
         if not self._may_hear(plain):
             self._refuse(topic_filter)
             return Reason.NOT_AUTHORIZED
+        if plain.count("/") >= _LEVELS_MAX:
+            connection.offended("subscriptions", "subscribes to a filter of too many levels: refused")
+            return Reason.QUOTA_EXCEEDED
         mine = self._session.subscriptions
         if topic_filter not in mine and len(mine) >= connection.limits.other_subscriptions:
             connection.offended("subscriptions", "has too many subscriptions: refused")
