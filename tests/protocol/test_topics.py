@@ -134,6 +134,7 @@ def test_a_root_that_cannot_stand_in_a_topic_is_refused(root):
 @example("$SYS/#", ["$SYS", "x"])
 @example("+", ["", ""])
 @example("/+", ["", ""])
+@pytest.mark.conforms("MQTT-3.3.2-3", "MQTT-4.7.1-2", "MQTT-4.7.1-3", "MQTT-4.7.2-1", "MQTT5-4.7.2-1")
 def test_a_filter_matches_what_mqtt_says(topic_filter, topic):
     # [MQTT-4.7.1-2] [MQTT-4.7.1-3] [MQTT-4.7.2-1]
     assert matches(topic_filter.split("/"), topic) is reference_match(topic_filter, "/".join(topic))
@@ -219,12 +220,31 @@ def test_a_device_publishes_responses_its_actions_its_presence_and_nothing_else(
         ("a\0", False),
     ],
 )
+@pytest.mark.conforms(
+    "MQTT-4.7.1-2",
+    "MQTT-4.7.1-3",
+    "MQTT-4.7.3-1",
+    "MQTT-4.7.3-2",
+    "MQTT5-4.7.1-1",
+    "MQTT5-4.7.1-2",
+    "MQTT5-4.7.3-1",
+    "MQTT5-4.7.3-2",
+)
 def test_a_filter_is_well_formed_by_mqtts_rules(text, good):
     assert is_filter(text) is good
 
 
 @pytest.mark.parametrize(
     ("text", "good"), [("a/b", True), ("/", True), ("", False), ("a/+", False), ("#", False), ("a\0", False)]
+)
+@pytest.mark.conforms(
+    "MQTT-3.3.2-2",
+    "MQTT-4.7.1-1",
+    "MQTT-4.7.3-1",
+    "MQTT-4.7.3-2",
+    "MQTT5-4.7.0-1",
+    "MQTT5-4.7.3-1",
+    "MQTT5-4.7.3-2",
 )
 def test_a_topic_name_has_no_wildcard_and_no_nul(text, good):
     assert is_topic(text) is good

@@ -87,7 +87,7 @@ class EngineClient:
         """Subscribe, and be given what is retained."""
         wanted = SubscriptionOptions(qos, **options)
         is_new = self.engine.subscribe(self.session, topic_filter, wanted)
-        self.engine.subscriptions_changed(self.session, now, lambda: None)
+        self.engine.subscriptions_changed(self.session, lambda: None)
         self.engine.send_retained(self.session, topic_filter, wanted, now, is_new=is_new)
 
     def publish(self, topic: str, payload: bytes = b"x", qos: int = 1, now: float = NOW, **fields) -> int:

@@ -29,6 +29,15 @@ def address(broker) -> tuple[str, int]:
 
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
+@pytest.mark.conforms(
+    "MQTT-4.6.0-5",
+    "MQTT-4.6.0-6",
+    "MQTT-7.0.0-2",
+    "MQTT-7.1.1-1",
+    "MQTT5-4.2-1",
+    "MQTT5-4.6.0-5",
+    "MQTT5-4.6.0-6",
+)
 def test_telemetry_comes_once_and_in_order(address, qos):
     with paho(address, "console") as console, paho(address, "sensor") as sensor:
         assert console.listen("plant/+/temperature", qos=qos) == [qos]
@@ -41,6 +50,7 @@ def test_telemetry_comes_once_and_in_order(address, qos):
             console.messages.get(timeout=0.2)
 
 
+@pytest.mark.conforms("MQTT-3.10.4-2")
 def test_what_is_unsubscribed_from_comes_no_more(address):
     with paho(address, "console") as console, paho(address, "sensor") as sensor:
         console.listen("plant/a", "plant/b")
@@ -52,6 +62,7 @@ def test_what_is_unsubscribed_from_comes_no_more(address):
         assert console.heard().payload == b"2"
 
 
+@pytest.mark.conforms("MQTT-3.3.1-5")
 def test_a_retained_message_comes_to_who_subscribes_later_until_it_is_cleared(address):
     with paho(address, "sensor") as sensor:
         sensor.say("retained/state", b"old", retain=True)
@@ -71,6 +82,7 @@ def test_a_retained_message_comes_to_who_subscribes_later_until_it_is_cleared(ad
 
 
 @pytest.mark.parametrize("retain", [False, True])
+@pytest.mark.conforms("MQTT-3.1.2-8", "MQTT-3.1.2-16", "MQTT-3.1.2-17")
 def test_a_will_is_published_when_a_client_is_lost_and_not_when_it_leaves(address, retain):
     def willing(client: Listening) -> None:
         client.will_set(f"wills/{retain}", b"lost", 1, retain)
@@ -95,6 +107,7 @@ def test_a_will_is_published_when_a_client_is_lost_and_not_when_it_leaves(addres
 
 
 @pytest.mark.parametrize("qos", [1, 2])
+@pytest.mark.conforms("MQTT-3.1.2-5")
 def test_what_is_published_while_a_client_is_away_waits_for_it(address, qos):
     with paho(address, f"console-{qos}", clean_session=False) as console:
         assert not console.was_known
@@ -119,6 +132,7 @@ def test_what_is_published_while_a_client_is_away_waits_for_it(address, qos):
         assert all(message.dup for message in behind)
 
 
+@pytest.mark.conforms("MQTT-3.1.2-6")
 def test_a_kept_session_is_forgotten_by_a_clean_one(address):
     with paho(address, "forgetful", clean_session=False) as console:
         console.listen("forgotten/#")
@@ -149,6 +163,7 @@ def test_topics_of_any_language_pass(address):
         assert console.heard().topic == "größe/küche/\U0001f321"
 
 
+@pytest.mark.conforms("MQTT-4.7.2-1")
 def test_nobody_publishes_under_a_dollar_and_nobody_listens_there(address):
     with paho(address, "console") as console, paho(address, "sensor") as sensor:
         assert console.listen("$emqx/commands/#") == [0x80]
@@ -159,6 +174,7 @@ def test_nobody_publishes_under_a_dollar_and_nobody_listens_there(address):
         assert console.heard().topic == "end"
 
 
+@pytest.mark.conforms("MQTT-3.1.3-6")
 def test_a_client_without_a_name_is_given_one(address):
     with paho(address) as one, paho(address) as other, paho(address, "sensor") as sensor:
         one.listen("nameless")

@@ -104,7 +104,7 @@ class Engine:
         session.attach(encoder, window, outlet, others)
         session.expiry = expiry
         session.will = will
-        self._record(session, now)
+        self._record(session)
         return session, is_present
 
     def disconnect(
@@ -122,12 +122,12 @@ class Engine:
                 session.will = None
             elif session.will.delay and session.expiry:
                 self._plan(now + session.will.delay, session, is_will=True)
-            else:
+            elif session.expiry:  # otherwise it is published at the session's end
                 self._publish_will(session, now)
         if not session.expiry:
             self.end(session, now)
             return None
-        self._record(session, now)
+        self._record(session)
         return self.go_away(session, now)
 
     def new_session(self, client_id: str, *, owner: str | None, thing: str | None) -> Session:
@@ -214,10 +214,10 @@ class Engine:
             self.publish(message, now)
             self.will_published(message)
 
-    def _record(self, session: Session, now: float) -> None:
+    def _record(self, session: Session) -> None:
         if self.is_recording and (session.expiry or session.is_recorded):
             session.is_recorded = True
-            self.recorder.session(session, now)
+            self.recorder.session(session)
 
     # Subscriptions.
 
@@ -244,10 +244,10 @@ class Engine:
         self.tree.remove(topic_filter, session)
         return True
 
-    def subscriptions_changed(self, session: Session, now: float, acknowledge: Callable[[], None]) -> None:
+    def subscriptions_changed(self, session: Session, acknowledge: Callable[[], None]) -> None:
         """A packet's worth of subscriptions has changed: call ``acknowledge`` when that is kept."""
         if session.is_recorded:
-            self.recorder.session(session, now)
+            self.recorder.session(session)
             self.recorder.then(acknowledge)
         else:
             acknowledge()

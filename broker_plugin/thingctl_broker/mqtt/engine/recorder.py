@@ -53,13 +53,11 @@ class StoreRecorder:
 
     # Sessions.
 
-    def session(self, session: Session, now: float) -> None:
+    def session(self, session: Session) -> None:
         """A session has begun, or something of it has changed."""
         if not session.number:
             session.number = self.next_number()
-        self._put(
-            RecordKind.SESSION, session.client_id.encode(), records.encode_session(session, now, self.wall)
-        )
+        self._put(RecordKind.SESSION, session.client_id.encode(), records.encode_session(session, self.wall))
 
     def ended(self, session: Session) -> None:
         """A session is no more."""

@@ -17,13 +17,16 @@ if TYPE_CHECKING:
 
 
 class SessionRecord(msgspec.Struct, array_like=True, frozen=True):
-    """A session. ``away_since``: Unix seconds. Filters with their options; commands with their QoS."""
+    """A session: its filters with their options, and those of commands with their QoS.
+
+    ``away_since``: Unix seconds, None while its client is connected.
+    """
 
     number: int
     owner: str | None
     thing: str | None
     expiry: int
-    away_since: float
+    away_since: float | None
     subscriptions: dict[str, tuple[int, bool, bool, int, int]]
     commands: dict[str, int]
 
@@ -58,16 +61,15 @@ _message: Final = msgspec.msgpack.Decoder(MessageRecord)
 _delivery: Final = msgspec.msgpack.Decoder(DeliveryRecord)
 
 
-def encode_session(session: Session, now: float, wall: float) -> bytes:
-    """``now``: monotonic seconds. ``wall``: Unix seconds at monotonic 0."""
-    since = now if session.is_connected else session.away_since
+def encode_session(session: Session, wall: float) -> bytes:
+    """``wall``: Unix seconds at monotonic 0."""
     return _encode(
         SessionRecord(
             session.number,
             session.owner,
             session.thing,
             session.expiry,
-            since + wall,
+            None if session.is_connected else session.away_since + wall,
             {name: tuple(options) for name, options in session.subscriptions.items()},  # type: ignore[misc]
             session.commands.by_filter(),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -17,8 +17,13 @@ if TYPE_CHECKING:
 
     from thingctl_broker.mqtt.engine.engine import Engine
     from thingctl_broker.mqtt.engine.message import Message
+    from thingctl_broker.mqtt.engine.records import SessionRecord
     from thingctl_broker.mqtt.engine.session import Session
     from thingctl_broker.mqtt.engine.store import RecordStore
+
+
+_NOW: Final = float("inf")
+"""Sorts behind every time."""
 
 
 class DamagedRecord(Exception):
@@ -46,7 +51,10 @@ def restore(
     except (msgspec.MsgspecError, ValueError) as error:
         raise DamagedRecord(str(error)) from error
     for session in sessions.values():
-        engine.go_away(session, now)
+        if session.expiry:
+            engine.go_away(session, now)
+        else:  # its connection was its last one
+            engine.end(session, now)
     return len(sessions)
 
 
@@ -55,17 +63,19 @@ def _restore_sessions(
 ) -> dict[int, Session]:
     sessions = {}
     found = [(key, records.decode_session(record)) for key, record in store.load(RecordKind.SESSION)]
-    for key, kept in sorted(found, key=lambda pair: pair[1].away_since):
+    for key, kept in sorted(found, key=lambda pair: pair[1].away_since or _NOW):
         session = engine.new_session(key.decode(), owner=kept.owner, thing=kept.thing)
         session.number = kept.number
         session.is_recorded = True
         session.expiry = kept.expiry
-        session.away_since = min(kept.away_since - engine.recorder.wall, now)
+        session.away_since = _away_since(kept, engine.recorder.wall, now)
         for topic_filter, options in kept.subscriptions.items():
             engine.subscribe(session, topic_filter, SubscriptionOptions(*options))
         for topic_filter, qos in kept.commands.items():
             subscribe_commands(session, topic_filter, qos)
         session.commands.sum_up()
+        if kept.away_since is None:
+            engine.recorder.session(session)  # or the next start would count from its own time
         sessions[kept.number] = session
         engine.recorder.begin_after(kept.number)
     return sessions
@@ -107,3 +117,8 @@ def _restore_deliveries(
 
 def _number(key: bytes) -> int:
     return int.from_bytes(key[:KEY_BYTES])
+
+
+def _away_since(kept: SessionRecord, wall: float, now: float) -> float:
+    """When the client has gone; one that was connected when the broker ended has gone just now."""
+    return now if kept.away_since is None else min(kept.away_since - wall, now)

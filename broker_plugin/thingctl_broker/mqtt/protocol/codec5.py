@@ -154,8 +154,8 @@ class Codec5:
         if kind == PacketType.PINGREQ and len(frame.packet) > frame.start:
             raise MalformedPacket("MQTT5 section 3.12.1", "a PINGREQ with a body")
         if kind == PacketType.AUTH:
-            text = "enhanced authentication is not offered"
-            raise MalformedPacket("MQTT5 section 4.12", text, Reason.BAD_AUTHENTICATION_METHOD)
+            text = "an AUTH, and the CONNECT named no authentication method"  # or it would have been refused
+            raise MalformedPacket("MQTT5-4.12.0-7", text, Reason.PROTOCOL_ERROR)
         return PacketType(kind)
 
     @staticmethod

@@ -6,6 +6,7 @@ it is in ``connection``.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from functools import partial
 from math import isinf
@@ -15,7 +16,7 @@ from thingctl_broker.commands.broker_time import ToldTime
 from thingctl_broker.mqtt.auth.device_auth import names_of
 from thingctl_broker.mqtt.engine.command_subscriptions import CommandSubscriptions
 from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
-from thingctl_broker.mqtt.protocol.packets import encode_publish
+from thingctl_broker.mqtt.protocol.packets import Acknowledgement, encode_publish
 from thingctl_broker.mqtt.protocol.reason_codes import Reason
 from thingctl_broker.mqtt.server.inflight import CANCEL, InFlight
 from thingctl_broker.mqtt.server.reason_strings import with_words
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from thingctl_broker.mqtt.engine.session import Session
     from thingctl_broker.mqtt.engine.store import RecordStore
     from thingctl_broker.mqtt.protocol.codec import Codec
-    from thingctl_broker.mqtt.protocol.packets import Acknowledgement, Connect
+    from thingctl_broker.mqtt.protocol.packets import Connect
     from thingctl_broker.mqtt.server.events import ServerEvents
     from thingctl_broker.mqtt.server.limits import MqttLimits
     from thingctl_broker.mqtt.server.request_properties import RequestProperties
@@ -211,6 +212,11 @@ class ServerConnection(Transport):
         """Messages of QoS 1 and 2 that the client takes before it acknowledges one, requests among them."""
         return 0xFFFF if self._connect is None else self._connect.receive_maximum
 
+    @property
+    def packet_bytes(self) -> int | None:
+        """Bytes of the longest packet that the client takes; None: any."""
+        return None if self._connect is None else self._connect.maximum_packet_size
+
     def offended(self, limit: str, text: str, **details: object) -> None:
         """The client has reached a limit: count it, and log it now and then."""
         self.server.note(limit, text, who=self.client_id, **details)
@@ -278,6 +284,8 @@ class ServerConnection(Transport):
         """Write a request; return whether a PUBACK will follow."""
         self.tell_time()
         topic = self._topics.request(execution_id)
+        if self._properties is not None and not self._takes(topic, execution_id, payload):
+            return True
         if self._observing:
             self.server.observers.tell(topic.decode(), payload)
         if not self.subscriptions.qos[_REQUEST]:
@@ -294,6 +302,19 @@ class ServerConnection(Transport):
             packet = self._request(topic, execution_id, payload, qos=1, packet_id=packet_id, dup=again)
             self._write_in_turn(packet, packet_id)
         return True
+
+    def _takes(self, topic: bytes, execution_id: str, payload: bytes) -> bool:
+        """Whether the client takes a request of this length; if not, it is refused [MQTT5-3.1.2-24]."""
+        most, thing = self.packet_bytes, self.thing
+        if most is None or thing is None:
+            return True
+        size = len(self._request(topic, execution_id, payload, qos=1, packet_id=1))
+        if size > most:
+            text = f"the request has {size} bytes, and the device takes {most}"
+            answer = Acknowledgement(0, Reason.PACKET_TOO_LARGE, text)
+            # Not before the service has heard that the request was published.
+            asyncio.get_running_loop().call_soon(self.server.acknowledged, thing, execution_id, answer)
+        return size <= most
 
     def _write_in_turn(self, packet: bytes, packet_id: int) -> None:
         """Write a packet of QoS 1 when the client takes one more [MQTT5-3.3.4-9]."""

@@ -38,6 +38,10 @@ class PendingConnection(Protocol):
         """The names in the client's certificate."""
         ...
 
+    def takes_answer(self, connect: Connect, assigned: str) -> bool:
+        """Whether the CONNACK that lets the client in is one that it takes."""
+        ...
+
     def admit(self, connect: Connect, admission: Identity, assigned: str) -> None:
         """Let the client in. ``assigned``: the client id that it was given, having none."""
         ...
@@ -92,7 +96,8 @@ class Handshake:
             connection.refuse(refusal, connect)
             return True
         if not isawaitable(admission):
-            self._admit(connect, admission)
+            if self._is_answerable(connect):
+                self._admit(connect, admission)
             return True
         self._task = asyncio.get_running_loop().create_task(self._decide(connect, admission))
         return False
@@ -131,6 +136,14 @@ class Handshake:
             raise ConnectRefused(Reason.NOT_AUTHORIZED, f"a will on topic {topic[:80]!a}")
         return connect
 
+    def _is_answerable(self, connect: Connect) -> bool:
+        """Whether the client takes its CONNACK; if not, it is turned away [MQTT5-3.1.2-24]."""
+        if self._connection.takes_answer(connect, self._assigned):
+            return True
+        text = "the CONNACK is longer than the Maximum Packet Size"
+        self._connection.refuse(ConnectRefused(Reason.PACKET_TOO_LARGE, text), connect)
+        return False
+
     def _admit(self, connect: Connect, admission: Identity) -> None:
         if admission.client_id is not None:
             connect = connect._replace(client_id=admission.client_id)
@@ -155,6 +168,8 @@ class Handshake:
         if admitted.stands is not None and not admitted.stands():
             revoked = ConnectRefused(Reason.NOT_AUTHORIZED, "the thing may not connect any more")
             connection.refuse(revoked, connect)
+            return
+        if not self._is_answerable(connect):
             return
         self._admit(connect, admitted)
         if self._is_held:

@@ -139,6 +139,15 @@ class DeviceConnection(ServerConnection):
 
     # Called by the handshake.
 
+    def takes_answer(self, connect: Connect, assigned: str) -> bool:
+        """Whether the CONNACK that lets the client in is one that it takes."""
+        most = connect.maximum_packet_size
+        if most is None:
+            return True
+        expiry = min(connect.session_expiry, self.limits.session_expiry)
+        about = self._about(connect, expiry, assigned, self._keep_alive(connect))
+        return len(self.codec.encode_connack(Reason.SUCCESS, properties=about)) <= most
+
     def admit(self, connect: Connect, admission: Identity, assigned: str) -> None:
         """Let the client in; there is no other connection with its client id."""
         self._handshake = None

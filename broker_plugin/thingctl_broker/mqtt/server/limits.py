@@ -59,7 +59,7 @@ class MqttLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All its others."""
     filters: Count = 1100
     """Filters in one SUBSCRIBE or UNSUBSCRIBE: more than a client can have subscriptions."""
-    subscribe_bytes: PacketBytes = 64 * 1024
+    subscribe_bytes: PacketBytes = 66 * 1024  # the longest filter fits
     """The largest SUBSCRIBE and UNSUBSCRIBE: each byte of one may be a level of a filter."""
     topic_aliases: Aliases = 16
     """Topic aliases that an MQTT 5 client may use."""

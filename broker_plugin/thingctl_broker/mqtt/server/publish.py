@@ -193,13 +193,15 @@ class Receiver:
 
     def _acknowledge_now(self, qos: int, packet_id: int, reason: int = 0, text: str = "") -> None:
         """Acknowledge what came on the command path: ahead of ordinary messages, as all of it."""
+        if not qos:
+            return
         if qos == 1:
             self._unanswered.pop(packet_id, None)
-            encode = partial(self._codec.encode_puback, packet_id, reason)
-            self._connection.answer(self._connection.in_words(encode, text))
-        elif qos == 2:
-            encode = partial(self._codec.encode_pubrec, packet_id, reason)
-            self._connection.answer(self._connection.in_words(encode, text))
+        encode = self._codec.encode_puback if qos == 1 else self._codec.encode_pubrec
+        if text:
+            self._connection.answer(self._connection.in_words(partial(encode, packet_id, reason), text))
+        else:  # most of the time
+            self._connection.answer(encode(packet_id, reason))
 
     # MQTT 5.
 

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from thingctl_broker.mqtt.engine.subscription_tree import SubscriptionOptions, is_share, split_share
-from thingctl_broker.mqtt.protocol.frames import PacketTooLarge
+from thingctl_broker.mqtt.protocol.frames import MalformedPacket, PacketTooLarge
 from thingctl_broker.mqtt.protocol.reason_codes import Reason
 from thingctl_broker.security.topic_acl import UndecidedRights
 from thingctl_protocol.topics import Kind, is_filter
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _LEVELS_MAX: Final = 200
 """Levels of a filter, as in mosquitto: each takes 240 bytes where the filter has wildcards."""
+
+_ANSWER_BYTES: Final = 6
+"""Bytes of a SUBACK or UNSUBACK of MQTT 5 at most, besides one for each filter."""
 
 
 class Subscriber:
@@ -40,6 +43,7 @@ class Subscriber:
         connection, session, engine = self._connection, self._session, self._server.engine
         self._check_size(frame)
         packet = connection.codec.parse_subscribe(frame, connection.limits.filters)
+        self._check_answer(len(packet.filters))
         self._look_rights_up(packet.filters)
         is_time_known = {Kind.TIME, Kind.REQUEST} <= connection.subscriptions.qos.keys()
         codes: list[int] = []
@@ -55,7 +59,7 @@ class Subscriber:
         suback = connection.codec.encode_suback(packet.packet_id, codes)
         are_commands = len(ordinary) < len(packet.filters)
         granted = partial(self._granted, suback, ordinary, flush=are_commands)
-        engine.subscriptions_changed(session, self._server.time(), granted)
+        engine.subscriptions_changed(session, granted)
         if are_commands:
             self._serve(tell_time=not is_time_known)
 
@@ -82,11 +86,10 @@ class Subscriber:
         connection = self._connection
         self._check_size(frame)
         packet = connection.codec.parse_unsubscribe(frame, connection.limits.filters)
+        self._check_answer(len(packet.filters))
         codes: list[int] = [self._leave(topic_filter) for topic_filter in packet.filters]
         unsuback = connection.codec.encode_unsuback(packet.packet_id, codes)
-        self._server.engine.subscriptions_changed(
-            self._session, self._server.time(), lambda: connection.send(unsuback)
-        )
+        self._server.engine.subscriptions_changed(self._session, lambda: connection.send(unsuback))
         self._serve(tell_time=False)
 
     def resume(self) -> None:
@@ -111,6 +114,13 @@ class Subscriber:
         limit = self._connection.limits.subscribe_bytes
         if len(frame.packet) > limit:
             raise PacketTooLarge(len(frame.packet), limit)
+
+    def _check_answer(self, filters: int) -> None:
+        """Refuse a packet whose answer is longer than the client takes: nothing of it has happened."""
+        most = self._connection.packet_bytes
+        if most is not None and filters + _ANSWER_BYTES > most:
+            text = f"the answer for {filters} filters is longer than the Maximum Packet Size"
+            raise MalformedPacket("MQTT5-3.1.2-24", text, Reason.PACKET_TOO_LARGE)
 
     def _code(self, wanted: SubscriptionRequest) -> int | None:
         """Grant or refuse a filter; None: it is an ordinary one, and granted."""

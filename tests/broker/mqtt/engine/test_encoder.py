@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from support.engine_client import NOW, EngineClient
 from thingctl_broker.mqtt.engine.encoder import TOPIC_ALIASES
 from thingctl_broker.mqtt.engine.engine import Engine
@@ -18,6 +20,7 @@ def pair(**fields):
     return reader, source
 
 
+@pytest.mark.conforms("MQTT5-3.3.2-4", "MQTT5-3.3.2-6")
 def test_expiry_is_what_is_left_and_application_properties_go_on_unchanged():
     reader, source = pair()
     forwarded = b"\x26\x00\x01a\x00\x01b"  # a user property
@@ -38,6 +41,7 @@ def test_a_topic_has_an_alias_from_the_second_time_on():
     assert heard == [("a", 1), ("b", 2), ("c", None), ("", 1), ("", 2), ("c", None)]
 
 
+@pytest.mark.conforms("MQTT5-3.1.2-26", "MQTT5-3.3.2-7", "MQTT5-3.3.2-11")
 def test_aliases_are_of_one_connection_and_bounded():
     reader, source = pair(topic_alias_maximum=65_535)
     for i in range(TOPIC_ALIASES + 5):
@@ -51,6 +55,7 @@ def test_aliases_are_of_one_connection_and_bounded():
     assert (message.topic, message.properties["TopicAlias"]) == ("t0", 1)
 
 
+@pytest.mark.conforms("MQTT5-3.3.2-5")
 def test_an_expired_message_is_not_sent():
     reader, source = pair()
     for qos in (0, 1):

@@ -24,12 +24,14 @@ def client(engine, name, *filters, qos=1, **options) -> EngineClient:
 
 
 @pytest.mark.parametrize(("published", "granted"), [(p, g) for p in range(3) for g in range(3)])
+@pytest.mark.conforms("MQTT-3.8.4-6", "MQTT-4.3.1-1", "MQTT5-3.8.4-8", "MQTT5-4.3.1-1")
 def test_the_qos_of_delivery_is_the_lower_of_both(engine, published, granted):
     reader = client(engine, "reader", "a", qos=granted)
     client(engine, "source").publish("a", b"x", published)
     assert [m.qos for m in reader.read()] == [min(published, granted)]
 
 
+@pytest.mark.conforms("MQTT-3.8.4-3", "MQTT5-3.8.4-3")
 def test_subscribing_again_replaces(engine):
     reader = client(engine, "reader", "a", qos=2)
     reader.subscribe("a", 0)
@@ -40,6 +42,7 @@ def test_subscribing_again_replaces(engine):
     assert client(engine, "other").publish("a") == 0
 
 
+@pytest.mark.conforms("MQTT-3.3.5-1", "MQTT5-3.3.4-2", "MQTT5-3.3.4-3", "MQTT5-3.3.4-4")
 def test_filters_that_overlap_bring_one_message_at_the_highest_qos(engine):
     reader = EngineClient(engine, "reader", version=5)
     reader.connect()
@@ -52,6 +55,7 @@ def test_filters_that_overlap_bring_one_message_at_the_highest_qos(engine):
     assert sorted(message.properties["SubscriptionIdentifier"]) == [1, 2]
 
 
+@pytest.mark.conforms("MQTT5-3.8.3-3")
 def test_no_local_is_for_ones_own_messages_only(engine):
     both = EngineClient(engine, "both", version=5)
     both.connect()
@@ -65,6 +69,14 @@ def test_no_local_is_for_ones_own_messages_only(engine):
 
 
 @pytest.mark.parametrize(("handling", "times"), [(0, 2), (1, 1), (2, 0)])
+@pytest.mark.conforms(
+    "MQTT-3.3.1-8",
+    "MQTT-3.8.4-3",
+    "MQTT5-3.3.1-9",
+    "MQTT5-3.3.1-10",
+    "MQTT5-3.3.1-11",
+    "MQTT5-3.8.4-4",
+)
 def test_retain_handling(engine, handling, times):
     client(engine, "source").publish("a", b"kept", retain=True)
     reader = EngineClient(engine, "reader", version=5)
@@ -74,6 +86,7 @@ def test_retain_handling(engine, handling, times):
     assert [(m.payload, m.retain) for m in reader.read()] == [(b"kept", True)] * times
 
 
+@pytest.mark.conforms("MQTT-3.3.1-9", "MQTT5-3.3.1-12", "MQTT5-3.3.1-13")
 def test_retain_as_published_and_its_opposite(engine):
     plain = client(engine, "plain", "a")
     bridge = EngineClient(engine, "bridge", version=5)
@@ -98,6 +111,7 @@ def test_a_retained_message_that_does_not_fit_is_delivered_and_takes_the_stale_o
     assert engine.totals.counters["dropped.retained"] == 1
 
 
+@pytest.mark.conforms("MQTT-3.3.1-10", "MQTT-3.3.1-11", "MQTT5-3.3.1-6", "MQTT5-3.3.1-7")
 def test_an_empty_retained_message_clears_and_is_delivered(engine):
     source = client(engine, "source")
     source.publish("a", b"x", retain=True)
@@ -134,6 +148,7 @@ def test_a_shared_subscription_gets_nothing_that_is_retained(engine):
     assert client(engine, "worker", "$share/g/a").read() == []
 
 
+@pytest.mark.conforms("MQTT5-3.1.2-23", "MQTT5-4.1.0-2")
 def test_a_session_expires_and_one_that_is_back_in_time_does_not(engine):
     back = client(engine, "back", "a", expiry=10)
     gone = client(engine, "gone", "a", expiry=10)
@@ -146,6 +161,7 @@ def test_a_session_expires_and_one_that_is_back_in_time_does_not(engine):
     assert len(engine.tree) == 1
 
 
+@pytest.mark.conforms("MQTT5-3.1.2-4")
 def test_a_clean_start_ends_the_session_and_another_owner_never_has_it(engine):
     mine = EngineClient(engine, "c", expiry=NEVER)
     mine.connect(owner="me")
@@ -163,6 +179,7 @@ def test_a_clean_start_ends_the_session_and_another_owner_never_has_it(engine):
 WILL = Will("wills", b"gone", 1, retain=False)
 
 
+@pytest.mark.conforms("MQTT-3.1.2-8", "MQTT-3.1.2-10", "MQTT5-3.1.2-8")
 def test_a_will_is_published_when_its_client_is_lost_and_not_when_it_leaves(engine):
     heir = client(engine, "heir", "wills")
     for lost in (False, True):
@@ -172,6 +189,7 @@ def test_a_will_is_published_when_its_client_is_lost_and_not_when_it_leaves(engi
         assert heir.payloads() == [b"gone"] * lost
 
 
+@pytest.mark.conforms("MQTT5-3.1.2-7", "MQTT5-3.1.2-8", "MQTT5-3.1.2-10", "MQTT5-3.1.3-9")
 def test_a_delayed_will_waits_and_its_client_may_come_back(engine):
     heir = client(engine, "heir", "wills")
     dying = EngineClient(engine, "dying", version=5, expiry=100)
@@ -191,6 +209,7 @@ def test_a_delayed_will_waits_and_its_client_may_come_back(engine):
 
 
 @pytest.mark.parametrize("how", ["expires", "clean"])
+@pytest.mark.conforms("MQTT5-3.1.2-8")
 def test_the_end_of_the_session_is_the_latest_time_for_a_will(engine, how):
     heir = client(engine, "heir", "wills")
     dying = EngineClient(engine, "dying", version=5, expiry=10)
@@ -211,6 +230,7 @@ def test_void_timers_do_not_pile_up(engine):
     assert len(engine._timers) < 2000
 
 
+@pytest.mark.conforms("MQTT-4.3.3-2", "MQTT5-4.3.3-10", "MQTT5-4.3.3-12")
 def test_qos_2_from_a_client_is_published_once(engine):
     reader = client(engine, "reader", "a")
     source = client(engine, "source", expiry=NEVER)
@@ -234,3 +254,15 @@ def test_the_figures_count(engine):
     figures = engine.figures()
     assert (figures["publish_received"], figures["publish_sent"]) == (1, 1)
     assert (figures["retained"], figures["subscriptions"]) == (1, 1)
+
+
+def test_the_will_of_a_session_that_ends_does_not_go_to_its_own_share(engine):
+    away = client(engine, "away", "$share/g/a", expiry=NEVER)
+    away.leave()
+    for i in range(3):
+        dying = EngineClient(engine, "dying")
+        dying.connect(will=Will("a", b"%d" % i, 1, False))
+        dying.subscribe("$share/g/a")
+        dying.leave(will=True)
+    away.connect()
+    assert away.payloads() == [b"0", b"1", b"2"]

@@ -5,47 +5,13 @@ from __future__ import annotations
 import pytest
 
 from support.engine_client import NEVER, NOW, EngineClient
+from support.memory_records import MemoryRecords
 from thingctl_broker.mqtt.engine.engine import Engine
 from thingctl_broker.mqtt.engine.restore import DamagedRecord, restore
 from thingctl_broker.mqtt.engine.store import RecordKind
 from thingctl_broker.mqtt.server.limits import MqttLimits
 
 WALL = 1_700_000_000.0
-
-
-class MemoryRecords:
-    """A store in memory. ``then`` waits for ``commit``, as a disk would, when ``holds``."""
-
-    def __init__(self, *, holds: bool = False) -> None:
-        self.records: dict[tuple[int, bytes], bytes] = {}
-        self.kept: dict[tuple[int, bytes], bytes] = {}
-        self.holds = holds
-        self.waiting = []
-
-    def add(self, kind, key, value):
-        assert (kind, key) not in self.records, "a new record has a new key"
-        self.records[kind, key] = value
-
-    def put(self, kind, key, value):
-        self.records[kind, key] = value
-
-    def delete(self, kind, key):
-        self.records.pop((kind, key), None)
-
-    def then(self, kept):
-        if self.holds:
-            self.waiting.append(kept)
-        else:
-            kept()
-
-    def commit(self):
-        self.kept = dict(self.records)
-        waiting, self.waiting = self.waiting, []
-        for kept in waiting:
-            kept()
-
-    def load(self, kind):
-        return iter(sorted((key, value) for (k, key), value in self.records.items() if k == kind))
 
 
 def begin(store, wall=WALL) -> Engine:
@@ -59,13 +25,14 @@ def store():
     return MemoryRecords()
 
 
+@pytest.mark.conforms("MQTT-4.1.0-1")
 def test_sessions_messages_and_retained_ones_come_back(store):
     engine = begin(store)
     away = EngineClient(engine, "away", version=5, expiry=NEVER)
     away.connect(owner="me", thing="lamp")
     away.subscribe("news/#", 2, subscription_id=3, no_local=True)
     away.session.commands.observe("commands/#")
-    engine.subscriptions_changed(away.session, NOW, lambda: None)
+    engine.subscriptions_changed(away.session, lambda: None)
     away.leave()
     source = EngineClient(engine, "source")
     source.connect()
@@ -163,10 +130,37 @@ def test_times_go_on_by_the_wall_clock(store):
     again = EngineClient(later, "away", version=5, expiry=100)
     assert again.connect()
     assert [m.properties["MessageExpiryInterval"] for m in again.read()] == [10]
+    again.leave()
     much_later = begin(store, WALL + 20 + 101)
     much_later.tick(NOW)
     assert len(much_later.sessions) == 0
     assert len(much_later.retained) == 0
+
+
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_a_client_that_was_connected_at_a_crash_is_away_from_the_restart_on(store, restarts):
+    engine = begin(store)
+    reader = EngineClient(engine, "reader", version=5, expiry=100)
+    reader.connect()
+    reader.subscribe("a")
+    source = EngineClient(engine, "source")
+    source.connect()
+    source.publish("a", b"x")
+    for i in range(restarts):
+        engine = begin(store, WALL + 500 + 60 * i)
+        engine.tick(NOW)
+    again = EngineClient(engine, "reader", version=5, expiry=100)
+    assert again.connect()
+    assert again.payloads() == [b"x"]
+
+
+def test_a_session_of_a_client_that_stays_away_expires_over_restarts(store):
+    reader = EngineClient(begin(store), "reader", version=5, expiry=100)
+    reader.connect()
+    for seconds in (500, 560, 601):
+        engine = begin(store, WALL + seconds)
+        engine.tick(NOW)
+    assert len(engine.sessions) == 0
 
 
 def test_a_session_that_ends_leaves_no_record(store):
@@ -191,3 +185,13 @@ def test_a_record_that_cannot_be_read_is_told(store):
     store.put(RecordKind.SESSION, b"x", b"\x93\x01")
     with pytest.raises(DamagedRecord):
         begin(store)
+
+
+def test_a_client_that_was_connected_has_gone_when_the_broker_did(store):
+    """However long it had been connected before."""
+    engine = begin(store)
+    away = EngineClient(engine, "away", version=5, expiry=100)
+    away.connect()
+    later = begin(store, WALL + 500)
+    later.tick(NOW + 99)
+    assert EngineClient(later, "away", version=5, expiry=100).connect(NOW + 99)

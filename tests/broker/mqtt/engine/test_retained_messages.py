@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,6 +26,7 @@ FILTERS = st.builds(
     FILTERS,
     st.integers(0, 20),
 )
+@pytest.mark.conforms("MQTT-3.3.1-6")
 def test_a_filter_finds_what_it_matches_and_has_not_expired(steps, topic_filter, now):
     retained, model = RetainedMessages(100, 10**6), {}
     for topic, size, expires_at in steps:

@@ -23,6 +23,18 @@ def client(owner: Engine, name: str, *filters: str, qos: int = 1, **options) -> 
     return made
 
 
+@pytest.mark.conforms(
+    "MQTT-2.3.1-4",
+    "MQTT-3.3.1-1",
+    "MQTT-4.3.2-1",
+    "MQTT-4.4.0-1",
+    "MQTT-4.6.0-6",
+    "MQTT5-3.3.1-1",
+    "MQTT5-4.3.2-2",
+    "MQTT5-4.3.2-3",
+    "MQTT5-4.4.0-1",
+    "MQTT5-4.6.0-5",
+)
 def test_what_is_not_acknowledged_is_sent_again_in_order_with_dup():
     owner = engine()
     away = client(owner, "away", "news", expiry=NEVER)
@@ -42,6 +54,7 @@ def test_what_is_not_acknowledged_is_sent_again_in_order_with_dup():
     assert [m.packet_id for m in again] == [m.packet_id for m in (*first[1:], another)]
 
 
+@pytest.mark.conforms("MQTT5-3.3.4-9")
 def test_the_window_is_kept_whatever_was_in_flight():
     owner = engine()
     away = client(owner, "away", "news", expiry=NEVER, version=5)
@@ -56,6 +69,14 @@ def test_the_window_is_kept_whatever_was_in_flight():
     assert away.payloads() == [b"3"]
 
 
+@pytest.mark.conforms(
+    "MQTT-4.3.3-1",
+    "MQTT-4.4.0-1",
+    "MQTT5-4.3.3-4",
+    "MQTT5-4.3.3-5",
+    "MQTT5-4.3.3-6",
+    "MQTT5-4.4.0-1",
+)
 def test_qos_2_is_released_before_it_is_complete_and_the_release_is_repeated():
     owner = engine()
     away = client(owner, "away", "news", qos=2, expiry=NEVER)
@@ -73,6 +94,7 @@ def test_qos_2_is_released_before_it_is_complete_and_the_release_is_repeated():
     assert owner.totals.waiting_bytes == 0
 
 
+@pytest.mark.conforms("MQTT5-4.4.0-2")
 def test_a_qos_2_message_that_the_client_refuses_is_over():
     owner = engine()
     reader = client(owner, "reader", "news", qos=2, version=5)
@@ -108,6 +130,7 @@ def test_qos_0_does_not_wait_for_a_client_that_is_away_and_displaces_nothing():
     assert away.payloads() == [b"alarm"]
 
 
+@pytest.mark.conforms("MQTT5-3.3.2-5")
 def test_the_oldest_leaves_a_full_queue_and_expired_ones_leave_first():
     owner = engine(away_messages=3)
     away = client(owner, "away", "#", expiry=NEVER)
@@ -176,6 +199,7 @@ def test_what_the_socket_does_not_take_stays_unencoded():
     assert total == 100
 
 
+@pytest.mark.conforms("MQTT-2.3.1-4", "MQTT5-2.2.1-4", "MQTT5-4.3.2-1", "MQTT5-4.3.3-1")
 def test_identifiers_are_used_again_and_stay_in_the_engines_half():
     owner = engine()
     reader = client(owner, "reader", "a")
@@ -186,6 +210,7 @@ def test_identifiers_are_used_again_and_stay_in_the_engines_half():
     assert [m.packet_id for m in reader.read()] == [LAST_PACKET_ID, 1, 2]
 
 
+@pytest.mark.conforms("MQTT5-3.1.2-24", "MQTT5-3.1.2-25")
 def test_a_message_longer_than_the_client_takes_is_as_if_it_had_been_sent():
     owner = engine()
     small = EngineClient(owner, "small", version=5)

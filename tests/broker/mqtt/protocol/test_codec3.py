@@ -26,11 +26,13 @@ def test_each_reason_has_its_return_code(reason, code):
     assert CODEC_3.encode_connack(reason) == bytes([0x20, 2, 0, code])
 
 
+@pytest.mark.conforms("MQTT-3.2.2-4")
 def test_a_refusal_never_has_a_session():
     assert CODEC_3.encode_connack(Reason.BANNED, session_present=True)[2] == 0
     assert CODEC_3.encode_connack(Reason.SUCCESS, session_present=True)[2] == 1
 
 
+@pytest.mark.conforms("MQTT-3.9.3-1", "MQTT-3.9.3-2")
 def test_every_refused_filter_is_0x80():
     codes: list[int] = [1, Reason.NOT_AUTHORIZED, 0]
     assert CODEC_3.encode_suback(7, codes) == bytes.fromhex("90 05 0007 01 80 00")

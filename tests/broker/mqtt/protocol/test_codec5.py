@@ -83,7 +83,7 @@ WRONG = [
     ("MQTT5 section 2.1.2", 0x82, "90 0001 00 00"),
     ("MQTT5 section 2.1.2", 0x82, "b0 0001 00 00"),
     ("MQTT5 section 2.1.2", 0x82, "d0"),
-    ("MQTT5 section 4.12", 0x8C, "f0 18 00"),
+    ("MQTT5-4.12.0-7", 0x82, "f0 18 00"),
     *(
         ("MQTT5-2.1.3-1", 0x81, f"{first} 0001")
         for first in ["42", "52", "60", "72", "80", "a0", "c1", "e2", "f1", "11"]
@@ -126,6 +126,34 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("rule", "reason", "wire"), WRONG)
+@pytest.mark.conforms(
+    "MQTT5-1.5.4-1",
+    "MQTT5-1.5.4-2",
+    "MQTT5-2.1.3-1",
+    "MQTT5-2.2.1-3",
+    "MQTT5-3.3.1-2",
+    "MQTT5-3.3.1-4",
+    "MQTT5-3.3.2-1",
+    "MQTT5-3.3.2-8",
+    "MQTT5-3.3.2-14",
+    "MQTT5-3.3.2-19",
+    "MQTT5-3.3.4-6",
+    "MQTT5-3.4.2-1",
+    "MQTT5-3.5.2-1",
+    "MQTT5-3.6.1-1",
+    "MQTT5-3.6.2-1",
+    "MQTT5-3.7.2-1",
+    "MQTT5-3.8.1-1",
+    "MQTT5-3.8.3-2",
+    "MQTT5-3.8.3-4",
+    "MQTT5-3.8.3-5",
+    "MQTT5-3.10.1-1",
+    "MQTT5-3.10.3-2",
+    "MQTT5-3.14.1-1",
+    "MQTT5-3.14.2-1",
+    "MQTT5-3.15.1-1",
+    "MQTT5-4.12.1-2",
+)
 def test_what_breaks_a_rule_is_refused_by_it(rule, reason, wire):
     with pytest.raises(MalformedPacket) as fault:
         parse(samples.frame(packet_of(wire)))
@@ -190,6 +218,7 @@ def test_noise_is_refused_or_a_packet(body, first):
     st.binary(max_size=200),
     samples.payloads,
 )
+@pytest.mark.conforms("MQTT5-3.3.2-16", "MQTT5-3.3.2-17", "MQTT5-3.3.2-18", "MQTT5-7.0.0-2")
 def test_what_paho_puts_together_comes_apart_and_goes_on_unchanged(expiry, pairs, correlation, payload):
     sent = PahoProperties(PacketTypes.PUBLISH)
     sent.MessageExpiryInterval = expiry
@@ -233,6 +262,14 @@ def test_what_paho_puts_together_comes_apart_and_goes_on_unchanged(expiry, pairs
             "30 0000 08 0b 01 0b ac02 23 0002 78",
         ),
     ],
+)
+@pytest.mark.conforms(
+    "MQTT5-2.2.1-2",
+    "MQTT5-2.2.2-1",
+    "MQTT5-3.2.2-1",
+    "MQTT5-3.2.2-6",
+    "MQTT5-3.14.2-2",
+    "MQTT5-4.3.1-1",
 )
 def test_packets_are_put_together_as_the_standard_has_them(packet, wire):
     assert packet == packet_of(wire)

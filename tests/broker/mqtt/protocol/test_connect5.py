@@ -22,6 +22,7 @@ WHOLE = connect_of(
 )
 
 
+@pytest.mark.conforms("MQTT5-3.1.2-9", "MQTT5-3.1.3-1", "MQTT5-3.1.3-3")
 def test_a_connect_says_what_is_in_it():
     will = Will("w", b"m", 1, True, 2, 3, bytes.fromhex("01 01 03 0001 74 08 0001 72"))
     assert parse_connect(samples.frame(WHOLE)) == Connect(
@@ -34,6 +35,7 @@ def test_a_password_needs_no_user_name():
     assert (connect.username, connect.password) == (None, b"p")
 
 
+@pytest.mark.conforms("MQTT5-3.1.2-9", "MQTT5-3.1.2-17", "MQTT5-3.1.2-19")
 def test_every_truncation_is_malformed():
     body = WHOLE[2:]
     for length in range(7, len(body)):
@@ -41,6 +43,7 @@ def test_every_truncation_is_malformed():
             parse_connect(samples.frame(b"\x10" + encode_length(length) + body[:length]))
 
 
+@pytest.mark.conforms("MQTT5-4.12.0-1", "MQTT5-4.12.0-4")
 def test_enhanced_authentication_is_refused():
     with pytest.raises(ConnectRefused) as refusal:
         parse_connect(samples.frame(connect_of(2, "04 15 0001 6d 0001 63")))
@@ -72,6 +75,20 @@ def test_enhanced_authentication_is_refused():
         ("MQTT5-1.5.4-2", 0x81, 2, "00 0001 00"),
         ("MQTT5-3.3.2-14", 0x82, 6, "00 0000 04 08 0001 23 0001 77 0000"),
     ],
+)
+@pytest.mark.conforms(
+    "MQTT5-1.5.4-1",
+    "MQTT5-1.5.4-2",
+    "MQTT5-1.5.5-1",
+    "MQTT5-3.1.2-3",
+    "MQTT5-3.1.2-11",
+    "MQTT5-3.1.2-12",
+    "MQTT5-3.1.2-13",
+    "MQTT5-3.1.2-16",
+    "MQTT5-3.1.2-18",
+    "MQTT5-3.1.3-1",
+    "MQTT5-3.1.3-4",
+    "MQTT5-3.3.2-14",
 )
 def test_what_breaks_a_rule_is_refused_by_it(rule, reason, flags, rest):
     with pytest.raises(MalformedPacket) as fault:

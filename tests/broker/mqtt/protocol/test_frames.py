@@ -29,6 +29,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 
 
 @given(st.lists(encoded, min_size=1, max_size=8), st.lists(st.integers(0, 5000), max_size=12))
+@pytest.mark.conforms("MQTT-6.0.0-2", "MQTT5-6.0.0-2")
 def test_any_cut_of_any_packets_gives_the_same_packets(packets, places):
     stream = b"".join(packets)
     whole = scan([stream])

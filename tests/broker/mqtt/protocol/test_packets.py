@@ -58,6 +58,7 @@ def test_more_filters_than_are_taken_are_refused_as_soon_as_that_is_known(parser
 
 
 @given(samples.connects())
+@pytest.mark.conforms("MQTT-3.1.3-1")
 def test_a_connect_comes_back_as_it_was(connect):
     assert parse_connect(samples.frame(packets.encode_connect(connect))) == connect
 
@@ -97,10 +98,12 @@ def test_an_unsubscribe_comes_back_as_it_was(packet_id, filters):
         (packets.PINGRESP, "d0 00"),
     ],
 )
+@pytest.mark.conforms("MQTT-2.2.2-1", "MQTT-2.3.1-5", "MQTT-3.1.4-4", "MQTT-4.3.1-1")
 def test_what_is_put_together_is_what_the_standard_shows(encoded, as_the_standard_has_it):
     assert encoded == bytes.fromhex(as_the_standard_has_it)
 
 
+@pytest.mark.conforms("MQTT-3.1.3-3")
 def test_the_connect_that_the_standard_shows():
     connect = Connect("id", True, 10, "u", b"p", Will("w", b"m", 1, False))
     assert packets.encode_connect(connect) == bytes.fromhex(
@@ -180,6 +183,40 @@ BROKEN = [
 @pytest.mark.parametrize(
     ("rule", "what", "packet"), BROKEN, ids=[f"{rule}: {what}" for rule, what, _ in BROKEN]
 )
+@pytest.mark.conforms(
+    "MQTT-1.5.3-1",
+    "MQTT-1.5.3-2",
+    "MQTT-2.2.2-2",
+    "MQTT-2.3.1-1",
+    "MQTT-3.1.2-1",
+    "MQTT-3.1.2-3",
+    "MQTT-3.1.2-9",
+    "MQTT-3.1.2-11",
+    "MQTT-3.1.2-13",
+    "MQTT-3.1.2-14",
+    "MQTT-3.1.2-15",
+    "MQTT-3.1.2-18",
+    "MQTT-3.1.2-19",
+    "MQTT-3.1.2-20",
+    "MQTT-3.1.2-21",
+    "MQTT-3.1.2-22",
+    "MQTT-3.1.3-1",
+    "MQTT-3.1.3-3",
+    "MQTT-3.1.3-4",
+    "MQTT-3.1.3-11",
+    "MQTT-3.3.1-2",
+    "MQTT-3.3.1-4",
+    "MQTT-3.3.2-1",
+    "MQTT-3.6.1-1",
+    "MQTT-3.8.1-1",
+    "MQTT-3.8.3-1",
+    "MQTT-3.8.3-3",
+    "MQTT-3.8.3-4",
+    "MQTT-3.10.1-1",
+    "MQTT-3.10.3-2",
+    "MQTT-3.14.1-1",
+    "MQTT-4.7.3-2",
+)
 def test_what_breaks_a_rule_is_refused_by_it(rule, what, packet, apart):
     packet = bytes.fromhex(packet) if isinstance(packet, str) else packet
     scanner = FrameScanner(1000)
@@ -206,6 +243,7 @@ def test_every_rule_that_is_named_has_a_case_that_breaks_it():
         (connect_body(0, b"\x00\x00"), Reason.CLIENT_IDENTIFIER_NOT_VALID),
     ],
 )
+@pytest.mark.conforms("MQTT-3.1.2-2", "MQTT5-3.1.2-2")
 def test_a_connect_that_must_be_answered_is_refused_with_its_code(packet, code):
     with pytest.raises(ConnectRefused) as refusal:
         parse(samples.frame(packet))

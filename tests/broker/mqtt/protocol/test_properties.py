@@ -18,6 +18,7 @@ def test_the_table_is_that_of_paho():
 
 
 @pytest.mark.parametrize("number", sorted(PROPERTIES))
+@pytest.mark.conforms("MQTT5-7.0.0-2")
 def test_what_is_written_is_what_paho_reads(number):
     row = PROPERTIES[number]
     value = OURS.get(row.type, 1)

@@ -67,6 +67,7 @@ async def test_what_a_client_sends_behind_its_connect_waits_for_the_verdict(
     assert sorted(kinds[2:]) == [PacketType.PUBACK, PacketType.PINGRESP]
 
 
+@pytest.mark.conforms("MQTT-3.1.4-5", "MQTT5-3.1.4-2", "MQTT5-3.1.4-6")
 async def test_what_follows_a_refused_connect_is_not_looked_at(running, gatekeeper, nothing_goes_wrong):
     client = await RawClient.open(running.address)
     client.send(hello("lamp") + packets.encode_publish(b"$SYS/x", b""))
@@ -147,6 +148,7 @@ async def client_is_stuck(client: RawClient) -> None:
     assert waiting > 0
 
 
+@pytest.mark.conforms("MQTT-3.1.0-2")
 async def test_a_second_connect_while_the_first_waits_is_malformed(running, gatekeeper, nothing_goes_wrong):
     client = await RawClient.open(running.address)
     client.send(hello("lamp") + hello("lamp"))

@@ -25,6 +25,7 @@ async def running():
         yield running
 
 
+@pytest.mark.conforms("MQTT-2.3.1-4", "MQTT5-2.2.1-4")
 async def test_packet_identifiers_of_messages_and_of_requests_never_meet(running):
     client = await thing(running)
     assert await client.subscribe("news/#", packet_id=2) == [1]
@@ -46,6 +47,7 @@ async def test_packet_identifiers_of_messages_and_of_requests_never_meet(running
 
 
 @pytest.mark.parametrize("topic", ["$emqx/commands/things/door/executions/x/request", "$other/x", "a/+", ""])
+@pytest.mark.conforms("MQTT-3.2.2-5")
 async def test_a_will_where_the_client_may_not_publish_is_refused(running, topic):
     client = await RawClient.open(running.address)
     connack = await client.connect("lamp", will=Will(topic, b"x", 0, retain=False))
@@ -53,6 +55,7 @@ async def test_a_will_where_the_client_may_not_publish_is_refused(running, topic
     await client.expect_end()
 
 
+@pytest.mark.conforms("MQTT-3.1.3-6", "MQTT-3.1.3-8", "MQTT-3.1.3-9")
 async def test_the_client_identifier_may_be_left_out_of_a_clean_session(running):
     client = await RawClient.open(running.address)
     assert (await client.connect("")).packet[3] == 0
@@ -75,6 +78,7 @@ async def test_a_silent_connection_is_closed(running_impatient):
     assert running_impatient.service.counters["front.connectTimeout"] == 1
 
 
+@pytest.mark.conforms("MQTT-3.1.2-24")
 async def test_a_client_that_outlives_its_keep_alive_is_closed(running):
     client = await RawClient.connected(running.address, "lamp", keep_alive=1)
     async with asyncio.timeout(4):
@@ -97,6 +101,14 @@ async def running_impatient():
         (b"\x10\xff\xff\xff\xff\x01", "section 2.2.3"),
         (b"GET / HTTP/1.1\r\n\r\n", "MQTT-3.1.0-1"),
     ],
+)
+@pytest.mark.conforms(
+    "MQTT-3.1.0-1",
+    "MQTT-3.1.2-1",
+    "MQTT-3.1.4-1",
+    "MQTT-3.2.2-6",
+    "MQTT5-3.1.0-1",
+    "MQTT5-3.1.2-1",
 )
 async def test_a_connection_that_begins_badly_is_closed(running, data, rule):
     client = await RawClient.open(running.address)
@@ -124,6 +136,22 @@ async def test_a_connection_that_begins_badly_is_closed(running, data, rule):
         b"\xf0\x00",  # reserved
         b"\x30\x0a\x00\x20abc45678",  # a topic longer than its packet
     ],
+)
+@pytest.mark.conforms(
+    "MQTT-1.5.3-1",
+    "MQTT-1.5.3-2",
+    "MQTT-2.2.2-2",
+    "MQTT-2.3.1-1",
+    "MQTT-3.1.0-2",
+    "MQTT-3.3.1-4",
+    "MQTT-3.3.2-2",
+    "MQTT-3.8.1-1",
+    "MQTT-3.8.3-3",
+    "MQTT-3.8.3-4",
+    "MQTT-3.10.3-2",
+    "MQTT-4.7.1-1",
+    "MQTT-4.7.3-1",
+    "MQTT-4.8.0-1",
 )
 async def test_a_malformed_packet_closes_only_its_own_connection(running, data):
     bystander = await thing(running, "bystander")

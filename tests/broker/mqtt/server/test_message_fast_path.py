@@ -257,6 +257,7 @@ def test_it_takes_what_has_no_properties(data, taken):
     assert shortcut.take(data, 0) == (len(data) if taken else 0)
 
 
+@pytest.mark.conforms("MQTT5-3.3.4-7")
 def test_a_client_of_mqtt_5_is_held_to_its_receive_maximum():
     """What is not acknowledged yet counts, whichever way it came."""
     world = World(shortcut=True, version=5)

@@ -20,6 +20,7 @@ async def running():
 
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
+@pytest.mark.conforms("MQTT-3.3.4-1")
 async def test_a_response_may_come_at_any_qos(running, qos):
     client = await thing(running)
     execution = running.service.send("lamp", "turnOn")
@@ -66,6 +67,7 @@ async def test_a_thing_may_answer_only_its_own_executions(running):
     ],
 )
 @pytest.mark.parametrize("qos", [0, 1, 2])
+@pytest.mark.conforms("MQTT-3.3.5-2")
 async def test_no_client_publishes_what_is_not_its_own_under_a_dollar(running, topic, qos):
     client = await thing(running)
     client.send(packets.encode_publish(topic.encode(), b"{}", qos=qos, packet_id=9, retain=True))

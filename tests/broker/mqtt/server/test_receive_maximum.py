@@ -29,6 +29,7 @@ def subscribe(*filters: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("most", [1, 2, 5, 100])
+@pytest.mark.conforms("MQTT5-3.3.4-9", "MQTT5-3.3.4-10", "MQTT5-4.9.0-1", "MQTT5-4.9.0-2", "MQTT5-4.9.0-3")
 async def test_requests_and_messages_share_what_the_client_takes(most):
     async with front_broker() as running:
         lamp = await RawClient.open(running.address)

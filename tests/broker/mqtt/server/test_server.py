@@ -54,6 +54,7 @@ async def test_what_waits_goes_out_in_order_when_the_thing_subscribes(running):
         assert execution.execution_id in (await client.expect_publish()).topic
 
 
+@pytest.mark.conforms("MQTT-3.3.1-1")
 async def test_an_unacknowledged_request_comes_again_with_dup_on_reconnect(running):
     client = await thing(running)
     execution = running.service.send("lamp", "turnOn")
@@ -66,6 +67,7 @@ async def test_an_unacknowledged_request_comes_again_with_dup_on_reconnect(runni
     assert execution.attempts == 2
 
 
+@pytest.mark.conforms("MQTT-3.1.4-2")
 async def test_a_second_connection_with_the_same_client_id_takes_over(running):
     first = await thing(running)
     second = await thing(running)
@@ -111,6 +113,7 @@ async def test_command_subscriptions_of_a_persistent_session_are_kept(running):
     assert running.service.send("lamp", "turnOn").delivery is Delivery.QUEUED
 
 
+@pytest.mark.conforms("MQTT-3.1.2-8", "MQTT-3.14.4-3")
 async def test_a_will_is_published_when_the_client_is_lost_and_not_when_it_leaves(running):
     listener = await RawClient.connected(running.address, "listener")
     await listener.subscribe("wills/#")

@@ -46,6 +46,14 @@ async def publish(client: RawClient, topic: str, payload: bytes, *, retain: bool
     await client.expect(PacketType.PUBACK)
 
 
+@pytest.mark.conforms(
+    "MQTT-3.1.2-4",
+    "MQTT-3.1.2-5",
+    "MQTT-3.1.3-2",
+    "MQTT-3.2.2-2",
+    "MQTT-3.3.1-9",
+    "MQTT-4.5.0-1",
+)
 async def test_a_kept_session_is_resumed_with_what_was_published_meanwhile(running):
     client, present = await come_back(running)
     assert present == 0
@@ -63,6 +71,7 @@ async def test_a_kept_session_is_resumed_with_what_was_published_meanwhile(runni
     assert (await client.expect_publish()).topic.endswith("/request")
 
 
+@pytest.mark.conforms("MQTT-3.1.2-4", "MQTT-4.1.0-1")
 async def test_a_kept_session_comes_back_again_and_again(running):
     client, _ = await come_back(running)
     await client.subscribe("news/#")
@@ -78,6 +87,7 @@ async def test_a_kept_session_comes_back_again_and_again(running):
         client.send(packets.encode_puback(news.packet_id))
 
 
+@pytest.mark.conforms("MQTT-3.1.2-6", "MQTT-3.1.4-3", "MQTT-3.2.2-1")
 async def test_a_clean_session_ends_what_was_kept(running):
     client, _ = await come_back(running)
     await client.subscribe("news/#", REQUESTS)
@@ -92,6 +102,7 @@ async def test_a_clean_session_ends_what_was_kept(running):
     assert present == 0
 
 
+@pytest.mark.conforms("MQTT-3.1.2-6", "MQTT-3.2.2-3")
 async def test_a_kept_session_does_not_begin_with_a_clean_one(running):
     client, _ = await come_back(running, clean=True)
     await client.subscribe("news/#")
@@ -123,6 +134,7 @@ async def test_what_one_user_left_no_other_takes_up(running):
     assert not running.service.things.get("lamp").online
 
 
+@pytest.mark.conforms("MQTT-3.3.1-8")
 async def test_retained_messages_that_a_client_did_not_ask_for_do_not_come(running):
     other = await RawClient.connected(running.address, "other")
     await other.subscribe("secret/#")
@@ -147,6 +159,7 @@ async def test_a_will_without_a_payload_is_a_will(running):
     assert (will.topic, will.payload) == ("wills/lamp", b"")
 
 
+@pytest.mark.conforms("MQTT-3.1.2-12", "MQTT-3.1.2-16")
 async def test_a_resumed_session_has_the_will_of_its_new_connection(running):
     client, _ = await come_back(running, will=Will("wills/lamp", b"kept", 1, retain=True))
     await client.subscribe("news/#")
@@ -179,12 +192,14 @@ async def test_clients_that_vanish_leave_nothing_but_the_sessions_that_they_want
 # Releases.
 
 
+@pytest.mark.conforms("MQTT-4.3.3-2")
 async def test_a_release_of_something_unknown_is_answered(running):
     client = await RawClient.connected(running.address, "lamp")
     client.send(b"\x62\x02\x00\x07")
     await client.expect(PacketType.PUBCOMP)
 
 
+@pytest.mark.conforms("MQTT-4.3.3-2")
 async def test_a_qos_2_message_is_released_on_the_next_connection(running):
     listener = await RawClient.connected(running.address, "listener")
     await listener.subscribe("news/#", qos=0)
@@ -223,6 +238,7 @@ async def test_filters_without_a_subscriber_are_forgotten(running):
     assert [topic_filter for topic_filter, _, _ in running.front.engine.tree] == ["kept"]
 
 
+@pytest.mark.conforms("MQTT-3.8.4-5", "MQTT-3.9.3-1")
 async def test_a_client_may_have_so_many_subscriptions_and_no_more(tmp_path):
     async with plugin_broker(tmp_path, limits={"other_subscriptions": 20}) as running:
         client, _ = await come_back(running)
@@ -253,6 +269,7 @@ async def test_clients_come_and_subscribe_while_others_are_told_of_retained_mess
     assert await asyncio.gather(*(come(i) for i in range(60))) == [[1]] * 60
 
 
+@pytest.mark.conforms("MQTT-2.3.1-7", "MQTT-3.10.4-4", "MQTT-3.10.4-5", "MQTT-3.10.4-6")
 async def test_an_unsubscribe_of_filters_that_were_never_there_is_answered(running):
     client = await RawClient.connected(running.address, "lamp")
     for i, filters in enumerate([["never"], ["never", "news/#"], ["news/#", "news/#"], [REQUESTS, "x"]] * 2):
@@ -313,6 +330,7 @@ async def test_a_thing_under_ever_new_client_ids_pushes_out_its_own_sessions_onl
             await leave(running, client)
 
 
+@pytest.mark.conforms("MQTT-3.1.2-4")
 async def test_a_session_without_subscriptions_is_a_session(running):
     """[section 3.1.2.4]: it exists, even if the rest of its state is empty."""
     await away(running, "c", "lamp")

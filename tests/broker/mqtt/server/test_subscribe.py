@@ -99,6 +99,7 @@ async def test_requests_follow_a_qos_0_subscription_at_qos_0(running):
     assert {execution.delivery for execution in executions} == {Delivery.PUBLISHED}
 
 
+@pytest.mark.conforms("MQTT-2.3.1-7", "MQTT-3.8.4-1", "MQTT-3.8.4-2", "MQTT-3.8.4-4", "MQTT-3.8.4-5")
 async def test_a_subscribe_with_filters_of_both_kinds_is_answered_once(running):
     client = await RawClient.connected(running.address, "lamp")
     codes = await client.subscribe("a/b", REQUESTS.format("lamp"), "c/#", "$emqx/commands/#", qos=2)

@@ -29,6 +29,7 @@ async def running(tmp_path):
 
 @pytest.mark.parametrize("clean", [True, False, None], ids=["clean", "kept", "mixed"])
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.conforms("MQTT-3.1.4-2")
 async def test_a_storm_of_take_overs_leaves_one_that_hears(running, clean, seed):
     dice = random.Random(seed)
     opened: list[RawClient] = []

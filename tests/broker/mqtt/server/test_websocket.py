@@ -53,6 +53,7 @@ def url(port: int, path: str = PATH) -> str:
     return f"ws://127.0.0.1:{port}{path}"
 
 
+@pytest.mark.conforms("MQTT-6.0.0-2", "MQTT5-6.0.0-2")
 async def test_a_command_goes_there_and_back(running):
     running, port = running
     async with connect(url(port), subprotocols=["mqtt"]) as client:
@@ -73,6 +74,7 @@ async def test_a_command_goes_there_and_back(running):
     assert not running.service.things.get("lamp").online
 
 
+@pytest.mark.conforms("MQTT-7.1.1-1", "MQTT5-4.2-1")
 async def test_paho_speaks_it(running):
     running, port = running
     client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="lamp", transport="websockets")
@@ -124,6 +126,7 @@ async def test_who_may_not_upgrade_is_told_so(running, path, subprotocols, origi
         (PATH, None, None),
     ],
 )
+@pytest.mark.conforms("MQTT-6.0.0-4", "MQTT5-6.0.0-4")
 async def test_a_client_gets_the_subprotocol_that_it_asks_for(running, path, subprotocols, given):
     running, port = running
     async with connect(url(port, path), subprotocols=subprotocols) as client:
@@ -181,6 +184,7 @@ async def test_a_page_of_the_broker_itself_or_of_a_named_origin_may_connect(runn
 
 
 @pytest.mark.parametrize("sent", ["text", b"\x00" * 10, b"\x30" + encode_length(200_000)])
+@pytest.mark.conforms("MQTT-6.0.0-1", "MQTT5-6.0.0-1")
 async def test_what_is_not_mqtt_ends_the_connection(running, sent):
     running, port = running
     async with connect(url(port), subprotocols=["mqtt"]) as client:
