@@ -58,12 +58,13 @@ test: $(STAMP) ## run every check and every test (PYTEST_ARGS: some of them, in 
 	@$(MAKE) --no-print-directory check
 	@$(BIN)/python -m pytest $(or $(PYTEST_ARGS),$(IN_PARALLEL))
 
-check: $(STAMP) ## lint, types, import rules
+check: $(STAMP) ## lint, types, import rules, spelling
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/mypy $(filter-out %/peer_fastapi.py,$(wildcard bench/*.py))
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/codespell
 
 format: $(STAMP) ## format the source
 	$(BIN)/ruff format .
