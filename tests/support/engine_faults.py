@@ -11,7 +11,7 @@ from thingctl_broker.mqtt.engine.message import Message
 from thingctl_broker.mqtt.engine.recorder import StoreRecorder
 from thingctl_broker.mqtt.engine.retained_messages import RetainedMessages
 from thingctl_broker.mqtt.engine.session import Session
-from thingctl_broker.mqtt.engine.subscription_tree import SubscriptionTree
+from thingctl_broker.mqtt.engine.subscription_tree import SharedMatch, SubscriptionTree
 
 
 def _least_qos(patch):
@@ -266,7 +266,12 @@ def _share_for_all(patch):
     shared = Engine._deliver_shared
 
     def deliver(engine, match, message, now):
-        return sum(shared(engine, match._replace(members=(m,)), message, now) for m in match.members)
+        return sum(shared(engine, alone(match, member), message, now) for member in match.members)
+
+    def alone(match, member):
+        one = SharedMatch(match.share)
+        one.subscribers[member[0]] = member[1]
+        return one
 
     patch.setattr(Engine, "_deliver_shared", deliver)
 

@@ -13,6 +13,11 @@ _SPARE_TIMES: Final = 1000
 """Times of messages that were replaced, which may lie about besides two for each message."""
 
 
+_FREE_LEVELS: Final = 10
+_LEVEL_BYTES: Final = 250
+"""What a level of a topic beyond the free ones counts for: an object and its dict."""
+
+
 class _Level:
     __slots__ = ("children", "message")
 
@@ -22,7 +27,7 @@ class _Level:
 
 
 class RetainedMessages:
-    """At most ``most`` messages of ``most_bytes`` together."""
+    """At most ``most`` messages of ``most_bytes`` together, the levels of long topics among them."""
 
     def __init__(self, most: int, most_bytes: int) -> None:
         self._most = most
@@ -43,7 +48,7 @@ class RetainedMessages:
         """Retain a message instead of the one under its topic; False: there is no room for it."""
         topic = message.topic
         replaced = self._messages.get(topic)
-        size = self.bytes + message.size - (0 if replaced is None else replaced.size)
+        size = self.bytes + _size(message) - (0 if replaced is None else _size(replaced))
         if size > self._most_bytes or (replaced is None and len(self._messages) >= self._most):
             return False
         self.bytes = size
@@ -74,7 +79,7 @@ class RetainedMessages:
         message = self._messages.pop(topic, None)
         if message is None:
             return False
-        self.bytes -= message.size
+        self.bytes -= _size(message)
         path = [self._root]
         names = topic.split("/")
         for name in names:
@@ -123,6 +128,10 @@ class RetainedMessages:
                 levels = [level.children[name] for level in levels if name in level.children]
             is_first = False
         return [level.message for level in levels if level.message is not None]
+
+
+def _size(message: Message) -> int:
+    return message.size + _LEVEL_BYTES * max(0, message.topic.count("/") - _FREE_LEVELS)
 
 
 def _below(levels: list[_Level], *, is_first: bool) -> list[Message]:

@@ -8,23 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
+from thingctl_broker.mqtt.engine.remembered_matches import RememberedMatches
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 S = TypeVar("S")
 
-REMEMBERED: Final = 10_000
-"""Topics whose matches are remembered; when there are more, all are forgotten."""
-
-REMEMBERED_BYTES: Final = 4 * 1024 * 1024
-"""Bytes of these topics and of their matches, about."""
-
-_MATCH_BYTES: Final = 100
+_MATCH_BYTES: Final = 120
+_ID_BYTES: Final = 8
 
 _SHARE: Final = "$share/"
-
-_PREFIX_LEVELS: Final = 3
-"""Levels of a filter before its first wildcard that tell which remembered topics it could match."""
 
 
 class SubscriptionOptions(NamedTuple):
@@ -52,14 +46,33 @@ class Match(NamedTuple, Generic[S]):
     own: Match[S] | None = None
 
 
-class SharedMatch(NamedTuple, Generic[S]):
-    """A shared subscription: one of ``members`` gets the message. ``share``: its group and filter."""
-
-    share: str
-    members: tuple[tuple[S, SubscriptionOptions], ...]
-
-
 _Subscribers: TypeAlias = dict[S, SubscriptionOptions]
+
+
+class SharedMatch(Generic[S]):
+    """A shared subscription: one of its members gets the message. ``share``: its group and filter.
+
+    There is one of it, whatever the number of topics for which it is remembered, and it is up to date.
+    """
+
+    __slots__ = ("_members", "share", "subscribers")
+
+    def __init__(self, share: str) -> None:
+        self.share = share
+        self.subscribers: _Subscribers[S] = {}
+        self._members: tuple[tuple[S, SubscriptionOptions], ...] | None = None
+
+    @property
+    def members(self) -> tuple[tuple[S, SubscriptionOptions], ...]:
+        """Its subscribers, in the order in which they came; of one that has ended, the last."""
+        if self._members is None:
+            self._members = tuple(self.subscribers.items())
+        return self._members
+
+    def changed(self) -> None:
+        """Its subscribers have changed."""
+        if self.subscribers:
+            self._members = None
 
 
 class _Filter(Generic[S]):
@@ -69,7 +82,7 @@ class _Filter(Generic[S]):
 
     def __init__(self) -> None:
         self.subscribers: _Subscribers[S] = {}
-        self.groups: dict[str, _Subscribers[S]] | None = None
+        self.groups: dict[str, SharedMatch[S]] | None = None
 
 
 class _Node(Generic[S]):
@@ -84,14 +97,6 @@ class _Node(Generic[S]):
         """Of the filter that goes on with ``#``, which matches this level too [MQTT-4.7.1-2]."""
 
 
-class _Remembered(Generic[S]):
-    __slots__ = ("generation", "matches")
-
-    def __init__(self, generation: int, matches: tuple[Match[S] | SharedMatch[S], ...]) -> None:
-        self.generation = generation
-        self.matches = matches
-
-
 class SubscriptionTree(Generic[S]):
     """Subscriptions by filter and subscriber. Filters are well-formed."""
 
@@ -99,10 +104,7 @@ class SubscriptionTree(Generic[S]):
         self._exact: dict[str, _Filter[S]] = {}
         self._root: _Node[S] = _Node()
         self._count = 0
-        self._remembered: dict[str, _Remembered[S]] = {}
-        self._remembered_bytes = 0
-        self._generation = 0
-        self._changed: dict[str, int] = {}  # the latest generation in which a filter with this prefix changed
+        self._remembered: RememberedMatches[tuple[Match[S] | SharedMatch[S], ...]] = RememberedMatches()
 
     def __len__(self) -> int:
         return self._count
@@ -113,17 +115,29 @@ class SubscriptionTree(Generic[S]):
         """Subscribe, and return what that replaces [MQTT-3.8.4-3]."""
         group, plain = split_share(topic_filter)
         found = self._find_or_make(plain)
-        subscribers = found.subscribers
         if group:
-            if found.groups is None:
-                found.groups = {}
-            subscribers = found.groups.setdefault(group, {})
-        replaced = subscribers.get(subscriber)
-        subscribers[subscriber] = options
+            replaced = self._join(found, plain, group, subscriber, options)
+        else:
+            replaced = found.subscribers.get(subscriber)
+            found.subscribers[subscriber] = options
+            if replaced != options:
+                self._forget(plain)
         if replaced is None:
             self._count += 1
-        if replaced != options:
+        return replaced
+
+    def _join(
+        self, found: _Filter[S], plain: str, group: str, subscriber: S, options: SubscriptionOptions
+    ) -> SubscriptionOptions | None:
+        if found.groups is None:
+            found.groups = {}
+        shared = found.groups.get(group)
+        if shared is None:
+            shared = found.groups[group] = SharedMatch(f"{group}/{id(found)}")
             self._forget(plain)
+        replaced = shared.subscribers.get(subscriber)
+        shared.subscribers[subscriber] = options
+        shared.changed()
         return replaced
 
     def remove(self, topic_filter: str, subscriber: S) -> bool:
@@ -133,69 +147,52 @@ class SubscriptionTree(Generic[S]):
         found = self._exact.get(plain) if path is None else _ending(path, plain)
         if found is None:
             return False
-        subscribers = (found.groups or {}).get(group, {}) if group else found.subscribers
-        if subscribers.pop(subscriber, None) is None:
+        if group:
+            was_there = self._leave(found, plain, group, subscriber)
+        else:
+            was_there = found.subscribers.pop(subscriber, None) is not None
+            if was_there:
+                self._forget(plain)
+        if not was_there:
             return False
         self._count -= 1
-        if group and not subscribers and found.groups is not None:
-            del found.groups[group]
         if not found.subscribers and not found.groups:
             if path is None:
                 del self._exact[plain]
             else:
                 _prune(path, plain)
-        self._forget(plain)
+        return True
+
+    def _leave(self, found: _Filter[S], plain: str, group: str, subscriber: S) -> bool:
+        shared = (found.groups or {}).get(group)
+        if found.groups is None or shared is None or subscriber not in shared.subscribers:
+            return False
+        if len(shared.subscribers) == 1:
+            _ = shared.members  # for a delivery that has it in hand
+            del found.groups[group]
+            self._forget(plain)
+        del shared.subscribers[subscriber]
+        shared.changed()
         return True
 
     def match(self, topic: str) -> tuple[Match[S] | SharedMatch[S], ...]:
         """Who gets a message to ``topic``: each subscriber once, and each group."""
-        remembered = self._remembered.get(topic)
-        if remembered is not None:
-            if remembered.generation == self._generation:
-                return remembered.matches
-            if not self._has_changed(topic, remembered.generation):
-                remembered.generation = self._generation
-                return remembered.matches
+        memory = self._remembered
+        remembered = memory.topics.get(topic)
+        if remembered is not None and (
+            remembered.generation == memory.generation or memory.is_right(topic, remembered)
+        ):
+            return remembered.matches
         matches = self._look(topic)
-        size = len(topic) + _MATCH_BYTES * (1 + len(matches))
-        if len(self._remembered) >= REMEMBERED or self._remembered_bytes + size > REMEMBERED_BYTES:
-            self._remembered.clear()
-            self._remembered_bytes = 0
-        self._remembered[topic] = _Remembered(self._generation, matches)
-        self._remembered_bytes += size
+        memory.keep(topic, matches, sum(map(_bytes, matches)))
         return matches
-
-    # What is remembered.
 
     def _forget(self, topic_filter: str) -> None:
         """A filter has changed."""
-        if not _is_wild(topic_filter):
-            self._remembered.pop(topic_filter, None)
-            return
-        self._generation += 1
-        if len(self._changed) >= REMEMBERED:
-            self._changed.clear()
-            self._remembered.clear()
-            self._remembered_bytes = 0
-        prefix = []
-        for level in topic_filter.split("/", _PREFIX_LEVELS)[:_PREFIX_LEVELS]:
-            if level in {"+", "#"}:
-                break
-            prefix.append(level)
-        self._changed["/".join(prefix)] = self._generation
-
-    def _has_changed(self, topic: str, since: int) -> bool:
-        changed = self._changed
-        if changed.get("", 0) > since:
-            return True
-        at = -1
-        for _ in range(_PREFIX_LEVELS):
-            at = topic.find("/", at + 1)
-            if changed.get(topic if at < 0 else topic[:at], 0) > since:
-                return True
-            if at < 0:
-                return False
-        return False
+        if _is_wild(topic_filter):
+            self._remembered.changed_below(topic_filter)
+        else:
+            self._remembered.changed(topic_filter)
 
     # The filters.
 
@@ -332,12 +329,20 @@ def _merge(found: list[_Filter[S]]) -> tuple[Match[S] | SharedMatch[S], ...]:
     for entry in found:
         for subscriber, options in entry.subscribers.items():
             each.setdefault(subscriber, []).append(options)
-        for group, members in (entry.groups or {}).items():
-            shared.append(SharedMatch(f"{group}/{id(entry)}", tuple(members.items())))
+        if entry.groups is not None:
+            shared.extend(entry.groups.values())
     matches: list[Match[S] | SharedMatch[S]] = [
         _match_of(subscriber, tuple(options)) for subscriber, options in each.items()
     ]
     return tuple(matches + shared)
+
+
+def _bytes(match: Match[S] | SharedMatch[S]) -> int:
+    """What it takes to remember a match."""
+    if isinstance(match, SharedMatch):
+        return _ID_BYTES
+    size = _MATCH_BYTES + _ID_BYTES * len(match.subscription_ids)
+    return size if match.own is None else size + _MATCH_BYTES + _ID_BYTES * len(match.own.subscription_ids)
 
 
 def _match_of(subscriber: S, options: tuple[SubscriptionOptions, ...]) -> Match[S]:
@@ -356,6 +361,6 @@ def _match_of(subscriber: S, options: tuple[SubscriptionOptions, ...]) -> Match[
 def _entries(topic_filter: str, found: _Filter[S]) -> Iterator[tuple[str, S, SubscriptionOptions]]:
     for subscriber, options in found.subscribers.items():
         yield topic_filter, subscriber, options
-    for group, members in (found.groups or {}).items():
-        for subscriber, options in members.items():
+    for group, shared in (found.groups or {}).items():
+        for subscriber, options in shared.subscribers.items():
             yield f"{_SHARE}{group}/{topic_filter}", subscriber, options

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from thingctl_broker.mqtt.protocol.packets import SubscriptionRequest
     from thingctl_broker.mqtt.server.client import ServerConnection
 
+_LEVELS_MAX: Final = 200
+"""Levels of a filter, as in mosquitto: each takes 240 bytes where the filter has wildcards."""
+
 _ANSWER_BYTES: Final = 6
 """Bytes of a SUBACK or UNSUBACK of MQTT 5 at most, besides one for each filter."""
 
@@ -143,6 +146,9 @@ class Subscriber:
         if not self._may_hear(plain):
             self._refuse(topic_filter)
             return Reason.NOT_AUTHORIZED
+        if plain.count("/") >= _LEVELS_MAX:
+            connection.offended("subscriptions", "subscribes to a filter of too many levels: refused")
+            return Reason.QUOTA_EXCEEDED
         mine = self._session.subscriptions
         if topic_filter not in mine and len(mine) >= connection.limits.other_subscriptions:
             connection.offended("subscriptions", "has too many subscriptions: refused")

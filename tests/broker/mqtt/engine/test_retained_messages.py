@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -70,3 +72,19 @@ def test_what_expires_is_not_piled_up_by_replacing():
         retained.set(Message("a", b"%d" % i, expires_at=10.0**9))
     assert len(retained._expiring) < 5000
     assert retained.expire(10.0**9) == ["a"]
+
+
+def test_the_levels_of_a_long_topic_count():
+    """Each of them is an object of its own: 65,000 take 15 MB."""
+    retained = RetainedMessages(1000, 64 * 1024 * 1024)
+    tracemalloc.start()
+    try:
+        fitted = [retained.set(Message(f"{i}" + "/" * 60_000, b"x", retain=True)) for i in range(10)]
+        assert tracemalloc.get_traced_memory()[0] < 80 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
+    assert fitted[0]
+    assert not fitted[-1]
+    for i in range(10):
+        retained.clear(f"{i}" + "/" * 60_000)
+    assert (retained.bytes, len(retained)) == (0, 0)

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from thingctl_broker.mqtt.engine import subscription_tree
 from thingctl_broker.mqtt.engine.subscription_tree import (
     SharedMatch,
     SubscriptionOptions,
@@ -97,33 +96,25 @@ Tree.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadl
 TestTree = Tree.TestCase
 
 
-def test_what_is_remembered_is_bounded(monkeypatch):
-    monkeypatch.setattr(subscription_tree, "REMEMBERED", 50)
+def test_a_member_of_a_group_that_comes_or_goes_leaves_what_is_remembered():
     tree = SubscriptionTree()
-    tree.add("#", "s", SubscriptionOptions(0))
-    for i in range(500):
-        assert len(tree.match(f"a/{i}")) == 1
-        tree.add(f"{i}/+", "s", SubscriptionOptions(0))
-    assert len(tree._remembered) <= 50
-    assert len(tree._changed) <= 50
-
-
-def test_what_is_remembered_is_bounded_in_bytes(monkeypatch):
-    monkeypatch.setattr(subscription_tree, "REMEMBERED_BYTES", 10_000)
-    tree = SubscriptionTree()
-    for _ in range(30):
-        tree.match("a" * 9000)
-        tree.match("b" * 9000)
-    assert sum(len(topic) for topic in tree._remembered) <= 10_000
-
-
-def test_a_new_exact_filter_leaves_what_is_remembered_of_other_topics():
-    tree = SubscriptionTree()
-    tree.add("a", "s", SubscriptionOptions(0))
-    before = tree.match("a")
-    tree.add("b", "s", SubscriptionOptions(0))
-    tree.add("c/+", "s", SubscriptionOptions(0))
+    tree.add("$share/g/#", "s1", SubscriptionOptions(0))
+    (shared,) = before = tree.match("a")
+    tree.add("$share/g/#", "s2", SubscriptionOptions(1))
     assert tree.match("a") is before
+    assert shared.members == (("s1", SubscriptionOptions(0)), ("s2", SubscriptionOptions(1)))
+    tree.remove("$share/g/#", "s1")
+    assert tree.match("a") is before
+    assert shared.members == (("s2", SubscriptionOptions(1)),)
+
+
+def test_a_group_whose_last_member_leaves_during_a_delivery_still_has_it():
+    tree = SubscriptionTree()
+    tree.add("$share/g/#", "s1", SubscriptionOptions(0))
+    (shared,) = tree.match("a")
+    tree.remove("$share/g/#", "s1")
+    assert shared.members == (("s1", SubscriptionOptions(0)),)
+    assert tree.match("a") == ()
 
 
 @pytest.mark.parametrize("topic_filter", ["a/" * 30_000, "+/" * 30_000 + "#"])

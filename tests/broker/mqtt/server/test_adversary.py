@@ -9,6 +9,7 @@ import asyncio
 import os
 import random
 import time
+import tracemalloc
 from collections.abc import AsyncIterator
 
 import pytest
@@ -312,6 +313,21 @@ async def test_a_subscribe_with_as_many_filters_as_there_may_be(running):
     await client.expect_publish()  # the time
     client.send(packets.encode_unsubscribe(4, [f"f/{i}/+" for i in range(most)]))
     await client.expect(PacketType.UNSUBACK)
+    client.send(b"\xe0\x00")
+    await client.expect_end()
+
+
+async def test_filters_of_very_many_levels_are_refused(running):
+    """Each level of one with wildcards is an object: 65,000 took 15 MB, and a client may have 1000 filters."""
+    client = await RawClient.connected(running.address, "greedy")
+    at_most = "/".join(["+"] * 200)
+    filters = [at_most, at_most + "/#", "+/" * 30_000 + "#", f"$share/g/{at_most}", f"$share/g/{at_most}/a"]
+    tracemalloc.start()
+    try:
+        assert await client.subscribe(*filters) == [1, 0x80, 0x80, 1, 0x80]
+        assert tracemalloc.get_traced_memory()[0] < 2_000_000
+    finally:
+        tracemalloc.stop()
     client.send(b"\xe0\x00")
     await client.expect_end()
 
