@@ -51,7 +51,7 @@ class CommandFailed(Exception):
 class Canceled(BaseException):
     """Raised by ``ctx.check()`` and ``ctx.run()`` when the execution is to stop.
 
-    Not an ``Exception``, so that a handler's ``except Exception`` does not swallow it.
+    Not an ``Exception``: a handler's ``except Exception`` must not swallow it.
     """
 
 

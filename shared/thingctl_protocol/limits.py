@@ -1,6 +1,6 @@
 """Bounds that both sides agree on. A message beyond one of them is refused, never cut.
 
-Where a figure follows a peer, the peer is named, so that a device written for it fits.
+Where a figure follows a peer, the peer is named: a device written for it fits.
 """
 
 from __future__ import annotations

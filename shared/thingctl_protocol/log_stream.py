@@ -57,7 +57,7 @@ class LogStream:
     """A logger's methods, as structlog calls them with one rendered line."""
 
     def flush(self) -> None:
-        """Do nothing: each line is written at once."""
+        """Do nothing: each line is written when it comes."""
 
     def close(self) -> None:
         """Give the duplicated descriptor back."""
@@ -129,6 +129,6 @@ def keep_standard_descriptors() -> None:
 
 
 def print_safely(text: str) -> None:
-    """Print ``text`` to standard output; a closed or full one, or one that nobody reads, is ignored."""
+    """Print ``text`` to standard output; one that is closed, full or unread is ignored."""
     with contextlib.closing(LogStream(sys.stdout)) as lines:
         lines.write(text)

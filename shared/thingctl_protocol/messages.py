@@ -1,6 +1,6 @@
 """The payloads, and the only place that encodes and decodes them.
 
-All are JSON objects in UTF-8. Unknown fields are ignored, so that either side may
+All are JSON objects in UTF-8. Unknown fields are ignored: either side may
 be newer than the other. Whatever is wrong with a payload, :class:`ProtocolError`
 says it, and nothing else leaves this module.
 
@@ -94,7 +94,7 @@ class Announcement(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tr
 class BrokerTime(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The broker's wall clock, Unix seconds.
 
-    ``steady``: at the same moment, seconds on a clock that nobody sets; its zero means nothing.
+    ``steady``: at the same moment, seconds on a clock that is never set; its zero means nothing.
     """
 
     timestamp: float
@@ -127,7 +127,7 @@ _responses: Final = msgspec.json.Decoder(Response)
 _announcements: Final = msgspec.json.Decoder(Announcement)
 _times: Final = msgspec.json.Decoder(BrokerTime)
 _presences: Final = msgspec.json.Decoder(Presence)
-# Matches from every quote on, even an unclosed one, so that no input is scanned twice.
+# Matches from every quote on, even an unclosed one: no input is scanned twice.
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _STEP: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(_STEP))

@@ -56,7 +56,7 @@ class Topic(NamedTuple):
 class ThingTopics:
     """What stands around the id of an execution in the topics of one thing, as it stands on the wire.
 
-    For whoever reads or writes a topic with every message: nothing but the id changes.
+    For code that reads or writes a topic with every message: nothing but the id changes.
     """
 
     __slots__ = ("_before", "response_end", "response_start")

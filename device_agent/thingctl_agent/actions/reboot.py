@@ -44,7 +44,7 @@ def register(registry: Registry, options: Options) -> None:
         if options.state_dir and file_system(options.state_dir) in _IN_MEMORY:
             raise Reject("NOT_DURABLE", "the journal would not survive a reboot: its directory is in memory")
         ctx.progress(message="rebooting")
-        ctx.sleep(delay)  # the acknowledgement of the request is on its way meanwhile
+        ctx.sleep(delay)  # the acknowledgement of the request has this time to leave
         ctx.rebooting()
         ctx.run(options.command)
 

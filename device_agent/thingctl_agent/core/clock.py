@@ -1,7 +1,7 @@
 """Is this request still fresh? Pure: the time is passed in.
 
 ``now`` is the time since boot (it never steps); ``wall`` is asked for the wall clock in
-Unix seconds and says ``None`` when nobody vouches for it. A device without a battery-backed
+Unix seconds and says ``None`` when it may be wrong. A device without a battery-backed
 clock starts at a wrong time of day, so the wall clock alone must not judge a TTL.
 """
 

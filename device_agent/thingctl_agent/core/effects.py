@@ -12,7 +12,7 @@ class Save(NamedTuple):
     """Write a record. ``flush``: before anything that follows is done.
 
     When it cannot be written, what follows for the same execution is not done, and
-    the session is told by :meth:`~thingctl_agent.core.session.DeviceSession.unsaved`.
+    the session learns that by :meth:`~thingctl_agent.core.session.DeviceSession.unsaved`.
     """
 
     record: Record

@@ -1,4 +1,4 @@
-"""What became of each request the agent has taken on. Pure.
+"""The state of each request that the agent has taken on. Pure.
 
 A history is made of records, one per event; applying them in order gives the same
 history again. The journal keeps the records, the session makes them.

@@ -2,7 +2,7 @@
 
 A broker that knows just requests and responses may refuse the rest, and some close the
 connection over it. What was last asked for when that happens, twice in a row, is not
-asked for again, so that such a broker is served all the same.
+asked for again, and the agent serves such a broker all the same.
 """
 
 from __future__ import annotations

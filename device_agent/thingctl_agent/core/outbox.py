@@ -11,7 +11,7 @@ class ResponseOutbox:
     """Responses the broker has not acknowledged, oldest first."""
 
     def __init__(self, window: int = 16) -> None:
-        """``window``: how many may be under way at once."""
+        """``window``: how many may be under way together."""
         self._window = window
         self._waiting: dict[str, bytes] = {}
         self._under_way: dict[str, bytes] = {}

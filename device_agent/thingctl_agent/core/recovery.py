@@ -21,7 +21,7 @@ def settle(entry: Entry, policy: Policy | None, *, rebooted: bool, trusted: bool
 
     ``policy``: of its action, if there still is one. ``rebooted``: the boot id has changed;
     wall clock minus uptime would not do, as the clock may have been set. ``trusted``: the
-    journal lost nothing, so that without a Started record it was certainly not begun.
+    journal lost nothing, and without a Started record it was certainly not begun.
     """
     if entry.accepted is not None and policy is None and trusted and not entry.attempt:
         text = f"this device no longer has an action named {entry.accepted.action!r}; nothing of it was done"

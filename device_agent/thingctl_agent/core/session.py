@@ -1,7 +1,7 @@
 """The agent's core: something happens, effects come out. Pure.
 
 No clock, socket, file, thread or logger: ``now`` (seconds since boot) and ``wall`` (gives
-Unix seconds, or ``None`` when nobody vouches for the wall clock) are passed in, and what
+Unix seconds, or ``None`` when the wall clock may be wrong) are passed in, and what
 is to be done comes back as a list of effects, to be done in order.
 
 An execution goes: held (its age cannot be told yet) -> waiting (for a place) -> running
@@ -81,7 +81,7 @@ class DeviceSession:
         """Take up what an earlier run left. Call once, first.
 
         Call it again with the history ``found`` in a journal that could not be opened then; what this
-        run knows is added to it. ``trusted``: the journal is whole and lost nothing, so that a
+        run knows is added to it. ``trusted``: the journal is whole and lost nothing, and a
         request without a Started record was certainly not begun.
         """
         ours = History()
@@ -204,7 +204,7 @@ class DeviceSession:
     def unsaved(self, record: Record, now: float, wall: Wall) -> list[Effect]:
         """A record could not be written: what depends on it is not done."""
         if isinstance(record, Rebooting) and (rebooting := self._running.get(record.execution_id)):
-            rebooting.rebooting = False  # its handler is told, and does not restart the device
+            rebooting.rebooting = False  # its handler hears of it, and does not restart the device
         if not isinstance(record, Accepted | Started):
             return []
         call = self._running.pop(record.execution_id, None)

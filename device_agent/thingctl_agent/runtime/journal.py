@@ -34,7 +34,7 @@ SEGMENT: Final = 512 * 1024
 """Bytes of one segment. A command takes about 1.5 KiB of it."""
 
 _LAZY_MAX: Final = 16
-"""Records of which nothing is lost if they are: they go with the next one, or so many at once."""
+"""Records of which nothing is lost if they are: they go with the next one, or so many together."""
 
 
 class CallJournal:
@@ -42,7 +42,7 @@ class CallJournal:
 
     ``history``: what the file held when it was opened; the session goes on with it.
     ``trusted``: nothing that was recorded before is missing from it.
-    ``damage``: what is wrong with the file that was found, in words, or ``""``.
+    ``damage``: a sentence about what is wrong with the file that was found, or ``""``.
     ``is_behind``: a record could not be written; the next write takes the whole history along.
     """
 
@@ -217,7 +217,7 @@ class CallJournal:
     # -- writing
 
     def _needed(self) -> int:
-        """Bytes a segment needs so that its snapshot leaves room for as much again."""
+        """Bytes of a segment whose snapshot leaves room for as much again."""
         snapshot = len(blocks(JournalIdentity(1, bytes(8)), self.history.snapshot()))
         return -(-(HEADER_SECTORS * SECTOR + 2 * snapshot) // SECTOR) * SECTOR
 

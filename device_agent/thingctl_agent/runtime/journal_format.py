@@ -1,7 +1,7 @@
 """The form of the journal's bytes: sectors, blocks and segments. Pure.
 
 A segment is a header (two equal sectors) and then blocks, each padded to whole
-sectors, so that no write touches what an earlier one has made durable. Where a block
+sectors, so no write touches what an earlier one has made durable. Where a block
 is damaged, the next sector that begins a block of the same segment is looked for.
 
 ::

@@ -59,7 +59,7 @@ _SYNC_CHECKED_EVERY: Final = 10.0
 
 
 class Loop:
-    """Runs one agent until it is told to stop."""
+    """Runs one agent until it has to stop."""
 
     def __init__(
         self,
@@ -397,7 +397,7 @@ class Loop:
     # -- time
 
     def _wall(self) -> float | None:
-        """The wall clock, if somebody vouches for it."""
+        """The wall clock, if it is known to be right."""
         if self._config.wall_clock == "auto":
             now = boot.since_boot()
             if now >= self._sync_check_at:

@@ -181,7 +181,7 @@ class MqttConnection:
     # -- inside
 
     def _look(self) -> None:
-        """Remember how the answer to CONNECT begins: another protocol's is told apart by it."""
+        """Remember how the answer to CONNECT begins: another protocol's begins otherwise."""
         sock = self._client.socket()
         if not self._connected and not self._first and type(sock) is socket.socket:
             with contextlib.suppress(OSError):

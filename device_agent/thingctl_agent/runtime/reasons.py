@@ -1,6 +1,6 @@
 """Why there is no connection and what to do next: from an error and the address to a sentence. Pure.
 
-ssl's errors are told apart by their attributes, as an agent without TLS never loads ssl.
+ssl's errors differ by their attributes, as an agent without TLS never loads ssl.
 """
 
 from __future__ import annotations

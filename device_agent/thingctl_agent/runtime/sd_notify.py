@@ -1,4 +1,4 @@
-"""What systemd is told: sd_notify(3), in ten lines instead of a library."""
+"""Reports to systemd: sd_notify(3), in ten lines instead of a library."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Notifier:
         address = environ.get("NOTIFY_SOCKET", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self.watchdog_interval = _watchdog(environ)
-        """Seconds between two signs of life; ``None``: nobody waits for them."""
+        """Seconds between two signs of life; ``None``: systemd waits for none."""
 
     def ready(self) -> None:
         """Started. Said before connecting: a device without a network has started all the same."""

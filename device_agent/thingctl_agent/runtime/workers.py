@@ -43,7 +43,7 @@ class Threads:
         self._idle: list[queue.SimpleQueue[Callable[[], None]]] = []
 
     def run(self, call: Callable[[], None]) -> None:
-        """Have ``call`` called, at once."""
+        """Have ``call`` called without delay."""
         with self._lock:
             inbox = self._idle.pop() if self._idle else None
         if inbox is not None:

@@ -1,4 +1,4 @@
-"""``thingctl-agent check``: says in words what is wrong, in the order in which to mend it."""
+"""``thingctl-agent check``: says what is wrong, in the order in which to mend it."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def plan(arguments: Any, place: Place) -> InstallPlan:
     if arguments.state_dir:
         raise ConfigError(f"the service keeps its journal in {systemd_unit.STATE_DIR}: leave --state-dir out")
     for file in arguments.handlers:
-        agents_in(file)  # raises, in words, what would otherwise keep the service from starting
+        agents_in(file)  # raises what would otherwise keep the service from starting
     before = _read_existing(place)
     base = _base(arguments, before)
     have = _parse(base)

@@ -53,7 +53,7 @@ _UNIT: Final = """\
 [Unit]
 Description=thingctl agent: answers commands sent over MQTT
 After=network.target
-# A device in the field has nobody to reset a start limit.
+# On a device in the field no person resets a start limit.
 StartLimitIntervalSec=0
 
 [Service]
