@@ -85,7 +85,7 @@ def add(
 
 @app.command()
 def renew(name: Name, *, as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = "") -> None:
-    """Give a token another secret and show it, this once; the old one ends at once."""
+    """Give a token another secret and show it, this once; the old one ends right away."""
     with connect(url, token) as client:
         made = client.request("POST", f"{_TOKENS.location(name)}/renew")
     _print_secret(made, as_json=as_json)
@@ -138,5 +138,5 @@ _TOKENS = Collection(
     "no tokens: thingctl tokens add NAME SCOPE",
 )
 add_show(app, _TOKENS)
-add_remove(app, _TOKENS, "remove", "End a token, at once.")
-add_remove(app, _TOKENS, "revoke", "End a token, at once; the same as remove.")
+add_remove(app, _TOKENS, "remove", "End a token right away.")
+add_remove(app, _TOKENS, "revoke", "End a token right away; the same as remove.")
