@@ -45,7 +45,7 @@ class CommandsPlugin(BasePlugin):  # type: ignore[misc] # amqtt ships no types
     class Config(BasePlugin.Config):  # type: ignore[misc]
         """``config_file``: a thingctl TOML. ``settings``: the same names, in place.
 
-        ``is_looked_after``: whether whoever made the Broker tells why it could not start,
+        ``is_looked_after``: whether the maker of the Broker reports why it could not start,
         from what is raised or from ``failure``. amqtt's own command does not.
         """
 

@@ -63,7 +63,7 @@ class HostedServer(Protocol):
     def publish(
         self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, publisher: str = ""
     ) -> None:
-        """Publish a message to our clients, and retain it if asked to. No event is told of it."""
+        """Publish a message to our clients, and retain it if asked to. No event comes of it."""
         ...
 
     def retain(self, topic: str, payload: bytes, *, qos: int = 0) -> None:

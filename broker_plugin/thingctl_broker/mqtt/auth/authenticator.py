@@ -1,4 +1,4 @@
-"""Who may connect: what the front asks before anything else knows of a client, and what it is told."""
+"""Who may connect: what the server asks before anything else knows of a client, and the answer."""
 
 from __future__ import annotations
 

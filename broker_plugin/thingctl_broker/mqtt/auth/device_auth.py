@@ -92,7 +92,7 @@ class IdentityGatekeeper:
             raise too_many_failures() from None
         except Busy:
             raise ConnectRefused(Reason.SERVER_UNAVAILABLE, "too many are signing in at once") from None
-        # Verifying took its time: what was decided about the thing meanwhile counts.
+        # Verifying took its time: what was decided about the thing in that time counts.
         thing = self._things.get(name)
         if not right or thing is None or right not in thing.hashes(self._now()):
             raise ConnectRefused(Reason.BAD_USER_NAME_OR_PASSWORD, "wrong user name or password")

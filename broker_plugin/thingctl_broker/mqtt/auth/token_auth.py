@@ -38,7 +38,7 @@ def is_backend(connect: Connect) -> bool:
 class Backends:
     """Admits the bearers of tokens, and slows down who guesses at them.
 
-    Who has tried too many wrong ones is refused with a right one too, so that he learns nothing by
+    Who has tried too many wrong ones is refused with a right one too, and learns nothing by
     guessing on; unless that token has come from there before. Loopback is exempt, as over HTTP.
     """
 

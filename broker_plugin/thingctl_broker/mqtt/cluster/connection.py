@@ -41,7 +41,7 @@ _SILENCE: Final = 1.75
 """A connection is given up after this many times its keep-alive without a byte; gmqtt pings after one."""
 
 _MQTT_5: Final = 5
-_QUIET: Final = logging.getLogger("thingctl.gmqtt")  # what there is to say is said here, once and in words
+_QUIET: Final = logging.getLogger("thingctl.gmqtt")  # what there is to say is said here, once
 _QUIET.setLevel(logging.CRITICAL)
 logging.getLogger("gmqtt").setLevel(logging.CRITICAL)
 
@@ -70,7 +70,7 @@ class LinkConnection:
     ) -> None:
         """``on_acknowledged(packet_id, reason_code)``: PUBACK of a publish with QoS 1."""
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        """Done when the connection is gone, with the reason in words."""
+        """Done when the connection is gone, with the reason as a sentence."""
         self.session_present = False
         """Whether the cluster had kept a session of this client."""
         self.window = 0
@@ -169,7 +169,7 @@ class LinkConnection:
 
     def publish(self, topic: str, payload: bytes, *, qos: int, expires_in: int | None = None) -> int:
         """Publish; return the packet identifier, 0 at QoS 0. ``expires_in``: seconds."""
-        # Kept nowhere: what is lost is published again by whoever wanted it published.
+        # Kept nowhere: what is lost is published again by its sender.
         packet_id: int = self._handler.id_generator.next_id() if qos else 0
         self._write(encode_publish(topic.encode(), payload, packet_id, expires_in))
         return packet_id

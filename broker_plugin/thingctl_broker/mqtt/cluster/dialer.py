@@ -20,7 +20,7 @@ WAIT_MOST: Final = 15.0
 """Seconds between two rounds of all addresses."""
 
 WAIT_REFUSED: Final = 30.0
-"""Seconds after a refusal that stands until somebody changes something."""
+"""Seconds after a refusal that stands until a person changes something."""
 
 
 def wait_after(
@@ -47,7 +47,7 @@ class LinkDialer:
     ) -> LinkConnection:
         """Try each address once; raise :class:`RequestRefused` when none will do.
 
-        ``made`` is told of each connection before it is opened: messages of a kept session come
+        ``made`` gets each connection before it is opened: messages of a kept session come
         right behind its CONNACK.
         """
         login = self._login(client_id)  # looked at anew each time: a password or certificate may be renewed

@@ -2,7 +2,7 @@
 
 Messages are handled at the same time, as many as the Receive Maximum lets come, so that they can
 be committed together. They are acknowledged in the order in which they came [MQTT5-4.6.0-2], but
-for those that could not be handled at once: these hold up nobody, and are tried again until they
+for those that could not be handled: these hold up no others, and are tried again until they
 are handled or the connection is lost. Then the cluster delivers them again.
 """
 

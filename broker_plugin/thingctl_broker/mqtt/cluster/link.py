@@ -99,7 +99,7 @@ class ClusterLink:
     ) -> Handed:
         """Publish a request (QoS 1, forgotten after ``expires_in`` seconds); return at its PUBACK.
 
-        Raises :class:`LinkDown` when the connection is away or is lost meanwhile, and when the
+        Raises :class:`LinkDown` when the connection is away or is lost on the way, and when the
         cluster refuses to take the request.
         """
         return await self._up().outbox.put(self._topics.request(thing, execution_id), payload, expires_in)
@@ -116,11 +116,11 @@ class ClusterLink:
     async def adopt(self, client_id: str) -> None:
         """Take over the session of a worker that has died: handle what was queued for it, then end it.
 
-        Its shared subscriptions go first, so that nothing new is routed to it. Returns when nothing
+        Its shared subscriptions go first: nothing new is routed to it. Returns when nothing
         more came and the session is gone; what one announcement in it says may be old, and is
         :attr:`Source.RETAINED`. Raises :class:`LinkDown`: the session is still kept then.
         """
-        assert self._incoming is not None, "a link that has not been started adopts nobody"
+        assert self._incoming is not None, "a link that has not been started adopts no other"
         try:
             session = await LinkSession.open(
                 self._dialer, client_id, self._topics, self._incoming, source=Source.RETAINED

@@ -1,7 +1,7 @@
 """Publishes with QoS 1 over one connection. No gmqtt, no socket.
 
 As many are in flight as the cluster's Receive Maximum lets be [MQTT5-3.3.4-7]; the others wait in
-order. What is not acknowledged when the connection is lost has failed, at once.
+order. What is not acknowledged when the connection is lost has failed.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class LinkOutbox:
         return handed
 
     def post(self, topic: str, payload: bytes, expires_in: float) -> None:
-        """Publish; nobody waits for it. Raises :class:`LinkDown` when the connection is lost."""
+        """Publish without waiting. Raises :class:`LinkDown` when the connection is lost."""
         self._put(_Publish(topic, payload, self._loop.time() + expires_in, None))
 
     def acknowledged(self, packet_id: int, code: int) -> None:

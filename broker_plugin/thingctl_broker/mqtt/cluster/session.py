@@ -42,7 +42,7 @@ class LinkSession:
         *,
         source: Source = Source.LIVE,
     ) -> LinkSession:
-        """Connect; messages that the cluster has kept come at once. Raises :class:`RequestRefused`."""
+        """Connect; messages that the cluster has kept come right away. Raises :class:`RequestRefused`."""
         made: list[LinkConnection] = []
         outboxes: list[LinkOutbox] = []
 
@@ -86,7 +86,7 @@ class LinkSession:
         """Leave the group, handle what has come and what is queued, end the session.
 
         Return False, the session being kept, if that took over ``within`` seconds. Raises
-        :class:`LinkDown` when the connection is lost meanwhile; then it is kept as well.
+        :class:`LinkDown` when the connection is lost on the way; then it is kept as well.
         """
         try:
             await self.connection.unsubscribe(filters)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PASSWORD_VARIABLE: Final = "THINGCTL_LINK_PASSWORD"  # noqa: S105 - a name, not a password
-"""Where the password may come from, so that it stands in no file."""
+"""Where the password may come from: it need not stand in a file."""
 
 _PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -108,7 +108,7 @@ def parse_url(url: str) -> LinkEndpoint:
 
 
 def check_link(settings: LinkSettings) -> LinkSettings:
-    """Return ``settings`` if they make sense together; raises ValueError, in words."""
+    """Return ``settings`` if they make sense together; raises ValueError with a sentence."""
     fault = _fault(settings)
     if fault is not None:
         raise ValueError(fault)

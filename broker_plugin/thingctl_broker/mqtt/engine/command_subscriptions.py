@@ -18,7 +18,7 @@ class Granted(NamedTuple):
 
 
 class CommandSubscriptions:
-    """Command subscriptions by filter, and the QoS at which each kind goes out for them."""
+    """Command subscriptions by filter, and the QoS at which each kind is published for them."""
 
     __slots__ = ("_by_filter", "qos")
 

@@ -148,7 +148,7 @@ class Engine:
         return oldest
 
     def end(self, session: Session, now: float) -> None:
-        """End a session: nobody is connected with it any more."""
+        """End a session: no client is connected with it any more."""
         for topic_filter in session.subscriptions:
             self.tree.remove(topic_filter, session)
         session.subscriptions.clear()

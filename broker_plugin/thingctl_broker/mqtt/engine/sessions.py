@@ -1,6 +1,6 @@
 """All sessions by client id, and in which order their clients went away. Pure.
 
-Sessions of clients that are away are bounded: for each thing, so that one that comes under ever new
+Sessions of clients that are away are bounded: for each thing, and one that comes under ever new
 client ids displaces only its own, and in all. The session that has been away for the longest ends.
 """
 

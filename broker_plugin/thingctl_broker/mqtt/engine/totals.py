@@ -103,10 +103,10 @@ class Totals:
         self.dirty: list[WaitingSession] = []
         """Sessions with bytes to write that were not in this list before."""
         self.slow: list[WaitingSession] = []
-        """Connected sessions for which more waits than half of what may, since somebody last looked."""
+        """Connected sessions for which more waits than half of what may, since the last look."""
 
     def share_among(self, sessions: int) -> None:
-        """Give each of so many sessions its share, so that a few slow readers take it from no other."""
+        """Give each of so many sessions its share, which a few slow readers take from no other."""
         self.share = (self.limits.total_bytes - self.common_bytes) // max(1, sessions)
 
     def drop(self, reason: str, client_id: str, topic: str) -> None:

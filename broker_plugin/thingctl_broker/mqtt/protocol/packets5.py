@@ -1,7 +1,7 @@
 """PUBLISH and PUBACK of MQTT 5. Pure. A PUBLISH is taken apart without looking at its properties.
 
-Whoever may publish chooses the properties. None of them means anything here, so none of them
-is decoded: what is wrong in one (text that is not UTF-8, an identifier nobody knows) cannot
+Any client that may publish chooses the properties. None of them means anything here, so none of them
+is decoded: what is wrong in one (text that is not UTF-8, an unknown identifier) cannot
 keep a message from being acknowledged, and so cannot use up the Receive Maximum.
 """
 
@@ -13,7 +13,7 @@ from typing import NamedTuple
 class Received(NamedTuple):
     """A PUBLISH. ``packet_id`` is 0 at QoS 0. ``retain``: it was kept by the cluster until now.
 
-    A topic that is no UTF-8 has replacement characters in it, and so is nobody's.
+    A topic that is no UTF-8 has replacement characters in it, and so names no thing.
     """
 
     topic: str

@@ -97,7 +97,7 @@ _WORDS: Final = {
 }
 
 _FOR_GOOD: Final = frozenset({0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C, 0x8F, 0x90, 0x9B, 0x9E, 0xA2})
-"""What trying again does not mend: somebody has to change something."""
+"""What trying again does not mend: a person has to change something."""
 
 
 def words(code: int) -> str:
@@ -120,7 +120,7 @@ def camel_case(reason: Reason) -> str:
 
 
 def is_for_good(code: int) -> bool:
-    """Whether a refusal with this code stands until somebody changes something."""
+    """Whether a refusal with this code stands until a person changes something."""
     return code in _FOR_GOOD
 
 

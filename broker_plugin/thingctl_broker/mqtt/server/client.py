@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from thingctl_broker.mqtt.server.traffic_monitors import TrafficMonitors
     from thingctl_protocol.topics import ThingTopics, Topics
 
-# The standard one: where nobody has configured structlog, it would print what is meant for --debug only.
+# The standard one: where structlog is not configured, it would print what is meant for --debug only.
 _log = logging.getLogger("thingctl.mqtt")
 
 _REQUEST: Final = Kind.REQUEST
@@ -272,7 +272,7 @@ class ServerConnection(Transport):
 
     @property
     def publishes_will(self) -> bool:
-        """Whether the connection ends so that the client's will is to be published."""
+        """Whether the end of the connection publishes the client's will."""
         return True
 
     @property

@@ -158,7 +158,7 @@ class Handshake:
             connection.refuse(refusal, connect)
             return
         except Exception:
-            # Somebody's authentication plugin: what is wrong with it must not let anybody in.
+            # An authentication plugin of the host's: a fault of it must let no client in.
             _log.exception("authentication failed to answer")
             no_answer = ConnectRefused(Reason.SERVER_UNAVAILABLE, "authentication failed to answer")
             connection.refuse(no_answer, connect)

@@ -128,7 +128,7 @@ class DeviceConnection(ServerConnection):
 
     @property
     def publishes_will(self) -> bool:
-        """Whether the connection ends so that the client's will is to be published."""
+        """Whether the end of the connection publishes the client's will."""
         words = self._last_words
         return words is None or words.reason == Reason.DISCONNECT_WITH_WILL
 
@@ -165,7 +165,7 @@ class DeviceConnection(ServerConnection):
                 )
         expiry = min(connect.session_expiry, self.limits.session_expiry)
         if admission.thing is None:
-            self._stands = admission.stands  # of a thing, whoever changes it tells the server
+            self._stands = admission.stands  # of a thing, a change closes its connections
             if admission.acl is not None and not admission.observes:
                 expiry = 0  # it may subscribe to nothing
                 connect = connect._replace(clean_session=True)
@@ -203,7 +203,7 @@ class DeviceConnection(ServerConnection):
     def _about(
         self, connect: Connect, expiry: int, assigned: str, keep_alive: int
     ) -> ConnackProperties | None:
-        """What an MQTT 5 client is told of this server."""
+        """What the CONNACK says of this server to an MQTT 5 client."""
         if connect.version < 5:
             return None
         return ConnackProperties(

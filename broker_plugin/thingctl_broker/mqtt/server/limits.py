@@ -26,19 +26,19 @@ class MqttLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Bounds of the MQTT server. Times in seconds, sizes in bytes."""
 
     connections: Count = 20_000
-    """Connections at once."""
+    """Connections together."""
     connections_per_address: Count = 5000
-    """Connections at once from one address, loopback excepted."""
+    """Connections from one address, loopback excepted."""
     connection_rate: Seconds = 200.0
     """Connections a second that one address may open, loopback excepted."""
     connection_burst: Seconds = 1000.0
-    """Connections that an address may open at once after a quiet time."""
+    """Connections that an address may open in a row after a quiet time."""
     connect_timeout: Seconds = 10.0
     """How long a connection may take until its CONNECT is accepted."""
     packet_bytes: PacketBytes = 1024 * 1024
     """The largest packet taken from a client."""
     connect_bytes: PacketBytes = 64 * 1024
-    """The largest CONNECT: nobody has been authenticated yet."""
+    """The largest CONNECT: its client is not authenticated yet."""
     write_buffer: Count = 1024 * 1024
     """Bytes in the socket's buffer of a client that does not read, at which a request drops it."""
     write_timeout: Seconds = 30.0

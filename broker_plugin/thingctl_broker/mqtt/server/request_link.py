@@ -29,7 +29,9 @@ class RequestLink:
     def publish_request(self, thing: str, execution_id: str, payload: bytes, *, again: bool) -> bool:
         """Write a request to the connection that serves the thing."""
         connection = self._serving.get(thing)
-        if connection is None:  # pragma: no cover - the service is told before the connection is forgotten
+        if (
+            connection is None
+        ):  # pragma: no cover - the service hears of it before the connection is forgotten
             return True
         return connection.publish_request(execution_id, payload, again=again)
 

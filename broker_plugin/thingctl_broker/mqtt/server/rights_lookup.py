@@ -30,7 +30,7 @@ class PausedConnection(Protocol):
 
 
 class RightsLookup:
-    """What comes from the client meanwhile waits in the connection, and when it is much, in its socket."""
+    """What comes from the client until then waits in the connection, and when it is much, in its socket."""
 
     __slots__ = ("_connection", "_is_held", "_task", "_unread_bytes", "is_last_word")
 

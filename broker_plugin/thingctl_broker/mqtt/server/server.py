@@ -88,7 +88,7 @@ class MqttServer(RequestLink):
         self.engine.totals.on_drop = self._dropped
         self.engine.will_published = self._tell
         self.events: list[ServerEvents] = []
-        """Who else is told of clients and messages; empty, most of the time."""
+        """Who else hears of clients and messages; empty, most of the time."""
         self.time: Callable[[], float] = time.monotonic
         """Monotonic time."""
         self._limiter = ConnectionLimiter(

@@ -1,6 +1,6 @@
 """Who watches the command traffic: requests, responses, cancels and announcements, as they go by.
 
-It costs a truth test while nobody watches. An observer is told at QoS 0, once for each
+It costs a truth test while no client watches. An observer gets messages at QoS 0, once for each
 message however many of its filters match, and in one write for each turn of the loop. One that
 does not keep up with reading misses messages, and no command waits for it; ``Wire`` drops one
 that does not read at all.
@@ -61,7 +61,7 @@ class TrafficMonitors:
         self._missed = missed
         self._is_due = False
         self.watching: dict[Monitor, _Observer] = {}
-        """Empty while nobody watches: look here before anything is done for them."""
+        """Empty while no client watches: look here before anything is done for them."""
 
     def has_room(self, connection: Monitor) -> bool:
         """Whether the connection may watch."""
