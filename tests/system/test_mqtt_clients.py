@@ -17,7 +17,7 @@ import pytest
 
 from agent.harness import mosquitto
 from support.needs import missing
-from support.processes import serving
+from support.processes import BIN, serving
 from support.waits import soon
 
 pytestmark = pytest.mark.system
@@ -37,7 +37,7 @@ def tool(name: str) -> str:
 class Paho:
     """A paho client whose messages gather in ``heard``."""
 
-    def __init__(self, address, name, *filters, version=mqtt.MQTTv311, transport="tcp", qos=1):
+    def __init__(self, address, name, *filters, version=mqtt.MQTTv311, transport="tcp", qos=1, ca=""):
         self.client = mqtt.Client(
             mqtt.CallbackAPIVersion.VERSION2, name, protocol=version, transport=transport
         )
@@ -48,6 +48,8 @@ class Paho:
         )
         self.client.on_subscribe = lambda *_: self.subscribed.set()
         self.client.on_connect = lambda client, *_: client.subscribe([(f, qos) for f in filters or ("none",)])
+        if ca:
+            self.client.tls_set(ca)
         self.client.connect(*address)
         self.client.loop_start()
         assert self.subscribed.wait(10)
@@ -267,3 +269,43 @@ def test_mqtt_js_in_each_version(broker, tmp_path):
         timeout=60,
     )
     assert json.loads(told.stdout) == ["news/a x"] * 6
+
+
+@pytest.fixture
+def secured(tmp_path):
+    files = tmp_path / "tls"
+    subprocess.run(
+        [BIN / "thingctl", "tls", "init", "--dir", files, "--name", "127.0.0.1"],
+        check=True,
+        capture_output=True,
+    )
+    with serving(tmp_path / "data", "--in-memory", "--tls-dir", str(files)) as serve:
+        yield serve, str(files / "ca.crt")
+
+
+@pytest.mark.parametrize("version", [mqtt.MQTTv311, mqtt.MQTTv5], ids=["3.1.1", "5"])
+def test_paho_over_tls_and_secure_websocket(secured, paho, version):
+    serve, ca = secured
+    one = paho(serve.mqtt_address, "one", "news", version=version, ca=ca)
+    other = paho(serve.http_address, "other", "news", version=version, transport="websockets", ca=ca)
+    one.publish("news", b"1")
+    other.publish("news", b"2")
+    soon(lambda: len(one.heard) == len(other.heard) == 2)
+    assert sorted(m[1] for m in one.heard) == sorted(m[1] for m in other.heard) == [b"1", b"2"]
+
+
+@pytest.mark.parametrize("version", ["mqttv311", "mqttv5"])
+def test_mosquittos_tools_over_tls(secured, version):
+    serve, ca = secured
+    host, port = serve.mqtt_address
+    where = ("-h", host, "-p", str(port), "-V", version, "--cafile", ca)
+    publish = [tool("mosquitto_pub"), *where, "-t", "kept", "-m", "on", "-q", "1", "-r"]
+    subprocess.run(publish, check=True, timeout=20)
+    heard = subprocess.run(
+        [tool("mosquitto_sub"), *where, "-t", "kept", "-C", "1", "-W", "10"],
+        check=True,
+        timeout=20,
+        capture_output=True,
+        text=True,
+    )
+    assert heard.stdout.strip() == "on"
