@@ -125,8 +125,18 @@ def test_what_raises_in_the_loop_does_not_end_it(make):
 
 def test_a_message_that_cannot_be_handled_is_survived(make, monkeypatch):
     loop = make()
-    monkeypatch.setattr(loop._session, "message", lambda *a, **k: 1 / 0)
-    loop.on_message("x", b"", retain=False)
+    topics = []
+
+    def message(topic, *_, **__):
+        topics.append(topic)
+        if topic == "bad":
+            raise ZeroDivisionError
+        return []
+
+    monkeypatch.setattr(loop._session, "message", message)
+    loop.on_message("bad", b"", retain=False)
+    loop.on_message("good", b"", retain=False)
+    assert topics == ["bad", "good"]
 
 
 def test_what_cannot_be_saved_is_not_started(make):
@@ -141,8 +151,13 @@ def test_what_cannot_be_saved_is_not_started(make):
         assert loop._handlers_left == 0
 
 
-def test_publishing_without_a_connection_is_nothing(make):
-    make()._do([PublishEffect("topic", b"x")])
+def test_what_is_published_without_a_connection_is_not_for_a_later_one(make):
+    loop = make()
+    loop._do([PublishEffect("early", b"x")])
+    published = []
+    loop._connection = SimpleNamespace(publish=lambda topic, *_, **__: published.append(topic))
+    loop._do([PublishEffect("late", b"x")])
+    assert published == ["late"]
 
 
 def test_a_broken_journal_does_not_keep_it_from_running(make):
