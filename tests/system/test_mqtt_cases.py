@@ -105,7 +105,7 @@ def test_a_long_retained_message_reaches_who_is_there_and_who_comes(address, qos
 @pytest.mark.parametrize("qos", [0, 1, 2])
 @pytest.mark.parametrize("limit", ["retained = 2", "retained_bytes = 2000"])
 def test_a_retained_message_without_room_is_delivered_live(tmp_path, limit, qos):
-    with serving_with(tmp_path, f"[mqtt]\nsys_interval = 0\n[limits]\n{limit}\n") as serve:
+    with serving_with(tmp_path, f"[limits]\n{limit}\n") as serve:
         source, client = Peer(serve.mqtt_address, "source"), Peer(serve.mqtt_address, "client")
         client.subscribe("state/#", qos=0)
         for i in range(10):
