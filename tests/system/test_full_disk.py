@@ -442,6 +442,8 @@ def test_a_last_flush_that_fails_leaves_tokens_and_roll_outs_as_they_were(tmp_pa
         broker.process.wait()
         with serving(tmp_path / "data") as again, closing(Operator(again.http_address)) as shown:
             is_as_it_was(shown)
+            again.process.terminate()  # a kill may leave one that is about to be replaced
+            again.process.wait(10)
         files = [path.name for path in (tmp_path / "data").rglob(".*")]
         assert files == []
 

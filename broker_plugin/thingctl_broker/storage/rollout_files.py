@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from thingctl_broker.rollouts.rollout import RolloutRecord
-from thingctl_broker.system.files import make_private_directory, write_atomic
+from thingctl_broker.system.files import make_private_directory, remove_leftovers, write_atomic
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,6 +31,7 @@ class RolloutFiles:
 
     def load(self) -> list[RolloutRecord]:
         """Every record, oldest first. A damaged file is left as it is, and told of."""
+        remove_leftovers(self._directory)
         records: list[RolloutRecord] = []
         for path in sorted(self._directory.glob("*.json")):  # ids ascend with time
             try:

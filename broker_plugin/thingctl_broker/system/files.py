@@ -127,6 +127,14 @@ class NewFile:
                     before.unlink()
 
 
+def remove_leftovers(directory: Path) -> None:
+    """Remove what a process that was killed has left of files that it replaced; no other may write there."""
+    for ending in ("new", "old"):
+        for path in directory.glob(f".*.{ending}"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
 def disk_fault(path: Path, error: Exception) -> str:
     """Return the text of an error, and whether the disk of ``path`` is full: SQLite has many texts for it."""
     text = str(error)

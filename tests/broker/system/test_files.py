@@ -13,6 +13,7 @@ from thingctl_broker.system.files import (
     FileReplaced,
     NewFile,
     make_private_directory,
+    remove_leftovers,
     sync_directory,
     write_atomic,
 )
@@ -186,3 +187,10 @@ def test_no_descriptor_is_left_open(folder):
             create_exclusive(folder / "b", b"1")
     assert len(list(open_files.iterdir())) == before
     assert {path.name for path in folder.iterdir()} == {"a", "b"}
+
+
+def test_what_a_killed_process_has_left_is_removed_and_nothing_else(tmp_path):
+    for name in (".a.json.0a.new", ".a.json.0a.old", "a.json", ".hidden", "b.new"):
+        (tmp_path / name).write_text("x")
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "a.json", "b.new"]
