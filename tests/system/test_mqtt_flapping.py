@@ -2,84 +2,25 @@
 
 from __future__ import annotations
 
-import socket
-import struct
-
 import pytest
 
 from agent.harness import mosquitto
 from support.operators import Operator
+from support.peers import Peer
 from support.processes import serving
 from support.waits import soon
 from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
-from thingctl_broker.mqtt.protocol.frames import FrameScanner
-from thingctl_broker.mqtt.protocol.packets import Connect, PacketType, Will, encode_connect, encode_subscribe
+from thingctl_broker.mqtt.protocol.packets import PacketType, Will, encode_subscribe
 
 pytestmark = pytest.mark.system
 
 REQUESTS = "$emqx/commands/things/device/executions/+/request"
 
 
-OPENED: list[socket.socket] = []
-
-
 @pytest.fixture(autouse=True)
 def none_stays_open():
     yield
-    while OPENED:
-        OPENED.pop().close()
-
-
-class Peer:
-    """A client of MQTT 3.1.1 on a socket, packet by packet."""
-
-    def __init__(self, address, client_id, *, clean=True, will=None):
-        self.socket = socket.create_connection(address, timeout=10)
-        OPENED.append(self.socket)
-        self.scanner = FrameScanner(1 << 20)
-        self.frames = []
-        self.send(encode_connect(Connect(client_id, clean, 60, None, None, will)))
-        self.present = bool(self.next(PacketType.CONNACK).packet[2])
-
-    def send(self, *packets):
-        self.socket.sendall(b"".join(packets))
-
-    def receive(self):
-        while not self.frames:
-            data = self.socket.recv(65536)
-            assert data, "the broker has closed the connection"
-            self.frames += self.scanner.feed(data)
-        return self.frames.pop(0)
-
-    def next(self, kind):
-        """The next packet, which is of that kind."""
-        frame = self.receive()
-        assert frame.first >> 4 == kind, f"{PacketType(frame.first >> 4).name} instead of {kind.name}"
-        return frame
-
-    def messages(self, count):
-        return [CODEC_3.parse_publish(self.next(PacketType.PUBLISH)) for _ in range(count)]
-
-    def subscribe(self, *filters, qos=1):
-        self.send(encode_subscribe(1, [(topic_filter, qos) for topic_filter in filters]))
-        self.next(PacketType.SUBACK)
-
-    def publish(self, topic, payload, qos=1, **options):
-        self.send(CODEC_3.encode_publish(topic.encode(), payload, qos=qos, packet_id=9, **options))
-        if qos == 2:
-            self.next(PacketType.PUBREC)
-            self.send(CODEC_3.encode_pubrel(9))
-        if qos:
-            self.next(PacketType.PUBACK if qos == 1 else PacketType.PUBCOMP)
-
-    def leave(self):
-        self.send(b"\xe0\x00")
-        self.socket.close()
-
-    def reset(self):
-        """Lose the link: RST, no FIN."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.socket.close()
+    Peer.close_all()
 
 
 @pytest.fixture(params=["ours", "mosquitto"])

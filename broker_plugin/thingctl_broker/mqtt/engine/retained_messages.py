@@ -5,6 +5,8 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Final
 
+from thingctl_broker.mqtt.engine import sys_topics
+
 if TYPE_CHECKING:
     from thingctl_broker.mqtt.engine.message import Message
 
@@ -27,7 +29,10 @@ class _Level:
 
 
 class RetainedMessages:
-    """At most ``most`` messages of ``most_bytes`` together, the levels of long topics among them."""
+    """At most ``most`` messages of ``most_bytes`` together, the levels of long topics among them.
+
+    The broker's own figures (``sys_topics``) count for nothing: they are few, and no client publishes there.
+    """
 
     def __init__(self, most: int, most_bytes: int) -> None:
         self._most = most
@@ -35,6 +40,7 @@ class RetainedMessages:
         self._messages: dict[str, Message] = {}
         self._root = _Level()
         self._expiring: list[tuple[float, str]] = []
+        self._figures = 0
         self.bytes = 0
         """What they count for, together."""
 
@@ -49,9 +55,11 @@ class RetainedMessages:
         topic = message.topic
         replaced = self._messages.get(topic)
         size = self.bytes + _size(message) - (0 if replaced is None else _size(replaced))
-        if size > self._most_bytes or (replaced is None and len(self._messages) >= self._most):
+        is_figure = _is_figure(topic)
+        if not is_figure and (size > self._most_bytes or (replaced is None and self._is_full())):
             return False
         self.bytes = size
+        self._figures += is_figure and replaced is None
         self._messages[topic] = message
         level = self._root
         for name in topic.split("/"):
@@ -63,6 +71,9 @@ class RetainedMessages:
         if message.expires_at is not None:
             self._plan(message.expires_at, topic)
         return True
+
+    def _is_full(self) -> bool:
+        return len(self._messages) - self._figures >= self._most
 
     def _plan(self, expires_at: float, topic: str) -> None:
         if len(self._expiring) > 2 * len(self._messages) + _SPARE_TIMES:
@@ -80,6 +91,7 @@ class RetainedMessages:
         if message is None:
             return False
         self.bytes -= _size(message)
+        self._figures -= _is_figure(topic)
         path = [self._root]
         names = topic.split("/")
         for name in names:
@@ -130,7 +142,13 @@ class RetainedMessages:
         return [level.message for level in levels if level.message is not None]
 
 
+def _is_figure(topic: str) -> bool:
+    return topic.startswith(sys_topics.ROOT)
+
+
 def _size(message: Message) -> int:
+    if _is_figure(message.topic):
+        return 0
     return message.size + _LEVEL_BYTES * max(0, message.topic.count("/") - _FREE_LEVELS)
 
 

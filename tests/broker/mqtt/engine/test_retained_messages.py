@@ -88,3 +88,17 @@ def test_the_levels_of_a_long_topic_count():
     for i in range(10):
         retained.clear(f"{i}" + "/" * 60_000)
     assert (retained.bytes, len(retained)) == (0, 0)
+
+
+def test_the_brokers_figures_take_no_room_from_clients_and_need_none():
+    retained = RetainedMessages(2, 4 * OVERHEAD_BYTES)
+    figures = [Message(f"$SYS/broker/{i}", b"1", retain=True) for i in range(20)]
+    assert all(retained.set(message) for message in figures)
+    assert retained.bytes == 0
+    assert all(retained.set(Message(topic, b"x", retain=True)) for topic in "ab")
+    assert not retained.set(Message("c", b"x", retain=True))
+    assert all(retained.set(message) for message in [*figures, Message("$SYS/broker/new", b"1", retain=True)])
+    assert all(retained.clear(message.topic) for message in figures)
+    assert not retained.set(Message("c", b"x", retain=True))
+    assert retained.clear("a")
+    assert retained.set(Message("c", b"x", retain=True))
