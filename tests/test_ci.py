@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -67,3 +68,12 @@ def test_what_runs_twice_is_listed_last(ci, second):
 def test_checks_that_fail_before_the_tests_are_named(ci):
     code, out, _ = ci("2", "2")
     assert (code, "the checks before the tests" in out.splitlines()[-2]) == (2, True)
+
+
+def test_what_a_test_tells_its_reader_to_install_is_installed():
+    told = re.compile(r"apt-get install ([a-z0-9-]+)")
+    texts = [path.read_text() for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)]
+    packages = {package for text in texts for package in told.findall(text)}
+    script = (ROOT / ".ci" / "run").read_text()
+    installs = re.findall(r'need="\$need ([^"]*)"', script) + re.findall(r"for shell in ([a-z ]+);", script)
+    assert packages - {package for line in installs for package in line.split()} == set()
