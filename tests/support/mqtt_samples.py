@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.protocol.frames import Frame, FrameScanner
 from thingctl_broker.mqtt.protocol.packets import NEVER, Connect, Publish, Will
 
@@ -46,7 +47,7 @@ def publishes_with_meaning(draw: st.DrawFn) -> Publish:
 
 
 def encode(publish: Publish) -> bytes:
-    return packets.encode_publish(
+    return CODEC_3.encode_publish(
         publish.topic.encode(),
         publish.payload,
         qos=publish.qos,
@@ -61,10 +62,10 @@ filters = st.lists(st.tuples(topics, qualities), min_size=1, max_size=5)
 encoded = st.one_of(
     connects().map(packets.encode_connect),
     publishes_with_meaning().map(encode),
-    st.builds(packets.encode_puback, packet_ids),
-    st.builds(packets.encode_pubrec, packet_ids),
-    st.builds(packets.encode_pubcomp, packet_ids),
-    st.builds(lambda packet_id: b"\x62\x02" + packet_id.to_bytes(2, "big"), packet_ids),
+    st.builds(CODEC_3.encode_puback, packet_ids),
+    st.builds(CODEC_3.encode_pubrec, packet_ids),
+    st.builds(CODEC_3.encode_pubcomp, packet_ids),
+    st.builds(CODEC_3.encode_pubrel, packet_ids),
     st.builds(packets.encode_subscribe, packet_ids, filters),
     st.builds(packets.encode_unsubscribe, packet_ids, st.lists(topics, min_size=1, max_size=5)),
     st.sampled_from([b"\xc0\x00", b"\xe0\x00"]),

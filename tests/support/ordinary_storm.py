@@ -20,6 +20,7 @@ from support.processes import free_address
 from support.waits import Deadline, eventually
 from support.wire import RawClient
 from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.protocol.frames import Frame
 from thingctl_broker.mqtt.protocol.packets import PacketType
 
@@ -120,7 +121,7 @@ class _Sent:
         if self.is_received:
             return _pubrel(packet_id)
         payload = str(self.number).encode()
-        return packets.encode_publish(
+        return CODEC_3.encode_publish(
             self.topic.encode(), payload, qos=self.qos, packet_id=packet_id, dup=dup
         )
 
@@ -248,7 +249,7 @@ class OrdinarySubscriber(_KeptClient):
         elif kind == PacketType.PUBREL:
             packet_id = packets.parse_packet_id(frame)
             self._unreleased.discard(packet_id)
-            self._answer(client, packets.encode_pubcomp(packet_id))
+            self._answer(client, CODEC_3.encode_pubcomp(packet_id))
         elif kind == PacketType.PUBLISH:
             self._take_publish(client, packets.parse_publish(frame))
 
@@ -257,12 +258,12 @@ class OrdinarySubscriber(_KeptClient):
         assert packet_id is not None
         if publish.qos == 1:
             self.received[publish.topic].append(int(publish.payload))
-            self._answer(client, packets.encode_puback(packet_id))
+            self._answer(client, CODEC_3.encode_puback(packet_id))
             return
         if packet_id not in self._unreleased:
             self._unreleased.add(packet_id)
             self.received[publish.topic].append(int(publish.payload))
-        self._answer(client, packets.encode_pubrec(packet_id))
+        self._answer(client, CODEC_3.encode_pubrec(packet_id))
 
     def _answer(self, client: RawClient, packet: bytes) -> None:
         if self._chance.random() < ACKNOWLEDGEMENTS_LOST:

@@ -24,6 +24,7 @@ from typing import Any
 
 from support.processes import BIN, TOKEN
 from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.protocol.frames import FrameScanner
 from thingctl_broker.mqtt.protocol.packets import Connect, PacketType
 from thingctl_protocol.topics import Kind, Topics
@@ -212,7 +213,7 @@ class Device:
             return
         execution_id = topic.execution_id
         if topic.kind is Kind.CANCEL:
-            self._writer.write(packets.encode_puback(publish.packet_id))
+            self._writer.write(CODEC_3.encode_puback(publish.packet_id))
             return
         request = json.loads(publish.payload)
         if time.time() > request["timestamp"] + 1 + request["ttl"] + 0.5:  # the timestamp is rounded down
@@ -222,7 +223,7 @@ class Device:
             self._storm.count["requests sent again"] += 1
         if self._random.random() < 0.05 and not self.steady:
             return  # neither PUBACK nor answer: it died at this very moment
-        self._writer.write(packets.encode_puback(publish.packet_id))
+        self._writer.write(CODEC_3.encode_puback(publish.packet_id))
         how = request["params"]["how"]
         if how == "silent":
             return
@@ -243,13 +244,13 @@ class Device:
             self._write(self._packet_id, execution_id, said)
         elif self._writer is not None:
             topic = TOPICS.response(self.name, execution_id).encode()
-            self._writer.write(packets.encode_publish(topic, json.dumps(said).encode()))
+            self._writer.write(CODEC_3.encode_publish(topic, json.dumps(said).encode()))
 
     def _write(self, packet_id: int, execution_id: str, said: dict[str, Any]) -> None:
         assert self._writer is not None
         topic = TOPICS.response(self.name, execution_id).encode()
         self._writer.write(
-            packets.encode_publish(topic, json.dumps(said).encode(), qos=1, packet_id=packet_id)
+            CODEC_3.encode_publish(topic, json.dumps(said).encode(), qos=1, packet_id=packet_id)
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from support.brokers import Running
 from support.wire import RawClient
 from thingctl_broker.commands.execution import Execution
-from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 
 REQUESTS = "$emqx/commands/things/{}/executions/+/request"
 
@@ -29,4 +29,4 @@ def answer(
 ) -> bytes:
     """The PUBLISH of a response."""
     topic = running.front.topics.response(execution.thing, execution.execution_id).encode()
-    return packets.encode_publish(topic, payload, qos=qos, packet_id=packet_id)
+    return CODEC_3.encode_publish(topic, payload, qos=qos, packet_id=packet_id)

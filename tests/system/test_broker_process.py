@@ -13,6 +13,7 @@ import pytest
 from support.processes import BIN, ROOT, TOKEN, output, process, serving, until_said
 from support.waits import soon
 from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.protocol.packets import Connect, Will
 
 pytestmark = pytest.mark.system
@@ -69,7 +70,7 @@ def crowd(stack: ExitStack, address: tuple[str, int], count: int) -> None:
                 sock.sendall(hello(name)[:7])
             case _:
                 sock = connected(
-                    address, name, subscribe("news/#") + packets.encode_publish(b"news/a", b"x" * 9000)
+                    address, name, subscribe("news/#") + CODEC_3.encode_publish(b"news/a", b"x" * 9000)
                 )
         stack.enter_context(sock)
 

@@ -18,6 +18,7 @@ from support.processes import BIN, TOKEN, output, process, serving
 from support.waits import soon
 from support.wire import RawClient
 from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.protocol.packets import PacketType
 from thingctl_broker.storage.sqlite.journal import SqliteJournal
 from thingctl_broker.testing import InMemoryJournal, ManualClock
@@ -82,7 +83,7 @@ async def test_a_device_that_flaps_a_thousand_times_gets_each_command_at_least_o
                 execution_id = TOPICS.parse(request.topic).execution_id
                 seen.setdefault(execution_id, False)
                 if i % 2:
-                    client.send(packets.encode_puback(request.packet_id))
+                    client.send(CODEC_3.encode_puback(request.packet_id))
                     seen[execution_id] = True
             if i % 2:
                 await client.ping()
@@ -106,7 +107,7 @@ async def test_a_response_that_is_repeated_is_not_acknowledged_before_it_is_kept
         journal.commit()
         await client.expect_publish()
         topic = TOPICS.response("lamp", execution.execution_id).encode()
-        response = packets.encode_publish(topic, b'{"status":"SUCCEEDED"}', qos=2, packet_id=7)
+        response = CODEC_3.encode_publish(topic, b'{"status":"SUCCEEDED"}', qos=2, packet_id=7)
         client.send(response + response)
         await client.ping()  # and no PUBREC before the answer
         journal.commit()
@@ -211,7 +212,7 @@ def test_a_disk_that_is_full_stops_new_commands_only_and_goes_on_by_itself(tmp_p
         assert len(logged(broker, "executions cannot be kept")) == 1
         # What runs goes on, and who asks is answered.
         path = f"/api/v1/commands/{running['executionId']}"
-        answer = packets.encode_publish(
+        answer = CODEC_3.encode_publish(
             TOPICS.response("lamp", running["executionId"]).encode(),
             b'{"status":"SUCCEEDED"}',
             qos=1,

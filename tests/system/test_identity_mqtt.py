@@ -18,6 +18,7 @@ from support.processes import BIN, TOKEN, output, serving
 from support.waits import eventually, soon
 from support.wire import RawClient
 from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.protocol.packets import ConnackCode, Will
 
 pytestmark = pytest.mark.system
@@ -121,7 +122,7 @@ async def nobody_stays():
 
 
 def publish(topic, payload=b"{}", *, qos=1, packet_id=9, retain=False):
-    return packets.encode_publish(topic.encode(), payload, qos=qos, packet_id=packet_id, retain=retain)
+    return CODEC_3.encode_publish(topic.encode(), payload, qos=qos, packet_id=packet_id, retain=retain)
 
 
 def request_filter(name):

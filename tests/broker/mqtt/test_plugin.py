@@ -13,7 +13,7 @@ from pwdlib.hashers.argon2 import Argon2Hasher
 from support.brokers import PLUGIN, plugin_broker
 from support.wire import RawClient
 from thingctl_broker.errors import ConfigurationError
-from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.protocol.packets import ConnackCode, PacketType
 
 pytestmark = pytest.mark.usefixtures("nothing_goes_wrong")
@@ -99,7 +99,7 @@ async def test_messages_pass_between_amqtts_listener_and_ours(tmp_path):
         for client in (theirs, ours):
             await client.subscribe("a/#", qos=0)
         for client, payload in ((theirs, b"from theirs"), (ours, b"from ours")):
-            client.send(packets.encode_publish(b"a/b", payload, qos=1, packet_id=7))
+            client.send(CODEC_3.encode_publish(b"a/b", payload, qos=1, packet_id=7))
             got = [(await listener.receive()) for listener in (client, client)]
             assert {frame.first >> 4 for frame in got} == {PacketType.PUBACK, PacketType.PUBLISH}
             other = ours if client is theirs else theirs

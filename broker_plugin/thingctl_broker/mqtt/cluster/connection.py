@@ -20,7 +20,8 @@ import structlog
 from gmqtt import Client, Subscription
 from gmqtt.mqtt.handler import MQTTConnectError
 
-from thingctl_broker.mqtt.protocol.packets5 import encode_puback, encode_publish, parse_publish
+from thingctl_broker.mqtt.protocol.codec5 import CODEC_5
+from thingctl_broker.mqtt.protocol.packets5 import parse_publish
 from thingctl_broker.mqtt.protocol.reason_codes import FAILURE, RequestRefused, is_for_good, words
 
 if TYPE_CHECKING:
@@ -171,13 +172,16 @@ class LinkConnection:
         """Publish; return the packet identifier, 0 at QoS 0. ``expires_in``: seconds."""
         # Kept nowhere: what is lost is published again by its sender.
         packet_id: int = self._handler.id_generator.next_id() if qos else 0
-        self._write(encode_publish(topic.encode(), payload, packet_id, expires_in))
+        packet = CODEC_5.encode_publish(
+            topic.encode(), payload, qos=qos, packet_id=packet_id, message_expiry=expires_in
+        )
+        self._write(packet)
         return packet_id
 
     def acknowledge(self, packet_id: int) -> None:
         """Send PUBACK; nothing when the connection is gone."""
         if not self.lost.done():
-            self._write(encode_puback(packet_id))
+            self._write(CODEC_5.encode_puback(packet_id))
 
     async def subscribe(self, filters: Sequence[str]) -> None:
         """Subscribe with QoS 1; raises :class:`RequestRefused` unless all are granted."""

@@ -264,7 +264,11 @@ class Codec5:
         subscription_ids: Sequence[int] = (),
         topic_alias: int = 0,
     ) -> bytes:
-        """Put a PUBLISH together. ``packet_id`` is written from QoS 1 on."""
+        """Put a PUBLISH together. ``packet_id`` is written from QoS 1 on.
+
+        >>> CODEC_5.encode_publish(b"a", b"x", qos=1, packet_id=7, message_expiry=30).hex(" ")
+        '32 0c 00 01 61 00 07 05 02 00 00 00 1e 78'
+        """
         first = 0x30 | qos << 1 | (8 if dup else 0) | (1 if retain else 0)
         identifier = packet_id.to_bytes(2, "big") if qos else b""
         if properties or message_expiry is not None or subscription_ids or topic_alias:

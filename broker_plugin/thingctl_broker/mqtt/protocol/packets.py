@@ -291,38 +291,6 @@ def encode_connect(connect: Connect) -> bytes:
     return b"\x10" + encode_length(len(body)) + body
 
 
-def encode_publish(
-    topic: bytes, payload: bytes, *, qos: int = 0, packet_id: int = 0, dup: bool = False, retain: bool = False
-) -> bytes:
-    """Put a PUBLISH together. ``packet_id`` is written from QoS 1 on."""
-    first = 0x30 | qos << 1 | (8 if dup else 0) | (1 if retain else 0)
-    identifier = packet_id.to_bytes(2, "big") if qos else b""
-    length = 2 + len(topic) + len(identifier) + len(payload)
-    return b"%c%b%b%b%b%b" % (
-        first,
-        encode_length(length),
-        len(topic).to_bytes(2, "big"),
-        topic,
-        identifier,
-        payload,
-    )
-
-
-def encode_puback(packet_id: int) -> bytes:
-    """Put a PUBACK together."""
-    return b"\x40\x02" + packet_id.to_bytes(2, "big")
-
-
-def encode_pubrec(packet_id: int) -> bytes:
-    """Put a PUBREC together."""
-    return b"\x50\x02" + packet_id.to_bytes(2, "big")
-
-
-def encode_pubcomp(packet_id: int) -> bytes:
-    """Put a PUBCOMP together."""
-    return b"\x70\x02" + packet_id.to_bytes(2, "big")
-
-
 def encode_subscribe(packet_id: int, wanted: list[tuple[str, int]]) -> bytes:
     """Put a SUBSCRIBE together."""
     body = packet_id.to_bytes(2, "big")

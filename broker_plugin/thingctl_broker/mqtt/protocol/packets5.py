@@ -1,4 +1,4 @@
-"""PUBLISH and PUBACK of MQTT 5. Pure. A PUBLISH is taken apart without looking at its properties.
+"""PUBLISH of MQTT 5 as a cluster sends it. Pure. It is taken apart without looking at its properties.
 
 Any client that may publish chooses the properties. None of them means anything here, so none of them
 is decoded: what is wrong in one (text that is not UTF-8, an unknown identifier) cannot
@@ -21,30 +21,6 @@ class Received(NamedTuple):
     qos: int
     retain: bool
     packet_id: int
-
-
-def encode_publish(topic: bytes, payload: bytes, packet_id: int = 0, expires_in: int | None = None) -> bytes:
-    """Put a PUBLISH together: QoS 1 if it has a packet id. ``expires_in``: seconds, from 1.
-
-    >>> encode_publish(b"a", b"x", 7, 30).hex(" ")
-    '32 0c 00 01 61 00 07 05 02 00 00 00 1e 78'
-    """
-    head = b"%b%b" % (len(topic).to_bytes(2), topic)
-    if packet_id:
-        head += packet_id.to_bytes(2)
-    head += b"\x00" if expires_in is None else b"\x05\x02" + expires_in.to_bytes(4)
-    length = len(head) + len(payload)
-    remaining = bytearray()
-    while length > 0x7F:
-        remaining.append(length & 0x7F | 0x80)
-        length >>= 7
-    remaining.append(length)
-    return b"%c%b%b%b" % (0x32 if packet_id else 0x30, bytes(remaining), head, payload)
-
-
-def encode_puback(packet_id: int) -> bytes:
-    """Put a PUBACK together; without a reason code it is a success [section 3.4.2.1]."""
-    return b"\x40\x02" + packet_id.to_bytes(2)
 
 
 def parse_publish(first: int, body: bytes) -> Received:

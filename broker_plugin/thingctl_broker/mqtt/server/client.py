@@ -16,7 +16,7 @@ from thingctl_broker.commands.broker_time import ToldTime
 from thingctl_broker.mqtt.auth.device_auth import names_of
 from thingctl_broker.mqtt.engine.command_subscriptions import CommandSubscriptions
 from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
-from thingctl_broker.mqtt.protocol.packets import Acknowledgement, encode_publish
+from thingctl_broker.mqtt.protocol.packets import Acknowledgement
 from thingctl_broker.mqtt.protocol.reason_codes import Reason
 from thingctl_broker.mqtt.server.inflight import CANCEL, InFlight
 from thingctl_broker.mqtt.server.reason_strings import with_words
@@ -297,7 +297,7 @@ class ServerConnection(Transport):
             return True
         packet_id = self._in_flight.add(execution_id)
         if self._properties is None:
-            self.write(encode_publish(topic, payload, qos=1, packet_id=packet_id, dup=again))
+            self.write(CODEC_3.encode_publish(topic, payload, qos=1, packet_id=packet_id, dup=again))
         else:
             packet = self._request(topic, execution_id, payload, qos=1, packet_id=packet_id, dup=again)
             self._write_in_turn(packet, packet_id)

@@ -19,6 +19,7 @@ from support.waits import eventually
 from support.wire import RawClient
 from thingctl_broker.mqtt.amqtt.client_session import ClientSession
 from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.protocol.packets import PacketType, Will
 
 pytestmark = pytest.mark.usefixtures("nothing_goes_wrong")
@@ -127,7 +128,7 @@ async def test_a_listener_of_its_own_has_an_instance(listening):
 async def test_a_clients_message_is_told_with_its_flags_and_distributed_without_its_qos(listening, taps):
     broker, address, plugin = listening
     client = await RawClient.connected(address, "c")
-    client.send(packets.encode_publish(b"a", b"x", qos=1, packet_id=1, retain=True))
+    client.send(CODEC_3.encode_publish(b"a", b"x", qos=1, packet_id=1, retain=True))
     await client.expect(PacketType.PUBACK)
     await eventually(lambda: plugin.of("retained_message"))
     (broadcast,) = plugin.of("message_broadcast")
@@ -177,7 +178,7 @@ async def test_a_message_is_delivered_at_the_qos_of_the_subscription_or_at_the_o
     await broker.internal_message_broadcast("a", b"granted")
     message = await client.expect_publish()
     assert message.qos == 1
-    client.send(packets.encode_puback(message.packet_id))
+    client.send(CODEC_3.encode_puback(message.packet_id))
     await broker.internal_message_broadcast("a", b"given", 0)
     assert (await client.expect_publish()).qos == 0
 

@@ -9,7 +9,7 @@ import pytest
 from support.hosted import Said, hosted
 from support.waits import eventually
 from thingctl_broker.mqtt.amqtt import exchange
-from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.protocol.packets import PacketType, Will
 
 pytestmark = pytest.mark.usefixtures("nothing_goes_wrong")
@@ -22,7 +22,7 @@ async def amqtt():
 
 
 async def publish(client, topic, payload=b"x", *, qos=0, retain=False):
-    client.send(packets.encode_publish(topic.encode(), payload, qos=qos, packet_id=9, retain=retain))
+    client.send(CODEC_3.encode_publish(topic.encode(), payload, qos=qos, packet_id=9, retain=retain))
     if qos == 1:
         await client.expect(PacketType.PUBACK)
     elif qos == 2:
@@ -61,7 +61,7 @@ async def test_a_message_of_ours_reaches_amqtts_client_once_and_comes_not_back(a
     assert (message.topic, message.payload, message.qos) == ("a/b", b"hello", min(published, granted))
     assert not message.retain
     if message.qos:
-        client.send(packets.encode_puback(message.packet_id))
+        client.send(CODEC_3.encode_puback(message.packet_id))
     await settled(client)
     assert amqtt.server.published == []
 

@@ -25,6 +25,7 @@ from thingctl_broker.mqtt.amqtt.topic_rights import (
 )
 from thingctl_broker.mqtt.auth.authenticator import Identity, OpenAuthenticator
 from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.protocol.packets import Connect, ConnectRefused, PacketType, Will
 from thingctl_broker.mqtt.server.limits import MqttLimits
 from thingctl_broker.security.topic_acl import Acl, AclSettings, AllTopics, UndecidedRights
@@ -236,7 +237,7 @@ async def test_our_server_asks_them(tmp_path):
             1,
             1,
         ]
-        client.send(packets.encode_publish(b"prohibited", b"x", qos=1, packet_id=1))
+        client.send(CODEC_3.encode_publish(b"prohibited", b"x", qos=1, packet_id=1))
         await client.expect(PacketType.PUBACK)
         await eventually(lambda: running.service.counters["dropped.forbiddenTopic"] == 1)
 
@@ -252,26 +253,26 @@ async def test_packets_behind_one_that_is_looked_up_wait_for_it_and_keep_their_o
     await other.subscribe("a/#", qos=0)
     client = await RawClient.connected(slow.address, "lamp")
     client.send(
-        packets.encode_publish(b"a/1", b"1", qos=1, packet_id=1)
+        CODEC_3.encode_publish(b"a/1", b"1", qos=1, packet_id=1)
         + packets.encode_subscribe(2, [("b/1", 1), ("no", 1), ("b/2", 0)])
-        + packets.encode_publish(b"no", b"2", qos=1, packet_id=3)
-        + packets.encode_publish(b"a/2", b"3")
-        + packets.encode_publish(b"a/1", b"4", qos=2, packet_id=4)
+        + CODEC_3.encode_publish(b"no", b"2", qos=1, packet_id=3)
+        + CODEC_3.encode_publish(b"a/2", b"3")
+        + CODEC_3.encode_publish(b"a/1", b"4", qos=2, packet_id=4)
         + b"\xc0\x00"
     )
     for piece in (
-        packets.encode_publish(b"a/3", b"5")[:4],
-        packets.encode_publish(b"a/3", b"5")[4:],
+        CODEC_3.encode_publish(b"a/3", b"5")[:4],
+        CODEC_3.encode_publish(b"a/3", b"5")[4:],
         b"\xc0\x00",
     ):
         client.send(piece)
         await asyncio.sleep(0)
     answers = [(await client.receive()).packet for _ in range(6)]
     assert answers == [
-        packets.encode_puback(1),
+        CODEC_3.encode_puback(1),
         packets.encode_suback(2, [1, 0x80, 0]),
-        packets.encode_puback(3),
-        packets.encode_pubrec(4),
+        CODEC_3.encode_puback(3),
+        CODEC_3.encode_pubrec(4),
         b"\xd0\x00",
         b"\xd0\x00",
     ]
@@ -285,7 +286,7 @@ async def test_a_client_that_says_all_and_leaves_is_heard_out(slow):
     other = await RawClient.connected(slow.address, "other")
     await other.subscribe("a/#", "wills/#", qos=0)
     client = await RawClient.connected(slow.address, "lamp", will=Will("wills/1", b"w", 0, retain=False))
-    client.send(packets.encode_publish(b"a/1", b"1") + packets.encode_publish(b"a/2", b"2"))
+    client.send(CODEC_3.encode_publish(b"a/1", b"1") + CODEC_3.encode_publish(b"a/2", b"2"))
     client._writer.write_eof()
     assert [(await other.expect_publish()).payload for _ in range(3)] == [b"1", b"2", b"w"]
     await client.expect_end()
@@ -299,12 +300,12 @@ def pauses(running) -> bool:
 async def test_what_waits_for_a_lookup_is_bounded(slow, monkeypatch):
     monkeypatch.setattr(topic_rights, "TIMEOUT", 1.0)
     client = await RawClient.connected(slow.address, "lamp")
-    client.send(packets.encode_publish(b"hangs", b"1"))
+    client.send(CODEC_3.encode_publish(b"hangs", b"1"))
     await eventually(lambda: pauses(slow))
     (connection,) = slow.front.connections
 
     while client._writer.transport.get_write_buffer_size() == 0:
-        client.send(packets.encode_publish(b"a/1", b"x" * 100_000))
+        client.send(CODEC_3.encode_publish(b"a/1", b"x" * 100_000))
 
         await asyncio.sleep(0.001)
     assert not connection.is_heard
@@ -313,7 +314,7 @@ async def test_what_waits_for_a_lookup_is_bounded(slow, monkeypatch):
 
 async def test_a_client_that_is_lost_during_a_lookup_leaves_nothing(slow):
     client = await RawClient.connected(slow.address, "lamp")
-    client.send(packets.encode_publish(b"hangs", b"1"))
+    client.send(CODEC_3.encode_publish(b"hangs", b"1"))
     await eventually(lambda: pauses(slow))
     client.reset()
     await eventually(lambda: not slow.front.connections)
@@ -324,7 +325,7 @@ async def test_a_client_that_is_lost_during_a_lookup_leaves_nothing(slow):
 async def test_a_kept_session_and_commands_do_not_wait_for_a_lookup(slow):
     client = await RawClient.connected(slow.address, "lamp")
     await client.subscribe("$emqx/commands/things/lamp/executions/+/request")
-    client.send(packets.encode_publish(b"hangs", b"1"))
+    client.send(CODEC_3.encode_publish(b"hangs", b"1"))
     await eventually(lambda: pauses(slow))
     slow.service.send("lamp", "turnOn")
     await client.expect_publish()
@@ -338,7 +339,7 @@ async def test_a_kept_session_goes_on_with_what_it_was_granted(slow):
     again = await RawClient.connected(slow.address, "lamp", clean=False)
     slow.front.publish("a/1", b"x", qos=1)
     assert (await again.expect_publish()).payload == b"x"
-    again.send(packets.encode_puback(1))
+    again.send(CODEC_3.encode_puback(1))
     for _ in range(2):
         await again.ping()
         await asyncio.sleep(0.01)  # a lookup would have ended

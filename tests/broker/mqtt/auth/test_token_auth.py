@@ -8,7 +8,7 @@ from support.brokers import plugin_broker
 from support.waits import eventually
 from support.wire import RawClient
 from thingctl_broker.mqtt.auth.token_auth import Backends
-from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.protocol.packets import ConnackCode, Connect, ConnectRefused, PacketType, Will
 from thingctl_broker.security import login_throttle
 from thingctl_broker.security.login_throttle import OF_ADDRESS, OF_NAME
@@ -46,10 +46,10 @@ async def test_with_mqtt_read_it_hears_everything_and_publishes_nothing(running)
     reader = await enter(running, await make(running, "mqtt:read"))
     assert await reader.subscribe("#", "things/+/telemetry", f"{ROOT}/#") == [1, 1, 0]
     writer = await enter(running, await make(running, "mqtt:write", name="w"), name="@w")
-    writer.send(packets.encode_publish(b"things/lamp/telemetry", b"21", qos=1, packet_id=1))
+    writer.send(CODEC_3.encode_publish(b"things/lamp/telemetry", b"21", qos=1, packet_id=1))
     await writer.expect(PacketType.PUBACK)
     assert (await reader.expect_publish()).topic == "things/lamp/telemetry"
-    reader.send(packets.encode_publish(b"things/lamp/set", b"x", qos=1, packet_id=1))
+    reader.send(CODEC_3.encode_publish(b"things/lamp/set", b"x", qos=1, packet_id=1))
     dropped = running.service.counters["dropped.forbiddenTopic"]
     await eventually(lambda: running.service.counters["dropped.forbiddenTopic"] == dropped + 1)
 
@@ -64,7 +64,7 @@ async def test_with_mqtt_write_it_publishes_what_is_ordinary_and_hears_nothing(r
         "$other",
     ):
         before = running.service.counters["dropped.forbiddenTopic"]
-        writer.send(packets.encode_publish(topic.encode(), b"{}", qos=1, packet_id=1))
+        writer.send(CODEC_3.encode_publish(topic.encode(), b"{}", qos=1, packet_id=1))
         await writer.expect(PacketType.PUBACK)
         assert running.service.counters["dropped.forbiddenTopic"] == before + 1
 
@@ -73,7 +73,7 @@ async def test_the_scope_admin_may_both(running):
     token = await make(running, "admin")
     client = await enter(running, token)
     assert await client.subscribe("news", f"{ROOT}/#") == [1, 0]
-    client.send(packets.encode_publish(b"news", b"x"))
+    client.send(CODEC_3.encode_publish(b"news", b"x"))
     assert (await client.expect_publish()).payload == b"x"
 
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.cluster import publish
-from thingctl_broker.mqtt.protocol.packets5 import Received, encode_puback, encode_publish, parse_publish
+from thingctl_broker.mqtt.protocol.codec5 import CODEC_5
+from thingctl_broker.mqtt.protocol.packets5 import Received, parse_publish
 
 
 def body_of(encoded):
@@ -39,7 +40,9 @@ def test_a_message_comes_out_whatever_its_properties(topic, payload, packet_id, 
     st.none() | st.integers(1, 0xFFFFFFFF),
 )
 def test_what_is_put_together_is_taken_apart_again(topic, payload, packet_id, expires_in):
-    encoded = encode_publish(topic.encode(), payload, packet_id, expires_in)
+    encoded = CODEC_5.encode_publish(
+        topic.encode(), payload, qos=1 if packet_id else 0, packet_id=packet_id, message_expiry=expires_in
+    )
     properties = b"" if expires_in is None else b"\x02" + expires_in.to_bytes(4)
     assert encoded == publish(topic, payload, packet_id, properties=properties)
     assert parse_publish(*body_of(encoded)) == Received(
@@ -48,7 +51,7 @@ def test_what_is_put_together_is_taken_apart_again(topic, payload, packet_id, ex
 
 
 def test_puback():
-    assert encode_puback(258) == b"\x40\x02\x01\x02"
+    assert CODEC_5.encode_puback(258) == b"\x40\x02\x01\x02"
 
 
 def test_a_topic_that_is_no_utf_8_is_nobodys():

@@ -18,6 +18,7 @@ from support.brokers import RunningPlugin, plugin_broker
 from support.waits import eventually
 from support.wire import RawClient
 from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.protocol.codec5 import CODEC_5
 from thingctl_broker.mqtt.protocol.fields import encode_length
 from thingctl_broker.mqtt.protocol.frames import FrameScanner, MalformedPacket
@@ -42,15 +43,15 @@ class Bystander:
     async def serve(self) -> None:
         while True:
             execution = self.running.service.send("bystander", "poll")
-            self.client.send(packets.encode_publish(b"bystander/news", b"x"))
+            self.client.send(CODEC_3.encode_publish(b"bystander/news", b"x"))
             wanted = {"/request", "bystander/news"}
             while wanted:
                 publish = await self.client.expect_publish()
                 wanted -= {part for part in wanted if publish.topic.endswith(part)}
                 if publish.qos:
-                    self.client.send(packets.encode_puback(publish.packet_id))
+                    self.client.send(CODEC_3.encode_puback(publish.packet_id))
             topic = self.running.front.topics.response("bystander", execution.execution_id).encode()
-            self.client.send(packets.encode_publish(topic, b'{"status":"SUCCEEDED"}'))
+            self.client.send(CODEC_3.encode_publish(topic, b'{"status":"SUCCEEDED"}'))
             await eventually(lambda execution=execution: execution.status is Status.SUCCEEDED, 3)
             self.rounds += 1
             await asyncio.sleep(0.005)
@@ -94,17 +95,17 @@ def repertoire(name: str) -> list[bytes]:
     return [
         packets.encode_subscribe(1, [(REQUESTS.format(name), 1), ("$emqx/commands/things/+/#", 0)]),
         packets.encode_subscribe(2, [("news/#", 2), ("other/+", 0)]),
-        packets.encode_publish(b"news/a", b"21.5", qos=0),
-        packets.encode_publish(b"news/b", b"x" * 300, qos=1, packet_id=3),
-        packets.encode_publish(b"other/c", b"", qos=2, packet_id=4),
+        CODEC_3.encode_publish(b"news/a", b"21.5", qos=0),
+        CODEC_3.encode_publish(b"news/b", b"x" * 300, qos=1, packet_id=3),
+        CODEC_3.encode_publish(b"other/c", b"", qos=2, packet_id=4),
         b"\x62\x02\x00\x04",
-        packets.encode_publish(
+        CODEC_3.encode_publish(
             f"$emqx/commands/things/{name}/executions/0193/response".encode(), b"{}", qos=1, packet_id=5
         ),
-        packets.encode_publish(f"$emqx/commands/things/{name}/actions".encode(), b"{}", qos=2, packet_id=6),
-        packets.encode_puback(1),
-        packets.encode_pubrec(2),
-        packets.encode_pubcomp(3),
+        CODEC_3.encode_publish(f"$emqx/commands/things/{name}/actions".encode(), b"{}", qos=2, packet_id=6),
+        CODEC_3.encode_puback(1),
+        CODEC_3.encode_pubrec(2),
+        CODEC_3.encode_pubcomp(3),
         packets.encode_unsubscribe(7, ["news/#", REQUESTS.format(name)]),
         b"\xc0\x00",
         b"\xe0\x00",
@@ -270,14 +271,14 @@ async def test_everything_at_once_in_one_segment(running):
         client.send(
             hello("hasty")
             + packets.encode_subscribe(1, [(REQUESTS.format("hasty"), 1), ("news/#", 1)])
-            + packets.encode_publish(b"at/once", b"%d" % i, qos=1, packet_id=2)
+            + CODEC_3.encode_publish(b"at/once", b"%d" % i, qos=1, packet_id=2)
             + b"\xc0\x00"
         )
         seen = {(await client.receive()).first >> 4 for _ in range(4)}
         assert seen == {PacketType.CONNACK, PacketType.SUBACK, PacketType.PUBACK, PacketType.PINGRESP}
         message = await listener.expect_publish()
         assert message.payload == b"%d" % i
-        listener.send(packets.encode_puback(message.packet_id))
+        listener.send(CODEC_3.encode_puback(message.packet_id))
         client.reset()
     await listener.close()
 
@@ -360,13 +361,13 @@ async def test_identifiers_used_again_and_again(running):
     client = await RawClient.connected(running.address, "lamp")
     for qos in (1, 2):
         for _ in range(100):
-            client.send(packets.encode_publish(b"news/a", b"x", qos=qos, packet_id=7))
+            client.send(CODEC_3.encode_publish(b"news/a", b"x", qos=qos, packet_id=7))
             client.send(
-                packets.encode_publish(b"$emqx/commands/things/lamp/actions", b"", qos=qos, packet_id=7)
+                CODEC_3.encode_publish(b"$emqx/commands/things/lamp/actions", b"", qos=qos, packet_id=7)
             )
     for _ in range(100):
         client.send(b"\x62\x02\x00\x07")
-        client.send(packets.encode_puback(7) + packets.encode_pubrec(7) + packets.encode_pubcomp(7))
+        client.send(CODEC_3.encode_puback(7) + CODEC_3.encode_pubrec(7) + CODEC_3.encode_pubcomp(7))
         client.send(packets.encode_unsubscribe(7, ["never/subscribed", REQUESTS.format("lamp")]))
     client.send(b"\xc0\x00")
     kinds = []
@@ -382,7 +383,7 @@ async def test_clients_that_do_not_read(running):
         await client.subscribe("news/#", qos=0)
         client._writer.transport.pause_reading()
     source = await RawClient.connected(running.address, "source")
-    packet = packets.encode_publish(b"news/a", b"x" * 50_000)
+    packet = CODEC_3.encode_publish(b"news/a", b"x" * 50_000)
     end = asyncio.get_running_loop().time() + 10
     while running.service.counters["front.writeTimeout"] < 5:
         assert asyncio.get_running_loop().time() < end
@@ -408,7 +409,7 @@ async def test_commands_to_clients_that_do_not_read(running):
 async def test_a_flood_of_telemetry(running):
     """A publisher that never waits has its messages handled as they come: none of them waits."""
     client = await RawClient.connected(running.address, "flood")
-    packet = packets.encode_publish(b"news/a", b"x" * 20) * 1000
+    packet = CODEC_3.encode_publish(b"news/a", b"x" * 20) * 1000
     received = running.front.engine.totals.received
     for _ in range(30):
         client.send(packet)

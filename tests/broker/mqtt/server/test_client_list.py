@@ -15,7 +15,7 @@ from support.things import thing
 from support.waits import eventually
 from support.wire import RawClient
 from thingctl_broker.errors import ClientAway
-from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.protocol.packets import PacketType, Will
 from thingctl_broker.mqtt.protocol.reason_codes import Reason
 from thingctl_broker.mqtt.server.limits import MqttLimits
@@ -87,7 +87,7 @@ async def test_what_waits_for_a_client_that_is_away_and_what_it_lost_is_told(run
     await eventually(lambda: not client_of(running, "reader").connected)
     source = await RawClient.connected(running.address, "source")
     for packet_id in (1, 2, 3):
-        source.send(packets.encode_publish(b"news", b"x" * 1000, qos=1, packet_id=packet_id))
+        source.send(CODEC_3.encode_publish(b"news", b"x" * 1000, qos=1, packet_id=packet_id))
         await source.expect(PacketType.PUBACK)
     found = client_of(running, "reader")
     for sort in (ClientSort.WAITING_BYTES, ClientSort.DROPPED):
@@ -107,7 +107,7 @@ async def test_what_a_slow_reader_lets_wait_and_loses_is_told(running):
     source = await RawClient.connected(running.address, "source")
     for _ in range(40):
         for _ in range(20):
-            source.send(packets.encode_publish(b"news", b"x" * 50_000))
+            source.send(CODEC_3.encode_publish(b"news", b"x" * 50_000))
         await source.ping()
     found = client_of(running, "reader")
     assert found.dropped["slowReader"] > 100
@@ -174,7 +174,7 @@ async def test_the_figures_are_those_of_the_server(running):
     await away.close()
     clients = running.front.clients
     await eventually(lambda: clients.figures().away == 1)
-    client.send(packets.encode_publish(b"news", b"hello", retain=True))
+    client.send(CODEC_3.encode_publish(b"news", b"hello", retain=True))
     await client.expect_publish()
     figures = clients.figures()
     assert figures.connected == {"3.1": 0, "3.1.1": 1, "5": 0}

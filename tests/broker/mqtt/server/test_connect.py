@@ -12,6 +12,7 @@ from support.waits import eventually
 from support.wire import RawClient
 from thingctl_broker.mqtt.auth.authenticator import Identity
 from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.protocol.fields import encode_length
 from thingctl_broker.mqtt.protocol.packets import ConnackCode, Connect, ConnectRefused, PacketType, Will
 from thingctl_broker.mqtt.protocol.reason_codes import Reason
@@ -56,7 +57,7 @@ async def test_what_a_client_sends_behind_its_connect_waits_for_the_verdict(
     running, gatekeeper, nothing_goes_wrong
 ):
     client = await RawClient.open(running.address)
-    large = packets.encode_publish(b"news/a", b"x" * 200_000, qos=1, packet_id=2)
+    large = CODEC_3.encode_publish(b"news/a", b"x" * 200_000, qos=1, packet_id=2)
     subscribe = packets.encode_subscribe(1, [(REQUESTS.format("lamp"), 1)])
     client.send(hello("lamp") + subscribe + large + b"\xc0\x00")
     verdict = await gatekeeper.was_asked("lamp")
@@ -70,7 +71,7 @@ async def test_what_a_client_sends_behind_its_connect_waits_for_the_verdict(
 @pytest.mark.conforms("MQTT-3.1.4-5", "MQTT5-3.1.4-2", "MQTT5-3.1.4-6")
 async def test_what_follows_a_refused_connect_is_not_looked_at(running, gatekeeper, nothing_goes_wrong):
     client = await RawClient.open(running.address)
-    client.send(hello("lamp") + packets.encode_publish(b"$SYS/x", b""))
+    client.send(hello("lamp") + CODEC_3.encode_publish(b"$SYS/x", b""))
     (await gatekeeper.was_asked("lamp")).set_exception(ConnectRefused(Reason.BAD_USER_NAME_OR_PASSWORD, "no"))
     assert (await client.expect(PacketType.CONNACK)).packet[3] == 4
     await client.expect_end()
@@ -116,7 +117,7 @@ async def test_a_client_that_says_all_at_once_and_closes_its_side_is_heard(
     await listener.expect(PacketType.CONNACK)
     await listener.subscribe("news/#")
     client = await RawClient.open(running.address)
-    client.send(hello("lamp") + packets.encode_publish(b"news/a", b"x", qos=1, packet_id=1) + b"\xe0\x00")
+    client.send(hello("lamp") + CODEC_3.encode_publish(b"news/a", b"x", qos=1, packet_id=1) + b"\xe0\x00")
     client._writer.write_eof()
     (await gatekeeper.was_asked("lamp")).set_result(Identity("lamp"))
     assert (await listener.expect_publish()).payload == b"x"
@@ -126,7 +127,7 @@ async def test_a_client_that_says_all_at_once_and_closes_its_side_is_heard(
 
 async def test_what_waits_is_bounded(running, gatekeeper, nothing_goes_wrong):
     client = await RawClient.open(running.address)
-    client.send(hello("lamp") + packets.encode_publish(b"$x", b"x" * 500_000) * 30 + b"\xc0\x00")
+    client.send(hello("lamp") + CODEC_3.encode_publish(b"$x", b"x" * 500_000) * 30 + b"\xc0\x00")
     verdict = await gatekeeper.was_asked("lamp")
     (connection,) = running.front.connections
     await eventually(lambda: not connection.is_heard)

@@ -11,7 +11,7 @@ from support.brokers import front_broker
 from support.things import REQUESTS, answer, thing
 from support.waits import eventually
 from support.wire import RawClient
-from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.protocol.fields import encode_length
 from thingctl_broker.mqtt.protocol.packets import PacketType, Will
 from thingctl_broker.mqtt.server.connection import DeviceConnection
@@ -36,11 +36,11 @@ async def test_packet_identifiers_of_messages_and_of_requests_never_meet(running
     assert [r.packet_id for r in requests] == [65_535, 32_768, 32_769]
     source = await RawClient.connected(running.address, "source")
     for i in range(3):
-        source.send(packets.encode_publish(b"news/today", b"%d" % i, qos=1, packet_id=i + 1))
+        source.send(CODEC_3.encode_publish(b"news/today", b"%d" % i, qos=1, packet_id=i + 1))
     news = [await client.expect_publish() for _ in range(3)]
     assert [n.packet_id for n in news] == [1, 2, 3]
     for publish in news + requests:
-        client.send(packets.encode_puback(publish.packet_id))
+        client.send(CODEC_3.encode_puback(publish.packet_id))
     await client.ping()
     assert not connection.session.in_flight
     assert {execution.delivery for execution in taken} == {Delivery.DELIVERED}

@@ -12,6 +12,7 @@ from support.wire import RawClient
 from thingctl_broker.mqtt.engine.store import RecordKind
 from thingctl_broker.mqtt.engine.sys_topics import COUNTS, LOADS
 from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.protocol.packets import PacketType, Will
 from thingctl_protocol.topics import Topics
 
@@ -53,7 +54,7 @@ def host(running):
 
 
 async def publish(client, topic, payload, *, qos=0, retain=False):
-    client.send(packets.encode_publish(topic.encode(), payload, qos=qos, packet_id=qos and 9, retain=retain))
+    client.send(CODEC_3.encode_publish(topic.encode(), payload, qos=qos, packet_id=qos and 9, retain=retain))
     if qos == 1:
         await client.expect(PacketType.PUBACK)
     elif qos == 2:
@@ -90,7 +91,7 @@ async def test_each_ordinary_message_once(running, host, qos, retain):
 
 async def test_a_qos_2_message_that_comes_twice_is_one(running, host):
     client = await RawClient.connected(running.address, "c")
-    packet = packets.encode_publish(b"a", b"x", qos=2, packet_id=9)
+    packet = CODEC_3.encode_publish(b"a", b"x", qos=2, packet_id=9)
     client.send(packet + packet)
     for _ in range(2):
         await client.expect(PacketType.PUBREC)
@@ -171,16 +172,16 @@ async def test_traffic_is_counted_in_bytes_and_packets(running):
     await client.subscribe(requests, "a", qos=1)
     for qos in (0, 1):
         for _ in range(2):  # the second one is on a topic that is known
-            client.send(packets.encode_publish(b"a", b"x" * 1000, qos=qos, packet_id=qos and 9))
+            client.send(CODEC_3.encode_publish(b"a", b"x" * 1000, qos=qos, packet_id=qos and 9))
             copy = await client.receive()
             if qos:
                 assert copy.first >> 4 in {PacketType.PUBACK, PacketType.PUBLISH}
                 other = await client.receive()
                 message = copy if copy.first >> 4 == PacketType.PUBLISH else other
-                client.send(packets.encode_puback(packets.parse_publish(message).packet_id))
+                client.send(CODEC_3.encode_puback(packets.parse_publish(message).packet_id))
     running.service.send("lamp", "turnOn")
     request = await client.expect(PacketType.PUBLISH)
-    client.send(packets.encode_puback(packets.parse_publish(request).packet_id))
+    client.send(CODEC_3.encode_puback(packets.parse_publish(request).packet_id))
     await client.ping()
     figures = running.front.figures()
     # CONNECT, SUBSCRIBE, four PUBLISH, two PUBACKs of messages and one of the request, PINGREQ

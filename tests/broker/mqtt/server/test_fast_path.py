@@ -17,6 +17,7 @@ from thingctl_broker.commands.null_journal import NullJournal
 from thingctl_broker.commands.service import CommandService
 from thingctl_broker.mqtt.auth.authenticator import OpenAuthenticator
 from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.protocol.packets import Connect
 from thingctl_broker.mqtt.server.connection import DeviceConnection
 from thingctl_broker.mqtt.server.fast_path import ResponseFastPath
@@ -145,7 +146,7 @@ def response(
     execution_id: str, payload: bytes, *, thing: str = THING, kind: str = "response", **fields
 ) -> bytes:
     topic = f"$emqx/commands/things/{thing}/executions/{execution_id}/{kind}".encode()
-    return packets.encode_publish(topic, payload, **fields)
+    return CODEC_3.encode_publish(topic, payload, **fields)
 
 
 def lengthened(packet: bytes, *more: int) -> bytes:
@@ -166,7 +167,7 @@ def messages(draw: st.DrawFn) -> bytes:
     packet_id = draw(st.integers(1, 0xFFFF)) if qos else 0
     return draw(
         st.one_of(
-            st.builds(packets.encode_puback, st.integers(0x7FFE, 0x8002 + COMMANDS) | st.integers(0, 3)),
+            st.builds(CODEC_3.encode_puback, st.integers(0x7FFE, 0x8002 + COMMANDS) | st.integers(0, 3)),
             st.builds(
                 response, ids, st.sampled_from(PAYLOADS), qos=st.just(qos), packet_id=st.just(packet_id)
             ),
@@ -189,7 +190,7 @@ def messages(draw: st.DrawFn) -> bytes:
                     b"\x32\x00",
                     b"\x32\x02\x00\x00",
                     b"\x32\x80\x80\x01",
-                    packets.encode_publish(b"news", b"x"),
+                    CODEC_3.encode_publish(b"news", b"x"),
                     response(IDS[0], EXTREME_PAYLOAD, qos=1, packet_id=9),
                     LENGTHY,
                     LENGTHIER,
@@ -241,8 +242,8 @@ def test_both_ways_come_to_the_same(data, places, fate):
 @pytest.mark.parametrize(
     ("data", "taken"),
     [
-        (packets.encode_puback(0x8000), True),
-        (packets.encode_puback(1), False),
+        (CODEC_3.encode_puback(0x8000), True),
+        (CODEC_3.encode_puback(1), False),
         (response(IDS[0], PAYLOADS[0], qos=1, packet_id=7), True),
         (response(IDS[0], PAYLOADS[7], qos=1, packet_id=7), True),
         (response(IDS[0], PAYLOADS[0], qos=1, packet_id=7)[:-1], False),
@@ -286,7 +287,7 @@ def test_it_stops_when_the_connection_ends_on_the_way():
 def test_what_follows_it_is_taken_up_where_it_has_stopped():
     world = World(shortcut=True, held=False)
     answer = response(IDS[0], PAYLOADS[1], qos=1, packet_id=7)
-    world.connection.data_received(packets.encode_puback(0x8000) + answer + b"\xc0\x00" + answer[:20])
+    world.connection.data_received(CODEC_3.encode_puback(0x8000) + answer + b"\xc0\x00" + answer[:20])
     world.front._flush()
     assert world.transport.written.endswith(b"\x40\x02\x00\x07\xd0\x00")
     assert world.service.get(IDS[0]).status is Status.SUCCEEDED

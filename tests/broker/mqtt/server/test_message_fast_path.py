@@ -16,7 +16,7 @@ import mqtt_wire
 from thingctl_broker.commands.null_journal import NullJournal
 from thingctl_broker.commands.service import CommandService
 from thingctl_broker.mqtt.auth.authenticator import OpenAuthenticator
-from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.protocol.codec5 import CODEC_5
 from thingctl_broker.mqtt.server.connection import DeviceConnection
 from thingctl_broker.mqtt.server.limits import MqttLimits
@@ -111,7 +111,7 @@ class World:
 
 
 def encode(version: int):
-    return CODEC_5.encode_publish if version == 5 else packets.encode_publish
+    return CODEC_5.encode_publish if version == 5 else CODEC_3.encode_publish
 
 
 def play(pieces: list[bytes], *, shortcut: bool, version: int) -> list[object]:
@@ -131,7 +131,7 @@ def lengthened(packet: bytes, *more: int) -> bytes:
     return bytes([packet[0], packet[1] | 0x80, *more]) + packet[2:]
 
 
-LENGTHY = lengthened(packets.encode_publish(KNOWN, b"x"), 0)
+LENGTHY = lengthened(CODEC_3.encode_publish(KNOWN, b"x"), 0)
 WITH_PROPERTIES = (
     CODEC_5.encode_publish(KNOWN, b"x", properties=b"\x01\x01"),
     CODEC_5.encode_publish(KNOWN, b"x", topic_alias=1),
@@ -141,7 +141,7 @@ WITH_PROPERTIES = (
     CODEC_5.encode_puback(1, 0x10),
     CODEC_5.encode_puback(1, 0x80, "full"),
 )
-LONG = packets.encode_publish(KNOWN, b"x" * 500, qos=1, packet_id=7)
+LONG = CODEC_3.encode_publish(KNOWN, b"x" * 500, qos=1, packet_id=7)
 
 
 @st.composite
@@ -167,7 +167,7 @@ def messages(draw: st.DrawFn, version: int) -> bytes:
     others = st.sampled_from(
         [b"\xc0\x00", b"\x30\x00", b"\x32\x02\x00\x00", b"\x32\x80\x80\x01", b"\x40\x03\x00\x01\x00", LENGTHY]
     )
-    pubacks = st.builds(packets.encode_puback, st.integers(1, 8) | st.just(0x8000))
+    pubacks = st.builds(CODEC_3.encode_puback, st.integers(1, 8) | st.just(0x8000))
     return draw(st.one_of(plain, sure, pubacks, publish, others))
 
 
@@ -208,22 +208,22 @@ def test_both_ways_come_to_the_same(version, draws, places):
 @pytest.mark.parametrize(
     ("data", "taken"),
     [
-        (packets.encode_publish(KNOWN, b"x"), True),
-        (packets.encode_publish(KNOWN, b""), True),
-        (packets.encode_publish(KNOWN, b"x" * 500), True),
-        (packets.encode_publish(KNOWN, b"x", qos=1, packet_id=7), True),
+        (CODEC_3.encode_publish(KNOWN, b"x"), True),
+        (CODEC_3.encode_publish(KNOWN, b""), True),
+        (CODEC_3.encode_publish(KNOWN, b"x" * 500), True),
+        (CODEC_3.encode_publish(KNOWN, b"x", qos=1, packet_id=7), True),
         (LONG, True),
-        (packets.encode_puback(1), True),  # of the client's own first message
-        (packets.encode_puback(2), False),
-        (packets.encode_puback(0x8001), False),
+        (CODEC_3.encode_puback(1), True),  # of the client's own first message
+        (CODEC_3.encode_puback(2), False),
+        (CODEC_3.encode_puback(0x8001), False),
         (LONG[:-1], False),
         (LENGTHY, False),
-        (packets.encode_publish(KNOWN, b"x", qos=1, packet_id=0), False),
-        (packets.encode_publish(KNOWN, b"x", qos=1, packet_id=7, dup=True), False),
-        (packets.encode_publish(KNOWN, b"x", retain=True), False),
-        (packets.encode_publish(KNOWN, b"x", qos=2, packet_id=7), False),
-        (packets.encode_publish(b"site/2", b"x"), False),
-        (packets.encode_publish(KNOWN, b"x" * 2000), False),
+        (CODEC_3.encode_publish(KNOWN, b"x", qos=1, packet_id=0), False),
+        (CODEC_3.encode_publish(KNOWN, b"x", qos=1, packet_id=7, dup=True), False),
+        (CODEC_3.encode_publish(KNOWN, b"x", retain=True), False),
+        (CODEC_3.encode_publish(KNOWN, b"x", qos=2, packet_id=7), False),
+        (CODEC_3.encode_publish(b"site/2", b"x"), False),
+        (CODEC_3.encode_publish(KNOWN, b"x" * 2000), False),
         (b"\x30\x04\x00\x06si", False),
         (b"\x30\x04\x00\x06site/1", False),
         (b"\xc0\x00\xc0\x00", False),
@@ -232,7 +232,7 @@ def test_both_ways_come_to_the_same(version, draws, places):
 def test_it_takes_what_comes_most_and_leaves_the_rest(data, taken):
     """Or else the property above would hold for a shortcut that takes nothing."""
     world = World(shortcut=True)
-    world.connection.data_received(packets.encode_publish(KNOWN, b"first", qos=1, packet_id=9))
+    world.connection.data_received(CODEC_3.encode_publish(KNOWN, b"first", qos=1, packet_id=9))
     shortcut = world.connection._messages
     assert isinstance(shortcut, MessageFastPath)
     assert shortcut.take(b"\0\0" + data, 2) == (2 + len(data) if taken else 2)
@@ -246,8 +246,8 @@ def test_it_takes_what_comes_most_and_leaves_the_rest(data, taken):
         (CODEC_5.encode_publish(KNOWN, b"x" * 500, qos=1, packet_id=7), True),
         (CODEC_5.encode_publish(KNOWN, b"x", qos=1, packet_id=0), False),
         *((packet, False) for packet in WITH_PROPERTIES),
-        (packets.encode_publish(KNOWN, b""), False),
-        (packets.encode_publish(KNOWN, b"", qos=1, packet_id=7), False),
+        (CODEC_3.encode_publish(KNOWN, b""), False),
+        (CODEC_3.encode_publish(KNOWN, b"", qos=1, packet_id=7), False),
     ],
 )
 def test_it_takes_what_has_no_properties(data, taken):
@@ -276,7 +276,7 @@ def test_a_client_of_mqtt_5_is_held_to_its_receive_maximum():
 
 def test_a_message_that_ends_in_the_next_piece_is_taken_with_those_behind_it(monkeypatch):
     world = World(shortcut=True)
-    data = packets.encode_publish(KNOWN, b"x") * 3
+    data = CODEC_3.encode_publish(KNOWN, b"x") * 3
     world.connection.data_received(data[:5])
     monkeypatch.setattr(DeviceConnection, "_take", pytest.fail)  # the other way
     world.connection.data_received(data[5:])

@@ -7,7 +7,7 @@ import pytest
 from support.brokers import front_broker
 from support.things import answer, thing
 from support.wire import RawClient
-from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.protocol.packets import PacketType, Will
 from thingctl_broker.mqtt.server.limits import MqttLimits
 from thingctl_protocol.statuses import Status
@@ -46,7 +46,7 @@ async def test_a_thing_may_answer_only_its_own_executions(running):
     door.send(answer(running, execution))  # on the lamp's topic
     await door.expect(PacketType.PUBACK)
     own_topic = running.front.topics.response("door", execution.execution_id).encode()
-    door.send(packets.encode_publish(own_topic, b'{"status":"SUCCEEDED"}', qos=1, packet_id=8))
+    door.send(CODEC_3.encode_publish(own_topic, b'{"status":"SUCCEEDED"}', qos=1, packet_id=8))
     await door.expect(PacketType.PUBACK)
     assert execution.status is Status.SENT
     assert running.service.counters["dropped.forbiddenTopic"] == 1
@@ -70,7 +70,7 @@ async def test_a_thing_may_answer_only_its_own_executions(running):
 @pytest.mark.conforms("MQTT-3.3.5-2")
 async def test_no_client_publishes_what_is_not_its_own_under_a_dollar(running, topic, qos):
     client = await thing(running)
-    client.send(packets.encode_publish(topic.encode(), b"{}", qos=qos, packet_id=9, retain=True))
+    client.send(CODEC_3.encode_publish(topic.encode(), b"{}", qos=qos, packet_id=9, retain=True))
     if qos:
         await client.expect(PacketType.PUBACK if qos == 1 else PacketType.PUBREC)
     await client.ping()
@@ -82,7 +82,7 @@ async def test_telemetry_goes_beside_commands(running):
     listener = await RawClient.connected(running.address, "listener")
     assert await listener.subscribe("telemetry/#") == [1]
     client = await thing(running)
-    client.send(packets.encode_publish(b"telemetry/lamp", b"21.5", qos=1, packet_id=1))
+    client.send(CODEC_3.encode_publish(b"telemetry/lamp", b"21.5", qos=1, packet_id=1))
     await client.expect(PacketType.PUBACK)
     message = await listener.expect_publish()
     assert (message.topic, message.payload) == ("telemetry/lamp", b"21.5")
@@ -101,10 +101,10 @@ async def test_a_presence_said_for_brokers_behind_a_cluster_is_accepted_and_not_
     lamp = await RawClient.connected(running.address, "lamp", will=will)
     (connection,) = running.front.connections
     assert connection.session.will is None
-    lamp.send(packets.encode_publish(topic.encode(), b'{"online":true}', qos=1, packet_id=3))
+    lamp.send(CODEC_3.encode_publish(topic.encode(), b'{"online":true}', qos=1, packet_id=3))
     assert (await lamp.expect(PacketType.PUBACK)).packet[2:] == b"\0\x03"
     assert not running.service.counters["dropped.badAnnouncement"]
-    lamp.send(packets.encode_publish(topic.replace("lamp", "door").encode(), b"{}", qos=1, packet_id=4))
+    lamp.send(CODEC_3.encode_publish(topic.replace("lamp", "door").encode(), b"{}", qos=1, packet_id=4))
     await lamp.expect(PacketType.PUBACK)
     assert running.service.counters["dropped.forbiddenTopic"] == 1
 
@@ -128,7 +128,7 @@ async def test_there_is_room_for_so_many_retained_messages_and_no_more():
         client = await RawClient.connected(running.address, "source")
 
         async def retain(topic, payload):
-            client.send(packets.encode_publish(topic, payload, qos=1, packet_id=1, retain=True))
+            client.send(CODEC_3.encode_publish(topic, payload, qos=1, packet_id=1, retain=True))
             await client.expect(PacketType.PUBACK)
 
         await retain(b"a", b"1")
@@ -151,7 +151,7 @@ async def test_what_is_not_retained_is_delivered_all_the_same(limits):
         await listener.subscribe("bridge/#")
         client = await RawClient.connected(running.address, "source")
         for i, topic in enumerate([b"bridge/a", b"bridge/devices"]):
-            client.send(packets.encode_publish(topic, b"x" * 70_000, qos=1, packet_id=i + 1, retain=True))
+            client.send(CODEC_3.encode_publish(topic, b"x" * 70_000, qos=1, packet_id=i + 1, retain=True))
             await client.expect(PacketType.PUBACK)
         messages = [await listener.expect_publish() for _ in range(2)]
         assert [(m.topic, len(m.payload), m.retain) for m in messages] == [

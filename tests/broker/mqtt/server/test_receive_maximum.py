@@ -6,7 +6,7 @@ import pytest
 
 from support.brokers import front_broker
 from support.wire import RawClient
-from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.protocol.codec5 import CODEC_5
 from thingctl_broker.mqtt.protocol.packets import PacketType
 from thingctl_broker.mqtt.protocol.reason_codes import Reason
@@ -43,7 +43,7 @@ async def test_requests_and_messages_share_what_the_client_takes(most):
         executions = []
         for i in range(12):
             executions.append(running.service.send("lamp", "turnOn"))
-            source.send(packets.encode_publish(b"news", b"%d" % i, qos=1, packet_id=i + 1))
+            source.send(CODEC_3.encode_publish(b"news", b"%d" % i, qos=1, packet_id=i + 1))
             await source.expect(PacketType.PUBACK)
         news, unanswered, served = [], [], 0
         while len(news) + served < 24:
@@ -56,7 +56,7 @@ async def test_requests_and_messages_share_what_the_client_takes(most):
                 news.append(publish.payload)
             else:
                 served += 1
-            lamp.send(packets.encode_puback(publish.packet_id))
+            lamp.send(CODEC_3.encode_puback(publish.packet_id))
         assert news == [b"%d" % i for i in range(12)]
         assert {execution.delivery for execution in executions} == {Delivery.DELIVERED}
 

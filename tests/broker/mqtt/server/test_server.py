@@ -11,6 +11,7 @@ from support.things import answer, thing
 from support.waits import eventually
 from support.wire import RawClient
 from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.protocol.packets import PacketType, Will
 from thingctl_broker.mqtt.protocol.reason_codes import Reason
 from thingctl_broker.mqtt.server.limits import MqttLimits
@@ -30,7 +31,7 @@ async def test_a_request_reaches_the_thing_and_its_answer_ends_the_execution(run
     assert request.topic == f"$emqx/commands/things/lamp/executions/{execution.execution_id}/request"
     assert (request.qos, request.dup, request.retain) == (1, False, False)
     assert execution.delivery is Delivery.PUBLISHED
-    client.send(packets.encode_puback(request.packet_id))
+    client.send(CODEC_3.encode_puback(request.packet_id))
     await client.ping()
     assert execution.delivery is Delivery.DELIVERED
     client.send(answer(running, execution, payload=b'{"status":"SUCCEEDED","result":{"level":3}}'))
@@ -91,7 +92,7 @@ async def test_a_take_over_leaves_one_that_hears(running, clean):
     assert len(alive) == 1
     await alive[0].subscribe("news/#")
     source = await RawClient.connected(running.address, "source")
-    source.send(packets.encode_publish(b"news/x", b"1"))
+    source.send(CODEC_3.encode_publish(b"news/x", b"1"))
     assert (await alive[0].expect_publish()).topic == "news/x"
 
 

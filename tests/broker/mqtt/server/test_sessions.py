@@ -10,6 +10,7 @@ from support.brokers import plugin_broker
 from support.waits import eventually
 from support.wire import RawClient
 from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.protocol.packets import PacketType, Will
 from thingctl_broker.mqtt.server.limits import MqttLimits
 
@@ -42,7 +43,7 @@ async def publisher(running) -> RawClient:
 
 
 async def publish(client: RawClient, topic: str, payload: bytes, *, retain: bool = False) -> None:
-    client.send(packets.encode_publish(topic.encode(), payload, qos=1, packet_id=1, retain=retain))
+    client.send(CODEC_3.encode_publish(topic.encode(), payload, qos=1, packet_id=1, retain=retain))
     await client.expect(PacketType.PUBACK)
 
 
@@ -66,7 +67,7 @@ async def test_a_kept_session_is_resumed_with_what_was_published_meanwhile(runni
     news = await client.expect_publish()
     assert (news.topic, news.payload, news.qos) == ("news/a", b"1", 1)
     assert not news.retain, "it was not kept for new subscribers but for this one [MQTT-3.3.1-9]"
-    client.send(packets.encode_puback(news.packet_id))
+    client.send(CODEC_3.encode_puback(news.packet_id))
     running.service.send("lamp", "turnOn")
     assert (await client.expect_publish()).topic.endswith("/request")
 
@@ -84,7 +85,7 @@ async def test_a_kept_session_comes_back_again_and_again(running):
         await publish(source, "news/a", b"%d" % i)
         news = await client.expect_publish()
         assert news.payload == b"%d" % i
-        client.send(packets.encode_puback(news.packet_id))
+        client.send(CODEC_3.encode_puback(news.packet_id))
 
 
 @pytest.mark.conforms("MQTT-3.1.2-6", "MQTT-3.1.4-3", "MQTT-3.2.2-1")
@@ -204,7 +205,7 @@ async def test_a_qos_2_message_is_released_on_the_next_connection(running):
     listener = await RawClient.connected(running.address, "listener")
     await listener.subscribe("news/#", qos=0)
     client, _ = await come_back(running)
-    client.send(packets.encode_publish(b"news/a", b"x", qos=2, packet_id=7))
+    client.send(CODEC_3.encode_publish(b"news/a", b"x", qos=2, packet_id=7))
     await client.expect(PacketType.PUBREC)
     client.reset()
     client, present = await come_back(running)
@@ -218,10 +219,10 @@ async def test_a_client_may_hold_so_many_qos_2_messages_and_no_more(tmp_path):
     async with plugin_broker(tmp_path, limits={"qos2_held": 8}) as running:
         client = await RawClient.connected(running.address, "lamp")
         for i in range(8):
-            client.send(packets.encode_publish(b"news/a", b"x", qos=2, packet_id=i + 1))
+            client.send(CODEC_3.encode_publish(b"news/a", b"x", qos=2, packet_id=i + 1))
         for _ in range(8):
             await client.expect(PacketType.PUBREC)
-        client.send(packets.encode_publish(b"news/a", b"x", qos=2, packet_id=9))
+        client.send(CODEC_3.encode_publish(b"news/a", b"x", qos=2, packet_id=9))
         await client.expect_end()
         assert running.service.counters["front.qos2Held"] == 1
 
@@ -258,7 +259,7 @@ async def test_clients_come_and_subscribe_while_others_are_told_of_retained_mess
     source = await RawClient.connected(running.address, "source")
     await source.subscribe("#", qos=0)
     for i in range(30):
-        source.send(packets.encode_publish(b"state/%d" % i, b"x", retain=True))
+        source.send(CODEC_3.encode_publish(b"state/%d" % i, b"x", retain=True))
     await eventually(lambda: len(running.front.retained("#")) == 30)
 
     async def come(number: int) -> list[int]:
@@ -290,7 +291,7 @@ async def test_what_a_client_published_before_it_left_is_not_lost(running, qos, 
     await listener.subscribe("news/#", qos=0)
     client = await RawClient.connected(running.address, "lamp")
     for i in range(300):
-        client.send(packets.encode_publish(b"news/a", b"%d" % i, qos=qos, packet_id=i + 1))
+        client.send(CODEC_3.encode_publish(b"news/a", b"%d" % i, qos=qos, packet_id=i + 1))
     if qos and end != "at once":
         for _ in range(300):
             await client.expect(PacketType.PUBACK)

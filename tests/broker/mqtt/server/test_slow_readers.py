@@ -5,10 +5,10 @@ from __future__ import annotations
 from support.brokers import front_broker
 from support.waits import eventually
 from support.wire import RawClient
-from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.server.limits import MqttLimits
 
-PACKET = packets.encode_publish(b"news/a", b"x" * 10_000)
+PACKET = CODEC_3.encode_publish(b"news/a", b"x" * 10_000)
 
 
 def of(running, client_id):

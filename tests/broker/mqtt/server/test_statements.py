@@ -309,7 +309,7 @@ async def test_dup_is_of_one_connection(running, version):
 async def test_answers_come_in_the_order_of_what_they_answer(running):
     source = await come(running, 4, "source")
     source.send(
-        b"".join(packets.encode_publish(b"a", b"x", qos=1 + i % 2, packet_id=i + 1) for i in range(20))
+        b"".join(CODEC_3.encode_publish(b"a", b"x", qos=1 + i % 2, packet_id=i + 1) for i in range(20))
     )
     answers = [await source.receive() for _ in range(20)]
     assert [packets.parse_packet_id(frame) for frame in answers if frame] == list(range(1, 21))
@@ -583,6 +583,6 @@ async def test_an_error_of_the_server_closes_the_connection_that_it_came_on(runn
 
     with monkeypatch.context() as broken:
         broken.setattr(running.front.engine, "publish", fail)
-        client.send(packets.encode_publish(b"a", b"x", qos=1, packet_id=1))
+        client.send(CODEC_3.encode_publish(b"a", b"x", qos=1, packet_id=1))
         await client.expect_end()
     await bystander.ping()

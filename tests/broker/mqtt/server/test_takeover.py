@@ -13,6 +13,7 @@ from support.waits import eventually
 from support.wire import RawClient
 from thingctl_broker.mqtt.engine.subscription_tree import SubscriptionOptions
 from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.protocol.packets import Connect, PacketType, Will
 from thingctl_protocol.statuses import Delivery
 
@@ -43,7 +44,7 @@ async def test_a_storm_of_take_overs_leaves_one_that_hears(running, clean, seed)
         if dice.random() < 0.7:
             packet += packets.encode_subscribe(1, [("news/#", 1), (REQUESTS, 1)])
         if dice.random() < 0.5:
-            packet += packets.encode_publish(b"other", b"x", qos=1, packet_id=3)
+            packet += CODEC_3.encode_publish(b"other", b"x", qos=1, packet_id=3)
         client.send(packet[: dice.randrange(len(packet))] if dice.random() < 0.2 else packet)
         for _ in range(dice.randrange(4)):
             await asyncio.sleep(0)
@@ -58,7 +59,7 @@ async def test_a_storm_of_take_overs_leaves_one_that_hears(running, clean, seed)
     await last.subscribe("news/#", REQUESTS, packet_id=9)
     await eventually(lambda: sum(c.client_id == "lamp" for c in running.front.connections) == 1)
     source = await RawClient.connected(running.address, "source")
-    source.send(packets.encode_publish(b"news/a", b"once"))
+    source.send(CODEC_3.encode_publish(b"news/a", b"once"))
     news = [await last.expect_publish()]
     running.service.send("lamp", "turnOn")
     request = await last.expect_publish()
@@ -88,7 +89,7 @@ async def test_requests_in_flight_go_to_the_connection_that_takes_over(running):
     await second.subscribe(REQUESTS)
     again = await second.expect_publish()
     assert (again.topic, again.dup) == (request.topic, True)
-    second.send(packets.encode_puback(again.packet_id))
+    second.send(CODEC_3.encode_puback(again.packet_id))
     await second.ping()
     assert execution.delivery is Delivery.DELIVERED
 

@@ -11,6 +11,7 @@ from support.brokers import front_broker
 from support.waits import eventually
 from support.wire import RawClient
 from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.protocol.packets import PacketType
 from thingctl_broker.mqtt.server.limits import MqttLimits
 from thingctl_broker.mqtt.server.traffic_monitors import TrafficMonitors
@@ -45,9 +46,9 @@ async def observer(running, *filters: str, name: str = "@me", **options) -> RawC
 def answer(
     client: RawClient, request: packets.Publish, payload: bytes = b'{"status":"SUCCEEDED"}', qos: int = 1
 ) -> None:
-    client.send(packets.encode_puback(request.packet_id))
+    client.send(CODEC_3.encode_puback(request.packet_id))
     topic = request.topic.removesuffix("request") + "response"
-    client.send(packets.encode_publish(topic.encode(), payload, qos=qos, packet_id=7 if qos else 0))
+    client.send(CODEC_3.encode_publish(topic.encode(), payload, qos=qos, packet_id=7 if qos else 0))
 
 
 async def seen(client: RawClient, count: int) -> list[tuple[str, bytes]]:
@@ -72,7 +73,7 @@ async def test_all_that_belongs_to_a_command_is_seen_as_it_is_on_the_wire(runnin
     cancel = await lamp.expect_publish()
     answer(lamp, cancel._replace(topic=request.topic), b'{"status":"CANCELED"}')
     lamp.send(
-        packets.encode_publish(
+        CODEC_3.encode_publish(
             f"{ROOT}/things/lamp/actions".encode(), b'{"agentVersion":"1"}', qos=1, packet_id=8
         )
     )
@@ -102,7 +103,7 @@ async def test_what_matches_several_filters_is_seen_once_and_what_matches_none_n
 
 async def test_what_a_thing_sends_for_another_is_not_seen(running):
     lamp, me = await thing(running), await observer(running)
-    lamp.send(packets.encode_publish(f"{ROOT}/things/lock/actions".encode(), b"{}", qos=1, packet_id=3))
+    lamp.send(CODEC_3.encode_publish(f"{ROOT}/things/lock/actions".encode(), b"{}", qos=1, packet_id=3))
     await lamp.expect(PacketType.PUBACK)
     assert await seen(me, 0) == []
 
@@ -153,7 +154,7 @@ async def test_an_observer_hears_ordinary_topics_too_and_each_command_once(runni
     me = await observer(running)
     await me.subscribe("#", packet_id=2)
     source = await RawClient.connected(running.address, "source")
-    source.send(packets.encode_publish(b"news/a", b"x"))
+    source.send(CODEC_3.encode_publish(b"news/a", b"x"))
     assert (await me.expect_publish()).topic == "news/a"
     lamp = await thing(running)
     running.service.send("lamp", "turnOn")
@@ -248,5 +249,5 @@ async def test_another_filter_costs_nothing_that_has_gone_by():
     observers.watch(reader, ["a/b", "a/c"])
     observers.tell("a/c", b"two")
     await asyncio.sleep(0)
-    assert reader.got == packets.encode_publish(b"a/b", b"one") + packets.encode_publish(b"a/c", b"two")
+    assert reader.got == CODEC_3.encode_publish(b"a/b", b"one") + CODEC_3.encode_publish(b"a/c", b"two")
     assert reader.packets == 2

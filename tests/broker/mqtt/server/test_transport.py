@@ -10,6 +10,7 @@ from support.brokers import front_broker
 from support.waits import eventually
 from support.wire import RawClient
 from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.server.limits import MqttLimits
 from thingctl_broker.mqtt.server.transport import Transport
 
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("nothing_goes_wrong")
 async def flood(running, until) -> None:
     """Publish telemetry until ``until()``."""
     source = await RawClient.connected(running.address, "source")
-    packet = packets.encode_publish(b"news/a", b"x" * 100_000)
+    packet = CODEC_3.encode_publish(b"news/a", b"x" * 100_000)
     while not until():
         source.send(packet)
         await asyncio.sleep(0.001)
@@ -70,7 +71,7 @@ async def test_one_large_packet_is_no_reason_to_drop_a_client():
         client = await RawClient.connected(running.address, "client")
         await client.subscribe("news/#", qos=0)
         source = await RawClient.connected(running.address, "source")
-        source.send(packets.encode_publish(b"news/a", b"x" * 1_000_000) * 20)
+        source.send(CODEC_3.encode_publish(b"news/a", b"x" * 1_000_000) * 20)
         for _ in range(20):
             assert len((await client.expect_publish()).payload) == 1_000_000
 
@@ -132,7 +133,7 @@ async def test_a_client_that_does_not_read_cannot_keep_a_connection_that_is_over
         client._writer.transport.pause_reading()
         source = await RawClient.connected(running.address, "source")
         while not connection._write_paused:
-            source.send(packets.encode_publish(b"news/a", b"x" * 100_000))
+            source.send(CODEC_3.encode_publish(b"news/a", b"x" * 100_000))
             await asyncio.sleep(0)
         await RawClient.connected(running.address, "deaf")
         transport = connection._transport
@@ -146,7 +147,7 @@ async def test_what_comes_with_or_after_the_end_is_not_looked_at():
         (connection,) = running.front.connections
         connection.close("as if taken over")
         connection.data_received(
-            packets.encode_publish(b"$SYS/x", b"") + packets.encode_subscribe(1, [("a", 0)])
+            CODEC_3.encode_publish(b"$SYS/x", b"") + packets.encode_subscribe(1, [("a", 0)])
         )
         assert running.service.counters["dropped.forbiddenTopic"] == 0
         assert not len(running.front.engine.tree)

@@ -14,6 +14,7 @@ from support.brokers import front_broker, plugin_broker
 from support.waits import eventually
 from thingctl_broker.http.server.server import HttpServer
 from thingctl_broker.mqtt.protocol import packets
+from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.protocol.fields import encode_length
 from thingctl_broker.mqtt.protocol.packets import Connect
 from thingctl_broker.mqtt.server.limits import MqttLimits
@@ -64,7 +65,7 @@ async def test_a_command_goes_there_and_back(running):
         execution = running.service.send("lamp", "turnOn")
         request = await client.recv()
         topic = running.front.topics.response("lamp", execution.execution_id).encode()
-        answer = packets.encode_publish(topic, b'{"status":"SUCCEEDED"}', qos=1, packet_id=7)
+        answer = CODEC_3.encode_publish(topic, b'{"status":"SUCCEEDED"}', qos=1, packet_id=7)
         for i in range(len(answer)):  # frames may be cut anywhere [MQTT-6.0.0-2]
             await client.send(answer[i : i + 1])
         assert await client.recv() == b"\x40\x02\x00\x07"
