@@ -12,7 +12,7 @@ from thingctl_broker.cli import completion, output
 from thingctl_broker.cli.exits import Failure, of_status
 from thingctl_broker.cli.following import follow
 from thingctl_broker.cli.moments import earlier
-from thingctl_broker.cli.params import encode_params
+from thingctl_broker.cli.params import Key, Texts, Ttl, encode_params
 from thingctl_broker.cli.settings import DEFAULT_URL, AsJson, Token, Url, connect
 from thingctl_protocol.statuses import TERMINAL
 
@@ -39,10 +39,7 @@ def send(
         ),
     ] = None,
     *,
-    text: Annotated[
-        list[str] | None,
-        typer.Option("--text", "-f", metavar="KEY=TEXT", help="A param that is text; may be repeated."),
-    ] = None,
+    text: Texts = None,
     params: Annotated[
         str,
         typer.Option(
@@ -51,17 +48,8 @@ def send(
             help="Params as a JSON object, @FILE with one, or - for standard input; KEY=VALUE adds to it.",
         ),
     ] = "{}",
-    ttl: Annotated[
-        int | None, typer.Option("--ttl", metavar="SECONDS", help="How long it may take.", min=1)
-    ] = None,
-    key: Annotated[
-        str,
-        typer.Option(
-            "--idempotency-key",
-            metavar="KEY",
-            help="A name for this command: sent again with it, it is not carried out again.",
-        ),
-    ] = "",
+    ttl: Ttl = None,
+    key: Key = "",
     wait: Annotated[
         bool, typer.Option("--wait", help="Show what happens until it has ended; Ctrl-C leaves it running.")
     ] = False,

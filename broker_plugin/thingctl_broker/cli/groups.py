@@ -11,7 +11,7 @@ import typer
 from thingctl_broker.cli import completion, output
 from thingctl_broker.cli.collection import Collection, add_list, names_a_command
 from thingctl_broker.cli.exits import Exit, Failure
-from thingctl_broker.cli.params import encode_params
+from thingctl_broker.cli.params import Key, Texts, Ttl, encode_params
 from thingctl_broker.cli.settings import DEFAULT_URL, AsJson, Token, Url, connect
 
 if TYPE_CHECKING:
@@ -68,16 +68,11 @@ def send(
         typer.Option("--tag", metavar="TAG", help="To all with this tag; repeated: with all of these."),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="To all things.")] = False,
-    text: Annotated[
-        list[str] | None,
-        typer.Option("--text", "-f", metavar="KEY=TEXT", help="A param that is text; may be repeated."),
-    ] = None,
+    text: Texts = None,
     params: Annotated[
         str, typer.Option("--params", metavar="JSON", help="Params, as thingctl send takes them.")
     ] = "{}",
-    ttl: Annotated[
-        int | None, typer.Option("--ttl", metavar="SECONDS", help="How long it may take.", min=1)
-    ] = None,
+    ttl: Ttl = None,
     batch: Annotated[
         int | None,
         typer.Option("--batch", metavar="N", help="At most so many things at the same time.", min=1),
@@ -85,14 +80,7 @@ def send(
     max_failures: Annotated[
         int | None, typer.Option("--max-failures", metavar="N", help="Stop after so many failures.", min=1)
     ] = None,
-    key: Annotated[
-        str,
-        typer.Option(
-            "--idempotency-key",
-            metavar="KEY",
-            help="A name for this command: sent again with it, it is not carried out again.",
-        ),
-    ] = "",
+    key: Key = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show whom it is for, and send nothing.")
     ] = False,

@@ -1,6 +1,6 @@
-"""The params of a command, put together from the command line.
+"""What a command takes from the command line, to one thing or to many; above all its params.
 
-They are put together as text: each number goes on digit for digit.
+Those are put together as text: each number goes on digit for digit.
 """
 
 from __future__ import annotations
@@ -8,13 +8,29 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
+
+import typer
 
 from thingctl_broker.cli import exact_json
 from thingctl_broker.cli.exits import Exit, Failure
 
 PARAMS_MAX: Final = 1024 * 1024
 """Characters that are read of a file or of standard input; the broker takes fewer."""
+
+Texts = Annotated[
+    list[str] | None,
+    typer.Option("--text", "-f", metavar="KEY=TEXT", help="A param that is text; may be repeated."),
+]
+Ttl = Annotated[int | None, typer.Option("--ttl", metavar="SECONDS", help="How long it may take.", min=1)]
+Key = Annotated[
+    str,
+    typer.Option(
+        "--idempotency-key",
+        metavar="KEY",
+        help="A name for this command: sent again with it, it is not carried out again.",
+    ),
+]
 
 
 def encode_params(params: str, values: list[str], texts: list[str] | None = None) -> str:
