@@ -7,6 +7,7 @@ may do what was decided before (``mqtt.server``), and command topics never come 
 
 from __future__ import annotations
 
+from functools import partial
 from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -233,7 +234,7 @@ class Engine:
         handling = options.retain_handling
         if is_share(topic_filter) or not (handling == ALWAYS or (handling == ONLY_NEW and is_new)):
             return
-        ids = (options.subscription_id,) if options.subscription_id else ()
+        ids = options.subscription_ids
         for message in self.retained.match(topic_filter, now):
             if options.no_local and message.publisher == session.client_id:
                 continue  # [MQTT5-3.8.3-3]
@@ -256,18 +257,18 @@ class Engine:
 
     # Messages.
 
-    def receive(self, message: Message, acknowledge: Callable[[], None], now: float) -> int:
-        """Publish a message of a client; return to how many sessions it went.
+    def receive(self, message: Message, acknowledge: Callable[[int], None], now: float) -> None:
+        """Publish a QoS 1 message of a client.
 
-        ``acknowledge`` is called when everything that must survive is kept.
+        ``acknowledge`` is called with the number of sessions to which the message went, when everything
+        that must survive is kept: most of the time right away, for nothing must.
         """
-        before = self.recorder.changes
+        changes = self.recorder.changes
         receivers = self.publish(message, now)
-        if self.recorder.changes == before:
-            acknowledge()
+        if self.recorder.changes == changes:
+            acknowledge(receivers)
         else:
-            self.recorder.then(acknowledge)
-        return receivers
+            self.recorder.then(partial(acknowledge, receivers))
 
     def begin_exactly_once(self, session: Session, packet_id: int) -> bool:
         """A QoS 2 message has come from a client; False: it has come before [MQTT-4.3.3-2]."""
@@ -297,7 +298,7 @@ class Engine:
         return True
 
     def publish(self, message: Message, now: float) -> int:
-        """Give a message to everybody whose subscription matches; return how many that are."""
+        """Give a message to all whose subscription matches; return how many that are."""
         self.totals.received += 1
         if message.retain:
             self.retain(message)
@@ -332,9 +333,9 @@ class Engine:
             self._turns.clear()
         self._turns[match.share] = turn
         session, options = members[turn % len(members)]
-        ids = (options.subscription_id,) if options.subscription_id else ()
         retain = message.retain and options.retain_as_published
-        session.deliver(message, min(options.qos, message.qos), now, retain=retain, ids=ids)
+        qos = min(options.qos, message.qos)
+        session.deliver(message, qos, now, retain=retain, ids=options.subscription_ids)
         return 1
 
     def retain(self, message: Message) -> None:

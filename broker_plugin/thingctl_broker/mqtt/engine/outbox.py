@@ -236,19 +236,21 @@ class Outbox:
         ):
             totals.drop("totalBytes", self.client_id, delivery.message.topic)
             return False
-        count = len(self.queue) if self.is_connected else len(self.queue) + len(self.in_flight)
-        is_over = not self.is_connected and count >= limits.away_messages
-        if (is_over or self.queued_bytes > most) and self.queue:
+        if self.queue and self._is_over(most):
             self._drop_expired(now)
-        while self.queue and (
-            self.queued_bytes > most
-            or (not self.is_connected and len(self.queue) + len(self.in_flight) >= limits.away_messages)
-        ):
+        while self.queue and self._is_over(most):
             self._drop("queueFull", self.queue.popleft())
         if self.queued_bytes > most:
             totals.drop("queueFull", self.client_id, delivery.message.topic)
             return False
         return True
+
+    def _is_over(self, most: int) -> bool:
+        """Whether more than ``most`` bytes wait, or while the client is away, one message too many."""
+        if self.queued_bytes > most:
+            return True
+        messages = len(self.queue) + len(self.in_flight)
+        return not self.is_connected and messages >= self._totals.limits.away_messages
 
     def _drop_expired(self, now: float) -> None:
         expired = {d for d in self.queue if (left := d.message.seconds_left(now)) is not None and left <= 0}

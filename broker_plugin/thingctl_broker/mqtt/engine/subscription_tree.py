@@ -30,6 +30,11 @@ class SubscriptionOptions(NamedTuple):
     retain_handling: int = 0
     subscription_id: int = 0
 
+    @property
+    def subscription_ids(self) -> tuple[int, ...]:
+        """As a message has them that comes for this filter alone."""
+        return (self.subscription_id,) if self.subscription_id else ()
+
 
 class Match(NamedTuple, Generic[S]):
     """A subscriber and how it gets a message, whatever the number of its filters that match.

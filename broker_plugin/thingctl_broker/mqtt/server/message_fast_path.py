@@ -113,7 +113,7 @@ class MessageFastPath:
         message = Message(topic, data[behind + 2 : stop], 1, False, self._session.client_id)
         message.header = data[at + 1 : behind]
         engine, puback = self._connection.server.engine, _ACKNOWLEDGED + packet_id
-        changes = engine.recorder.changes
+        changes = engine.recorder.changes  # as Engine.receive, without a call for the acknowledgement
         engine.publish(message, self._now)
         if engine.recorder.changes == changes:
             self._session.write(puback)

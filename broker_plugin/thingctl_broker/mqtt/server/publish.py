@@ -105,23 +105,13 @@ class Receiver:
         if publish.qos == 0:
             engine.publish(message, now)
         elif publish.qos == 1:
-            self._publish_surely(message, publish.packet_id, now)
+            engine.receive(message, partial(self._acknowledge_published, 1, publish.packet_id), now)
         elif not self._take_exactly_once(publish):
             return
         else:
             receivers = engine.publish(message, now)
-            reason = 0 if receivers else _NOBODY
-            engine.recorder.then(partial(self._acknowledge, 2, publish.packet_id, reason))
+            engine.recorder.then(partial(self._acknowledge_published, 2, publish.packet_id, receivers))
         self._server.published(self._connection, message)
-
-    def _publish_surely(self, message: Message, packet_id: int, now: float) -> None:
-        engine = self._server.engine
-        changes = engine.recorder.changes
-        reason = 0 if engine.publish(message, now) else _NOBODY
-        if engine.recorder.changes == changes:
-            self._acknowledge(1, packet_id, reason)
-        else:
-            engine.recorder.then(partial(self._acknowledge, 1, packet_id, reason))
 
     def take_surely(self, message: Message, packet_id: int, now: float) -> bool:
         """Publish a QoS 1 message of MQTT 5; False: nothing has happened, for the client holds too many."""
@@ -129,7 +119,7 @@ class Receiver:
         if packet_id in unanswered or len(unanswered) + self.qos2_held >= self._connection.limits.qos2_held:
             return False
         unanswered[packet_id] = None
-        self._publish_surely(message, packet_id, now)
+        self._server.engine.receive(message, partial(self._acknowledge_published, 1, packet_id), now)
         return True
 
     def _take_exactly_once(self, publish: Publish) -> bool:
@@ -183,6 +173,9 @@ class Receiver:
         self._connection.offended("qos2Held", "releases nothing: dropped")
         self._connection.drop(Reason.RECEIVE_MAXIMUM_EXCEEDED)
         return False
+
+    def _acknowledge_published(self, qos: int, packet_id: int, receivers: int) -> None:
+        self._acknowledge(qos, packet_id, 0 if receivers else _NOBODY)
 
     def _acknowledge(self, qos: int, packet_id: int, reason: int = 0) -> None:
         if qos == 1:

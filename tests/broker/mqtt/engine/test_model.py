@@ -270,7 +270,7 @@ class EngineBesideModel(RuleBasedStateMachine):
             if not is_first:
                 return
         answers = []
-        self.call(self.engine.receive, self.made(message), lambda: answers.append(1), self.now)
+        self.call(self.engine.receive, self.made(message), lambda _receivers: answers.append(1), self.now)
         assert answers == [1]
         self.follow([message])
 
