@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Iterator
 from functools import cache
 from http.client import HTTPResponse
-from itertools import count, pairwise
+from itertools import count
 from typing import NamedTuple
 
 import msgspec
@@ -21,6 +20,7 @@ from uvicorn.server import ServerState
 
 from broker.http.running import AUTHORIZED, RunningApi
 from broker_support import HeldJournal
+from support.pieces import KeptTransport, cut, damaged
 from thingctl_broker.commands.embedded import EmbeddedOperations
 from thingctl_broker.commands.null_journal import NullJournal
 from thingctl_broker.commands.operations import SendsAtOnce
@@ -60,33 +60,6 @@ def tokens() -> TokenStore:
         Token("gone", sends, expires_at=1.0),
     ]
     return TokenStore({hashlib.sha256(TOKENS[token.name]).digest(): token for token in known})
-
-
-class Transport(asyncio.Transport):
-    """Keeps what is written, and how it ended."""
-
-    def __init__(self) -> None:
-        super().__init__({"peername": ("127.0.0.1", 1024), "socket": NoSocket()})
-        self.written = b""
-        self.end = ""
-
-    def write(self, data: bytes) -> None:
-        self.written += data
-
-    def close(self) -> None:
-        self.end += "closed "
-
-    def abort(self) -> None:
-        self.end += "aborted "
-
-    def is_closing(self) -> bool:
-        return bool(self.end)
-
-    def pause_reading(self) -> None:
-        pass
-
-    def resume_reading(self) -> None:
-        pass
 
 
 class NoSocket:
@@ -133,7 +106,7 @@ class World:
         self.server.default_headers = [(b"date", b"Thu, 01 Jan 1970 00:00:00 GMT")]
         self.connection, self.transport = (
             HttpConnection(config, self.server, {}, trusted=trusted),
-            Transport(),
+            KeptTransport(socket=NoSocket()),
         )
         self.connection.connection_made(self.transport)
         self.taken = 0
@@ -355,23 +328,9 @@ def pieces(draw: st.DrawFn) -> list[bytes]:
     requests = draw(st.lists(messages(), min_size=1, max_size=5))
     if draw(st.integers(0, 2)):
         return requests
-    data = bytearray(b"".join(requests))
-    for _ in range(draw(st.sampled_from([0, 0, 1, 2]))):
-        place = draw(st.integers(0, min(600, len(data) - 1)))
-        match draw(st.integers(0, 2)):
-            case 0:
-                data[place] ^= 1 << draw(st.integers(0, 7))
-            case 1 if len(data) > 1:
-                del data[place]
-            case _:
-                data.insert(place, draw(st.integers(0, 255)))
+    data = damaged(draw, b"".join(requests), [0, 0, 1, 2], within=600)
     places = draw(st.just(range(300)) | st.lists(st.integers(0, 100_000), max_size=5))
-    return list(cut(bytes(data), list(places)))
-
-
-def cut(data: bytes, places: list[int]) -> Iterator[bytes]:
-    for start, stop in pairwise(sorted({0, len(data), *(place % len(data) for place in places)})):
-        yield data[start:stop]
+    return list(cut(data, list(places)))
 
 
 fates = st.builds(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import tracemalloc
-from itertools import pairwise
 from operator import itemgetter
 
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.mqtt_samples import encoded
+from support.pieces import cut
 from thingctl_broker.mqtt.protocol.fields import encode_length
 from thingctl_broker.mqtt.protocol.frames import FrameScanner, MalformedPacket, PacketTooLarge
 
@@ -23,18 +23,13 @@ def scan(chunks: list[bytes], limit: int = LIMIT) -> list[tuple[int, bytes, int]
     return [tuple(frame) for chunk in chunks for frame in scanner.feed(chunk)]
 
 
-def cut(data: bytes, places: list[int]) -> list[bytes]:
-    places = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
-    return [data[a:b] for a, b in pairwise(places) if a < b]
-
-
 @given(st.lists(encoded, min_size=1, max_size=8), st.lists(st.integers(0, 5000), max_size=12))
 @pytest.mark.conforms("MQTT-6.0.0-2", "MQTT5-6.0.0-2")
 def test_any_cut_of_any_packets_gives_the_same_packets(packets, places):
     stream = b"".join(packets)
     whole = scan([stream])
     assert [packet for _, packet, _ in whole] == packets
-    assert scan(cut(stream, places)) == whole
+    assert scan(list(cut(stream, places))) == whole
     assert scan([bytes([byte]) for byte in stream]) == whole
 
 

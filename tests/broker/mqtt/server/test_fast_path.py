@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from itertools import count, pairwise
+from itertools import count
 
 import msgspec
 import pytest
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from broker_support import HeldJournal
+from support.pieces import KeptTransport, cut, damaged
 from thingctl_broker.commands.null_journal import NullJournal
 from thingctl_broker.commands.service import CommandService
 from thingctl_broker.mqtt.auth.authenticator import OpenAuthenticator
@@ -44,28 +44,6 @@ PAYLOADS = (
 EXTREME_PAYLOAD = b'{"status":"SUCCEEDED","result":"%b"}' % (b"x" * 20_000)
 
 
-class Transport(asyncio.Transport):
-    """Keeps what is written, and how it ended."""
-
-    def __init__(self) -> None:
-        super().__init__({"peername": ("127.0.0.1", 1024)})
-        self.written = b""
-        self.waiting = 0
-        self.end = ""
-
-    def write(self, data: bytes) -> None:
-        self.written += data
-
-    def close(self) -> None:
-        self.end += "closed "
-
-    def abort(self) -> None:
-        self.end += "aborted "
-
-    def get_write_buffer_size(self) -> int:
-        return self.waiting
-
-
 class World:
     """A server with two things that have commands to answer; the same every time it is made."""
 
@@ -88,8 +66,8 @@ class World:
         if not shortcut:
             self.connection._shortcut = None
 
-    def _thing(self, name: str) -> tuple[DeviceConnection, Transport]:
-        connection, transport = DeviceConnection(self.front), Transport()
+    def _thing(self, name: str) -> tuple[DeviceConnection, KeptTransport]:
+        connection, transport = DeviceConnection(self.front), KeptTransport()
         connection.connection_made(transport)
         connection.data_received(packets.encode_connect(Connect(name, True, 60, name, None, None)))
         wanted = [(self.front.topics.request_filter(name), 1), (self.front.topics.cancel_filter(name), 1)]
@@ -203,22 +181,8 @@ def messages(draw: st.DrawFn) -> bytes:
 @st.composite
 def streams(draw: st.DrawFn) -> bytes:
     """Messages behind each other; now and then a byte of them is another one, is missing, or is too many."""
-    data = bytearray(b"".join(draw(st.lists(messages(), min_size=1, max_size=6))))
-    for _ in range(draw(st.sampled_from([0, 0, 1, 2]))):
-        place = draw(st.integers(0, len(data) - 1))
-        match draw(st.integers(0, 2)):
-            case 0:
-                data[place] ^= 1 << draw(st.integers(0, 7))
-            case 1 if len(data) > 1:
-                del data[place]
-            case _:
-                data.insert(place, draw(st.integers(0, 255)))
-    return bytes(data)
-
-
-def cut(data: bytes, places: list[int]) -> Iterator[bytes]:
-    for start, stop in pairwise(sorted({0, len(data), *(place % len(data) for place in places)})):
-        yield data[start:stop]
+    data = b"".join(draw(st.lists(messages(), min_size=1, max_size=6)))
+    return damaged(draw, data, [0, 0, 1, 2])
 
 
 fates = st.fixed_dictionaries(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from collections.abc import Iterator
-from itertools import pairwise
 
 import pytest
 from hypothesis import HealthCheck, event, given, settings
@@ -13,6 +10,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 import mqtt_wire
+from support.pieces import KeptTransport, cut, damaged
 from thingctl_broker.commands.null_journal import NullJournal
 from thingctl_broker.commands.service import CommandService
 from thingctl_broker.mqtt.auth.authenticator import OpenAuthenticator
@@ -26,27 +24,6 @@ from thingctl_broker.testing import ManualClock
 
 KNOWN = b"site/1"
 """A topic that the client has published before."""
-
-
-class Transport(asyncio.Transport):
-    """Keeps what is written, and how it ended."""
-
-    def __init__(self) -> None:
-        super().__init__({"peername": ("127.0.0.1", 1024)})
-        self.written = b""
-        self.end = ""
-
-    def write(self, data: bytes) -> None:
-        self.written += data
-
-    def close(self) -> None:
-        self.end += "closed "
-
-    def abort(self) -> None:
-        self.end += "aborted "
-
-    def get_write_buffer_size(self) -> int:
-        return 0
 
 
 class Listener:
@@ -88,8 +65,8 @@ class World:
         if not shortcut:
             self.connection._messages = None
 
-    def _client(self, name: str, qos: int) -> tuple[DeviceConnection, Transport]:
-        connection, transport = DeviceConnection(self.server), Transport()
+    def _client(self, name: str, qos: int) -> tuple[DeviceConnection, KeptTransport]:
+        connection, transport = DeviceConnection(self.server), KeptTransport()
         connection.connection_made(transport)
         connection.data_received(mqtt_wire.connect(name, username=name, version=self.version))
         connection.data_received(mqtt_wire.subscribe(1, "site/#", qos, version=self.version))
@@ -174,22 +151,8 @@ def messages(draw: st.DrawFn, version: int) -> bytes:
 @st.composite
 def streams(draw: st.DrawFn, version: int) -> bytes:
     """Messages behind each other; now and then a byte of them is another one, is missing, or is too many."""
-    data = bytearray(b"".join(draw(st.lists(messages(version), min_size=1, max_size=8))))
-    for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2]))):
-        place = draw(st.integers(0, len(data) - 1))
-        match draw(st.integers(0, 2)):
-            case 0:
-                data[place] ^= 1 << draw(st.integers(0, 7))
-            case 1 if len(data) > 1:
-                del data[place]
-            case _:
-                data.insert(place, draw(st.integers(0, 255)))
-    return bytes(data)
-
-
-def cut(data: bytes, places: list[int]) -> Iterator[bytes]:
-    for start, stop in pairwise(sorted({0, len(data), *(place % len(data) for place in places)})):
-        yield data[start:stop]
+    data = b"".join(draw(st.lists(messages(version), min_size=1, max_size=8)))
+    return damaged(draw, data, [0, 0, 0, 1, 2])
 
 
 @settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
