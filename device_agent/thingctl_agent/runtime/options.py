@@ -6,6 +6,7 @@ reads what is spelled out in full, and argparse all else.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from types import SimpleNamespace
@@ -67,14 +68,24 @@ def read_script(words: Sequence[str]) -> Any:
     plain = read_plain(words)
     if plain is not None and not plain.files:
         return plain
-    import argparse  # noqa: PLC0415 - see above
-
-    parser = argparse.ArgumentParser(description="Answer commands sent over MQTT.", allow_abbrev=False)
+    parser = new_parser(allow_abbrev=False)
     add_settings(parser)
     found, unknown = parser.parse_known_args(words)
     if unknown:
         refuse(parser, unknown)
     return found
+
+
+def new_parser(**fields: Any) -> argparse.ArgumentParser:
+    """Make a parser. Output that it loses does not end it, as in the latest releases of Python 3.11."""
+    import argparse  # noqa: PLC0415 - see above
+
+    class Parser(argparse.ArgumentParser):
+        def _print_message(self, message: str, file: Any = None) -> None:
+            with contextlib.suppress(OSError):
+                super()._print_message(message, file)
+
+    return Parser(description="Answer commands sent over MQTT.", **fields)
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:

@@ -23,9 +23,10 @@ _NAME_MISMATCH: Final = {62, 64}
 _NOT_YET_VALID: Final = 9
 _EXPIRED: Final = 10
 _UNTRUSTED: Final = {2, 18, 19, 20, 21}
+_EOF: Final = "UNEXPECTED_EOF_WHILE_READING"
 _NO_TLS: Final = {
     "WRONG_VERSION_NUMBER",
-    "UNEXPECTED_EOF_WHILE_READING",
+    _EOF,
     "HTTP_REQUEST",
     "RECORD_LAYER_FAILURE",
     "PACKET_LENGTH_TOO_LONG",
@@ -53,6 +54,8 @@ def not_opened(error: BaseException, address: BrokerAddress) -> str:
         return _certificate(error, address)
     if isinstance(reason := getattr(error, "reason", None), str) and reason.isupper():
         return _handshake(reason, error, address)
+    if type(error).__name__ == "SSLZeroReturnError":  # Debian 12's Python 3.11.2 has no reason for an EOF
+        return _handshake(_EOF, error, address)
     if _is_name(error):
         return (
             f"the name {address.host!r} cannot be resolved: {_text(error)}; "

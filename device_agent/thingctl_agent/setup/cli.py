@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from thingctl_agent.errors import AgentError, ConfigError
 from thingctl_agent.runtime import lazy_imports
-from thingctl_agent.runtime.options import add_settings, overrides, read_plain, refuse
+from thingctl_agent.runtime.options import add_settings, new_parser, overrides, read_plain, refuse
 from thingctl_agent.setup.terminal import TERMINAL
 
 if TYPE_CHECKING:
@@ -63,12 +63,10 @@ def _parse(argv: Sequence[str]) -> Any:
 
 def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
     """Return the parser, and those of the commands by name."""
-    import argparse  # noqa: PLC0415 - see above
-
     from thingctl_agent.agent import VERSION  # noqa: PLC0415
     from thingctl_agent.setup import install as installing  # noqa: PLC0415 - after the stand-ins
 
-    parser = argparse.ArgumentParser(prog="thingctl-agent", description="Answer commands sent over MQTT.")
+    parser = new_parser(prog="thingctl-agent")
     parser.add_argument("--version", action="version", version=VERSION)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", dest="command")
 

@@ -54,6 +54,7 @@ def handshake(reason):
         (unverified(23, "certificate revoked"), WITH_CA, "is refused: certificate revoked"),
         (handshake("WRONG_VERSION_NUMBER"), TLS, "b.example:8883 does not speak TLS"),
         (handshake("UNEXPECTED_EOF_WHILE_READING"), TLS, "does not speak TLS"),
+        (ssl.SSLZeroReturnError(6, "has been closed (EOF)"), TLS, "does not speak TLS"),
         (handshake("TLSV1_ALERT_UNKNOWN_CA"), WITH_CERT, "the one of tls.cert was refused"),
         (handshake("TLSV13_ALERT_CERTIFICATE_REQUIRED"), TLS, "none was sent: give --cert and --key"),
         (handshake("TLSV1_ALERT_PROTOCOL_VERSION"), TLS, "speaks no TLS version from 1.2 on"),

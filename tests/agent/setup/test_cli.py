@@ -211,7 +211,8 @@ def test_an_unknown_option_is_refused_with_the_usage_of_its_command(capsys, word
 
 @pytest.mark.parametrize("command", [["--help"], ["run", "--help"], ["check", "--thing", "t"], ["--version"]])
 @pytest.mark.parametrize("sink", ["closed", "/dev/full"])
-def test_a_closed_pipe_or_a_full_disk_ends_without_a_traceback(tmp_path, command, sink):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_closed_pipe_or_a_full_disk_ends_without_a_traceback(tmp_path, command, sink, unbuffered):
     options = ["--state-dir", str(tmp_path), "--url", "mqtt://127.0.0.1:1"] if "check" in command else []
     argv = [sys.executable, "-m", "thingctl_agent.setup.cli", *command, *options]
     if sink == "closed":
@@ -220,11 +221,19 @@ def test_a_closed_pipe_or_a_full_disk_ends_without_a_traceback(tmp_path, command
     else:
         write = os.open(sink, os.O_WRONLY)
     try:
-        done = subprocess.run(argv, stdout=write, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            argv,
+            stdout=write,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        )
     finally:
         os.close(write)
-    assert done.returncode == (1 if "check" in command else 0), done.stderr  # argparse ignores lost help
+    is_lost = sink == "/dev/full" and ("check" in command or not unbuffered)  # argparse ignores help it loses
+    assert done.returncode == (1 if "check" in command or is_lost else 0), done.stderr
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
-    said = "check" in command and sink == "/dev/full"
-    assert ("No space left on device" in done.stderr) is said
+    assert ("No space left on device" in done.stderr) is is_lost
