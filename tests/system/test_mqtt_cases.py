@@ -4,28 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from agent.harness import mosquitto
 from support.peers import Peer
 from support.processes import Serving, serving
 from thingctl_broker.mqtt.protocol.packets import PacketType
 
-pytestmark = pytest.mark.system
-
-
-@pytest.fixture(autouse=True)
-def none_stays_open():
-    yield
-    Peer.close_all()
-
-
-@pytest.fixture(params=["ours", "mosquitto"])
-def address(request, tmp_path):
-    if request.param == "ours":
-        with serving(tmp_path / "data") as serve:
-            yield serve.mqtt_address
-    else:
-        with mosquitto(tmp_path, "allow_anonymous true\n") as theirs:
-            yield ("127.0.0.1", theirs.port)
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("none_stays_open")]
 
 
 def serving_with(tmp_path, settings: str):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from agent.harness import mosquitto
 from support.operators import Operator
 from support.peers import Peer
 from support.processes import serving
@@ -12,25 +11,9 @@ from support.waits import soon
 from thingctl_broker.mqtt.protocol.codec3 import CODEC_3
 from thingctl_broker.mqtt.protocol.packets import PacketType, Will, encode_subscribe
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("none_stays_open")]
 
 REQUESTS = "$emqx/commands/things/device/executions/+/request"
-
-
-@pytest.fixture(autouse=True)
-def none_stays_open():
-    yield
-    Peer.close_all()
-
-
-@pytest.fixture(params=["ours", "mosquitto"])
-def address(request, tmp_path):
-    if request.param == "ours":
-        with serving(tmp_path / "data") as serve:
-            yield serve.mqtt_address
-    else:
-        with mosquitto(tmp_path, "allow_anonymous true\nset_tcp_nodelay true\n") as theirs:
-            yield ("127.0.0.1", theirs.port)
 
 
 def away(address, *filters, qos=1):
