@@ -132,4 +132,13 @@ class EngineClient:
             self.session.on_pubcomp(packet.packet_id, now)
 
 
-__all__ = ["NEVER", "NOW", "Answer", "EngineClient", "Heard"]
+def client(engine, name, *filters, qos=1, **options) -> EngineClient:
+    """One that has connected and subscribed."""
+    made = EngineClient(engine, name, **options)
+    made.connect()
+    for topic_filter in filters:
+        made.subscribe(topic_filter, qos)
+    return made
+
+
+__all__ = ["NEVER", "NOW", "Answer", "EngineClient", "Heard", "client"]

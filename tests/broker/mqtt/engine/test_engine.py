@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.engine_client import NEVER, NOW, EngineClient
+from support.engine_client import NEVER, NOW, EngineClient, client
 from thingctl_broker.mqtt.engine.engine import Engine
 from thingctl_broker.mqtt.protocol.packets import Will
 from thingctl_broker.mqtt.server.limits import MqttLimits
@@ -13,14 +13,6 @@ from thingctl_broker.mqtt.server.limits import MqttLimits
 @pytest.fixture
 def engine():
     return Engine(MqttLimits())
-
-
-def client(engine, name, *filters, qos=1, **options) -> EngineClient:
-    made = EngineClient(engine, name, **options)
-    made.connect()
-    for topic_filter in filters:
-        made.subscribe(topic_filter, qos)
-    return made
 
 
 @pytest.mark.parametrize(("published", "granted"), [(p, g) for p in range(3) for g in range(3)])

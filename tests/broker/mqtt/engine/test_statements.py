@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from support import mqtt_samples as samples
-from support.engine_client import NEVER, NOW, Answer, EngineClient
+from support.engine_client import NEVER, NOW, Answer, EngineClient, client
 from support.wire5 import packet, properties, text
 from thingctl_broker.mqtt.engine.engine import Engine
 from thingctl_broker.mqtt.engine.message import published
@@ -20,14 +20,6 @@ VERSIONS = pytest.mark.parametrize("version", [4, 5])
 @pytest.fixture
 def engine():
     return Engine(MqttLimits())
-
-
-def client(engine, name, *filters, qos=1, **options) -> EngineClient:
-    made = EngineClient(engine, name, **options)
-    made.connect()
-    for topic_filter in filters:
-        made.subscribe(topic_filter, qos)
-    return made
 
 
 @VERSIONS
