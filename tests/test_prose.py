@@ -19,22 +19,44 @@ RETIRED = (
     "at once",
     "is told",
     "are told",
+    "told of",
     "so that",
     "meanwhile",
     "goes out",
     "go out",
     "in words",
+    "is kept",
+    "are kept",
+    "looked at",
+    "is none",
     "what became of",
 )
 """Only the product's own line ("know what became of each one") keeps the last."""
 
+BROKER = "broker_plugin/thingctl_broker"
 MOST = {
-    "broker_plugin": 306,
-    "device_agent": 1,
-    "shared": 0,
-    "docs": 69,
-    "README.md": 1,
-    "CONTRIBUTING.md": 0,
+    f"{BROKER}/app": 21,
+    f"{BROKER}/audit": 4,
+    f"{BROKER}/cli": 14,
+    f"{BROKER}/cluster": 69,
+    f"{BROKER}/commands": 57,
+    f"{BROKER}/console": 25,
+    f"{BROKER}/errors.py": 2,
+    f"{BROKER}/http": 49,
+    f"{BROKER}/mqtt": 36,
+    f"{BROKER}/rollouts": 18,
+    f"{BROKER}/security": 28,
+    f"{BROKER}/storage": 78,
+    f"{BROKER}/system": 13,
+    f"{BROKER}/testing": 9,
+    f"{BROKER}/things": 19,
+    f"{BROKER}/webhooks": 13,
+    "device_agent": 19,
+    "shared": 1,
+    "docs": 128,
+    "bench": 29,
+    "README.md": 2,
+    "CONTRIBUTING.md": 1,
 }
 """How many there are. A change that removes some lowers the number."""
 
@@ -47,9 +69,15 @@ def count(place: str) -> int:
         else [p for p in sorted(root.rglob("*")) if p.suffix in {".py", ".md", ".js", ".html"}]
     )
     pattern = re.compile(
-        r"\b(" + "|".join(phrase.replace(" ", r"\s+") for phrase in RETIRED) + r")\b", re.IGNORECASE
+        r"\b(?i:" + "|".join(phrase.replace(" ", r"\s+(?:#\s*)?") for phrase in RETIRED) + r")\b"
     )
-    return sum(len(pattern.findall(file.read_text(encoding="utf-8"))) for file in files)
+    of_code = re.compile(r"\bis None\b")
+    return sum(len(pattern.findall(of_code.sub("", file.read_text(encoding="utf-8")))) for file in files)
+
+
+def test_every_room_is_counted():
+    rooms = {p.name for p in (ROOT / BROKER).iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
+    assert {f"{BROKER}/{name}" for name in rooms | {"console"}} <= set(MOST) | {f"{BROKER}/__init__.py"}
 
 
 @pytest.mark.parametrize("place", MOST)
