@@ -11,7 +11,7 @@ import structlog
 from thingctl_broker.audit.log import Audit, AuditError
 from thingctl_broker.commands.events import RateLimit
 from thingctl_broker.errors import ConfigurationError
-from thingctl_broker.security.tls import ServerTls, TlsError
+from thingctl_broker.security.tls import ALPN, ServerTls, TlsError
 from thingctl_broker.storage.sqlite.database import JournalFileError
 from thingctl_broker.storage.sqlite.record_store import FILE as RECORDS_FILE
 from thingctl_broker.storage.sqlite.record_store import SqliteRecords
@@ -21,7 +21,7 @@ from thingctl_broker.system.paths import default_data_dir
 if TYPE_CHECKING:
     import socket
 
-    from thingctl_broker.app.config import HttpSettings, Settings
+    from thingctl_broker.app.config import HttpSettings, MqttSettings, Settings
     from thingctl_broker.commands.events import Counters
     from thingctl_broker.system.listeners import DoorReason, Refused
 
@@ -53,6 +53,18 @@ def open_http_tls(settings: HttpSettings) -> ServerTls | None:
     """The listener's certificate; None: it has none. Raises :class:`ConfigurationError`."""
     try:
         return ServerTls(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
+    except TlsError as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def open_mqtt_tls(settings: MqttSettings) -> ServerTls | None:
+    """The same of the MQTT listener."""
+    try:
+        return (
+            ServerTls(settings.tls_cert, settings.tls_key, settings.tls_client_ca, alpn=(ALPN,))
+            if settings.tls_cert
+            else None
+        )
     except TlsError as error:
         raise ConfigurationError(str(error)) from error
 

@@ -5,20 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from thingctl_broker.app.startup import (
-    data_dir_of,
-    open_audit,
-    open_http_tls,
-    open_socket,
-    report_proxies,
-    report_refusals,
-)
-from thingctl_broker.audit.log import TOLD
+from thingctl_broker.app.operator_access import OperatorAccess
+from thingctl_broker.app.startup import data_dir_of
 from thingctl_broker.cluster.clock import StoreClock
 from thingctl_broker.cluster.dispatcher import ClusterDispatcher
 from thingctl_broker.cluster.inbound import InboundMessages
@@ -32,24 +24,15 @@ from thingctl_broker.cluster.store_port import StoreDown
 from thingctl_broker.cluster.token_replica import KIND as TOKEN_KIND
 from thingctl_broker.cluster.token_replica import SharedTokens
 from thingctl_broker.errors import ConfigurationError
-from thingctl_broker.http.app import create_app
-from thingctl_broker.http.server.server import HttpServer
 from thingctl_broker.mqtt.cluster.link import ClusterLink
-from thingctl_broker.security.audit_events import Event, note_nothing
-from thingctl_broker.security.passwords import Passwords
-from thingctl_broker.security.tls import keep_looking
 from thingctl_broker.security.token_file import keep_admin_token
 from thingctl_broker.security.tokens import CredentialsError
 from thingctl_broker.storage.postgres.schema import SchemaError
 from thingctl_broker.storage.postgres.settings import shown
 from thingctl_broker.storage.postgres.store import PostgresStore
-from thingctl_broker.system.addresses import Address, bound_to
 from thingctl_broker.system.clock import SystemClock
-from thingctl_broker.things.enrolment import Enrolment, worker_url
-from thingctl_broker.things.service import ThingService
+from thingctl_broker.things.enrolment import worker_url
 from thingctl_broker.webhooks import secret as webhook_secret
-from thingctl_broker.webhooks.client import WebhookClient
-from thingctl_broker.webhooks.sender import Webhooks
 from thingctl_protocol.topics import Topics
 
 if TYPE_CHECKING:
@@ -57,6 +40,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from thingctl_broker.app.config import Settings
+    from thingctl_broker.system.addresses import Address
 
 RELOAD_SECONDS: Final = 1.0
 """Between two tries to load the things again."""
@@ -77,16 +61,14 @@ class Worker:
         """The MQTT client id, which no other worker has."""
         self.store_name = shown(settings.store.url)
         """The database, without its password."""
-        self._http_tls = open_http_tls(settings.http)
-        self._audit = open_audit(settings, self.data_dir)
+        self._access = OperatorAccess(settings)
         try:
-            self._ca = Path(settings.mqtt.tls_ca).read_text("utf-8") if settings.mqtt.tls_ca else ""
-            self._http_socket = open_socket("http", settings.http.bind)
-        except (OSError, UnicodeDecodeError, ConfigurationError) as error:
-            if self._audit is not None:
-                self._audit.stop()
-            raise ConfigurationError(str(error)) from error
-        self.http_address: Address = bound_to(self._http_socket)
+            self._access.listen()
+        except ConfigurationError:
+            self._access.abandon()
+            raise
+        self.http_address: Address = self._access.address
+        self.http_url = self._access.url
         self._clock = clock = StoreClock(SystemClock())
         self._store = PostgresStore(settings.store, tell_all=bool(settings.webhooks.endpoints))
         executions, documents = self._store.executions, self._store.documents
@@ -128,24 +110,10 @@ class Worker:
             client_id=self.name,
             keep=settings.commands.keep,
         )
-        self._passwords = Passwords()
         public_url, link_url = settings.mqtt.public_url, settings.link.urls[0]
-        self.enrolment = Enrolment(
-            lambda: worker_url(public_url, link_url),
-            ca=self._ca,
-            topic_root=settings.mqtt.topic_root,
-            is_open=settings.open,
-            presence=True,
-        )
+        self.enrolment = self._access.make_enrolment(lambda: worker_url(public_url, link_url), presence=True)
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
-        self._webhooks: Webhooks | None = None
-        self._http: HttpServer | None = None
-
-    @property
-    def http_url(self) -> str:
-        """Where operators reach this worker."""
-        return f"{'http' if self._http_tls is None else 'https'}://{self.http_address}"
 
     @property
     def mqtt_url(self) -> str:
@@ -163,7 +131,13 @@ class Worker:
             if self.tokens.new_admin_token is not None:
                 keep_admin_token(self.data_dir, self.tokens.new_admin_token)
             await self._store.executions.tidy(self.settings.commands.keep)
-            self._serve(await self._secret())
+            self._access.compose(
+                self.operations,
+                self._rollouts,
+                self.tokens,
+                registry=self._mirror,
+                secret=await self._read_webhook_secret(),
+            )
             await self._clock.follow(self._store.workers.alive(self.name, ALIVE_SECONDS))
         except (StoreDown, SchemaError) as error:
             raise ConfigurationError(f"store {self.store_name}: {error}") from error
@@ -171,23 +145,14 @@ class Worker:
             raise ConfigurationError(error.text) from error
         if things:
             _log.info("things known", count=things)
-        if self._audit is not None:
-            self.operations.events.subscribe(self._audit.on_change, TOLD)
-            self._audit.note(Event.STARTED, detail=self.name)
+        self._access.begin_audit(self.operations.events, self.name)
         # Operators are served while the cluster is still away: what they send waits.
         linking = asyncio.get_running_loop().create_task(
             self._link.start(self._incoming, self._link_changed), name="link"
         )
         await asyncio.sleep(0)
         self._sweeper.start()
-        self._rollouts.start()
-        assert self._webhooks is not None
-        self._webhooks.start()
-        report_refusals(self._http_tls, "http", self.operations.counters)
-        if self._http_tls is not None:
-            self._spawn(keep_looking([self._http_tls]))
-        assert self._http is not None
-        await self._http.start()
+        await self._access.start()
         try:
             await linking
         finally:
@@ -196,19 +161,12 @@ class Worker:
             self._spawn(self._catch_up())
         if self.settings.open:
             _log.warning("OPEN ENROLMENT: whatever speaks on a thing's topics becomes known; for labs only")
-        if fault := self.enrolment.fault:
-            _log.warning("there are no bundles for devices", fault=fault)
         _log.info("serving", worker=self.name, http=str(self.http_address), store=self.store_name)
 
     async def stop(self) -> None:
         """Stop serving: operators first, then the cluster; what is left to do others will."""
         self._stopping = True
-        self.operations.stop()
-        if self._http is not None:
-            await self._http.stop()
-        await self._rollouts.stop()
-        if self._webhooks is not None:
-            await self._webhooks.stop()
+        await self._access.stop()
         await self._sweeper.stop()
         await self._requests.stop()
         ended = await self._link.stop()
@@ -223,11 +181,7 @@ class Worker:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._mirror.stop()
         await self._store.stop()
-        self._http_socket.close()
-        if self._audit is not None:
-            self._audit.note(Event.STOPPED)
-            await asyncio.to_thread(self._audit.stop)
-        self._passwords.close()
+        await self._access.close()
 
     # What the store tells.
 
@@ -254,38 +208,7 @@ class Worker:
 
     # How it is done.
 
-    def _serve(self, webhook_secret: bytes) -> None:
-        """Make what answers operators."""
-        settings = self.settings
-        note = note_nothing if self._audit is None else self._audit.note
-        directory = ThingService(
-            self.operations, self._passwords, self._mirror, None, note, enrolment=self.enrolment
-        )
-        self._webhooks = Webhooks(
-            self.operations,
-            WebhookClient(allow_private=settings.webhooks.allow_private),
-            webhook_secret,
-            {endpoint.url: endpoint.secret.encode() for endpoint in settings.webhooks.endpoints},
-        )
-        self._http = HttpServer(
-            create_app(
-                self.operations,
-                self._rollouts,
-                self.tokens,
-                directory,
-                note,
-                rate=settings.http.rate,
-                public_url=settings.http.public_url,
-                ttl_max=settings.commands.ttl_max,
-            ),
-            self._http_socket,
-            None,
-            None if self._http_tls is None else self._http_tls.context,
-            proxies=settings.http.proxies,
-            refused=report_proxies("http", self.operations.counters),
-        )
-
-    async def _secret(self) -> bytes:
+    async def _read_webhook_secret(self) -> bytes:
         """What posts are signed with, the same at every worker: made by the first one."""
         secret = secrets.token_urlsafe(32).encode()
         await self._store.documents.put([(*webhook_secret.RECORD, secret)], new=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from thingctl_broker.commands.execution import Execution
 
@@ -14,6 +14,19 @@ class NullJournal:
     """Keeps nothing; everything counts as kept at once."""
 
     accepting = True
+
+    def recover(self, now: float, at: float) -> Iterable[Execution]:  # noqa: ARG002 nothing was kept
+        """Nothing."""
+        return ()
+
+    async def start(self) -> None:
+        """Do nothing."""
+
+    async def stop(self) -> None:
+        """Do nothing."""
+
+    def release(self) -> None:
+        """Do nothing."""
 
     def record(self, execution: Execution) -> None:
         """Do nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from thingctl_broker.commands.execution import Execution
 
@@ -44,6 +44,25 @@ class Journal(Protocol):
     @property
     def accepting(self) -> bool:
         """Whether new executions can be kept at present."""
+        ...
+
+    def recover(self, now: float, at: float) -> Iterable[Execution]:
+        """Give every execution that it has, oldest first; only before :meth:`start`.
+
+        ``now``: monotonic time, ``at``: Unix seconds, both of this moment.
+        """
+        ...
+
+    async def start(self) -> None:
+        """Begin to write."""
+        ...
+
+    async def stop(self) -> None:
+        """Write what is left, and close."""
+        ...
+
+    def release(self) -> None:
+        """Close without writing: another process may have the files."""
         ...
 
     def record(self, execution: Execution) -> None:

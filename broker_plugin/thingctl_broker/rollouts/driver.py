@@ -11,6 +11,14 @@ if TYPE_CHECKING:
 class RolloutDriver(Protocol):
     """Commands to many things: begun, looked at, paused, resumed, canceled."""
 
+    def start(self) -> None:
+        """Go on with what is under way."""
+        ...
+
+    async def stop(self) -> None:
+        """Send no more."""
+        ...
+
     async def begin(
         self,
         things: list[str],

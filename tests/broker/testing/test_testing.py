@@ -74,6 +74,16 @@ def test_a_journal_in_memory_keeps_what_is_committed_and_calls_back_in_order():
     assert [found.execution_id for found in journal.recover(NOW, AT)] == [two.execution_id]
 
 
+async def test_a_journal_that_stops_has_written_what_was_left():
+    journal = InMemoryJournal()
+    await journal.start()
+    execution = make_execution()
+    journal.record(execution)
+    await journal.stop()
+    journal.release()
+    assert [found.execution_id for found in journal.recover(NOW, AT)] == [execution.execution_id]
+
+
 def test_a_journal_in_memory_keeps_executions_as_they_stood_when_they_were_taken():
     journal = InMemoryJournal()
     journal.record(execution := make_execution())
