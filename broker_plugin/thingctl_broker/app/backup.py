@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import sqlite3
 import tarfile
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
 from thingctl_broker.storage.rollout_files import DIRECTORY as ROLLOUTS
+from thingctl_broker.storage.sqlite.database import copy_database
 from thingctl_broker.storage.sqlite.record_store import FILE as RECORDS_FILE
 from thingctl_broker.storage.sqlite.registry import REGISTRY_FILE
 from thingctl_broker.system.files import NewFile
@@ -62,7 +63,7 @@ def _add_all(archive: tarfile.TarFile, data_dir: Path, settings_dir: Path | None
         for name in _DATABASES:
             if (data_dir / name).exists():
                 copy = Path(room) / name
-                _copy_database(data_dir / name, copy)
+                copy_database(data_dir / name, copy)
                 _add(archive, copy, f"{DATA}/{name}")
     for path in _files(data_dir):
         _add(archive, path, f"{DATA}/{path.relative_to(data_dir)}")
@@ -74,13 +75,6 @@ def _add_all(archive: tarfile.TarFile, data_dir: Path, settings_dir: Path | None
 def _room(data_dir: Path) -> str | None:
     """Where a database's copy fits: beside the data, if that is writable."""
     return str(data_dir.parent) if os.access(data_dir.parent, os.W_OK) else None
-
-
-def _copy_database(source: Path, copy: Path) -> None:
-    os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # SQLite would go by the umask
-    uri = f"{source.absolute().as_uri()}?mode=ro"
-    with closing(sqlite3.connect(uri, uri=True, timeout=30.0, isolation_level=None)) as connection:
-        connection.execute("VACUUM INTO ?", (str(copy),))
 
 
 def _files(folder: Path) -> Iterator[Path]:

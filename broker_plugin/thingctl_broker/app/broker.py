@@ -39,9 +39,9 @@ from thingctl_broker.rollouts.runner import RolloutRunner
 from thingctl_broker.security.token_store import TokenStore
 from thingctl_broker.security.tokens import CredentialsError
 from thingctl_broker.storage.rollout_files import RolloutFiles
-from thingctl_broker.storage.sqlite.journal import JournalFileError, SqliteJournal
+from thingctl_broker.storage.sqlite.journal import DatabaseFileError, SqliteJournal
 from thingctl_broker.storage.sqlite.record_store import FILE as RECORDS_FILE
-from thingctl_broker.storage.sqlite.registry import RegistryError, RegistryStore
+from thingctl_broker.storage.sqlite.registry import RegistryStore
 from thingctl_broker.system.addresses import Address, bound_to
 from thingctl_broker.system.clock import SystemClock
 from thingctl_broker.things.enrolment import device_url
@@ -150,7 +150,7 @@ class Application:
             await self._journal.start()
             if self._records is not None:
                 await self._records.start()
-        except JournalFileError as error:
+        except DatabaseFileError as error:
             raise ConfigurationError(str(error)) from error
         if self._registry_store is not None:
             self._registry_store.start()
@@ -228,7 +228,7 @@ class Application:
             return NullJournal()
         try:
             return SqliteJournal(self.data_dir, max_bytes=self.settings.commands.journal_bytes)
-        except JournalFileError as error:
+        except DatabaseFileError as error:
             raise ConfigurationError(str(error)) from error
 
     def _open_tokens(self) -> TokenStore:
@@ -248,7 +248,7 @@ class Application:
             store = RegistryStore(self.data_dir, self.things.record)
             undo.callback(store.close)
             count = self.things.restore(store.load())
-        except (RegistryError, msgspec.DecodeError) as error:
+        except (DatabaseFileError, msgspec.DecodeError) as error:
             raise ConfigurationError(str(error)) from error
         if count:
             _log.info("things known", count=count)
@@ -264,7 +264,7 @@ class Application:
     def _restore_sessions(self) -> None:
         try:
             count = self.front.restore(time.monotonic())
-        except (DamagedRecord, JournalFileError) as error:
+        except (DamagedRecord, DatabaseFileError) as error:
             text = f"{self.data_dir / RECORDS_FILE}: {error}. Move it away to start without sessions"
             raise ConfigurationError(text) from error
         if count:
@@ -276,7 +276,7 @@ class Application:
         gc.disable()  # a million objects that all stay: looking through them again and again is in vain
         try:
             count = self.service.restore(_with_progress(self._journal.recover(began, time.time())))
-        except JournalFileError as error:
+        except DatabaseFileError as error:
             raise ConfigurationError(str(error)) from error
         finally:
             if enabled:

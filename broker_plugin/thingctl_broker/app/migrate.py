@@ -27,15 +27,15 @@ from thingctl_broker.storage.postgres.settings import check_url
 from thingctl_broker.storage.postgres.store import prepare
 from thingctl_broker.storage.rollout_files import DIRECTORY as ROLLOUTS_DIRECTORY
 from thingctl_broker.storage.sqlite.database import (
-    JournalFileError,
+    DatabaseFileError,
+    check_current,
     check_whole,
-    checked_version,
     lock,
     open_to_read,
 )
-from thingctl_broker.storage.sqlite.execution_rows import MIGRATIONS, SELECT, RowReader
+from thingctl_broker.storage.sqlite.execution_rows import SCHEMA, SELECT, RowReader
 from thingctl_broker.storage.sqlite.journal import FILE as EXECUTIONS_FILE
-from thingctl_broker.storage.sqlite.registry import RegistryError, read_records
+from thingctl_broker.storage.sqlite.registry import read_records
 from thingctl_broker.system.paths import TOKENS_FILE
 from thingctl_broker.webhooks import secret as webhook_secret
 
@@ -112,26 +112,18 @@ class _Source:
             stack.callback(os.close, lock(directory))
             self._has_executions = self._executions.exists()
             if self._has_executions:
-                self._check_executions()
+                check_current(self._executions, SCHEMA)
+                check_whole(self._executions)
             self.registry = [(str(kind), name, value) for kind, name, value in read_records(directory)]
             found = read_tokens(tokens) or {}
             secret = webhook_secret.read(directory)
-        except (JournalFileError, RegistryError, CredentialsError, OSError) as error:
+        except (DatabaseFileError, CredentialsError, OSError) as error:
             raise SourceError(str(error)) from None
         self.tokens = [
             (TOKEN_KIND, token.name, encode_token(digest, token)) for digest, token in found.items()
         ]
         self.secrets = [] if secret is None else [(*webhook_secret.RECORD, secret)]
         self.rollouts = [_read_rollout(path) for path in sorted(rollouts.glob("*.json"))]
-
-    def _check_executions(self) -> None:
-        version = checked_version(self._executions)
-        if version < len(MIGRATIONS):
-            raise JournalFileError(
-                f"{self._executions} was written by an older thingctl (schema {version}); start this "
-                "version's broker on it once, which brings it up"
-            )
-        check_whole(self._executions)
 
     def executions(self) -> Iterator[Execution]:
         """Every execution, oldest first. Raises :class:`SourceError` when one is damaged."""

@@ -12,7 +12,7 @@ from thingctl_broker.audit.log import Audit, AuditError
 from thingctl_broker.commands.events import RateLimit
 from thingctl_broker.errors import ConfigurationError
 from thingctl_broker.security.tls import ALPN, ServerTls, TlsError
-from thingctl_broker.storage.sqlite.database import JournalFileError
+from thingctl_broker.storage.sqlite.database import DatabaseFileError
 from thingctl_broker.storage.sqlite.record_store import FILE as RECORDS_FILE
 from thingctl_broker.storage.sqlite.record_store import SqliteRecords
 from thingctl_broker.system.addresses import bind_tcp, parse_address
@@ -126,7 +126,7 @@ def open_records(settings: Settings, data_dir: Path) -> SqliteRecords | None:
     interval = RECORDS_INTERVAL if settings.mqtt.persistence == "interval" else 0.0
     try:
         return SqliteRecords(data_dir / RECORDS_FILE, interval=interval)
-    except JournalFileError as error:
+    except DatabaseFileError as error:
         way_out = (
             f"Restore a backup, or move {RECORDS_FILE} and {RECORDS_FILE}-wal away to start without sessions"
         )

@@ -236,7 +236,7 @@ async def test_no_broker_runs_meanwhile(data_dir, postgres_url):
     ("name", "fault"),
     [
         ("executions.db", "damaged or no SQLite database"),
-        ("registry.db", "cannot be used"),
+        ("registry.db", "damaged or no SQLite database"),
         ("tokens.json", "damaged"),
         (f"rollouts/{ROLLOUT.command_id}.json", "cannot be read"),
     ],

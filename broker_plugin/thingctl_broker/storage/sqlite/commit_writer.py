@@ -10,7 +10,7 @@ import threading
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from thingctl_broker.storage.sqlite.database import JournalFileError, open_to_write, wal_of
+from thingctl_broker.storage.sqlite.database import DatabaseFileError, open_to_write, wal_of
 from thingctl_broker.system.files import FileIdentity, disk_fault
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class CommitWriter(Generic[B]):
         return self._thread is not None
 
     async def start(self) -> None:
-        """Open the database. Raises :class:`JournalFileError`."""
+        """Open the database. Raises :class:`DatabaseFileError`."""
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[None] = loop.create_future()
         name = self._path.stem
@@ -61,7 +61,7 @@ class CommitWriter(Generic[B]):
             await ready
         except (sqlite3.Error, OSError) as error:
             self._thread = None
-            raise JournalFileError(
+            raise DatabaseFileError(
                 f"{self._path} cannot be written: {disk_fault(self._path, error)}"
             ) from error
 

@@ -1,4 +1,4 @@
-"""The journal's file: whose it is, whether it is whole, and how it is made.
+"""A database file: which process has it, whether it is whole, and how it is made and migrated.
 
 Whatever is refused here is left as it is, byte for byte.
 """
@@ -12,7 +12,6 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from thingctl_broker.storage.sqlite.execution_rows import APPLICATION_ID, MIGRATIONS
 from thingctl_broker.storage.sqlite.wal_check import check_wal
 from thingctl_broker.system.files import disk_fault, sync_directory
 
@@ -30,48 +29,51 @@ class Schema(NamedTuple):
 
     application_id: int
     migrations: tuple[str, ...]
+    was_made_in_place: bool = False
+    """Whether an earlier version made the file at its place: an empty one is left from a start cut short."""
 
 
-EXECUTIONS: Final = Schema(APPLICATION_ID, tuple(MIGRATIONS))
-
-
-class JournalFileError(Exception):
+class DatabaseFileError(Exception):
     """The database cannot be used; the text says why."""
 
 
-def lock(directory: Path) -> int:
-    """Hold the directory for this process; raises :class:`JournalFileError` when another has it."""
+def lock(directory: Path, name: str = "lock") -> int:
+    """Hold the file ``name`` in the directory for this process; it is free when the handle is closed.
+
+    Raises :class:`DatabaseFileError` when another process has it.
+    """
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = os.open(directory / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise JournalFileError(f"cannot use the data directory {directory}: {error.strerror}") from None
+        raise DatabaseFileError(f"cannot use the data directory {directory}: {error.strerror}") from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(handle)
         if error.errno == errno.EWOULDBLOCK:
-            raise JournalFileError(f"another broker is using the data directory {directory}") from None
-        raise JournalFileError(f"cannot lock {directory}: {error.strerror}") from None
+            raise DatabaseFileError(f"another broker is using the data directory {directory}") from None
+        raise DatabaseFileError(f"cannot lock {directory}: {error.strerror}") from None
     return handle
 
 
-def prepare(path: Path, schema: Schema | None = None) -> None:
-    """See to it that there is a database of ours, whole as far as its head tells.
+def prepare(path: Path, schema: Schema) -> None:
+    """Make the database if there is none, and migrate one of an earlier version.
 
-    ``schema``: None for that of executions. Raises :class:`JournalFileError`, having changed nothing.
+    Raises :class:`DatabaseFileError`; then the file is as it was.
     """
-    schema = schema or EXECUTIONS
     try:
+        if schema.was_made_in_place and _is_unfinished(path):
+            path.unlink()
         if path.exists():
             version = checked_version(path, schema)
         elif _wal_size(path):
-            raise JournalFileError(f"{path} is missing, but its log {path}-wal is there. {_UNTOUCHED}")
+            raise DatabaseFileError(f"{path} is missing, but its log {path}-wal is there. {_UNTOUCHED}")
         else:
             _create(path, schema)
             return
     except OSError as error:
-        raise JournalFileError(f"cannot use {path}: {error.strerror}") from None
+        raise DatabaseFileError(f"cannot use {path}: {error.strerror}") from None
     latest = len(schema.migrations)
     if version < latest:
         check_whole(path)
@@ -79,7 +81,7 @@ def prepare(path: Path, schema: Schema | None = None) -> None:
             with closing(_connect(path, "mode=rw")) as connection:
                 _migrate(connection, version, schema)
         except sqlite3.Error as error:
-            raise JournalFileError(
+            raise DatabaseFileError(
                 f"{path} is of schema {version} and could not be brought to {latest}: "
                 f"{disk_fault(path, error)}. "
                 "It is of the old schema still."
@@ -114,28 +116,34 @@ def open_to_write(path: Path, max_bytes: int) -> sqlite3.Connection:
     return connection
 
 
+def copy_database(source: Path, copy: Path) -> None:
+    """Write a compact copy of a database that may be in use; raises OSError or sqlite3.Error."""
+    os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # SQLite would go by the umask
+    with closing(_connect(source, "mode=ro", timeout=30.0)) as connection:
+        connection.execute("VACUUM INTO ?", (str(copy),))
+
+
 def check_whole(path: Path) -> None:
-    """Raise :class:`JournalFileError` when there is fault with the database or its log as a whole."""
+    """Raise :class:`DatabaseFileError` when there is fault with the database or its log as a whole."""
     try:
         check_wal(wal_of(path))
         with closing(open_to_read(path)) as connection:
             verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     except OSError as error:
-        raise JournalFileError(f"cannot use {path}: {error.strerror}") from None
+        raise DatabaseFileError(f"cannot use {path}: {error.strerror}") from None
     except (sqlite3.Error, ValueError) as error:  # what SQLite says of damage may itself be no UTF-8
         raise damaged(path, error) from error
     if verdict != "ok":
         raise damaged(path, " ".join(str(verdict).split()))
 
 
-def damaged(path: Path, why: object) -> JournalFileError:
+def damaged(path: Path, why: object) -> DatabaseFileError:
     """The database is damaged."""
-    return JournalFileError(f"{path} is damaged or no SQLite database: {why}. {_UNTOUCHED}")
+    return DatabaseFileError(f"{path} is damaged or no SQLite database: {why}. {_UNTOUCHED}")
 
 
-def checked_version(path: Path, schema: Schema | None = None) -> int:
-    """Return the version of the schema of ``path``. Raises :class:`JournalFileError` if it is not ours."""
-    schema = schema or EXECUTIONS
+def checked_version(path: Path, schema: Schema) -> int:
+    """Return the version of the schema of ``path``. Raises :class:`DatabaseFileError` if it is not ours."""
     if not path.stat().st_size:
         # Cannot be our doing: the file is written under a temporary name and renamed.
         raise damaged(path, "it is empty")
@@ -146,14 +154,41 @@ def checked_version(path: Path, schema: Schema | None = None) -> int:
     except (sqlite3.Error, UnicodeError) as error:
         raise damaged(path, error) from None
     if application != schema.application_id:
-        raise JournalFileError(f"{path} is a database, but not of thingctl. {_UNTOUCHED}")
+        raise DatabaseFileError(f"{path} is a database, but not of thingctl. {_UNTOUCHED}")
     latest = len(schema.migrations)
     if version > latest:
-        raise JournalFileError(
+        raise DatabaseFileError(
             f"{path} was written by a newer thingctl (schema {version}; this one knows {latest}). "
             f"{_UNTOUCHED}"
         )
     return version
+
+
+def check_current(path: Path, schema: Schema) -> None:
+    """Raise :class:`DatabaseFileError` when the database is not ours, or of an earlier version."""
+    version = checked_version(path, schema)
+    if version < len(schema.migrations):
+        raise DatabaseFileError(
+            f"{path} was written by an older thingctl (schema {version}). {_UNTOUCHED} "
+            "Start this version's broker on it once, which migrates it"
+        )
+
+
+def _is_unfinished(path: Path) -> bool:
+    """Whether the file is empty, or SQLite's without a table and an owner."""
+    if not path.exists() or _wal_size(path):
+        return False
+    if not path.stat().st_size:
+        return True
+    try:
+        with closing(open_to_read(path)) as connection:
+            tables, owner = (
+                connection.execute(of).fetchone()[0]
+                for of in ("SELECT count(*) FROM sqlite_schema", "PRAGMA application_id")
+            )
+    except (sqlite3.Error, UnicodeError):
+        return False
+    return not tables and not owner
 
 
 def _create(path: Path, schema: Schema) -> None:
@@ -169,7 +204,7 @@ def _create(path: Path, schema: Schema) -> None:
     except sqlite3.Error as error:
         fault = disk_fault(path, error)
         _remove(leftovers)
-        raise JournalFileError(f"cannot make {path}: {fault}") from error
+        raise DatabaseFileError(f"cannot make {path}: {fault}") from error
     new.rename(path)
     sync_directory(path.parent)
 
@@ -189,9 +224,10 @@ def _migrate(connection: sqlite3.Connection, version: int, schema: Schema) -> No
     connection.execute("COMMIT")
 
 
-def _connect(path: Path, options: str) -> sqlite3.Connection:
+def _connect(path: Path, options: str, timeout: float = 5.0) -> sqlite3.Connection:
+    """``timeout``: seconds to wait for another process that writes."""
     uri = f"{path.absolute().as_uri()}?{options}"
-    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0)
+    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=timeout)
 
 
 def wal_of(path: Path) -> Path:

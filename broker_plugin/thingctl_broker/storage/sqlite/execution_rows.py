@@ -17,29 +17,29 @@ import msgspec
 import structlog
 
 from thingctl_broker.commands.execution import Execution, Late
+from thingctl_broker.storage.sqlite.database import Schema
 from thingctl_protocol.messages import EMPTY_OBJECT, Progress, StatusReason
 from thingctl_protocol.statuses import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
-APPLICATION_ID: Final = 0x7468_6374
-""""thct", so that ``file`` and we know the database again."""
-
-MIGRATIONS: Sequence[str] = (
-    # Version 1. Ids ascend with time, so rows are appended: the table is its own index.
-    """
-    CREATE TABLE executions (
-        execution_id TEXT PRIMARY KEY,
-        status TEXT NOT NULL,
-        head TEXT NOT NULL,
-        head_check INTEGER NOT NULL,
-        state TEXT NOT NULL,
-        state_check INTEGER NOT NULL
-    ) WITHOUT ROWID
-    """,
+SCHEMA: Final = Schema(
+    0x7468_6374,  # "thct"
+    (
+        # Version 1. Ids ascend with time, so rows are appended: the table is its own index.
+        """
+        CREATE TABLE executions (
+            execution_id TEXT PRIMARY KEY,
+            status TEXT NOT NULL,
+            head TEXT NOT NULL,
+            head_check INTEGER NOT NULL,
+            state TEXT NOT NULL,
+            state_check INTEGER NOT NULL
+        ) WITHOUT ROWID
+        """,
+    ),
 )
-"""What leads from each version of the schema to the next."""
 
 _COLUMNS: Final = "execution_id, status, head, head_check, state, state_check"
 SELECT: Final = f"SELECT {_COLUMNS} FROM executions ORDER BY execution_id"  # noqa: S608 names of our own

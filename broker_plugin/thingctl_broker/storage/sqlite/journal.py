@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 import structlog
 
+from thingctl_broker.storage.sqlite import execution_rows
 from thingctl_broker.storage.sqlite.commit_writer import CommitWriter
 from thingctl_broker.storage.sqlite.database import (
-    JournalFileError,
+    DatabaseFileError,
     check_whole,
     damaged,
     lock,
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from thingctl_broker.commands.execution import Execution
     from thingctl_broker.system.files import FileIdentity
 
-__all__ = ["RETRY_SECONDS", "JournalFileError", "SqliteJournal"]
+__all__ = ["RETRY_SECONDS", "DatabaseFileError", "SqliteJournal"]
 
 RETRY_SECONDS: Final = 1.0
 """Between two tries after a failed commit."""
@@ -87,7 +88,7 @@ class SqliteJournal:
     """
 
     def __init__(self, directory: Path, *, max_bytes: int = 0) -> None:
-        """Open or make the database, and hold the directory. Raises :class:`JournalFileError`."""
+        """Open or make the database, and hold the directory. Raises :class:`DatabaseFileError`."""
         self._path = directory / FILE
         self._dirty: dict[str, Execution] = {}
         self._forgotten: set[str] = set()
@@ -109,7 +110,7 @@ class SqliteJournal:
         """Batches committed since the start."""
         self._lock = lock(directory)
         try:
-            prepare(self._path)
+            prepare(self._path, execution_rows.SCHEMA)
         except BaseException:
             self.release()
             raise
@@ -123,7 +124,7 @@ class SqliteJournal:
         """Yield every execution that is kept, oldest first.
 
         Deadlines go on by wall time: ``now`` is monotonic time, ``at`` wall time, this moment.
-        Raises :class:`JournalFileError` when the database is damaged; it is only read here.
+        Raises :class:`DatabaseFileError` when the database is damaged; it is only read here.
         """
         check_whole(self._path)
         reader = RowReader(now, at)
@@ -135,7 +136,7 @@ class SqliteJournal:
             raise damaged(self._path, error) from error
 
     async def start(self) -> None:
-        """Begin to keep. Raises :class:`JournalFileError`."""
+        """Begin to keep. Raises :class:`DatabaseFileError`."""
         self._loop = asyncio.get_running_loop()
         await self._writer.start()
         self._next()  # what was let go while the executions were recovered

@@ -64,7 +64,7 @@ class SqliteRecords:
     """
 
     def __init__(self, path: Path, *, interval: float = 0.0, max_bytes: int = 0) -> None:
-        """Open or make it; raises :class:`~thingctl_broker.storage.sqlite.database.JournalFileError`."""
+        """Open or make it; raises :class:`~thingctl_broker.storage.sqlite.database.DatabaseFileError`."""
         self._path = path
         self._interval = interval
         prepare(path, _SCHEMA)
@@ -135,7 +135,7 @@ class SqliteRecords:
     # Its life.
 
     async def start(self) -> None:
-        """Begin to keep. Raises :class:`~thingctl_broker.storage.sqlite.database.JournalFileError`."""
+        """Begin to keep. Raises :class:`~thingctl_broker.storage.sqlite.database.DatabaseFileError`."""
         self._loop = asyncio.get_running_loop()
         await self._writer.start()
         self._take()

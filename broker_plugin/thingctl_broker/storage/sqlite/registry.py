@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,17 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from thingctl_broker.errors import NotKept
-from thingctl_broker.storage.sqlite.database import open_to_read
+from thingctl_broker.storage.sqlite.database import (
+    DatabaseFileError,
+    Schema,
+    check_current,
+    damaged,
+    lock,
+    open_to_read,
+    open_to_write,
+    prepare,
+    wal_of,
+)
 from thingctl_broker.system.files import FileIdentity, FileReplaced, disk_fault
 from thingctl_broker.things.records import Stored, keys_of
 
@@ -33,8 +42,6 @@ if TYPE_CHECKING:
 REGISTRY_FILE: Final = "registry.db"
 LOCK_FILE: Final = "registry.lock"
 
-SCHEMA_VERSION: Final = 1
-
 LAG: Final = 1.0
 """Seconds that presence may gather before it is written, and between tries that fail."""
 
@@ -44,10 +51,11 @@ LAG_OF_THINGS: Final = 0.1
 BATCH_MAX: Final = 2000
 """Records of one commit: encoding them takes the loop's time."""
 
-_APPLICATION_ID: Final = 0x7468_6372  # "thcr"
 _ORDER: Final = (Stored.TYPE, Stored.THING, Stored.PRESENCE, Stored.ANNOUNCEMENT)
-_MIGRATIONS: Final = (
-    """
+SCHEMA: Final = Schema(
+    0x7468_6372,  # "thcr"
+    (
+        """
     CREATE TABLE records (
         kind TEXT NOT NULL,
         name TEXT NOT NULL,
@@ -55,6 +63,8 @@ _MIGRATIONS: Final = (
         PRIMARY KEY (kind, name)
     ) WITHOUT ROWID
     """,
+    ),
+    was_made_in_place=True,
 )
 _PUT: Final = "INSERT INTO records VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
 _ROWS: Final = "SELECT name, value FROM records WHERE kind = ? ORDER BY name"
@@ -65,10 +75,6 @@ _log = structlog.get_logger("thingctl.registry")
 Record = tuple[str, str, bytes | None]
 
 
-class RegistryError(Exception):
-    """The database cannot be used; the text says why, and that it was left as it is."""
-
-
 class RegistryStore:
     """Keeps records in ``directory/registry.db``.
 
@@ -76,7 +82,7 @@ class RegistryStore:
     """
 
     def __init__(self, directory: Path, record: Callable[[Stored, str], bytes | None]) -> None:
-        """Open or make the database. Raises :class:`RegistryError`."""
+        """Open or make the database. Raises :class:`DatabaseFileError`."""
         self._path = directory / REGISTRY_FILE
         self._record = record
         self._dirty: dict[tuple[Stored, str], None] = {}
@@ -87,10 +93,11 @@ class RegistryStore:
         self._failing = False
         # One thread, so that commits come one after another; the connection is its own.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="registry")
-        self._lock = _lock(directory)
+        self._lock = lock(directory, LOCK_FILE)
         try:
+            prepare(self._path, SCHEMA)
             self._connection, self._placed = self._writer.submit(_open, self._path).result()
-        except RegistryError:
+        except DatabaseFileError:
             os.close(self._lock)
             raise
 
@@ -202,82 +209,36 @@ class RegistryStore:
 def read_records(directory: Path) -> list[tuple[Stored, str, bytes]]:
     """Every record of a registry that no broker uses, in the order of :meth:`RegistryStore.load`.
 
-    Nothing is written to it. Raises :class:`RegistryError`.
+    Nothing is written to it. Raises :class:`DatabaseFileError`.
     """
     path = directory / REGISTRY_FILE
     if not path.exists():
         return []
-    lock = _lock(directory)
+    handle = lock(directory, LOCK_FILE)
     try:
+        check_current(path, SCHEMA)
         with closing(open_to_read(path)) as connection:
-            if _check(connection, path) < SCHEMA_VERSION:
-                raise RegistryError(f"{path} is of an older version of thingctl. It was left as it is.")
             return [
                 (kept, name, value)
                 for kept in _ORDER
                 for name, value in connection.execute(_ROWS, (kept.value,))
             ]
     except sqlite3.Error as error:
-        raise RegistryError(f"{path} cannot be used: {error}. It was left as it is.") from None
+        raise damaged(path, error) from None
     finally:
-        os.close(lock)
-
-
-def _lock(directory: Path) -> int:
-    """Keep other brokers away; raises :class:`RegistryError`. Readers, such as backups, may come."""
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise RegistryError(f"{directory} cannot be used: {error.strerror}") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        raise RegistryError(f"another broker is using {directory}") from None
-    return lock
+        os.close(handle)
 
 
 def _open(path: Path) -> tuple[sqlite3.Connection, FileIdentity]:
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite's own files take its mode
-    except OSError as error:
-        raise RegistryError(f"{path} cannot be opened: {error.strerror}") from None
-    connection = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
-    try:
-        version = _check(connection, path)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        _migrate(connection, version)
-        placed = FileIdentity(path, path.with_name(f"{path.name}-wal"))
+        connection = open_to_write(path, max_bytes=0)
+        try:
+            return connection, FileIdentity(path, wal_of(path))
+        except OSError:
+            connection.close()
+            raise
     except (sqlite3.Error, OSError) as error:
-        fault = disk_fault(path, error)
-        connection.close()
-        raise RegistryError(f"{path} cannot be used: {fault}. It was left as it is.") from None
-    except RegistryError:
-        connection.close()
-        raise
-    return connection, placed
-
-
-def _check(connection: sqlite3.Connection, path: Path) -> int:
-    """The version of the database, before anything is written to it."""
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    application: int = connection.execute("PRAGMA application_id").fetchone()[0]
-    if application not in {0, _APPLICATION_ID}:
-        raise RegistryError(f"{path} is not a registry of thingctl. It was left as it is.")
-    if version > SCHEMA_VERSION:
-        raise RegistryError(f"{path} was written by a newer version of thingctl. It was left as it is.")
-    return version
-
-
-def _migrate(connection: sqlite3.Connection, version: int) -> None:
-    connection.execute("BEGIN IMMEDIATE")
-    for migration in _MIGRATIONS[version:]:
-        connection.execute(migration)
-    connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    connection.execute("COMMIT")
+        raise DatabaseFileError(f"{path} cannot be written: {disk_fault(path, error)}") from error
 
 
 def _write(connection: sqlite3.Connection, records: list[Record]) -> None:

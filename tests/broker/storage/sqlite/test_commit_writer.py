@@ -7,7 +7,8 @@ import pytest
 
 from support.waits import eventually
 from thingctl_broker.storage.sqlite.commit_writer import CommitWriter
-from thingctl_broker.storage.sqlite.database import JournalFileError, prepare
+from thingctl_broker.storage.sqlite.database import DatabaseFileError, prepare
+from thingctl_broker.storage.sqlite.execution_rows import SCHEMA
 
 
 def written(path):
@@ -28,7 +29,7 @@ def write(connection, batch, placed):
 
 async def test_batches_are_committed_in_turn_and_one_that_fails_leaves_nothing(tmp_path):
     path, told = tmp_path / "x.db", []
-    prepare(path)
+    prepare(path, SCHEMA)
     writer = CommitWriter(path, write, committed=told.append, failed=lambda b, e: told.append((b, str(e))))
     assert not writer.is_running
     await writer.start()
@@ -44,7 +45,7 @@ async def test_batches_are_committed_in_turn_and_one_that_fails_leaves_nothing(t
 
 async def test_a_file_that_is_gone_takes_no_commit(tmp_path):
     path, told = tmp_path / "x.db", []
-    prepare(path)
+    prepare(path, SCHEMA)
     writer = CommitWriter(path, write, committed=told.append, failed=lambda _, e: told.append(str(e)))
     await writer.start()
     path.rename(tmp_path / "elsewhere.db")
@@ -57,6 +58,6 @@ async def test_a_file_that_is_gone_takes_no_commit(tmp_path):
 
 async def test_a_database_that_cannot_be_opened_is_told(tmp_path):
     writer = CommitWriter(tmp_path / "none.db", write, committed=print, failed=print)
-    with pytest.raises(JournalFileError, match="cannot be written"):
+    with pytest.raises(DatabaseFileError, match="cannot be written"):
         await writer.start()
     assert not writer.is_running

@@ -12,9 +12,9 @@ from contextlib import closing, contextmanager
 import pytest
 
 from broker_support import AT, NOW, make_execution
-from thingctl_broker.storage.sqlite import database
+from thingctl_broker.storage.sqlite import execution_rows
 from thingctl_broker.storage.sqlite.execution_rows import to_rows, upserts
-from thingctl_broker.storage.sqlite.journal import JournalFileError, SqliteJournal
+from thingctl_broker.storage.sqlite.journal import DatabaseFileError, SqliteJournal
 
 FILE = "executions.db"
 
@@ -53,7 +53,7 @@ def digests(directory):
 def refused(path, match):
     """Refused in these words, and untouched."""
     before = digests(path.parent)
-    with pytest.raises(JournalFileError, match=match):
+    with pytest.raises(DatabaseFileError, match=match):
         recover(path)
     assert {name: digest for name, digest in digests(path.parent).items() if name != "lock"} == {
         name: digest for name, digest in before.items() if name != "lock"
@@ -82,7 +82,7 @@ def test_what_a_crash_left_of_the_making_is_made_anew(path):
 
 def test_a_directory_has_one_broker(path):
     journal = SqliteJournal(path.parent)
-    with pytest.raises(JournalFileError, match="another broker is using"):
+    with pytest.raises(DatabaseFileError, match="another broker is using"):
         SqliteJournal(path.parent)
     journal.release()
     SqliteJournal(path.parent).release()
@@ -95,7 +95,7 @@ def test_the_lock_goes_with_its_process(path):
         [sys.executable, "-c", script, path.parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
         assert other.stdout.readline() == b"mine\n"
-        with pytest.raises(JournalFileError, match="another broker"):
+        with pytest.raises(DatabaseFileError, match="another broker"):
             SqliteJournal(path.parent)
         other.kill()
         other.wait()
@@ -131,13 +131,13 @@ def test_a_log_without_its_database_is_refused(path):
 
 def test_a_directory_in_its_place_is_refused(path):
     path.mkdir(parents=True)
-    with pytest.raises(JournalFileError, match=FILE):
+    with pytest.raises(DatabaseFileError, match=FILE):
         SqliteJournal(path.parent)
 
 
 def test_a_data_directory_that_is_a_file_is_refused(path):
     path.parent.write_bytes(b"")
-    with pytest.raises(JournalFileError, match=r"cannot use .*data"):
+    with pytest.raises(DatabaseFileError, match=r"cannot use .*data"):
         SqliteJournal(path.parent)
 
 
@@ -152,7 +152,7 @@ def test_what_may_not_be_read_is_refused(path, locked_out):
         (path.parent / "lock").chmod(0o666)
     target.chmod(0)
     try:
-        with somebody_else(), pytest.raises(JournalFileError, match=r"cannot use|unable to open"):
+        with somebody_else(), pytest.raises(DatabaseFileError, match=r"cannot use|unable to open"):
             SqliteJournal(path.parent)
     finally:
         target.chmod(0o700)
@@ -213,7 +213,7 @@ def test_damage_is_refused_or_has_hurt_nothing(path):
         path.write_bytes(content)
         try:
             assert recover(path) == kept, seed
-        except JournalFileError:
+        except DatabaseFileError:
             refusals += 1
         assert path.read_bytes() == content, seed
         assert sorted(digests(path.parent)) == [FILE, "lock"], seed
@@ -242,9 +242,8 @@ def test_damage_that_sqlite_itself_can_tell_only_in_broken_words_is_refused(path
 @pytest.fixture
 def second_version(monkeypatch):
     def set_migration(sql):
-        executions = database.EXECUTIONS
-        latest = executions._replace(migrations=(*executions.migrations, sql))
-        monkeypatch.setattr(database, "EXECUTIONS", latest)
+        first = execution_rows.SCHEMA
+        monkeypatch.setattr(execution_rows, "SCHEMA", first._replace(migrations=(*first.migrations, sql)))
 
     return set_migration
 
@@ -271,7 +270,7 @@ def test_a_migration_that_fails_changes_nothing(path, second_version, monkeypatc
         second_version("ALTER TABLE executions ADD COLUMN colour TEXT")
         second_version("ALTER TABLE songs ADD COLUMN colour TEXT")
         with pytest.raises(
-            JournalFileError, match="of schema 1 and could not be brought to 3: no such table"
+            DatabaseFileError, match="of schema 1 and could not be brought to 3: no such table"
         ):
             recover(path)
         monkeypatch.undo()

@@ -11,7 +11,7 @@ from broker_support import AT, NOW, make_execution
 from thingctl_broker.commands.execution import Execution, Late
 from thingctl_broker.storage.sqlite.execution_rows import (
     DELETE,
-    MIGRATIONS,
+    SCHEMA,
     SELECT,
     RowReader,
     encode_ids,
@@ -85,7 +85,7 @@ NOT_KEPT = {"deadline", "cancel_deadline", "kept"}
 @pytest.fixture(scope="module")
 def database():
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    connection.execute(MIGRATIONS[0])
+    connection.execute(SCHEMA.migrations[0])
     yield connection
     connection.close()
 

@@ -17,7 +17,7 @@ from thingctl_broker.commands.service import CommandService
 from thingctl_broker.commands.table import ExecutionTable
 from thingctl_broker.errors import NotAccepting, UnknownExecution
 from thingctl_broker.storage.sqlite import journal as journal_module
-from thingctl_broker.storage.sqlite.journal import JournalFileError, SqliteJournal
+from thingctl_broker.storage.sqlite.journal import DatabaseFileError, SqliteJournal
 from thingctl_broker.testing import InMemoryLink, ManualClock
 from thingctl_protocol.statuses import Status
 
@@ -254,7 +254,7 @@ async def test_what_is_let_go_before_the_start_is_let_go_after_it(tmp_path):
 async def test_a_database_that_cannot_be_written_is_told_at_the_start(tmp_path):
     journal = SqliteJournal(tmp_path)
     (tmp_path / "executions.db").unlink()
-    with pytest.raises(JournalFileError, match="cannot be written: unable to open"):
+    with pytest.raises(DatabaseFileError, match="cannot be written: unable to open"):
         await journal.start()
     journal.release()
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from support.waits import eventually
 from thingctl_broker.storage.sqlite import record_store
-from thingctl_broker.storage.sqlite.database import JournalFileError
+from thingctl_broker.storage.sqlite.database import DatabaseFileError
 from thingctl_broker.storage.sqlite.record_store import ROWS, SqliteRecords
 
 
@@ -131,7 +131,7 @@ async def test_a_callback_that_fails_does_not_keep_the_others_waiting(tmp_path):
 def test_a_damaged_file_is_named_and_left_as_it_is(tmp_path, content):
     path = tmp_path / "mqtt.db"
     path.write_bytes(content)
-    with pytest.raises(JournalFileError, match=r"mqtt\.db is damaged .* left as it is"):
+    with pytest.raises(DatabaseFileError, match=r"mqtt\.db is damaged .* left as it is"):
         SqliteRecords(path)
     assert path.read_bytes() == content
 

@@ -18,7 +18,7 @@ from support.waits import eventually
 from thingctl_broker.commands.embedded import EmbeddedOperations
 from thingctl_broker.errors import NotKept, ThingExists, UnknownThing, UnknownThingType
 from thingctl_broker.storage.sqlite import registry
-from thingctl_broker.storage.sqlite.registry import REGISTRY_FILE, RegistryError, RegistryStore
+from thingctl_broker.storage.sqlite.registry import REGISTRY_FILE, SCHEMA, DatabaseFileError, RegistryStore
 from thingctl_broker.testing import service_with_fakes
 from thingctl_broker.things.registry import ThingRegistry
 from thingctl_broker.things.service import ThingService
@@ -140,7 +140,7 @@ async def test_it_can_be_backed_up_while_it_is_used(tmp_path):
 
 async def test_a_second_broker_is_refused(tmp_path):
     one = Kept(tmp_path)
-    with pytest.raises(RegistryError, match="another broker is using"):
+    with pytest.raises(DatabaseFileError, match="another broker is using"):
         RegistryStore(tmp_path, one.registry.record)
     await one.store.stop()
 
@@ -148,27 +148,38 @@ async def test_a_second_broker_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("statement", "words"),
     [
-        ("PRAGMA user_version = 99", "a newer version of thingctl"),
-        ("PRAGMA application_id = 7", "not a registry of thingctl"),
+        (f"PRAGMA user_version = 99; PRAGMA application_id = {SCHEMA.application_id}", "a newer thingctl"),
+        ("PRAGMA application_id = 7", "not of thingctl"),
     ],
 )
 def test_a_database_that_is_not_ours_is_left_as_it_is(tmp_path, statement, words):
     path = tmp_path / REGISTRY_FILE
     connection = sqlite3.connect(path)
-    connection.execute(statement)
+    connection.executescript(statement)
     connection.execute("CREATE TABLE t (a)")
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(RegistryError, match=words):
+    with pytest.raises(DatabaseFileError, match=words):
         RegistryStore(tmp_path, lambda *_: None)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("begun", ["PRAGMA user_version = 0", "PRAGMA journal_mode = WAL"])
+def test_what_a_start_cut_short_has_left_is_made_anew(tmp_path, begun):
+    """Versions before this one made the file at its place."""
+    connection = sqlite3.connect(tmp_path / REGISTRY_FILE)
+    connection.execute(begun)
+    connection.close()
+    store = RegistryStore(tmp_path, lambda *_: None)
+    assert list(store.load()) == []
+    store.close()
 
 
 def test_a_damaged_database_is_left_as_it_is(tmp_path):
     path = tmp_path / REGISTRY_FILE
     path.write_bytes(b"not a database, whatever its name says" * 100)
     before = path.read_bytes()
-    with pytest.raises(RegistryError, match="left as it is"):
+    with pytest.raises(DatabaseFileError, match="left as it is"):
         RegistryStore(tmp_path, lambda *_: None)
     assert path.read_bytes() == before
 

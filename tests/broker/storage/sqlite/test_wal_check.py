@@ -9,7 +9,7 @@ import pytest
 
 from broker_support import AT, NOW, make_execution
 from thingctl_broker.storage.sqlite.execution_rows import to_rows, upserts
-from thingctl_broker.storage.sqlite.journal import JournalFileError, SqliteJournal
+from thingctl_broker.storage.sqlite.journal import DatabaseFileError, SqliteJournal
 from thingctl_broker.storage.sqlite.wal_check import COMMITS_CUT_SHORT_MAX, check_wal
 
 COMMITS = 60
@@ -91,7 +91,7 @@ def test_damage_in_the_middle_is_refused_and_no_more_than_the_last_commits_can_g
         (directory / "executions.db-shm").unlink(missing_ok=True)
         try:
             found = recover(directory)
-        except JournalFileError:
+        except DatabaseFileError:
             refusals += 1
         else:
             assert found == ids[: len(found)], seed
@@ -107,6 +107,6 @@ def test_a_damaged_head_is_refused(crashed, place):
     content = bytearray(wal.read_bytes())
     content[place] ^= 0x10
     wal.write_bytes(content)
-    with pytest.raises(JournalFileError, match=r"is damaged.*the head of its log is not as it was written"):
+    with pytest.raises(DatabaseFileError, match=r"is damaged.*the head of its log is not as it was written"):
         recover(directory)
     assert wal.read_bytes() == content
