@@ -49,7 +49,31 @@ def users_of(*names: str) -> set[str]:
             {f"{BROKER}/storage/sqlite/database.py", f"{AGENT}/runtime/journal.py"},
             id="a directory is locked in one way",
         ),
+        pytest.param(
+            ("is_loopback",),
+            {
+                f"{BROKER}/app/config.py",
+                f"{BROKER}/cli/diagnosis.py",
+                f"{BROKER}/cli/install.py",
+                f"{BROKER}/things/enrolment.py",
+            },
+            id="whether a host is this machine is asked of system.addresses",
+        ),
     ],
 )
 def test_it_is_done_in_one_place(names, places):
     assert users_of(*names) == places
+
+
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        pytest.param(" - at `$", "shared/thingctl_protocol/json_pointer.py", id="faults of the decoder"),
+        pytest.param('"mqtts": 8883', "shared/thingctl_protocol/mqtt_url.py", id="URLs of brokers"),
+        pytest.param("class TokenBucket:", f"{BROKER}/security/rate_limit.py", id="token buckets"),
+        pytest.param(".is_loopback\n", f"{BROKER}/system/addresses.py", id="what loopback is"),
+        pytest.param('"~0"', "shared/thingctl_protocol/json_pointer.py", id="parts of a JSON pointer"),
+    ],
+)
+def test_it_is_written_in_one_place(words, place):
+    assert [path for path, text in sources().items() if words in text] == [place]

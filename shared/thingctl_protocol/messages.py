@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from thingctl_protocol.errors import ProtocolError
+from thingctl_protocol.json_pointer import pointer_of, split_fault
 from thingctl_protocol.limits import (
     ANNOUNCEMENT_MAX,
     DEPTH_MAX,
@@ -277,7 +278,7 @@ def check_json(encoded: bytes, pointer: str = "") -> None:
     try:
         _anything.decode(encoded)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        text, _ = _located(str(error))
+        text, _ = split_fault(str(error))
         if text == _OUT_OF_RANGE:  # it is JSON all the same
             raise ProtocolError("it holds a number that is out of range", pointer) from None
         raise ProtocolError(f"not JSON: {text}", pointer) from None
@@ -315,31 +316,9 @@ def _decode(decoder: msgspec.json.Decoder[_M], payload: bytes, limit: int, what:
     try:
         return decoder.decode(payload)
     except msgspec.ValidationError as error:
-        text, pointer = _located(str(error))
-        raise ProtocolError(text, pointer) from None
+        text, path = split_fault(str(error))
+        raise ProtocolError(text, pointer_of(path)) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ProtocolError(f"the {what} is not JSON: {error}") from None
     except RecursionError:
         raise ProtocolError(f"the {what} is nested too deeply") from None
-
-
-def _located(message: str) -> tuple[str, str]:
-    """Split msgspec's ``… - at `$.a[0]` `` into its text and an RFC 6901 pointer."""
-    text, marker, place = message.partition(" - at `$")
-    if not marker:
-        return message, ""
-    return text, pointer_of(place.rstrip("`"))
-
-
-def pointer_of(path: str) -> str:
-    """Turn msgspec's ``.a.b[0]`` into the JSON pointer ``/a/b/0``.
-
-    >>> pointer_of(".params[0].x")
-    '/params/0/x'
-
-    msgspec does not name the keys of a mapping; the pointer then is to the mapping.
-
-    >>> pointer_of(".params.limits[...].low")
-    '/params/limits'
-    """
-    return path.partition("[...]")[0].replace("[", ".").replace("]", "").replace(".", "/")

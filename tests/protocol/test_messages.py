@@ -35,7 +35,6 @@ from thingctl_protocol.messages import (
     encode_request,
     encode_response,
     encode_time,
-    pointer_of,
 )
 from thingctl_protocol.statuses import DEVICE_STATUSES, Status
 
@@ -463,18 +462,3 @@ def test_every_single_flipped_bit_of_a_valid_message_leaks_nothing(decode, paylo
             only_protocol_errors(decode, bytes(flipped))
         only_protocol_errors(decode, payload[:at])
         only_protocol_errors(decode, payload[:at] + payload[at + 1 :])
-
-
-@pytest.mark.parametrize(
-    ("path", "pointer"),
-    [
-        ("", ""),
-        (".a", "/a"),
-        (".a.b[0]", "/a/b/0"),
-        ("[3][4].x", "/3/4/x"),
-        (".a[...].b", "/a"),
-        ("[...]", ""),
-    ],
-)
-def test_a_path_of_the_decoder_becomes_a_pointer(path, pointer):
-    assert pointer_of(path) == pointer

@@ -27,6 +27,7 @@ from thingctl_broker.mqtt.cluster import share_probe
 from thingctl_broker.mqtt.cluster.link import ClusterLink
 from thingctl_broker.mqtt.cluster.share_probe import is_shared
 from thingctl_broker.security.certificate_authority import Authority, utc_now
+from thingctl_broker.system.backoff import ExponentialBackoff
 from thingctl_protocol.topics import Topics
 
 pytestmark = pytest.mark.system
@@ -179,7 +180,7 @@ async def test_what_things_make_up_is_dropped_and_the_link_goes_on(broker, thing
 
 
 async def test_what_comes_while_the_worker_is_away_waits_for_it(broker, things, monkeypatch):
-    monkeypatch.setattr("thingctl_broker.mqtt.cluster.dialer.WAIT_FIRST", 1.0)
+    monkeypatch.setattr("thingctl_broker.mqtt.cluster.dialer.ROUNDS", ExponentialBackoff(1.0, 15.0))
     async with joined(broker.url) as (link, worker, states):
         link._session.connection.abort("the cable")
         await eventually(lambda: states == [True, False])
@@ -192,7 +193,7 @@ async def test_what_comes_while_the_worker_is_away_waits_for_it(broker, things, 
 async def test_what_could_not_be_handled_is_delivered_again_over_the_next_connection(
     broker, things, monkeypatch
 ):
-    monkeypatch.setattr("thingctl_broker.mqtt.cluster.inbox.RETRY_FIRST", 1000.0)
+    monkeypatch.setattr("thingctl_broker.mqtt.cluster.inbox.RETRY", ExponentialBackoff(1000.0, 1000.0))
     tries = []
 
     async def before(thing, execution_id):

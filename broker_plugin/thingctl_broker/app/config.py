@@ -247,7 +247,7 @@ def _check_addresses(settings: Settings) -> None:
     _check_public_url(settings.mqtt.public_url)
     if settings.link is not None or settings.store is not None:
         _check_cluster(settings.link, settings.store)
-    elif settings.open and not is_loopback(mqtt):
+    elif settings.open and not is_loopback(mqtt.host):
         raise ConfigurationError(
             f"open enrolment lets anybody be any thing: it is for loopback only, not for {settings.mqtt.bind}"
         )
@@ -314,7 +314,7 @@ def _check_commands(settings: Settings) -> None:
 
 
 def _check_exposure(what: str, address: Address, tls_cert: str, *, allowed: bool) -> None:
-    if not is_loopback(address) and not tls_cert and not allowed:
+    if not is_loopback(address.host) and not tls_cert and not allowed:
         raise ConfigurationError(
             f"{what}: {address} can be reached from elsewhere, and without TLS whoever is on the way reads "
             f"passwords and tokens: set tls_cert (thingctl tls init makes one), or insecure_bind = true "

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from thingctl_broker.audit.log import Audit, AuditError
-from thingctl_broker.commands.events import RateLimit
 from thingctl_broker.errors import ConfigurationError
+from thingctl_broker.security.rate_limit import ONCE_A_MINUTE, TokenBuckets
 from thingctl_broker.security.tls import ALPN, ServerTls, TlsError
 from thingctl_broker.storage.sqlite.database import DatabaseFileError
 from thingctl_broker.storage.sqlite.record_store import FILE as RECORDS_FILE
@@ -84,7 +84,7 @@ def report_proxies(listener: str, counters: Counters) -> Refused:
 
     ``listener``: ``mqtt`` or ``http``, for the log.
     """
-    limit = RateLimit(60.0)
+    limit = TokenBuckets(ONCE_A_MINUTE)
 
     def refused(host: str, reason: DoorReason) -> None:
         counters[f"proxies.{reason}"] += 1
@@ -104,7 +104,7 @@ def report_refusals(tls: ServerTls | None, listener: str, counters: Counters) ->
 
     ``listener``: ``mqtt`` or ``http``, for the log.
     """
-    limit = RateLimit(60.0)
+    limit = TokenBuckets(ONCE_A_MINUTE)
 
     def refused(reason: str) -> None:
         counters[f"tls.{reason}"] += 1

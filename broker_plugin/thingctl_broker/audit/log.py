@@ -111,7 +111,7 @@ class Audit:
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._file = self._open()
-            self._place = FileIdentity(self._path)
+            self._place = FileIdentity(self._path, descriptor=self._file)
             self._take_up()
         except OSError as error:
             raise AuditError(f"{self._path} cannot be written: {error.strerror}") from None
@@ -219,7 +219,7 @@ class Audit:
         _log.error("the audit file was removed or moved; a new chain begins", path=str(self._path))
         os.close(self._file)
         self._file, self._seal, self._since = new, START, b""
-        self._place = FileIdentity(self._path)
+        self._place = FileIdentity(self._path, descriptor=self._file)
         return line
 
     def _take_up(self) -> None:
@@ -233,7 +233,7 @@ class Audit:
         os.close(self._file)
         self._put_aside()
         self._file = self._open()
-        self._place = FileIdentity(self._path)
+        self._place = FileIdentity(self._path, descriptor=self._file)
 
     def _put_aside(self) -> None:
         """Give the file that the path names, if there is one, the next number."""

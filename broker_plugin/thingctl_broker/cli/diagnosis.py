@@ -6,9 +6,10 @@ import os
 import socket
 import ssl
 from http.client import HTTPException
-from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
+
+from thingctl_broker.system.addresses import is_loopback
 
 PROBE: Final = 1.0
 """Seconds to find out whether a port speaks TLS."""
@@ -42,15 +43,9 @@ def lost(url: str, error: OSError | HTTPException) -> str:
     return f"the connection to the broker at {url} was lost: {_reason(error)}"
 
 
-def is_loopback(url: str) -> bool:
+def is_local(url: str) -> bool:
     """Whether ``url`` leads to this machine."""
-    host = urlsplit(url).hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return is_loopback(urlsplit(url).hostname or "")
 
 
 def _of_certificate(url: str, error: ssl.SSLCertVerificationError) -> str:
@@ -99,7 +94,7 @@ def _speaks_tls(host: str, port: int) -> bool:
 def _next_step(url: str, error: OSError | HTTPException) -> str:
     if not isinstance(error, ConnectionRefusedError):
         return ""
-    if is_loopback(url):
+    if is_local(url):
         return "; start a broker (thingctl serve), or name another one with --url or THINGCTL_URL"
     return "; is the broker running, and is this its HTTP port?"
 

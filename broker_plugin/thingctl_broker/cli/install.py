@@ -190,7 +190,9 @@ def _needs_tls(settings: dict[str, Any], values: dict[SettingKey, str]) -> bool:
     if value_of(settings, SettingKey("", "insecure_bind")):
         return False
     return any(
-        not is_loopback(parse_address(str(values.get(bind) or value_of(settings, bind) or "127.0.0.1:0")))
+        not is_loopback(
+            parse_address(str(values.get(bind) or value_of(settings, bind) or "127.0.0.1:0")).host
+        )
         and not value_of(settings, SettingKey(bind.table, "tls_cert"))
         for bind in (MQTT_BIND, HTTP_BIND)
     )

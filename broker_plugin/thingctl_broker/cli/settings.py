@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import typer
 
 from thingctl_broker.cli.client import ApiClient
-from thingctl_broker.cli.diagnosis import is_loopback
+from thingctl_broker.cli.diagnosis import is_local
 from thingctl_broker.cli.exits import Exit, Failure
 from thingctl_broker.cli.installed import Installed, installed
 from thingctl_broker.system.paths import ADMIN_TOKEN_FILE, TLS_DIR, default_data_dir
@@ -49,7 +49,7 @@ def connect(url: str, token: str, timeout: float | None = None) -> ApiClient:
         _check_token(token)
         return ApiClient(url, token, ca, token_source=source, timeout=timeout)
     client = ApiClient(url, "", ca, timeout=timeout)
-    if not is_loopback(url):
+    if not is_local(url):
         # The admin token of this machine's broker is sent to no other machine.
         raise Failure(
             Exit.UNAUTHORIZED, f"{url} is another machine: give its API token with --token or THINGCTL_TOKEN"
@@ -92,7 +92,7 @@ def _service() -> Installed | None:
 def _ca(url: str) -> str:
     """The authority to trust: ``THINGCTL_CA``, or that of a broker on this machine; else the system's."""
     chosen = os.environ.get("THINGCTL_CA", "")
-    if chosen or not url.startswith("https:") or not is_loopback(url):
+    if chosen or not url.startswith("https:") or not is_local(url):
         return chosen
     own = default_data_dir() / TLS_DIR / "ca.crt"
     return str(own) if own.exists() else ""

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from thingctl_broker.cluster.link_port import Source
-from thingctl_broker.commands.events import Change, RateLimit
+from thingctl_broker.commands.events import Change
 from thingctl_broker.commands.execution import Outcome
 from thingctl_broker.commands.service import OUTCOME_COUNTERS
-from thingctl_broker.security.rate_limit import Rate, TokenBuckets
+from thingctl_broker.security.rate_limit import ONCE_A_MINUTE, Rate, TokenBuckets
 from thingctl_protocol.errors import ProtocolError
 from thingctl_protocol.messages import decode_announcement, decode_response
 from thingctl_protocol.statuses import Status
@@ -52,7 +52,7 @@ class InboundMessages:
         self._link = link
         self._reach = reach
         self._requests = requests
-        self._log_limit = RateLimit(60.0)
+        self._log_limit = TokenBuckets(ONCE_A_MINUTE)
         self._answers: Counter[str] = Counter()
         self._sayings = TokenBuckets(SAYINGS)
 
@@ -140,7 +140,7 @@ class InboundMessages:
 
         It is noted, and the next turn writes down how it stands then.
         """
-        if not self._sayings.take(thing, self._operations.monotonic()):
+        if self._sayings.allows(thing, self._operations.monotonic()):
             return False
         self._operations.counters["things.hasty"] += 1
         self._warn(thing, "a thing says more of itself than is kept at once")

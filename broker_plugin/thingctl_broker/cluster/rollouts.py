@@ -257,7 +257,7 @@ class ClusterRollouts:
             await self._operations.cancel_all(Query(command_id=record.command_id, statuses=LIVE))
         else:
             now = self._operations.monotonic()
-            taken = rollout.take(now, CHUNK)
+            taken = rollout.pop_due(now, CHUNK)
             if taken:
                 wait = await self._send(rollout, taken)
             elif (due := rollout.wait(now)) is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
 
@@ -74,23 +74,3 @@ class Events:
 
 class Counters(Counter[str]):
     """How often each thing happened since the start, by a dotted name."""
-
-
-class RateLimit:
-    """Lets each key through once in ``seconds``, and remembers at most ``keys_max`` keys."""
-
-    KEYS_MAX: Final = 10_000
-
-    def __init__(self, seconds: float = 60.0) -> None:
-        self._seconds = seconds
-        self._last: dict[str, float] = {}
-
-    def allows(self, key: str, now: float) -> bool:
-        """Whether ``key`` may pass at monotonic time ``now``; if so, it has."""
-        last = self._last.get(key)
-        if last is not None and now - last < self._seconds:
-            return False
-        if len(self._last) >= self.KEYS_MAX:
-            self._last.clear()  # a line too many now and then, rather than a scan each time
-        self._last[key] = now
-        return True

@@ -17,7 +17,7 @@ import structlog
 
 from thingctl_broker.commands.delivery import Deliveries
 from thingctl_broker.commands.dispatcher import Publisher
-from thingctl_broker.commands.events import Change, Counters, Events, RateLimit
+from thingctl_broker.commands.events import Change, Counters, Events
 from thingctl_broker.commands.execution import Cancel, Execution, Outcome
 from thingctl_broker.commands.idempotency import IdempotencyKeys, fingerprint
 from thingctl_broker.commands.table import ExecutionTable, PageOfExecutions, Query
@@ -29,6 +29,7 @@ from thingctl_broker.errors import (
     QueueFull,
     unknown_execution,
 )
+from thingctl_broker.security.rate_limit import ONCE_A_MINUTE, TokenBuckets
 from thingctl_broker.things.registry import ThingRegistry
 from thingctl_protocol.errors import ProtocolError
 from thingctl_protocol.identifiers import IdSource, check_action_name, check_thing_name
@@ -107,7 +108,7 @@ class CommandService:
         self._random = random.SystemRandom()
         self._entropy = random.Random(self._random.getrandbits(256)).getrandbits  # noqa: S311 ids are no secrets
         self._log = structlog.get_logger("thingctl.service")
-        self._log_limit = RateLimit(60.0)
+        self._log_limit = TokenBuckets(ONCE_A_MINUTE)
 
     # What operators do.
 

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import structlog
 
-from thingctl_broker.commands.events import RateLimit
 from thingctl_broker.http.problems import FORBIDDEN, RATE_LIMITED, UNAUTHORIZED, Problem
 from thingctl_broker.security.caller import Caller, origin
 from thingctl_broker.security.login_throttle import KnownCallers
-from thingctl_broker.security.rate_limit import Rate, TokenBuckets
+from thingctl_broker.security.rate_limit import ONCE_A_MINUTE, Rate, TokenBuckets
 from thingctl_broker.security.tokens import Scope
 from thingctl_broker.system.addresses import source_of
 
@@ -156,7 +155,7 @@ class Callers:
         self._known = KnownCallers()
         self._counters = counters
         self._clock = clock
-        self._log_limit = RateLimit(60.0)
+        self._log_limit = TokenBuckets(ONCE_A_MINUTE)
 
     def admit(self, scope: AsgiScope) -> Token:
         """Return whose token the request carries. Raises :class:`Problem`: 401, or 429."""
@@ -189,7 +188,7 @@ class Callers:
             return None
         if (token.name, _host(scope)) not in self._known:
             return None
-        if self._requests is not None and self._requests.take(token.name, self._clock()):
+        if self._requests is not None and self._requests.take_token(token.name, self._clock()):
             return None
         return token
 
@@ -218,7 +217,7 @@ class Callers:
         self._counters["http.unauthorized"] += 1
         source = source_of(_host(scope))
         if source is not None:
-            wait = self._failures.take(source, self._clock())
+            wait = self._failures.take_token(source, self._clock())
             if wait:
                 raise self._without_token(source, wait)
 
@@ -228,7 +227,7 @@ class Callers:
         if (token.name, host) not in self._known:
             self._meet(token, host, now)
         if self._requests is not None:
-            wait = self._requests.take(token.name, now)
+            wait = self._requests.take_token(token.name, now)
             if wait:
                 raise self._too_many(token, host, wait)
         origin.set(Caller(token.name, host))
@@ -236,7 +235,7 @@ class Callers:
     def _meet(self, token: Token, host: str, now: float) -> None:
         source = source_of(host)
         if source is not None:
-            wait = self._failures.wait(source, now)
+            wait = self._failures.seconds_until_token(source, now)
             if wait:
                 raise self._without_token(source, wait)
         self._known.meet(token.name, host)

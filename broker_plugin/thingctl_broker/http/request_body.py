@@ -13,8 +13,8 @@ from starlette.requests import ClientDisconnect
 from thingctl_broker.http.problems import BODY_TOO_LARGE, INVALID_BODY, UNSUPPORTED_MEDIA_TYPE, Problem
 from thingctl_broker.http.whole_numbers import decode_whole
 from thingctl_broker.security.outbound_urls import check_uri
+from thingctl_protocol.json_pointer import escape, pointer_of, split_fault
 from thingctl_protocol.limits import PAYLOAD_MAX
-from thingctl_protocol.messages import pointer_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -118,14 +118,14 @@ def _check_once(body: bytes, struct: type[msgspec.Struct]) -> None:
     seen: set[str] = set()
     for field, _ in json.loads(body, object_pairs_hook=list):  # the innermost come first, this is the whole
         if field in seen:
-            raise Problem(INVALID_BODY, f"{ascii(field)[:80]} is given twice", pointer=f"/{escaped(field)}")
+            raise Problem(INVALID_BODY, f"{ascii(field)[:80]} is given twice", pointer=f"/{escape(field)}")
         seen.add(field)
 
 
 def _located(text: str, body: bytes, struct: Any) -> Problem:
     """Say where the fault lies; the fields themselves are asked only now that one is at fault."""
-    sentence, _, place = text.partition(" - at `$")
-    pointer = pointer_of(place.rstrip("`"))
+    sentence, path = split_fault(text)
+    pointer = pointer_of(path)
     fields = _fields(body)
     if pointer == "" and fields is not None:
         known = {field.encode_name: field for field in msgspec.structs.fields(struct)}
@@ -134,7 +134,7 @@ def _located(text: str, body: bytes, struct: Any) -> Problem:
             return Problem(
                 INVALID_BODY,
                 f"there is no field {ascii(unknown)[:80]}; the fields are {', '.join(known)}",
-                pointer=f"/{escaped(unknown)}",
+                pointer=f"/{escape(unknown)}",
             )
         missing = _first([name for name, field in known.items() if field.required], fields)
         if missing is not None:
@@ -163,15 +163,6 @@ def checked_post_back(uri: str | None, pointer: str = "/postBackUri") -> str:
         return check_uri(uri)
     except ValueError as error:
         raise Problem(INVALID_BODY, str(error), pointer=pointer) from None
-
-
-def escaped(name: str) -> str:
-    """A field's name as it stands in a JSON pointer (RFC 6901 section 3).
-
-    >>> escaped("a/b~c")
-    'a~1b~0c'
-    """
-    return name.replace("~", "~0").replace("/", "~1")
 
 
 def _check_media_type(media_type: bytes) -> None:

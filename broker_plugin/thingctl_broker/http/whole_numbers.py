@@ -10,6 +10,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from thingctl_protocol.json_pointer import split_fault
+
 _T = TypeVar("_T")
 
 NUMBERS_MAX: Final = 8
@@ -37,10 +39,10 @@ def decode_whole(decoder: msgspec.json.Decoder[_T], payload: bytes) -> _T:
 
 def _written(payload: bytes, fault: str) -> bytes | None:
     """Return the payload with digits for the number at fault; None: the fault is another."""
-    expected, _, place = fault.partition(" - at `$.")
-    if "`int" not in expected or not expected.endswith("got `float`") or "[" in place:
+    expected, path = split_fault(fault)
+    if "`int" not in expected or not expected.endswith("got `float`") or "[" in path:
         return None
-    return _replaced(payload, place.rstrip("`").split("."))
+    return _replaced(payload, path.split(".")[1:])
 
 
 def _replaced(encoded: bytes, names: list[str]) -> bytes | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import msgspec
 
+from thingctl_broker.security.rate_limit import Rate, TokenBucket
 from thingctl_protocol.statuses import Status
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def newest(
 class Rollout:
     """A command on its way to many things."""
 
-    __slots__ = ("_allowance", "_at", "failed", "live", "record")
+    __slots__ = ("_bucket", "failed", "live", "record")
 
     def __init__(self, record: RolloutRecord, executions: Iterable[Execution] = ()) -> None:
         """``executions``: those that the command has already, after a restart."""
@@ -144,8 +145,7 @@ class Rollout:
         """Executions that have not ended."""
         self.failed = 0
         """Executions that have failed, since the beginning."""
-        self._allowance: float | None = None
-        self._at = 0.0
+        self._bucket: TokenBucket | None = None
         there: set[str] = set()
         for execution in executions:
             there.add(execution.thing)
@@ -170,7 +170,7 @@ class Rollout:
         """How many things have yet to get the command."""
         return self.record.pending
 
-    def take(self, now: float, limit: int) -> list[str]:
+    def pop_due(self, now: float, limit: int) -> list[str]:
         """The things that get the command now, at most ``limit`` of them. They count as sent."""
         count = min(limit, self._room(now))
         if count <= 0:
@@ -179,20 +179,19 @@ class Rollout:
         taken = record.things[record.sent : record.sent + count]
         record.sent += count
         self.live += count
-        if self._allowance is not None:
-            self._allowance -= count
+        if self._bucket is not None:
+            self._bucket.add_tokens(-count)
         self._check()
         return taken
 
     def wait(self, now: float) -> float | None:
-        """Seconds until ``take`` may give something; None: not before something else happens."""
+        """Seconds until ``pop_due`` may give something; None: not before something else happens."""
         if self.record.state is not State.RUNNING or self._free() <= 0:
             return None
         if self._room(now) > 0:
             return 0.0
-        assert self.record.rules.rate is not None
-        assert self._allowance is not None
-        return max(0.0, (1.0 - self._allowance) / self.record.rules.rate)
+        assert self._bucket is not None
+        return self._bucket.seconds_until_token(now)
 
     def refuse(self, thing: str, why: str) -> None:
         """A thing that was taken cannot get the command."""
@@ -252,15 +251,11 @@ class Rollout:
         rate = self.record.rules.rate
         if rate is None:
             return free
-        # A bucket that holds a tenth of a second's worth: what a busy loop has missed does
-        # not come all at once later.
-        if self._allowance is None:
-            self._allowance = 1.0
-        else:
-            self._allowance = min(max(1.0, rate / 10), self._allowance + (now - self._at) * rate)
-        self._at = now
+        if self._bucket is None:
+            # It holds a tenth of a second's worth: what a busy loop has missed does not come all at once.
+            self._bucket = TokenBucket(Rate(rate, max(1.0, rate / 10)), now, left=1.0)
         # Treat a result within floating-point error of an integer as that integer.
-        return min(free, int(self._allowance + 1e-9))
+        return min(free, int(self._bucket.refill(now) + 1e-9))
 
     def _check(self) -> None:
         """Stop or finish, if it is time to."""

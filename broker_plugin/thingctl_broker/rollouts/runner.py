@@ -286,7 +286,7 @@ class RolloutRunner:
         if record.state is State.CANCELED:
             wait = self._cancel(record.command_id) if rollout.live else None
         else:
-            taken = rollout.take(self._service.monotonic(), CHUNK)
+            taken = rollout.pop_due(self._service.monotonic(), CHUNK)
             wait = await self._send(rollout, taken) if taken else rollout.wait(self._service.monotonic())
         told = self._told.get(record.command_id)
         since = self._service.monotonic() - self._saved_at.get(record.command_id, 0.0)

@@ -47,7 +47,7 @@ class ConnectionLimiter:
             return None
         if self._open[source] >= self._per_address:
             return Rejection.TOO_MANY
-        if self._opened.take(source, now):
+        if self._opened.take_token(source, now):
             return Rejection.TOO_FAST
         self._open[source] += 1
         return None

@@ -40,16 +40,16 @@ class LoginThrottle:
     def allows(self, address: str, name: str, now: float) -> bool:
         """Whether that name may be tried from there."""
         source = source_of(address)
-        if self._names.wait(_key(source, name), now):
+        if self._names.seconds_until_token(_key(source, name), now):
             return False
-        return source is None or not self._addresses.wait(source, now)
+        return source is None or not self._addresses.seconds_until_token(source, now)
 
     def failed(self, address: str, name: str, now: float) -> None:
         """Count a wrong try."""
         source = source_of(address)
-        self._names.take(_key(source, name), now)
+        self._names.take_token(_key(source, name), now)
         if source is not None:
-            self._addresses.take(source, now)
+            self._addresses.take_token(source, now)
 
 
 class KnownCallers(dict[tuple[str, str], None]):

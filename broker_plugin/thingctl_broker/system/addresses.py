@@ -42,14 +42,10 @@ def parse_address(text: str) -> Address:
     return Address(host, int(port))
 
 
-def is_loopback(address: Address) -> bool:
-    """Whether only this machine can reach ``address``."""
-    if address.host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(address.host).is_loopback
-    except ValueError:
-        return False
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach ``host``, a name or an IP address."""
+    address = ip_of(host)
+    return host == "localhost" if address is None else address.is_loopback
 
 
 @lru_cache(maxsize=SOURCES)

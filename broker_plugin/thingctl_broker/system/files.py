@@ -196,9 +196,11 @@ class FileReplaced(Exception):
 class FileIdentity:
     """Files of one directory that are open, as they were found at first."""
 
-    def __init__(self, *paths: Path) -> None:
-        """Raises OSError when one of them is not there."""
-        self._found = [(str(path), _identity(str(path))) for path in paths]
+    def __init__(self, *paths: Path, descriptor: int | None = None) -> None:
+        """``descriptor``: of the one file, if it is open. Raises OSError when a file is not there."""
+        self._found = [
+            (str(path), _identity(str(path) if descriptor is None else descriptor)) for path in paths
+        ]
         self._turns = cycle(self._found)
         self._missed = False
 
@@ -224,6 +226,6 @@ class FileIdentity:
         self._missed = False
 
 
-def _identity(path: str) -> tuple[int, int]:
-    status = os.stat(path)  # noqa: PTH116 a path as text is what is at hand, for each commit
+def _identity(file: str | int) -> tuple[int, int]:
+    status = os.stat(file)  # noqa: PTH116 a path as text is what is at hand, for each commit
     return status.st_dev, status.st_ino

@@ -5,13 +5,12 @@ A bundle goes to another machine: an address that leads nowhere from there is ne
 
 from __future__ import annotations
 
-import ipaddress
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 from thingctl_broker.errors import NoDeviceUrl
-from thingctl_broker.system.addresses import Address, is_loopback
+from thingctl_broker.system.addresses import Address, ip_of, is_loopback
 from thingctl_protocol.bundle import Bundle
+from thingctl_protocol.mqtt_url import parse_mqtt_url
 from thingctl_protocol.topics import DEFAULT_ROOT
 
 if TYPE_CHECKING:
@@ -106,21 +105,19 @@ def host_of(url: str) -> str:
     ('::1', '')
     """
     try:
-        parts = urlsplit(url)
-        _ = parts.port
+        return parse_mqtt_url(url).host
     except ValueError:
         return ""
-    return (parts.hostname or "") if parts.scheme in {"mqtt", "mqtts"} else ""
 
 
 def is_unspecified(host: str) -> bool:
     """Whether it is ``0.0.0.0`` or ``::``, at which nothing can be reached."""
-    address = _address(host)
+    address = ip_of(host)
     return address is not None and address.is_unspecified
 
 
 def _plain_host(listens: Address) -> str:
-    if is_loopback(listens) or _is_for_others(listens.host):
+    if is_loopback(listens.host) or _is_for_others(listens.host):
         return listens.host
     raise NoDeviceUrl(
         f"the broker listens on {listens.host}, which is no address of a device's broker: {REMEDY}"
@@ -129,7 +126,7 @@ def _plain_host(listens: Address) -> str:
 
 def _named_host(listens: Address, names: Sequence[str]) -> str:
     """A name that the certificate has: devices take no other."""
-    if is_loopback(listens):
+    if is_loopback(listens.host):
         fitting = [name for name in (listens.host, "localhost") if name in names]
     elif listens.host in names and not is_unspecified(listens.host):
         fitting = [name for name in names if _is_host_name(name)] or [listens.host]
@@ -145,7 +142,7 @@ def _named_host(listens: Address, names: Sequence[str]) -> str:
 
 def _is_for_others(host: str) -> bool:
     """Whether another machine may reach a host by that name or address."""
-    address = _address(host)
+    address = ip_of(host)
     if address is None:
         return _is_host_name(host)
     return not (address.is_unspecified or address.is_loopback or address.is_link_local)
@@ -153,11 +150,4 @@ def _is_for_others(host: str) -> bool:
 
 def _is_host_name(name: str) -> bool:
     local = name == "localhost" or name.endswith(".localhost")
-    return bool(name) and _address(name) is None and not local and "*" not in name
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return None
+    return bool(name) and ip_of(name) is None and not local and "*" not in name

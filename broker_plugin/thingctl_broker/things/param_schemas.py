@@ -18,6 +18,7 @@ import msgspec
 
 from thingctl_broker.errors import InvalidCommand
 from thingctl_broker.things.schema_limits import SchemaFault, check_bounds
+from thingctl_protocol.json_pointer import to_pointer
 
 if TYPE_CHECKING:
     from thingctl_broker.things.registry import ThingRegistry
@@ -58,7 +59,7 @@ class ParamsCheck:
         if self._validator.is_valid(params):
             return None
         error = next(self._validator.iter_errors(params))
-        place = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in error.instance_path)
+        place = to_pointer(error.instance_path)
         text = error.message if len(error.message) <= _TEXT_MAX else error.message[:_TEXT_MAX] + "…"
         return Fault(text, place)
 
@@ -164,8 +165,7 @@ def _compile(schema: Any) -> jsonschema_rs.Draft202012Validator:
     try:
         return jsonschema_rs.Draft202012Validator(schema, pattern_options=_PATTERNS, retriever=_fetch_nothing)
     except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
-        path = getattr(error, "instance_path", [])
-        place = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
+        place = to_pointer(getattr(error, "instance_path", []))
         text = getattr(error, "message", str(error))
         raise SchemaFault(text if len(text) <= _TEXT_MAX else text[:_TEXT_MAX] + "…", place) from None
 

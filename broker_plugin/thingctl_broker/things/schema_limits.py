@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from thingctl_protocol.json_pointer import escape, unescape
+
 SCHEMA_NODES_MAX: Final = 2000
 """Subschemas of one schema, each reference counted as what it refers to."""
 
@@ -71,7 +73,7 @@ class _Walk:
             raise SchemaFault(f"schemas more than {SCHEMA_DEPTH_MAX} deep", pointer)
         total = 1
         for keyword, value in schema.items():
-            total += self._keyword(keyword, value, f"{pointer}/{_escaped(keyword)}", depth + 1)
+            total += self._keyword(keyword, value, f"{pointer}/{escape(keyword)}", depth + 1)
             if total > SCHEMA_NODES_MAX:
                 raise SchemaFault(f"more than {SCHEMA_NODES_MAX} subschemas, references followed", pointer)
         return total
@@ -88,7 +90,7 @@ class _Walk:
         if keyword in LISTS and isinstance(value, list):
             return sum(self.cost(item, f"{pointer}/{i}", depth) for i, item in enumerate(value))
         if keyword in MAPS and isinstance(value, dict):
-            return sum(self.cost(item, f"{pointer}/{_escaped(name)}", depth) for name, item in value.items())
+            return sum(self.cost(item, f"{pointer}/{escape(name)}", depth) for name, item in value.items())
         return 0  # an assertion, an annotation, or definitions, which cost where they are referred to
 
     def _reference(self, reference: Any, pointer: str, depth: int) -> int:
@@ -107,7 +109,7 @@ class _Walk:
     def _resolve(self, reference: str, pointer: str) -> object:
         target: Any = self._root
         for part in reference.split("/")[1:]:
-            key = part.replace("~1", "/").replace("~0", "~")
+            key = unescape(part)
             if isinstance(target, dict) and key in target:
                 target = target[key]
             elif isinstance(target, list) and key.isascii() and key.isdecimal() and int(key) < len(target):
@@ -115,7 +117,3 @@ class _Walk:
             else:
                 raise SchemaFault("a reference to nothing", pointer)
         return target
-
-
-def _escaped(name: str) -> str:
-    return name.replace("~", "~0").replace("/", "~1")

@@ -13,15 +13,16 @@ import hmac
 from hashlib import sha256
 from typing import Final, NamedTuple
 
+from thingctl_broker.system.backoff import ExponentialBackoff
+
 POSTS_MAX: Final = 100_000
 """Posts that wait."""
 
 ATTEMPTS_MAX: Final = 16
 """Tries before a post is given up: some hours."""
 
-BACKOFF_FIRST: Final = 1.0
-BACKOFF_MAX: Final = 3600.0
-"""Seconds. Before each further try up to twice as long, by chance (full jitter)."""
+BACKOFF: Final = ExponentialBackoff(first=2.0, longest=3600.0)
+"""Before the next try, by chance up to the whole of it (full jitter)."""
 
 PER_TARGET: Final = 4
 """Posts under way to one target."""
@@ -129,7 +130,7 @@ class PostQueue:
         wait = min(wait, WAIT_MAX)
         if wait:
             self._paused[key.target] = max(now + wait, self._paused.get(key.target, 0.0))
-        delay = wait + chance * min(BACKOFF_MAX, BACKOFF_FIRST * 2.0**post.attempts)
+        delay = wait + chance * BACKOFF.ceiling(post.attempts)
         self._push(now + delay, key)
         return delay
 

@@ -19,7 +19,8 @@ from thingctl_agent.handlers.context import Context
 from thingctl_agent.handlers.policy import Policy, make_policy
 from thingctl_protocol.errors import ProtocolError
 from thingctl_protocol.identifiers import check_action_name
-from thingctl_protocol.messages import ActionDescription, pointer_of
+from thingctl_protocol.json_pointer import pointer_of, split_fault
+from thingctl_protocol.messages import ActionDescription
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,8 +56,8 @@ class Action(msgspec.Struct, frozen=True, gc=False):
         except msgspec.ValidationError as error:
             with contextlib.suppress(msgspec.MsgspecError, ValueError, OverflowError):
                 return self.decoder.decode(msgspec.json.encode(_integral(msgspec.json.decode(params))))
-            text, _, path = str(error).partition(" - at `$")
-            raise InvalidParamsError(text, pointer_of(path.rstrip("`"))) from None
+            text, path = split_fault(str(error))
+            raise InvalidParamsError(text, pointer_of(path)) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
             raise InvalidParamsError(f"not JSON: {error}", "") from None
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any, Final, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -15,12 +14,13 @@ from thingctl_agent.errors import ConfigError
 from thingctl_agent.runtime import settings
 from thingctl_protocol.errors import ProtocolError
 from thingctl_protocol.identifiers import is_thing_name
+from thingctl_protocol.json_pointer import split_fault
+from thingctl_protocol.mqtt_url import MqttUrl, parse_mqtt_url, without_credentials
 from thingctl_protocol.topics import DEFAULT_ROOT, Topics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 
 _ON_OFF: Final = {"on": True, "off": False}
 """How the command line says yes and no."""
@@ -72,7 +72,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     actions: dict[str, dict[str, Any]] = {}
 
     @property
-    def broker(self) -> BrokerLocation:
+    def broker(self) -> MqttUrl:
         """Where the broker is."""
         return parse_url(self.url)
 
@@ -108,32 +108,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return os.path.join(base, "thingctl-agent", self.thing)
 
 
-class BrokerLocation(msgspec.Struct, frozen=True):
-    """An address from a URL."""
-
-    host: str
-    port: int
-    tls: bool
-    username: str = ""
-    password: str = ""
-
-
-def parse_url(url: str) -> BrokerLocation:
+def parse_url(url: str) -> MqttUrl:
     """Read ``mqtt://host:1883`` or ``mqtts://user:password@host``; raises :class:`ConfigError`."""
     try:
-        parts = urlsplit(url)
-        port = parts.port
+        return parse_mqtt_url(url)
     except ValueError as error:
-        raise ConfigError(f"{url!r} is no URL: {error}") from None
-    if parts.scheme not in _PORTS or not parts.hostname or parts.path not in {"", "/"}:
-        raise ConfigError(f"{url!r} is no broker's URL; write mqtt://host:port, or mqtts://host:port for TLS")
-    return BrokerLocation(
-        parts.hostname,
-        _PORTS[parts.scheme] if port is None else port,
-        parts.scheme == "mqtts",
-        parts.username or "",
-        parts.password or "",
-    )
+        raise ConfigError(f"{without_credentials(url)!r} is no broker's URL; {error}") from None
 
 
 def load(
@@ -165,8 +145,8 @@ def of_settings(table: dict[str, Any], source: str = "settings") -> Config:
     try:
         config = msgspec.convert(table, Config)
     except msgspec.ValidationError as error:
-        text, _, place = str(error).partition(" - at `$.")
-        where = place.rstrip("`") or "the settings"
+        text, path = split_fault(str(error))
+        where = path.lstrip(".") or "the settings"
         raise ConfigError(f"{source}: {where}: {text}") from None
     _check(config)
     return _absolute(config)

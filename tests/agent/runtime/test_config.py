@@ -13,7 +13,8 @@ from agent.harness import ROOT
 from thingctl_agent import actions
 from thingctl_agent.errors import ConfigError
 from thingctl_agent.handlers.registry import Registry
-from thingctl_agent.runtime.config import BrokerLocation, Config, Log, Tls, load, parse_url
+from thingctl_agent.runtime.config import Config, Log, Tls, load, parse_url
+from thingctl_protocol.mqtt_url import MqttUrl
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("agent*.toml")), ids=lambda p: p.name)
@@ -75,7 +76,7 @@ def test_a_url_that_is_not_a_brokers_is_not_taken_from_the_environment():
         ({"thing": "a b"}, "can't name a thing"),
         ({"thing": "t", "url": "http://x"}, "is no broker's URL"),
         ({"thing": "t", "url": "mqtt://"}, "is no broker's URL"),
-        ({"thing": "t", "url": "mqtt://x:99999"}, "is no URL"),
+        ({"thing": "t", "url": "mqtt://x:99999"}, "is no broker's URL"),
         ({"thing": "t", "url": "mqtt://x/path"}, "is no broker's URL"),
         ({"thing": "t", "topic_root": "a/#"}, "topic_root"),
         ({"thing": "t", "keepalive": 1}, "keepalive"),
@@ -106,14 +107,20 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("url", "broker"),
     [
-        ("mqtt://h", BrokerLocation("h", 1883, tls=False)),
-        ("mqtts://h", BrokerLocation("h", 8883, tls=True)),
-        ("mqtt://[::1]:18", BrokerLocation("::1", 18, tls=False)),
-        ("mqtts://u:p@h:1/", BrokerLocation("h", 1, tls=True, username="u", password="p")),
+        ("mqtt://h", MqttUrl("h", 1883, tls=False)),
+        ("mqtts://h", MqttUrl("h", 8883, tls=True)),
+        ("mqtt://[::1]:18", MqttUrl("::1", 18, tls=False)),
+        ("mqtts://u:p@h:1/", MqttUrl("h", 1, tls=True, username="u", password="p")),
     ],
 )
 def test_urls_are_read(url, broker):
     assert parse_url(url) == broker
+
+
+def test_a_wrong_url_is_named_without_its_password():
+    with pytest.raises(ConfigError, match=r"'mqtt://…@h:99999' is no broker's URL") as raised:
+        parse_url("mqtt://me:hunter2@h:99999")
+    assert "hunter2" not in str(raised.value)
 
 
 @given(st.text())

@@ -3,7 +3,7 @@
 from structlog.testing import capture_logs
 
 from broker_support import make_execution
-from thingctl_broker.commands.events import Change, Counters, Events, RateLimit
+from thingctl_broker.commands.events import Change, Counters, Events
 
 
 def test_every_listener_hears_every_change_in_order():
@@ -60,19 +60,3 @@ def test_a_counter_that_never_counted_is_zero():
     assert counters["dropped.badPayload"] == 0
     counters["dropped.badPayload"] += 1
     assert dict(counters) == {"dropped.badPayload": 1}
-
-
-def test_a_key_passes_once_until_its_time_is_exactly_up():
-    limit = RateLimit(60.0)
-    assert limit.allows("a", 0.0)
-    assert not limit.allows("a", 59.999)
-    assert limit.allows("b", 59.999)
-    assert limit.allows("a", 60.0)
-    assert not limit.allows("a", 119.999)
-
-
-def test_keys_without_number_take_bounded_memory():
-    limit = RateLimit(60.0)
-    for i in range(3 * RateLimit.KEYS_MAX):
-        assert limit.allows(f"thing-{i}", 0.0)
-        assert len(limit._last) <= RateLimit.KEYS_MAX

@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 
 from thingctl_broker.commands.execution_resource import CommandBody, command_body_decoder
 from thingctl_broker.http.problems import INVALID_BODY, Problem
-from thingctl_broker.http.request_body import BODY_MAX, decode_body, escaped, read_json_body
+from thingctl_broker.http.request_body import BODY_MAX, decode_body, read_json_body
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -86,12 +86,6 @@ def test_faults_are_told_in_the_words_of_json():
     with pytest.raises(Problem) as raised:
         decode_body(command_body_decoder, b'{"thingId":"lamp","action":1}')
     assert raised.value.details.detail == "expected `string`, got `integer`"
-
-
-@given(st.text("~01/a"))
-def test_escaping_can_be_undone(name):
-    assert escaped(name).replace("~1", "/").replace("~0", "~") == name
-    assert "/" not in escaped(name)
 
 
 def chunks(*parts, end="http.request"):

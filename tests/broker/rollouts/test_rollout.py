@@ -30,41 +30,41 @@ def record(count=10, **rules):
 def test_without_rules_all_go_out_at_once():
     rollout = Rollout(record(10))
     assert rollout.wait(0.0) == 0.0
-    assert rollout.take(0.0, 4) == ["t0", "t1", "t2", "t3"]
-    assert rollout.take(0.0, 100) == [f"t{i}" for i in range(4, 10)]
+    assert rollout.pop_due(0.0, 4) == ["t0", "t1", "t2", "t3"]
+    assert rollout.pop_due(0.0, 100) == [f"t{i}" for i in range(4, 10)]
     assert (rollout.record.state, rollout.pending, rollout.live) == (State.FINISHED, 0, 10)
     assert rollout.wait(0.0) is None
 
 
 def test_a_batch_is_how_many_run_at_once():
     rollout = Rollout(record(5, batch=2))
-    assert rollout.take(0.0, 100) == ["t0", "t1"]
-    assert rollout.take(9.0, 100) == []
+    assert rollout.pop_due(0.0, 100) == ["t0", "t1"]
+    assert rollout.pop_due(9.0, 100) == []
     assert rollout.wait(9.0) is None
     rollout.ended(Status.SUCCEEDED)
-    assert rollout.take(9.0, 100) == ["t2"]
+    assert rollout.pop_due(9.0, 100) == ["t2"]
 
 
 def test_a_rate_is_how_many_go_out_in_a_second():
     rollout = Rollout(record(10, rate=2.0))
-    assert rollout.take(0.0, 100) == ["t0"]
-    assert rollout.take(0.0, 100) == []
+    assert rollout.pop_due(0.0, 100) == ["t0"]
+    assert rollout.pop_due(0.0, 100) == []
     assert rollout.wait(0.0) == pytest.approx(0.5)
-    assert rollout.take(0.5, 100) == ["t1"]
-    assert rollout.take(100.0, 100) == ["t2"]  # what was missed does not come all at once
+    assert rollout.pop_due(0.5, 100) == ["t1"]
+    assert rollout.pop_due(100.0, 100) == ["t2"]  # what was missed does not come all at once
 
 
 def test_so_many_failures_and_it_stops():
     rollout = Rollout(record(10, batch=2, max_failures=2))
-    rollout.take(0.0, 100)
+    rollout.pop_due(0.0, 100)
     rollout.ended(Status.FAILED)
-    rollout.take(0.0, 100)
+    rollout.pop_due(0.0, 100)
     assert rollout.record.state is State.RUNNING
     rollout.ended(Status.TIMED_OUT)
     assert rollout.record.state is State.STOPPED
-    assert (rollout.take(0.0, 100), rollout.wait(0.0)) == ([], None)
+    assert (rollout.pop_due(0.0, 100), rollout.wait(0.0)) == ([], None)
     assert rollout.move(State.RUNNING)  # failures are counted anew
-    assert rollout.take(0.0, 1) == ["t3"]
+    assert rollout.pop_due(0.0, 1) == ["t3"]
     rollout.ended(Status.REJECTED)
     assert rollout.record.state is State.RUNNING
 
@@ -72,7 +72,7 @@ def test_so_many_failures_and_it_stops():
 def test_whoever_is_refused_makes_room_and_is_counted():
     rollout = Rollout(record(REFUSALS_MAX + 5, batch=1))
     for _ in range(REFUSALS_MAX + 5):
-        (thing,) = rollout.take(0.0, 1)
+        (thing,) = rollout.pop_due(0.0, 1)
         rollout.refuse(thing, "its queue is full")
     assert (rollout.record.refused, len(rollout.record.refusals)) == (REFUSALS_MAX + 5, REFUSALS_MAX)
     assert rollout.record.state is State.FINISHED
@@ -80,24 +80,24 @@ def test_whoever_is_refused_makes_room_and_is_counted():
 
 def test_what_is_put_back_goes_out_later():
     rollout = Rollout(record(3))
-    taken = rollout.take(0.0, 3)
+    taken = rollout.pop_due(0.0, 3)
     rollout.put_back([])
     rollout.put_back(taken[1:])
     assert (rollout.record.state, rollout.pending, rollout.live) == (State.RUNNING, 2, 1)
-    assert rollout.take(0.0, 3) == taken[1:]
+    assert rollout.pop_due(0.0, 3) == taken[1:]
     assert rollout.record.targeted == 3
 
 
 def test_after_a_restart_nobody_gets_it_twice():
     kept = record(6)
-    Rollout(kept).take(0.0, 2)
+    Rollout(kept).pop_due(0.0, 2)
     kept.state = State.RUNNING
     executions = [make_execution(thing=f"t{i}", command_id="c") for i in (0, 1, 4)]
     executions[0].cancel(0.0, 0.0, 1.0)
     executions[1].expire(1e9, 0.0)
     rollout = Rollout(kept, executions)
     assert (rollout.live, rollout.failed, rollout.pending) == (1, 1, 3)
-    assert rollout.take(0.0, 10) == ["t2", "t3", "t5"]
+    assert rollout.pop_due(0.0, 10) == ["t2", "t3", "t5"]
     assert rollout.record.targeted == 6
 
 
@@ -135,7 +135,7 @@ class Model(RuleBasedStateMachine):
     @rule(limit=st.integers(1, 10))
     def take(self, limit):
         running = self.rollout.record.state is State.RUNNING
-        taken = self.rollout.take(self.now, limit)
+        taken = self.rollout.pop_due(self.now, limit)
         assert len(taken) <= limit
         assert running or not taken
         self.live += taken

@@ -50,7 +50,7 @@ def test_what_is_no_address_is_refused_with_an_example(text):
     ],
 )
 def test_only_this_machine_is_loopback(host, loopback):
-    assert is_loopback(Address(host, 1)) is loopback
+    assert is_loopback(host) is loopback
 
 
 def test_port_0_is_any_free_one_and_it_can_be_told():

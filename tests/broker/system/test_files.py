@@ -142,6 +142,16 @@ def test_a_file_system_that_cannot_flush_directories_will_do(folder, monkeypatch
     assert (folder / "a").read_bytes() == b"new"
 
 
+def test_a_file_that_was_replaced_before_it_was_first_looked_at_is_noticed(tmp_path):
+    file = tmp_path / "log"
+    with file.open("w") as opened:
+        file.rename(tmp_path / "elsewhere")
+        file.write_text("another")
+        placed = FileIdentity(file, descriptor=opened.fileno())
+        with pytest.raises(FileReplaced, match="replaced while it was used"):
+            placed.check()
+
+
 def test_a_file_system_without_hard_links_will_do(folder, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(errno.EPERM, "Operation not permitted")

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from thingctl_broker.security.outbound_urls import check_uri, is_public
 from thingctl_broker.webhooks.queue import (
     ATTEMPTS_MAX,
-    BACKOFF_MAX,
+    BACKOFF,
     PER_TARGET,
     WAIT_MAX,
     Key,
@@ -58,7 +58,7 @@ def test_before_each_try_up_to_twice_as_long():
         assert outbox.take(now + delay - 0.01, 1) == []
         now += delay
     assert delays[:4] == [2.0, 4.0, 8.0, 16.0]
-    assert max(delays) == BACKOFF_MAX
+    assert max(delays) == BACKOFF.longest
     assert outbox.take(now, 1) == [KEY]
     assert outbox.failed(KEY, now, 1.0) is None
     assert KEY not in outbox

@@ -33,10 +33,11 @@ from thingctl_broker.http.dialects.graph_resources import (
 from thingctl_broker.http.links import absolute, location
 from thingctl_broker.http.problems import INVALID_BODY, Problem, ProblemKind
 from thingctl_broker.http.query import LIMIT_DEFAULT, LIMIT_MAX, Parameters
-from thingctl_broker.http.request_body import checked_post_back, decode_body, escaped, read_json_body
+from thingctl_broker.http.request_body import checked_post_back, decode_body, read_json_body
 from thingctl_broker.http.response import ApiResponse
 from thingctl_broker.security.tokens import Scope
 from thingctl_protocol.identifiers import is_action_name, is_id, is_thing_name
+from thingctl_protocol.json_pointer import escape
 from thingctl_protocol.statuses import Delivery, Status
 
 if TYPE_CHECKING:
@@ -274,10 +275,10 @@ def _in_our_case(encoded: bytes) -> bytes:
             raise Problem(
                 INVALID_BODY,
                 f"there is no field {ascii(name)[:80]}; the fields are {known}",
-                pointer=f"/{escaped(name)}",
+                pointer=f"/{escape(name)}",
             )
         if field.encode_name in fields:
-            raise Problem(INVALID_BODY, "given twice, in different case", pointer=f"/{escaped(name)}")
+            raise Problem(INVALID_BODY, "given twice, in different case", pointer=f"/{escape(name)}")
         fields[field.encode_name] = value
     return _encode(fields)
 

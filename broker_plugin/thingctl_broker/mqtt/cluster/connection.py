@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Sequence
 
-    from thingctl_broker.mqtt.cluster.settings import LinkEndpoint
     from thingctl_broker.mqtt.protocol.packets5 import Received
+    from thingctl_protocol.mqtt_url import MqttUrl
 
 ANSWER_WITHIN: Final = 10.0
 """Seconds for each of: TCP, TLS and CONNACK together; a SUBACK; an UNSUBACK."""
@@ -106,7 +106,7 @@ class LinkConnection:
         handler._handle_publish_packet = self._on_publish  # noqa: SLF001
         handler._reconnect_callback = _stay_away  # noqa: SLF001
 
-    async def open(self, endpoint: LinkEndpoint, tls: ssl.SSLContext | None) -> None:
+    async def open(self, endpoint: MqttUrl, tls: ssl.SSLContext | None) -> None:
         """Connect. Raises :class:`RequestRefused`, OSError, ssl.SSLError; it is of no use then."""
         try:
             async with asyncio.timeout(ANSWER_WITHIN):
@@ -120,7 +120,7 @@ class LinkConnection:
             raise
         self._watch_silence()
 
-    async def _connect(self, endpoint: LinkEndpoint, tls: ssl.SSLContext | None) -> None:
+    async def _connect(self, endpoint: MqttUrl, tls: ssl.SSLContext | None) -> None:
         connecting = asyncio.ensure_future(
             self._client.connect(
                 endpoint.host, endpoint.port, ssl=tls or False, keepalive=self._login.keep_alive

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from thingctl_broker.mqtt.cluster.connection import LinkConnection, Login
 from thingctl_broker.mqtt.protocol.reason_codes import RequestRefused
+from thingctl_broker.system.backoff import ExponentialBackoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,9 +16,8 @@ if TYPE_CHECKING:
     from thingctl_broker.mqtt.cluster.settings import LinkSettings
     from thingctl_broker.mqtt.protocol.packets5 import Received
 
-WAIT_FIRST: Final = 0.25
-WAIT_MOST: Final = 15.0
-"""Seconds between two rounds of all addresses."""
+ROUNDS: Final = ExponentialBackoff(first=0.25, longest=15.0)
+"""Between two rounds of all addresses."""
 
 WAIT_REFUSED: Final = 30.0
 """Seconds after a refusal that stands until a person changes something."""
@@ -27,8 +27,7 @@ def wait_after(
     failures: int, *, for_good: bool, draw: Callable[[float, float], float] = random.uniform
 ) -> float:
     """How long to wait after so many failures in a row; ``draw(low, high)`` spreads the workers."""
-    most = WAIT_REFUSED if for_good else min(WAIT_MOST, WAIT_FIRST * 2 ** min(failures - 1, 10))
-    return draw(most / 2, most)
+    return (ExponentialBackoff(WAIT_REFUSED, WAIT_REFUSED) if for_good else ROUNDS).delay(failures, draw)
 
 
 class LinkDialer:

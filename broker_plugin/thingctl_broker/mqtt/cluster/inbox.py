@@ -9,13 +9,14 @@ are handled or the connection is lost. Then the cluster delivers them again.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import deque
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from thingctl_broker.cluster.link_port import PresenceReport, Source
+from thingctl_broker.system.backoff import ExponentialBackoff
 from thingctl_protocol.errors import ProtocolError
 from thingctl_protocol.limits import ANNOUNCEMENT_MAX, PAYLOAD_MAX
 from thingctl_protocol.messages import decode_presence
@@ -28,9 +29,8 @@ if TYPE_CHECKING:
     from thingctl_broker.mqtt.protocol.packets5 import Received
     from thingctl_protocol.topics import Topics
 
-RETRY_FIRST: Final = 0.1
-RETRY_MOST: Final = 10.0
-"""Seconds between two attempts to handle a message."""
+RETRY: Final = ExponentialBackoff(first=0.1, longest=10.0)
+"""Between two attempts to handle a message."""
 
 LOOSE_MAX: Final = 1000
 """Messages of QoS 0 handled at the same time; no Receive Maximum bounds them. More are dropped."""
@@ -139,8 +139,7 @@ class LinkInbox:
         return None
 
     async def _handle(self, message: _Message, handle: Callable[[], Coroutine[None, None, None]]) -> None:
-        wait = RETRY_FIRST
-        while True:
+        for failures in count(1):
             try:
                 await handle()
             except Exception as error:  # whatever it is, the message must not be lost for it
@@ -149,11 +148,11 @@ class LinkInbox:
                 self._handled(message)
                 return
             try:
-                async with asyncio.timeout(wait * random.uniform(0.5, 1.0)):  # noqa: S311 - spreads attempts
+                async with asyncio.timeout(RETRY.delay(failures)):
                     await self._closed.wait()
                     return
             except TimeoutError:
-                wait = min(wait * 2, RETRY_MOST)
+                pass
 
     def _failed(self, message: _Message, error: Exception) -> None:
         message.overtaken = True

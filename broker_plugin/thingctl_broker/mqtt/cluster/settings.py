@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 import socket
-from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
+
+from thingctl_protocol.mqtt_url import MqttUrl, parse_mqtt_url, without_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,20 +17,7 @@ if TYPE_CHECKING:
 PASSWORD_VARIABLE: Final = "THINGCTL_LINK_PASSWORD"  # noqa: S105 - a name, not a password
 """Where the password may come from: it need not stand in a file."""
 
-_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-
-
-class LinkEndpoint(NamedTuple):
-    """One address of the cluster, from its URL."""
-
-    host: str
-    port: int
-    tls: bool
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"mqtt{'s' if self.tls else ''}://{host}:{self.port}"
 
 
 class LinkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -68,7 +56,7 @@ class LinkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return f"thingctl-{self.group}-{self.name}"
 
     @property
-    def endpoints(self) -> tuple[LinkEndpoint, ...]:
+    def endpoints(self) -> tuple[MqttUrl, ...]:
         """The addresses of ``urls``; raises ValueError."""
         return tuple(parse_url(url) for url in self.urls)
 
@@ -85,26 +73,21 @@ class LinkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return f"LinkSettings({fields})"
 
 
-def parse_url(url: str) -> LinkEndpoint:
+def parse_url(url: str) -> MqttUrl:
     """Read ``mqtt://host:1883`` or ``mqtts://host``; raises ValueError, which does not repeat a password.
 
-    >>> parse_url("mqtts://emqx.example")
-    LinkEndpoint(host='emqx.example', port=8883, tls=True)
+    >>> str(parse_url("mqtts://emqx.example"))
+    'mqtts://emqx.example:8883'
     """
     try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise ValueError("there is no URL that can be read among the urls") from None
-    if parts.username is not None or parts.password is not None:
+        endpoint = parse_mqtt_url(url)
+    except ValueError as error:
+        raise ValueError(f"{without_credentials(url)!r} is no URL of a cluster: {error}") from None
+    if endpoint.username or endpoint.password or "@" in url:
         raise ValueError(
-            f"{parts.hostname}: URLs are logged, so no user name or password; set username, password_file"
+            f"{endpoint.host}: URLs are logged, so no user name or password; set username, password_file"
         )
-    if parts.scheme not in _PORTS or not parts.hostname or parts.path not in {"", "/"} or parts.query:
-        raise ValueError(f"{url!r} is no URL of a cluster: mqtt://host:port, or mqtts://host:port for TLS")
-    return LinkEndpoint(
-        parts.hostname, _PORTS[parts.scheme] if port is None else port, parts.scheme == "mqtts"
-    )
+    return endpoint
 
 
 def check_link(settings: LinkSettings) -> LinkSettings:

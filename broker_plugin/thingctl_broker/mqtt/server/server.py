@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from thingctl_broker.commands.events import RateLimit
 from thingctl_broker.mqtt.engine.encoder import encoder_for
 from thingctl_broker.mqtt.engine.engine import Engine
 from thingctl_broker.mqtt.engine.message import Message
@@ -28,6 +27,7 @@ from thingctl_broker.mqtt.server.request_link import RequestLink
 from thingctl_broker.mqtt.server.slow_readers import SlowReaders
 from thingctl_broker.mqtt.server.traffic_monitors import Monitor, TrafficMonitors
 from thingctl_broker.security.connection_limits import ConnectionLimiter
+from thingctl_broker.security.rate_limit import ONCE_A_MINUTE, TokenBuckets
 from thingctl_broker.system.addresses import NO_NETWORKS
 from thingctl_broker.system.listeners import ignore_refused, listen
 from thingctl_protocol.topics import Topics
@@ -94,7 +94,7 @@ class MqttServer(RequestLink):
         self._limiter = ConnectionLimiter(
             self.limits.connections_per_address, self.limits.connection_opening, proxies
         )
-        self.log_limit = RateLimit(60.0)
+        self.log_limit = TokenBuckets(ONCE_A_MINUTE)
         self.connections: set[ServerConnection] = set()
         self.observers = TrafficMonitors(self.limits.observers, self._missed)
         self._clients: dict[str, ServerConnection] = {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
@@ -13,6 +12,7 @@ import structlog
 from thingctl_broker.storage.postgres import documents, rollouts, transition_sql
 from thingctl_broker.storage.postgres.errors import unreachable
 from thingctl_broker.storage.postgres.pool import PooledConnection, options
+from thingctl_broker.system.backoff import ExponentialBackoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,9 +26,8 @@ HEARTBEAT: Final = 1.0
 ANSWER_WITHIN: Final = 2.0
 """Seconds that the store has to answer one that asks for nothing, and again to let a new connection in."""
 
-BACKOFF_FIRST: Final = 0.2
-BACKOFF_MAX: Final = 10.0
-"""Seconds between two tries to connect, by chance and longer each time."""
+RECONNECT: Final = ExponentialBackoff(first=0.2, longest=10.0)
+"""Between two tries to connect."""
 
 _log = structlog.get_logger("thingctl.store")
 
@@ -53,7 +52,6 @@ class NotificationListener:
         self._connection: Any = None
         self._lost = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
-        self._jitter = random.SystemRandom().uniform
 
     @property
     def connected(self) -> bool:
@@ -110,7 +108,7 @@ class NotificationListener:
             await self._until_lost()
             self._drop()
             _log.warning("changes in the store are not heard: the connection is lost")
-            backoff, within = BACKOFF_FIRST, ANSWER_WITHIN
+            failures, within = 1, ANSWER_WITHIN
             while True:
                 try:
                     await self._connect(within)
@@ -119,10 +117,10 @@ class NotificationListener:
                 except Exception as error:
                     hangs = isinstance(error, TimeoutError)
                     self._answers(not hangs)
-                    await asyncio.sleep(self._jitter(backoff / 2, backoff))
+                    await asyncio.sleep(RECONNECT.delay(failures))
                     within = self._settings.connect_timeout
                     if not hangs:  # where it does, trying takes long enough: nobody is served before
-                        backoff = min(BACKOFF_MAX, 2 * backoff)
+                        failures += 1
             _log.warning("changes in the store are heard again")
             self._tell(self._heard.missed)
 

@@ -6,7 +6,7 @@ import pytest
 
 from support.cluster import hand_played, settings
 from support.waits import eventually
-from thingctl_broker.mqtt.cluster.dialer import WAIT_MOST, WAIT_REFUSED, LinkDialer, wait_after
+from thingctl_broker.mqtt.cluster.dialer import ROUNDS, WAIT_REFUSED, LinkDialer, wait_after
 from thingctl_broker.mqtt.cluster.settings import LinkSettings
 from thingctl_broker.mqtt.protocol.reason_codes import RequestRefused
 
@@ -16,10 +16,10 @@ CLOSED = "mqtt://127.0.0.1:9"  # the discard port: nobody listens
 def test_waits_grow_up_to_a_bound_and_are_spread():
     longest = [wait_after(n, for_good=False, draw=lambda low, high: high) for n in range(1, 12)]
     assert longest == sorted(longest)
-    assert (longest[0], longest[-1]) == (0.25, WAIT_MOST)
+    assert (longest[0], longest[-1]) == (0.25, ROUNDS.longest)
     assert wait_after(1, for_good=False, draw=lambda low, high: low) == 0.125
     assert wait_after(1, for_good=True, draw=lambda low, high: high) == WAIT_REFUSED
-    assert wait_after(10**6, for_good=False) <= WAIT_MOST
+    assert wait_after(10**6, for_good=False) <= ROUNDS.longest
 
 
 async def dial(dialer, made):

@@ -14,6 +14,7 @@ from support.waits import eventually
 from thingctl_broker.cluster.link_port import PresenceReport, Source
 from thingctl_broker.mqtt.cluster.inbox import LOOSE_MAX, LinkInbox
 from thingctl_broker.mqtt.protocol.packets5 import Received
+from thingctl_broker.system.backoff import ExponentialBackoff
 from thingctl_protocol.limits import ANNOUNCEMENT_MAX, PAYLOAD_MAX
 
 
@@ -210,5 +211,5 @@ def test_every_message_is_acknowledged_once_and_those_that_went_well_in_order(sc
         assert well == sorted(well)
 
     with structlog.testing.capture_logs(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("thingctl_broker.mqtt.cluster.inbox.RETRY_FIRST", 0.001)
+        patch.setattr("thingctl_broker.mqtt.cluster.inbox.RETRY", ExponentialBackoff(0.001, 10.0))
         asyncio.run(play())

@@ -28,6 +28,7 @@ from thingctl_broker.mqtt.auth.authenticator import OpenAuthenticator
 from thingctl_broker.mqtt.cluster.link import ClusterLink
 from thingctl_broker.mqtt.protocol.packets import ConnectRefused
 from thingctl_broker.mqtt.protocol.reason_codes import Reason
+from thingctl_broker.system.backoff import ExponentialBackoff
 
 pytestmark = pytest.mark.usefixtures("fast")
 
@@ -36,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("fast")
 def fast(monkeypatch):
     monkeypatch.setattr("thingctl_broker.mqtt.cluster.session.QUIET", 0.05)
     monkeypatch.setattr("thingctl_broker.mqtt.cluster.link.CAUGHT_UP_AFTER", 0.05)
-    monkeypatch.setattr("thingctl_broker.mqtt.cluster.dialer.WAIT_FIRST", 0.02)
+    monkeypatch.setattr("thingctl_broker.mqtt.cluster.dialer.ROUNDS", ExponentialBackoff(0.02, 15.0))
 
 
 @pytest.fixture

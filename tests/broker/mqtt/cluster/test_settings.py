@@ -7,7 +7,8 @@ import socket
 import msgspec
 import pytest
 
-from thingctl_broker.mqtt.cluster.settings import LinkEndpoint, LinkSettings, check_link, parse_url
+from thingctl_broker.mqtt.cluster.settings import LinkSettings, check_link, parse_url
+from thingctl_protocol.mqtt_url import MqttUrl
 
 URL = "mqtts://emqx.example"
 
@@ -18,7 +19,7 @@ def link(**fields):
 
 def test_a_url_is_enough():
     settings = check_link(link(worker="w-1"))
-    assert settings.endpoints == (LinkEndpoint("emqx.example", 8883, tls=True),)
+    assert settings.endpoints == (MqttUrl("emqx.example", 8883, tls=True),)
     assert settings.client_id == "thingctl-thingctl-w-1"
     assert str(settings.endpoints[0]) == "mqtts://emqx.example:8883"
 
@@ -32,8 +33,8 @@ def test_a_url_is_enough():
     ],
 )
 def test_urls(url, endpoint):
-    assert parse_url(url) == endpoint
-    assert parse_url(str(parse_url(url))) == endpoint
+    assert parse_url(url)[:3] == endpoint
+    assert parse_url(str(parse_url(url))) == parse_url(url)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,7 @@ def test_urls(url, endpoint):
         ({"urls": ()}, "where is the cluster"),
         ({"urls": (URL, "http://emqx")}, "'http://emqx' is no URL of a cluster"),
         ({"urls": ("mqtt://",)}, "is no URL"),
-        ({"urls": ("mqtt://a:99999",)}, "no URL that can be read"),
+        ({"urls": ("mqtt://a:99999",)}, "'mqtt://a:99999' is no URL"),
         ({"urls": ("mqtt://a/path",)}, "is no URL"),
         ({"group": "a/b"}, "group: 'a/b' stands in topics"),
         ({"group": "a+"}, "group"),
