@@ -13,7 +13,7 @@ def main() -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: sys.exit(0))
     try:
-        from thingctl_broker.cli.app import run  # noqa: PLC0415 it may be missing: said in words
+        from thingctl_broker.cli.app import run  # noqa: PLC0415 a missing extra gets a message, not a traceback
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("thingctl"):
             raise

@@ -1,4 +1,4 @@
-"""The file of a bundle: made before the broker is asked, so that a fault of the file changes nothing."""
+"""The file of a bundle. The CLI makes it before it asks the broker: a file that fails changes nothing."""
 
 from __future__ import annotations
 

@@ -201,7 +201,7 @@ class ApiClient:
     def _ask(
         self, method: str, target: str, body: str | None, headers: dict[str, str], timeout: float
     ) -> tuple[int, bytes]:
-        """Return the status and the content of the answer; raises :class:`Failure` if there is none."""
+        """Return the status and the content of the answer; raises :class:`Failure` without an answer."""
         try:
             found = self._exchange(method, target, body, headers, timeout)
         except TimeoutError:

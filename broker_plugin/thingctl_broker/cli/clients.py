@@ -55,7 +55,7 @@ def list_(
     url: Url = DEFAULT_URL,
     token: Token = "",
 ) -> None:
-    """List the MQTT clients: those that are connected, and those whose session is kept."""
+    """List the MQTT clients: those that are connected, and those with a persistent session."""
     if names_a_command(context):
         return
     filters: dict[str, str | list[str]] = {}

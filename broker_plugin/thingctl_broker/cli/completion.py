@@ -111,7 +111,7 @@ def _clients(client: ApiClient, incomplete: str) -> Iterable[tuple[str, str]]:
 
 
 def _before(prefix: str) -> str:
-    """A name before all that begin with ``prefix``, and close to them; empty if there is none.
+    """Return a name that sorts just before all that begin with ``prefix``; empty without such a name.
 
     >>> _before("hall")[:5]
     'halkz'

@@ -294,7 +294,7 @@ def _user_step() -> Step:
             options = ["--system", "--user-group", "--no-create-home", "--home-dir", unit.STATE_DIR]
             run("useradd", *options, "--shell", "/usr/sbin/nologin", unit.USER)
 
-    return Step(f"add the user {unit.USER}, if there is none", add)
+    return Step(f"add the user {unit.USER} unless it exists", add)
 
 
 def _user_exists() -> bool:

@@ -29,7 +29,7 @@ class Installed(NamedTuple):
 
 
 def installed(root: Path = Path("/")) -> Installed | None:
-    """Return the broker installed on this machine; None: there is none, or only root may know."""
+    """Return the broker installed on this machine; None without one, or if only root may read it."""
     try:
         settings = tomllib.loads((root / unit.CONFIG.lstrip("/")).read_text("utf-8"))
     except (OSError, ValueError):

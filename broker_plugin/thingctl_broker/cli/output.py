@@ -65,7 +65,7 @@ def _json(value: Any, indent: int | None) -> str:
 
 
 def local_time(text: object) -> str:
-    """An RFC 3339 time in the local time zone, to the second; whatever is none, as it is."""
+    """Return an RFC 3339 time in the local time zone, to the second; another text unchanged."""
     try:
         return datetime.fromisoformat(str(text)).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     except (ValueError, OverflowError):
@@ -206,7 +206,7 @@ def _outcome(execution: Json) -> list[tuple[str, str]]:
 
 
 def progress(value: Any) -> str:
-    """A progress report in words."""
+    """Return a progress report as one line: percent and message."""
     if not isinstance(value, dict):
         return clean(value)
     percent = value.get("percent")

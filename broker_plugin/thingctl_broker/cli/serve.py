@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 def serve(  # noqa: PLR0917 typer's options
     config: Annotated[Path | None, typer.Option(help="TOML file with settings; options override it.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where tokens and executions are kept.")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where the broker stores tokens and executions.")
+    ] = None,
     mqtt: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Where devices connect (127.0.0.1:1883).")
     ] = None,
@@ -152,7 +154,7 @@ def _tell(application: Application | Worker) -> None:
     lines = [f"mqtt   {application.mqtt_url}", f"http   {application.http_url}"]
     if application.settings.link is not None:
         lines.append(f"worker {application.settings.link.name}")
-        lines.append("things whoever the cluster lets in; add them: thingctl things add NAME")
+        lines.append("things all that the cluster lets in; add them: thingctl things add NAME")
     elif application.settings.open:
         lines.append("open   devices need no credentials; a thing's name is its user name or client id")
     else:

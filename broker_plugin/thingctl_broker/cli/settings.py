@@ -35,7 +35,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs."
 
 
 def connect(url: str, token: str, timeout: float | None = None) -> ApiClient:
-    """Make the client; raises :class:`Failure` when the URL is none or there is no token.
+    """Make the client; raises :class:`Failure` when the URL is invalid or no token is given.
 
     ``timeout``: seconds for each answer; None: the client's own.
     """

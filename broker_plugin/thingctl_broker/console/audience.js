@@ -1,4 +1,4 @@
-// Which things a command is for, and how fast it goes out to many.
+// Which things a command is for, and how fast the broker sends it to many.
 
 import * as api from "./api.js";
 import { h, put } from "./dom.js";
@@ -19,7 +19,7 @@ export const KINDS = {
 
 const RULES = [
   ["rate", "Rate", "things in a second"],
-  ["batch", "At once", "executions that run at the same time"],
+  ["batch", "In parallel", "executions that run at the same time"],
   ["maxFailures", "Failures", "after so many, nothing more is sent"],
 ];
 

@@ -7,7 +7,7 @@ import { hashOf } from "./router.js";
 import { confirmDialog, notice, thingLink } from "./widgets.js";
 
 const NAMES_SHOWN = 200;
-const RULE_WORDS = { rate: (n) => `${n} things in a second`, batch: (n) => `${n} at once`, maxFailures: (n) => `stopped after ${n} failures` };
+const RULE_WORDS = { rate: (n) => `${n} things in a second`, batch: (n) => `${n} in parallel`, maxFailures: (n) => `stopped after ${n} failures` };
 
 /** Ask whether to send; `answer`: of the dry run. Resolves to whether to go on. */
 export function confirmBulk(answer, { action, params, rollout }) {

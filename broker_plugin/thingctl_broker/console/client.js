@@ -56,7 +56,7 @@ export class ClientPage {
     this.text = null;
     this.filters.hidden = true;
     const all = h("a", { class: "button", href: hashOf(["clients"]) }, "All clients");
-    const gone = notice("No client has this id", "It has gone, and no session is kept for it. It shows up again when it connects.", { actions: [all] });
+    const gone = notice("No client has this id", "It has gone, and the broker stores no session for it. It shows up again when it connects.", { actions: [all] });
     put(this.about, error.type === ELSEWHERE ? elsewhere() : error.status === 404 ? gone : failure(error, () => this.#read()));
   }
 
@@ -84,7 +84,7 @@ export class ClientPage {
   async #kick() {
     const { sessionExpiry, mqttVersion } = this.client;
     const text = [
-      h("p", {}, mqttVersion === "5" ? "The client is told that an administrator did it. " : "Its version of MQTT has no words for why. ", "Its will is published, if it has one."),
+      h("p", {}, mqttVersion === "5" ? "The client gets the reason: an administrator did it. " : "Its version of MQTT has no reason codes. ", "Its will is published, if it has one."),
       h("p", {}, sessionExpiry === 0 ? "Its session ends with the connection." : "Its session stays: its subscriptions, and the messages that wait for it."),
       h("p", {}, "It may connect again, and most clients do so within seconds. To lock a thing out, disable it."),
     ];

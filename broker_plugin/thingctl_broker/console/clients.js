@@ -1,4 +1,4 @@
-// The page of MQTT clients: who is connected, whose session is kept, and what waits for each.
+// The page of MQTT clients: connected ones and persistent sessions, with the messages that wait for each.
 
 import * as api from "./api.js";
 import { foreign, h, put } from "./dom.js";
@@ -132,7 +132,7 @@ export class ClientsPage {
   #nothing() {
     if (this.error) return this.error.type === ELSEWHERE ? elsewhere() : failure(this.error, () => this.#read());
     if (!this.clear.hidden) return notice("No client fits", "Search looks at client ids and user names. The thing is matched by its exact name.", { actions: [h("button", { type: "button", on: { click: () => go(["clients"]) } }, "Clear the search")] });
-    return notice("No client is connected", "Devices and programs that connect over MQTT are listed here, and those whose session is kept.", { actions: [h("a", { class: "button", href: hashOf(["things"]) }, "To the things")] });
+    return notice("No client is connected", "Devices and programs that connect over MQTT are listed here, and those with a persistent session.", { actions: [h("a", { class: "button", href: hashOf(["things"]) }, "To the things")] });
   }
 }
 
@@ -157,7 +157,7 @@ function draw(client, row) {
   ];
 }
 
-/** How long a client's session is kept while it is away. */
+/** How long the broker keeps the session of a client that is away. */
 export function sessionWords({ sessionExpiry }) {
   if (sessionExpiry === null) return "kept for ever";
   return sessionExpiry ? `kept ${duration(sessionExpiry)}` : "not kept";

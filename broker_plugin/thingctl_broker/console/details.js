@@ -28,7 +28,7 @@ const EVENTS = {
 };
 
 export class Details {
-  /** `onClose`: makes a button to close; `query`: filters to keep in links; `onResent`: told of the new execution. */
+  /** `onClose`: makes a button to close; `query`: filters to keep in links; `onResent(execution)`: it was sent again. */
   constructor(executionId, { onClose = null, query = {}, onResent = null, execution = null } = {}) {
     this.executionId = executionId;
     this.onClose = onClose;
@@ -73,7 +73,7 @@ export class Details {
   #fail(error) {
     if (this.execution && error.unreachable) return; // what is known stays; the connection says that it is old
     const content = error.status === 404
-      ? notice("There is no such execution", "It may have been let go: ended executions are kept for some days only. Or the link is not whole.", { kind: "error" })
+      ? notice("There is no such execution", "It may have been let go: the broker keeps ended executions for some days only. Or the link is not whole.", { kind: "error" })
       : failure(error, () => this.#read());
     put(this.element, this.#head(null), content);
     if (error.unreachable) this.retrying = setTimeout(() => this.#read(), 3000);

@@ -6,7 +6,7 @@ import { brokerNow } from "./live.js";
 import { listed } from "./widgets.js";
 
 const PAGE = 200;
-const LIVE_MAX = 5000; // rows that stay while new ones come in and nobody looks further down
+const LIVE_MAX = 5000; // rows kept at the top of the list while new ones come in
 
 /** The filters of a view as the URL has them: thing, action, tag (a list), command, status (a list), since, from, to. */
 export function readFilters(query) {

@@ -1,4 +1,4 @@
-// Times, durations and states in words.
+// Times, durations and states as text.
 
 export const STATUSES = ["SENT", "IN_PROGRESS", "SUCCEEDED", "FAILED", "REJECTED", "TIMED_OUT", "CANCELED"];
 export const TERMINAL = new Set(["SUCCEEDED", "FAILED", "REJECTED", "TIMED_OUT", "CANCELED"]);
@@ -48,7 +48,7 @@ export function fullMoment(ms) {
   return Number.isFinite(ms) ? full.format(ms) : "–";
 }
 
-/** Seconds in words: 9 ms, 4.2 s, 3 min 12 s. */
+/** Seconds as text: 9 ms, 4.2 s, 3 min 12 s. */
 export function duration(seconds) {
   if (!Number.isFinite(seconds)) return "–";
   const value = Math.max(0, seconds);
@@ -61,13 +61,13 @@ export function duration(seconds) {
   return `${Math.floor(whole / 86400)} d ${Math.floor((whole % 86400) / 3600)} h`;
 }
 
-/** Bytes in words: 412 B, 4 KiB, 1.24 MiB. */
+/** Bytes as text: 412 B, 4 KiB, 1.24 MiB. */
 export function size(bytes) {
   const power = Math.min(3, Math.floor(Math.log2(Math.max(1, bytes)) / 10));
   return power ? `${Number((bytes / 1024 ** power).toPrecision(3))} ${["KiB", "MiB", "GiB"][power - 1]}` : `${bytes} B`;
 }
 
-/** How long ago, in words. */
+/** How long ago, as text. */
 export function ago(ms, now) {
   const seconds = (now - ms) / 1000;
   if (!Number.isFinite(seconds)) return "–";

@@ -2,7 +2,7 @@
 
 const exact = typeof JSON.rawJSON === "function";
 
-/** Parse; a number that would change is kept as its text where the browser can do that. */
+/** Parse; a number that would change stays its text where the browser supports that. */
 export function parse(text) {
   if (!exact) return JSON.parse(text);
   return JSON.parse(text, (_key, value, context) => {

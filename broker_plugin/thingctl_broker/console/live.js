@@ -1,5 +1,5 @@
-// The one event stream of this tab. Whoever shows executions watches; the stream asks for what
-// all of them need together, comes back by itself, and goes to sleep with a hidden tab.
+// The one event stream of this tab. A part of a page that shows executions is a watcher; the stream asks
+// for what all watchers need together, reconnects by itself, and closes in a hidden tab.
 
 import { BASE } from "./api.js";
 import * as connection from "./connection.js";
@@ -142,7 +142,7 @@ function admits(filter, execution) {
   return Object.entries(filter).every(([name, value]) => !value || (name === "status" ? value.split(",").includes(execution.status) : execution[name] === value));
 }
 
-// Many changes come at once when there are many: the page is drawn once for all of them.
+// Changes come in bursts: collect them, and draw the page once per burst.
 function hand(watcher, execution) {
   watcher.pending.set(execution.executionId, execution);
   if (watcher.scheduled) return;
@@ -159,7 +159,7 @@ let hiddenTimer = 0;
 document.addEventListener("visibilitychange", () => {
   clearTimeout(hiddenTimer);
   if (document.hidden) {
-    // A browser opens six connections to a broker in all; tabs that nobody sees leave theirs.
+    // A browser opens at most six connections to a broker: hidden tabs close theirs.
     hiddenTimer = setTimeout(() => {
       clearTimeout(timer);
       const stream = running;

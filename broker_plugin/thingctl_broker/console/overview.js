@@ -1,4 +1,4 @@
-// The first page: how the last hour went, and what wants to be looked at.
+// The first page: how the last hour went, and what needs attention.
 
 import * as api from "./api.js";
 import { addThing } from "./addthing.js";

@@ -1,4 +1,4 @@
-// Plots of the last hour, in SVG: no library, and a table for whoever does not see them.
+// Plots of the last hour, in SVG: no library, and a table for screen readers.
 
 import { h, put, s } from "./dom.js";
 import { duration, minute, statusWord } from "./format.js";

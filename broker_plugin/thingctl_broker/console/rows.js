@@ -106,7 +106,7 @@ export class Rows {
     this.schedule(true);
   }
 
-  /** Draw again what is in sight: it is told as of now. */
+  /** Draw the rows in sight again: their relative times depend on now. */
   refresh() {
     for (const row of this.drawn.values()) row.stale = true;
     this.render();

@@ -11,7 +11,7 @@ export function begin(value) {
   sessionStorage.setItem(KEY, value);
 }
 
-/** Forget the token; `why` is told on the page to sign in. */
+/** Forget the token; the sign-in page shows `why`. */
 export function end(why = "") {
   sessionStorage.removeItem(KEY);
   ended(why);

@@ -54,7 +54,7 @@ export function failure(error, again) {
 
 let lists = 0;
 
-/** A text field with suggestions; only so many at once, the best ones for what is typed. */
+/** A text field with suggestions; it offers the few that fit best what is typed. */
 export function suggesting(props, suggestions) {
   const list = h("datalist", { id: `suggestions-${(lists += 1)}` });
   const input = h("input", { type: "text", autocomplete: "off", autocapitalize: "off", spellcheck: "false", list: list.id, ...props });
