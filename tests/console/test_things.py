@@ -294,3 +294,10 @@ def test_two_devices_with_one_name_are_told_of(look, api, device):
         re.compile(r"Another client took its session \d+ times?: is another device using this name\?")
     )
     second.close()
+
+
+def test_a_choice_that_there_is_not_filters_nothing(look, thermostat):
+    page = look("#/things?online=perhaps&sort=constructor")
+    expect(row_of(page, thermostat)).to_be_visible()
+    expect(page.get_by_role("combobox", name="Presence")).to_have_value("")
+    expect(page.get_by_role("button", name="Clear filters")).to_be_hidden()

@@ -58,15 +58,7 @@ def list_(
     """List the MQTT clients: those that are connected, and those with a persistent session."""
     if names_a_command(context):
         return
-    filters: dict[str, str | list[str]] = {}
-    if thing:
-        filters["thingId"] = thing
-    if connected is not None:
-        filters["connected"] = "true" if connected else "false"
-    if text:
-        filters["text"] = text
-    if sort is not Sort.ID:
-        filters["sort"] = _SORTS[sort]
+    filters = {"thingId": thing, "connected": connected, "text": text, "sort": _SORTS.get(sort)}
     _CLIENTS.print_all(url, token, filters, limit, as_json=as_json)
 
 

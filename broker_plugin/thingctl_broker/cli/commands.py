@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from thingctl_broker.cli import completion, output
+from thingctl_broker.cli.collection import Collection
 from thingctl_broker.cli.exits import Failure, of_status
 from thingctl_broker.cli.following import follow
 from thingctl_broker.cli.moments import earlier
@@ -17,7 +17,7 @@ from thingctl_broker.cli.settings import DEFAULT_URL, AsJson, Token, Url, connec
 from thingctl_protocol.statuses import TERMINAL
 
 if TYPE_CHECKING:
-    from thingctl_broker.cli.client import ApiClient, Filters, Json
+    from thingctl_broker.cli.client import ApiClient, Json
 
 ExecutionId = Annotated[
     str, typer.Argument(metavar="ID", help="The execution's id.", autocompletion=completion.executions)
@@ -63,10 +63,7 @@ def send(
         execution = client.send(thing, action, encoded, ttl, key)
         if wait:
             _end(client, follow(client, execution), as_json=as_json)
-    if as_json:
-        output.print_json(execution)
-    else:
-        output.print_outcome(execution)
+    _EXECUTIONS.print_one(execution, as_json=as_json)
 
 
 def list_(
@@ -110,25 +107,15 @@ def list_(
 ) -> None:
     """List executions, newest first."""
     now = datetime.now(UTC)
-    filters: Filters = {
+    filters = {
         "thingId": thing,
         "action": action,
         "status": ",".join(status or ()).upper(),
-        "tag": tag or [],
+        "tag": tag,
         "createdAfter": earlier(since, now) if since else "",
         "createdBefore": earlier(until, now) if until else "",
     }
-    with connect(url, token) as client:
-        found = list(client.executions({k: v for k, v in filters.items() if v}, limit))
-    if as_json:
-        output.print_json(found)
-    elif not found:
-        print("no executions", file=sys.stderr)
-    else:
-        output.print_table(
-            ("EXECUTION", "THING", "ACTION", "STATUS", "DELIVERY", "CREATED", "TOOK"),
-            [_row(execution) for execution in found],
-        )
+    _EXECUTIONS.print_all(url, token, filters, limit, as_json=as_json)
 
 
 def _row(execution: Json) -> tuple[str, ...]:
@@ -141,6 +128,17 @@ def _row(execution: Json) -> tuple[str, ...]:
         output.local_time(execution.get("createdAt")),
         output.duration(execution.get("durationSeconds")),
     )
+
+
+_EXECUTIONS = Collection(
+    "execution",
+    "/commands",
+    "executions",
+    ("EXECUTION", "THING", "ACTION", "STATUS", "DELIVERY", "CREATED", "TOOK"),
+    _row,
+    output.print_outcome,
+    "no executions",
+)
 
 
 def show(
@@ -169,12 +167,9 @@ def cancel(
     """Withdraw a command, or ask its thing to stop."""
     with connect(url, token) as client:
         execution = client.cancel(execution_id)
-    if as_json:
-        output.print_json(execution)
-    else:
-        output.print_outcome(execution)
-        if execution["status"] not in TERMINAL:
-            print("  the thing has been asked to stop")
+    _EXECUTIONS.print_one(execution, as_json=as_json)
+    if not as_json and execution["status"] not in TERMINAL:
+        print("  the thing has been asked to stop")
 
 
 def _end(client: ApiClient, execution: Json, *, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from thingctl_broker.cli import completion, output
-from thingctl_broker.cli.collection import Collection, add_list, names_a_command
+from thingctl_broker.cli.collection import Collection, add_call, add_list, add_show, names_a_command
 from thingctl_broker.cli.exits import Exit, Failure
 from thingctl_broker.cli.params import Key, Texts, Ttl, encode_params
 from thingctl_broker.cli.settings import DEFAULT_URL, AsJson, Token, Url, connect
@@ -38,7 +38,7 @@ def list_(
 ) -> None:
     """List the commands to many things, newest first."""
     if not names_a_command(context):
-        filters = {"state": ",".join(one.upper() for one in state)} if state else None
+        filters = {"state": ",".join(state or ()).upper()}
         _GROUPS.print_all(url, token, filters, as_json=as_json)
 
 
@@ -140,29 +140,6 @@ def _print_dry_run(found: Json) -> None:
     )
 
 
-@app.command()
-def show(
-    command_id: CommandId, *, as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = ""
-) -> None:
-    """Show how far a command to many things has come."""
-    with connect(url, token) as client:
-        group = client.request("GET", _GROUPS.location(command_id))
-    _GROUPS.print_one(group, as_json=as_json)
-
-
-def _add_move(name: str, text: str) -> None:
-    """Give the noun a command that moves a group to another state; ``text``: its help."""
-
-    def move(
-        command_id: CommandId, *, as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = ""
-    ) -> None:
-        with connect(url, token) as client:
-            group = client.request("POST", f"{_GROUPS.location(command_id)}/{name}")
-        _GROUPS.print_one(group, as_json=as_json)
-
-    app.command(name, help=text)(move)
-
-
 def _row(group: Json) -> tuple[str, ...]:
     return (
         output.clean(group.get("commandId")),
@@ -209,5 +186,6 @@ _GROUPS = Collection(
     _print,
     "no commands to many things: thingctl groups send ACTION --tag TAG",
 )
+add_show(app, _GROUPS, CommandId, "Show how far a command to many things has come.")
 for _name, _text in _MOVES.items():
-    _add_move(_name, _text)
+    add_call(app, _GROUPS, _name, _text, CommandId, move=f"/{_name}")

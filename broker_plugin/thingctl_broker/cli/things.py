@@ -70,14 +70,7 @@ def list_(
     """List the things that the broker knows."""
     if names_a_command(context):
         return
-    filters: dict[str, str | list[str]] = {}
-    if tag:
-        filters["tag"] = tag
-    if type_:
-        filters["type"] = type_
-    if online is not None:
-        filters["online"] = "true" if online else "false"
-    _THINGS.print_all(url, token, filters, as_json=as_json)
+    _THINGS.print_all(url, token, {"tag": tag, "type": type_, "online": online}, as_json=as_json)
 
 
 add_list(app, list_)

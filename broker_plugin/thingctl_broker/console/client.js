@@ -6,7 +6,7 @@ import { announce, foreign, h, put, visible } from "./dom.js";
 import { count, size } from "./format.js";
 import * as me from "./me.js";
 import { go, hashOf } from "./router.js";
-import { confirmDialog, failure, notice, pageHead, presence, when } from "./widgets.js";
+import { confirmDialog, factList, failure, notice, pageHead, presence, when } from "./widgets.js";
 
 const EVERY = 3000;
 
@@ -66,7 +66,7 @@ export class ClientPage {
     this.text = text;
     this.client = client;
     const focused = this.about.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
-    put(this.about, h("section", { class: "card", "aria-label": "About" }, h("dl", { class: "facts" }, facts(client).filter(([, value]) => value).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))), this.#changes(client)));
+    put(this.about, h("section", { class: "card", "aria-label": "About" }, factList(facts(client)), this.#changes(client)));
     if (focused) this.about.querySelector(`[data-focus="${focused}"]`)?.focus();
     this.filters.hidden = false;
     put(this.filters, h("header", { class: "card-head" }, h("h2", {}, "Subscriptions"), h("span", { class: "hint" }, client.filters.length.toLocaleString("en"))),

@@ -1,12 +1,13 @@
 // The page of MQTT clients: connected ones and persistent sessions, with the messages that wait for each.
 
 import * as api from "./api.js";
-import { foreign, h, put } from "./dom.js";
+import { foreign, h } from "./dom.js";
 import { count, duration, size } from "./format.js";
 import * as known from "./known.js";
+import { ListPage } from "./list.js";
 import { go, hashOf } from "./router.js";
-import { Rows } from "./rows.js";
-import { failure, notice, pageHead, presence, suggesting, when } from "./widgets.js";
+import { opens } from "./rows.js";
+import { failure, notice, presence, when } from "./widgets.js";
 
 const EVERY = 3000;
 const TYPING = 200; // milliseconds that a reader who types is given before the broker is asked
@@ -28,70 +29,55 @@ const STATES = { "": "Any state", connected: "Connected", away: "Away" };
 /** Where the clients of a cluster are: its workers have none. */
 export const ELSEWHERE = "urn:thingctl:problem:clients-elsewhere";
 
-export class ClientsPage {
+export class ClientsPage extends ListPage {
   constructor() {
-    this.title = "Clients";
+    super({
+      title: "Clients",
+      path: "clients",
+      filters: [
+        { name: "q", label: "Search", placeholder: "Client id or user name", maxlength: 256 },
+        { name: "thing", label: "Thing", placeholder: "Any thing", maxlength: 128, suggestions: known.thingNames },
+        { name: "state", label: "State", options: STATES },
+        { name: "sort", label: "Sort by", options: SORTS },
+      ],
+      columns: COLUMNS,
+      keyOf: (client) => client.clientId,
+      draw,
+      onEnd: () => this.#readMore(),
+    });
     this.all = [];
-    this.search = h("input", { type: "search", name: "q", placeholder: "Client id or user name", "aria-label": "Search clients", autocomplete: "off", spellcheck: "false", maxlength: 256 });
-    this.thing = suggesting({ name: "thing", placeholder: "Any thing", "aria-label": "Thing", maxlength: 128 }, known.thingNames);
-    this.state = h("select", { name: "state", "aria-label": "State" }, Object.entries(STATES).map(([value, text]) => h("option", { value }, text)));
-    this.sort = h("select", { name: "sort", "aria-label": "Sort by" }, Object.entries(SORTS).map(([value, text]) => h("option", { value }, text)));
-    this.clear = h("button", { type: "button", class: "quiet", on: { click: () => go(["clients"]) } }, "Clear filters");
-    const bar = h("form", { class: "filters", role: "search", "aria-label": "Filter clients", on: { submit: (event) => event.preventDefault() } },
-      h("div", { class: "fields" }, field("Search", this.search, "wide"), field("Thing", [this.thing.input, this.thing.list]), field("State", this.state), field("Sort by", this.sort), this.clear));
-    bar.addEventListener("input", () => go(["clients"], this.#asked(), { replace: true }));
-    bar.addEventListener("focusin", known.refresh, { once: true });
-    this.rows = new Rows({ label: "Clients", columns: COLUMNS, keyOf: (client) => client.clientId, draw, onEnd: () => this.#readMore() });
-    this.instead = h("div", { class: "list-state" });
-    this.foot = h("p", { class: "list-foot" });
-    this.element = h("div", { class: "page clients" }, pageHead("Clients"), bar,
-      h("div", { class: "split" }, h("section", { class: "list", "aria-label": "List of clients" }, this.rows.element, this.instead, this.foot)));
+    this.bar.addEventListener("focusin", known.refresh, { once: true });
     this.timer = setInterval(() => document.hidden || this.error || this.#readAgain(), EVERY);
   }
 
   /** Show the place that the URL names. */
   show({ query }) {
-    const filters = { text: query.q ?? "", thingId: query.thing ?? "", connected: { connected: "true", away: "false" }[query.state] ?? "", sort: query.sort in SORTS ? query.sort : "" };
-    for (const [value, input] of [[filters.text, this.search], [filters.thingId, this.thing.input]]) {
-      if (document.activeElement !== input) input.value = value;
-    }
-    this.state.value = query.state in STATES ? query.state : "";
-    this.sort.value = filters.sort;
-    this.clear.hidden = !(filters.text || filters.thingId || filters.connected);
-    if (this.filters && JSON.stringify(filters) === JSON.stringify(this.filters)) return;
+    this.showFilters(query);
+    const { q, thing, state, sort } = this.filters;
+    const asked = { text: q, thingId: thing, connected: { connected: "true", away: "false" }[state] ?? "", sort };
+    if (this.asked && JSON.stringify(asked) === JSON.stringify(this.asked)) return;
     clearTimeout(this.typing);
-    this.typing = setTimeout(() => this.#read(), this.filters ? TYPING : 0);
-    this.filters = filters;
+    this.typing = setTimeout(() => this.#read(), this.asked ? TYPING : 0);
+    this.asked = asked;
   }
 
   destroy() {
-    this.gone = true;
+    super.destroy();
     clearInterval(this.timer);
     clearTimeout(this.typing);
-    this.rows.destroy();
-  }
-
-  onShortcut(key) {
-    if (key !== "/") return false;
-    this.search.focus();
-    return true;
-  }
-
-  #asked() {
-    return { q: this.search.value.trim(), thing: this.thing.input.value.trim(), state: this.state.value, sort: this.sort.value };
   }
 
   /** Read the first page. */
   async #read() {
-    const { filters } = this;
+    const { asked } = this;
     this.pages = 0;
     try {
-      const { clients, nextCursor } = await api.clients(filters);
-      if (this.gone || filters !== this.filters) return;
+      const { clients, nextCursor } = await api.clients(asked);
+      if (this.gone || asked !== this.asked) return;
       this.pages = 1;
       this.#take(clients, nextCursor, null);
     } catch (error) {
-      if (this.gone || filters !== this.filters) return;
+      if (this.gone || asked !== this.asked) return;
       this.#take([], null, error);
     }
   }
@@ -102,12 +88,12 @@ export class ClientsPage {
   }
 
   async #readMore() {
-    const { filters, cursor } = this;
+    const { asked, cursor } = this;
     if (!cursor || this.asking) return;
     this.asking = true;
     try {
-      const { clients, nextCursor } = await api.clients({ ...filters, cursor });
-      if (this.gone || filters !== this.filters || cursor !== this.cursor) return;
+      const { clients, nextCursor } = await api.clients({ ...asked, cursor });
+      if (this.gone || asked !== this.asked || cursor !== this.cursor) return;
       this.pages += 1;
       this.#take([...this.all, ...clients], nextCursor, null);
     } catch {
@@ -122,10 +108,7 @@ export class ClientsPage {
     this.error = error;
     this.loaded = true;
     this.all = clients;
-    this.rows.set(clients);
-    this.rows.element.hidden = !clients.length;
-    put(this.instead, clients.length ? null : this.#nothing());
-    put(this.foot, clients.length ? [count(clients.length, "client"), cursor ? " so far" : "", `, ${clients.filter((client) => client.connected).length.toLocaleString("en")} connected`] : "");
+    this.showItems(clients, () => this.#nothing(), clients.length ? [count(clients.length, "client"), cursor ? " so far" : "", `, ${clients.filter((client) => client.connected).length.toLocaleString("en")} connected`] : "");
   }
 
   /** What stands in place of an empty list. */
@@ -142,7 +125,7 @@ export function elsewhere() {
 }
 
 function draw(client, row) {
-  row.onclick = (event) => event.target.closest("a, button") || String(getSelection()) || go(["clients", client.clientId]);
+  opens(row, ["clients", client.clientId]);
   const waiting = client.queuedMessages + client.inFlight;
   const dropped = Object.values(client.dropped).reduce((sum, number) => sum + number, 0);
   return [
@@ -161,8 +144,4 @@ function draw(client, row) {
 export function sessionWords({ sessionExpiry }) {
   if (sessionExpiry === null) return "kept for ever";
   return sessionExpiry ? `kept ${duration(sessionExpiry)}` : "not kept";
-}
-
-function field(label, control, more = "") {
-  return h("label", { class: `field ${more}` }, h("span", {}, label), control);
 }

@@ -9,8 +9,8 @@ import { count, duration, shortId, TERMINAL } from "./format.js";
 import * as known from "./known.js";
 import * as live from "./live.js";
 import { go, hashOf } from "./router.js";
-import { Rows } from "./rows.js";
-import { exportButton, failure, icon, notice, pageHead, progressBar, sendLink, statusBadge, thingLink, when } from "./widgets.js";
+import { opens, Rows } from "./rows.js";
+import { exportButton, failure, icon, notice, pageHead, progressBar, sendLink, skeleton, statusBadge, thingLink, when } from "./widgets.js";
 
 const COLUMNS = [
   { label: "Execution ID", class: "c-id" },
@@ -122,7 +122,7 @@ export class CommandsPage {
     let state = null;
     if (list.error && !list.items.length) state = failure(list.error, () => list.load());
     else if (list.loaded && !list.items.length && !list.more) state = filtered ? this.#nothingFits() : nothingYet();
-    else if (!list.loaded) state = h("div", { class: "skeleton", role: "status" }, h("span", { class: "hidden-text" }, "Loading commands"), Array.from({ length: 8 }, () => h("i")));
+    else if (!list.loaded) state = skeleton("Loading commands", 8);
     put(this.state, state);
     this.rows.element.hidden = !list.items.length;
     put(this.foot, this.#footText());
@@ -153,9 +153,7 @@ export class CommandsPage {
   #draw(item, row) {
     row.dataset.selected = item.executionId === this.selected ? "yes" : "no";
     row.dataset.left = item.left ? "yes" : "no";
-    row.onclick = (event) => {
-      if (!event.target.closest("a, button") && !String(getSelection())) go(["commands", item.executionId], this.query);
-    };
+    opens(row, ["commands", item.executionId], this.query);
     const id = h("a", { class: "main mono", href: hashOf(["commands", item.executionId], this.query), title: item.executionId, "aria-label": `Execution ${item.executionId}`, "aria-current": item.executionId === this.selected ? "true" : null }, shortId(item.executionId));
     const running = !TERMINAL.has(item.status);
     const elapsed = running ? (live.brokerNow() - item.createdMs) / 1000 : item.durationSeconds;

@@ -7,7 +7,7 @@ import { pretty, write } from "./json.js";
 import * as live from "./live.js";
 import * as me from "./me.js";
 import { go, hashOf } from "./router.js";
-import { confirmDialog, failure, icon, notice, progressBar, statusBadge, thingLink, when } from "./widgets.js";
+import { confirmDialog, factList, failure, icon, notice, progressBar, statusBadge, thingLink, when } from "./widgets.js";
 
 const STEPS = ["QUEUED", "PUBLISHED", "DELIVERED", "STARTED"];
 const STEP_WORDS = { QUEUED: "Queued", PUBLISHED: "Published", DELIVERED: "Delivered", STARTED: "Started" };
@@ -192,7 +192,7 @@ export class Details {
       ["Contradictions", execution.conflicts ? `${execution.conflicts}: the thing has contradicted its own verdict` : null],
     ];
     return h("section", { "aria-label": "Facts" }, h("h3", {}, "Facts"),
-      h("dl", { class: "facts" }, facts.filter(([, value]) => value).map(([name, value, extra]) => h("div", {}, h("dt", {}, name), h("dd", {}, value, extra)))));
+      factList(facts));
   }
 
   async #cancel() {

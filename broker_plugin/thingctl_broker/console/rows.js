@@ -1,6 +1,7 @@
 // A table of which only the rows in sight exist. Rows have one height, the style sheet's --row.
 
 import { h, put } from "./dom.js";
+import { go } from "./router.js";
 
 const BEYOND = 12; // rows drawn above and below those in sight
 
@@ -192,4 +193,9 @@ export class Rows {
     this.render();
     this.drawn.get(this.keyOf(this.items[index]))?.element.querySelector("a.main")?.focus({ preventScroll: true });
   }
+}
+
+/** A click on the row goes where its link goes, unless it hits another link or selects text. */
+export function opens(row, path, query) {
+  row.onclick = (event) => event.target.closest("a, button") || String(getSelection()) || go(path, query);
 }

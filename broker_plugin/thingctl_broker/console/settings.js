@@ -6,7 +6,7 @@ import * as me from "./me.js";
 import { hashOf } from "./router.js";
 import { TokensPart } from "./tokens.js";
 import { TypePart, TypesPart } from "./types.js";
-import { failure, pageHead } from "./widgets.js";
+import { factList, failure, pageHead } from "./widgets.js";
 
 const TABS = [
   [[], "Broker", () => true],
@@ -25,7 +25,7 @@ class BrokerPart {
   async read() {
     try {
       const [health, enrolment] = await Promise.all([api.health(), api.enrolment().catch(() => null)]);
-      put(this.health, h("header", { class: "card-head" }, h("h2", {}, "Broker")), facts([
+      put(this.health, h("header", { class: "card-head" }, h("h2", {}, "Broker")), factList([
         ["State", health.ready ? "ready: it takes commands" : ["not ready: ", foreign(health.reason, 300)]],
         ["Version", foreign(health.version, 60)],
         ["API", [h("span", { class: "mono" }, api.BASE.href), copyButton("Copy the address of the API", () => api.BASE.href)]],
@@ -42,16 +42,12 @@ class BrokerPart {
 
 function token() {
   const { things, actions } = me.limits();
-  return h("section", { class: "card", "aria-label": "Signed in" }, h("header", { class: "card-head" }, h("h2", {}, "Signed in")), facts([
+  return h("section", { class: "card", "aria-label": "Signed in" }, h("header", { class: "card-head" }, h("h2", {}, "Signed in")), factList([
     ["Token", foreign(me.name(), 128)],
     ["Scopes", me.scopes().map((scope) => h("span", { class: "tag" }, scope))],
     ["Things", things.length ? things.map((one) => h("span", { class: "tag" }, foreign(one, 128))) : "all"],
     ["Actions", actions.length ? actions.map((one) => h("span", { class: "tag" }, foreign(one, 128))) : "all"],
   ]));
-}
-
-function facts(pairs) {
-  return h("dl", { class: "facts" }, pairs.filter(([, value]) => value).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
 }
 
 export class SettingsPage {

@@ -9,7 +9,7 @@ import { isObject, pretty } from "./json.js";
 import * as live from "./live.js";
 import * as me from "./me.js";
 import { go, hashOf } from "./router.js";
-import { confirmDialog, failure, formDialog, notice, openDialog, pageHead, presence, sendLink, statusBadge, when } from "./widgets.js";
+import { confirmDialog, factList, failure, formDialog, notice, openDialog, pageHead, presence, sendLink, statusBadge, when } from "./widgets.js";
 
 const EVERY = 3000;
 
@@ -91,7 +91,7 @@ export class ThingPage {
       ["MQTT client id", thing.clientId ? foreign(thing.clientId, 128, { class: "mono" }) : null],
       ["MQTT clients", h("a", { href: hashOf(["clients"], { thing: thing.name }) }, "Its connections and sessions")],
     ];
-    return h("section", { class: "card", "aria-label": "About" }, h("dl", { class: "facts" }, facts.filter(([, value]) => value).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))), this.#changes(thing));
+    return h("section", { class: "card", "aria-label": "About" }, factList(facts), this.#changes(thing));
   }
 
   #changes({ enabled }) {

@@ -7,11 +7,12 @@ import { announce, foreign, h, put, visible } from "./dom.js";
 import { commandLine } from "./enrolment.js";
 import { ago, count } from "./format.js";
 import * as known from "./known.js";
+import { ListPage } from "./list.js";
 import * as live from "./live.js";
 import * as me from "./me.js";
 import { go, hashOf } from "./router.js";
-import { Rows } from "./rows.js";
-import { exportButton, failure, notice, pageHead, presence, suggesting, when } from "./widgets.js";
+import { opens } from "./rows.js";
+import { exportButton, failure, notice, presence, skeleton, when } from "./widgets.js";
 
 const EVERY = 3000;
 const TAGS_SHOWN = 2;
@@ -26,59 +27,43 @@ const COLUMNS = [
   { label: "Last seen", class: "c-seen" },
 ];
 
+const PRESENCE = { "": "Any presence", yes: "Online", no: "Offline" };
 const SORTS = { "": "Name", seen: "Last seen, latest first", "-seen": "Last seen, earliest first" };
 const COMPARE = {
   seen: (a, b) => order(seenAt(b), seenAt(a)),
   "-seen": (a, b) => order(seenAt(a), seenAt(b)),
 };
 
-export class ThingsPage {
+export class ThingsPage extends ListPage {
   constructor() {
-    this.title = "Things";
+    const add = () => h("button", { type: "button", class: "primary", on: { click: () => this.#add() } }, "Add thing");
+    super({
+      title: "Things",
+      path: "things",
+      filters: [
+        { name: "q", label: "Search", placeholder: "Name, type, tag or action" },
+        { name: "type", label: "Type", placeholder: "Any type", suggestions: () => distinct(this.all.map((thing) => thing.type ?? "")) },
+        { name: "tag", label: "Tag", placeholder: "Any tag", suggestions: () => distinct(this.all.flatMap((thing) => thing.tags)) },
+        { name: "online", label: "Presence", options: PRESENCE },
+        { name: "sort", label: "Sort by", options: SORTS },
+      ],
+      actions: [exportButton(() => this.#export()), me.may("things:write") ? add() : null],
+      columns: COLUMNS,
+      keyOf: (thing) => thing.name,
+      draw,
+    });
     this.all = [];
-    this.search = h("input", { type: "search", name: "q", placeholder: "Name, type, tag or action", "aria-label": "Search things", autocomplete: "off", spellcheck: "false" });
-    this.online = select("online", "Presence", { "": "Any presence", yes: "Online", no: "Offline" });
-    this.type = suggesting({ name: "type", placeholder: "Any type", "aria-label": "Type" }, () => distinct(this.all.map((thing) => thing.type ?? "")));
-    this.tag = suggesting({ name: "tag", placeholder: "Any tag", "aria-label": "Tag" }, () => distinct(this.all.flatMap((thing) => thing.tags)));
-    this.sort = select("sort", "Sort by", SORTS);
-    this.clear = h("button", { type: "button", class: "quiet", on: { click: () => go(["things"]) } }, "Clear filters");
-    const bar = h("form", { class: "filters", role: "search", "aria-label": "Filter things", on: { submit: (event) => event.preventDefault() } },
-      h("div", { class: "fields" }, field("Search", this.search, "wide"), field("Type", [this.type.input, this.type.list]), field("Tag", [this.tag.input, this.tag.list]), field("Presence", this.online), field("Sort by", this.sort), this.clear));
-    bar.addEventListener("input", () => go(["things"], this.#asked(), { replace: true }));
-    this.rows = new Rows({ label: "Things", columns: COLUMNS, keyOf: (thing) => thing.name, draw: (thing, row) => this.#draw(thing, row) });
-    this.state = h("div", { class: "list-state" });
-    this.foot = h("p", { class: "list-foot" });
-    this.element = h("div", { class: "page things" },
-      pageHead("Things", exportButton(() => this.#export()), me.may("things:write") ? h("button", { type: "button", class: "primary", on: { click: () => this.#add() } }, "Add thing") : null), bar,
-      h("div", { class: "split" }, h("section", { class: "list", "aria-label": "List of things" }, this.rows.element, this.state, this.foot)));
   }
 
   show({ query }) {
-    this.query = query;
-    for (const [name, input] of Object.entries({ q: this.search, type: this.type.input, tag: this.tag.input })) {
-      if (document.activeElement !== input) input.value = query[name] ?? "";
-    }
-    this.online.value = ["yes", "no"].includes(query.online) ? query.online : "";
-    this.sort.value = query.sort in SORTS ? query.sort : "";
-    this.clear.hidden = !["q", "type", "tag", "online"].some((name) => query[name]);
+    this.showFilters(query);
     if (!this.reading && !this.loaded) this.#read();
     this.#drawList();
   }
 
   destroy() {
-    this.gone = true;
+    super.destroy();
     clearTimeout(this.timer);
-    this.rows.destroy();
-  }
-
-  onShortcut(key) {
-    if (key !== "/") return false;
-    this.search.focus();
-    return true;
-  }
-
-  #asked() {
-    return { q: this.search.value.trim(), type: this.type.input.value.trim(), tag: this.tag.input.value.trim(), online: this.online.value, sort: this.sort.value };
   }
 
   #add() {
@@ -118,7 +103,7 @@ export class ThingsPage {
   }
 
   #found() {
-    const { q = "", type = "", tag = "", online = "", sort = "" } = this.query ?? {};
+    const { q, type, tag, online, sort } = this.filters;
     const wanted = q.toLowerCase();
     const found = this.all.filter((thing) =>
       (!online || thing.online === (online === "yes")) && (!type || thing.type === type) && (!tag || thing.tags.includes(tag)) &&
@@ -128,18 +113,16 @@ export class ThingsPage {
 
   #drawList() {
     const found = this.#found();
-    this.rows.set(found);
-    this.rows.element.hidden = !found.length;
-    put(this.state, found.length ? null : this.#instead());
     const there = this.all.filter((thing) => thing.online).length;
     const of = found.length === this.all.length ? "" : ` of ${this.all.length.toLocaleString("en")}`;
-    put(this.foot, this.loaded ? (this.all.length ? `${count(found.length, "thing")}${of}, ${there.toLocaleString("en")} online` : "") : this.all.length ? `${count(this.all.length, "thing")} so far, loading…` : "");
+    const foot = this.loaded ? (this.all.length ? `${count(found.length, "thing")}${of}, ${there.toLocaleString("en")} online` : "") : this.all.length ? `${count(this.all.length, "thing")} so far, loading…` : "";
+    this.showItems(found, () => this.#nothing(), foot);
   }
 
   /** What stands in place of an empty list. */
-  #instead() {
+  #nothing() {
     if (this.error) return failure(this.error, () => this.#read());
-    if (!this.loaded) return h("div", { class: "skeleton", role: "status" }, h("span", { class: "hidden-text" }, "Loading things"), Array.from({ length: 6 }, () => h("i")));
+    if (!this.loaded) return skeleton("Loading things", 6);
     if (this.all.length) return notice("No thing fits", "Search looks at names, types, tags and actions. Type and tag are matched by their exact names.", { actions: [h("button", { type: "button", on: { click: () => go(["things"]) } }, "Clear the search")] });
     this.empty ??= this.#nothingYet();
     return this.empty;
@@ -156,28 +139,28 @@ export class ThingsPage {
     return h("div", { class: "notice" }, h("h2", {}, "There is no thing yet"), text, add ? h("p", { class: "actions" }, add) : null, more);
   }
 
-  #draw(thing, row) {
-    row.onclick = (event) => event.target.closest("a, button") || String(getSelection()) || go(["things", thing.name]);
-    const seen = Date.parse(thing.lastSeen);
-    const actions = thing.actions ?? [];
-    const tags = thing.tags.slice(0, TAGS_SHOWN);
-    return [
-      h("div", {}, h("a", { class: "main", href: hashOf(["things", thing.name]) }, foreign(thing.name, 128))),
-      h("div", {}, thing.enabled === false ? h("span", { class: "hint" }, "disabled") : presence(thing.online)),
-      h("div", {}, thing.type ? foreign(thing.type, 60) : null),
-      h("div", { title: thing.tags.length ? visible(thing.tags.join(", "), 1000) : null }, tags.map((tag) => h("span", { class: "tag" }, foreign(tag, 40))), thing.tags.length > tags.length ? h("span", { class: "hint" }, ` +${thing.tags.length - tags.length}`) : null),
-      h("div", { title: visible(actions.slice(0, 50).join(", "), 2000) }, thing.actions ? [h("span", { class: "number-of" }, actions.length), h("span", { class: "hint" }, visible(actions.slice(0, 20).join(", "), 200))] : h("span", { class: "hint" }, "none announced")),
-      h("div", {}, thing.agentVersion ? foreign(shortVersion(thing.agentVersion), 40, { title: visible(thing.agentVersion, 200) }) : ""),
-      h("div", {}, thing.online ? h("span", { class: "hint" }, "connected") : Number.isFinite(seen) ? when(seen, ago(seen, live.brokerNow())) : h("span", { class: "hint" }, "never")),
-    ];
-  }
-
   #export() {
     const found = this.#found().slice(0, known.EXPORTED_MAX);
     announce(`${count(found.length, "thing")} exported`);
     return toCsv(["name", "online", "enabled", "type", "tags", "actions", "agentVersion", "lastSeen", "description"],
       found.map((thing) => [thing.name, thing.online, thing.enabled, thing.type, thing.tags.join(" "), (thing.actions ?? []).join(" "), thing.agentVersion, thing.lastSeen, thing.description]));
   }
+}
+
+function draw(thing, row) {
+  opens(row, ["things", thing.name]);
+  const seen = Date.parse(thing.lastSeen);
+  const actions = thing.actions ?? [];
+  const tags = thing.tags.slice(0, TAGS_SHOWN);
+  return [
+    h("div", {}, h("a", { class: "main", href: hashOf(["things", thing.name]) }, foreign(thing.name, 128))),
+    h("div", {}, thing.enabled === false ? h("span", { class: "hint" }, "disabled") : presence(thing.online)),
+    h("div", {}, thing.type ? foreign(thing.type, 60) : null),
+    h("div", { title: thing.tags.length ? visible(thing.tags.join(", "), 1000) : null }, tags.map((tag) => h("span", { class: "tag" }, foreign(tag, 40))), thing.tags.length > tags.length ? h("span", { class: "hint" }, ` +${thing.tags.length - tags.length}`) : null),
+    h("div", { title: visible(actions.slice(0, 50).join(", "), 2000) }, thing.actions ? [h("span", { class: "number-of" }, actions.length), h("span", { class: "hint" }, visible(actions.slice(0, 20).join(", "), 200))] : h("span", { class: "hint" }, "none announced")),
+    h("div", {}, thing.agentVersion ? foreign(shortVersion(thing.agentVersion), 40, { title: visible(thing.agentVersion, 200) }) : ""),
+    h("div", {}, thing.online ? h("span", { class: "hint" }, "connected") : Number.isFinite(seen) ? when(seen, ago(seen, live.brokerNow())) : h("span", { class: "hint" }, "never")),
+  ];
 }
 
 /** When a thing was last there: now for one that is online. */
@@ -192,14 +175,6 @@ export function shortVersion(text) {
 
 function distinct(names) {
   return [...new Set(names.filter(Boolean))].sort();
-}
-
-function field(label, control, more = "") {
-  return h("label", { class: `field ${more}` }, h("span", {}, label), control);
-}
-
-function select(name, label, options) {
-  return h("select", { name, "aria-label": label }, Object.entries(options).map(([value, text]) => h("option", { value }, text)));
 }
 
 function order(one, other) {

@@ -171,6 +171,16 @@ export function thingLink(name, hash, props = {}) {
   return h("a", { href: hash, ...props }, foreign(name, 128));
 }
 
+/** Names and what they are, `[name, value, extra]`; those without a value are left out. */
+export function factList(facts) {
+  return h("dl", { class: "facts" }, facts.filter(([, value]) => value).map(([name, value, extra]) => h("div", {}, h("dt", {}, name), h("dd", {}, value, extra))));
+}
+
+/** The shape of a list of so many `rows` while it is read. */
+export function skeleton(text, rows) {
+  return h("div", { class: "skeleton", role: "status" }, h("span", { class: "hidden-text" }, text), Array.from({ length: rows }, () => h("i")));
+}
+
 /** The way to send a command; null where the token may not. */
 export function sendLink(query = {}, label = "Send command") {
   return me.may("commands:send") ? h("a", { class: "button primary", href: hashOf(["send"], query) }, icon("send"), label) : null;
