@@ -47,6 +47,10 @@ class ProxyFailure(Failure):
     """A proxy before the broker answered in the broker's place."""
 
 
+class NoSuchExecution(Failure):
+    """The broker knows no execution with that id."""
+
+
 class ApiClient:
     """One connection to one broker; a context manager. Each method raises :class:`Failure`."""
 
@@ -111,6 +115,10 @@ class ApiClient:
         """One execution; with ``wait`` (seconds), when it has ended or the time is over."""
         query = {} if wait is None else {"wait": f"{wait:g}"}
         return self._execution("GET", _path(execution_id), query, wait=wait or 0.0)
+
+    def group(self, command_id: str) -> Json:
+        """One command with its executions by status; it may be for one thing."""
+        return self.request("GET", f"/groups/{quote(command_id, safe='')}")
 
     def cancel(self, execution_id: str) -> Json:
         """Withdraw an execution, or have its thing asked to stop. Returns it."""
@@ -247,8 +255,10 @@ class ApiClient:
         text = f"{detail} (at {place})" if place else str(detail)
         if status in {401, 403}:
             return Failure(Exit.UNAUTHORIZED, text + self._token_note(status))
-        step = _NEXT_STEPS.get(str(problem.get("type")).removeprefix(_PROBLEM))
-        return Failure(Exit.REFUSED, f"{text}; to see what there is: {step}" if step else text)
+        kind = str(problem.get("type")).removeprefix(_PROBLEM)
+        step = _NEXT_STEPS.get(kind)
+        failure = NoSuchExecution if kind == "unknown-execution" else Failure
+        return failure(Exit.REFUSED, f"{text}; to see what there is: {step}" if step else text)
 
     def _token_note(self, status: int) -> str:
         note = f"; the token comes from {self._token_source}" if self._token_source else ""

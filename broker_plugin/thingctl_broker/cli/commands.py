@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from thingctl_broker.cli import completion, output
+from thingctl_broker.cli import completion, groups, output, targets
+from thingctl_broker.cli.client import NoSuchExecution
 from thingctl_broker.cli.collection import Collection
-from thingctl_broker.cli.exits import Failure, of_status
+from thingctl_broker.cli.exits import Exit, Failure, of_status
 from thingctl_broker.cli.following import follow
 from thingctl_broker.cli.moments import earlier
-from thingctl_broker.cli.params import Key, Texts, Ttl, encode_params
+from thingctl_broker.cli.params import Key, Texts, Ttl, Wait, encode_params
 from thingctl_broker.cli.settings import DEFAULT_URL, AsJson, Token, Url, connect
 from thingctl_protocol.statuses import TERMINAL
 
@@ -26,11 +27,16 @@ ExecutionId = Annotated[
 
 def send(
     thing: Annotated[
-        str, typer.Argument(metavar="THING", help="The thing's name.", autocompletion=completion.things)
+        str,
+        typer.Argument(
+            metavar="THING",
+            help="The thing's name; left out with --thing, --type, --tag or --all.",
+            autocompletion=completion.things,
+        ),
     ],
     action: Annotated[
         str, typer.Argument(metavar="ACTION", help="What it shall do.", autocompletion=completion.actions)
-    ],
+    ] = "",
     values: Annotated[
         list[str] | None,
         typer.Argument(
@@ -39,6 +45,15 @@ def send(
         ),
     ] = None,
     *,
+    to: targets.Things = None,
+    type_: targets.Type = "",
+    tag: targets.Tags = None,
+    all_: targets.All = False,
+    batch: targets.Batch = None,
+    rate: targets.Rate = None,
+    max_failures: targets.MaxFailures = None,
+    dry_run: targets.DryRun = False,
+    yes: targets.Yes = False,
     text: Texts = None,
     params: Annotated[
         str,
@@ -50,14 +65,25 @@ def send(
     ] = "{}",
     ttl: Ttl = None,
     key: Key = "",
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Show what happens until it has ended; Ctrl-C leaves it running.")
-    ] = False,
+    wait: Wait = False,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     token: Token = "",
 ) -> None:
-    """Send a command to a thing."""
+    """Send a command to a thing, or to many."""
+    fleet = targets.Fleet(to, type_, tag, all_, batch, rate, max_failures)
+    if fleet.targets:
+        words = [action, *(values or [])] if action else []
+        body = fleet.encode_body(thing, encode_params(params, words, text), ttl)
+        groups.send_group(url, token, body, thing, key, dry_run=dry_run, yes=yes, wait=wait, as_json=as_json)
+        return
+    if not action:
+        raise Failure(Exit.USAGE, "Missing argument 'ACTION'.")
+    if dry_run or any(pace is not None for pace in (batch, rate, max_failures)):
+        raise Failure(
+            Exit.USAGE,
+            "--dry-run, --batch, --rate and --max-failures go with --thing, --type, --tag or --all",
+        )
     encoded = encode_params(params, values or [], text)
     with connect(url, token) as client:
         execution = client.send(thing, action, encoded, ttl, key)
@@ -78,6 +104,15 @@ def list_(
         str,
         typer.Option(
             "--action", metavar="ACTION", help="Only this action.", autocompletion=completion.actions
+        ),
+    ] = "",
+    command: Annotated[
+        str,
+        typer.Option(
+            "--command",
+            metavar="ID",
+            help="Only of this command, by its commandId.",
+            autocompletion=completion.groups,
         ),
     ] = "",
     status: Annotated[
@@ -110,6 +145,7 @@ def list_(
     filters = {
         "thingId": thing,
         "action": action,
+        "commandId": command,
         "status": ",".join(status or ()).upper(),
         "tag": tag,
         "createdAfter": earlier(since, now) if since else "",
@@ -144,13 +180,26 @@ _EXECUTIONS = Collection(
 def show(
     execution_id: ExecutionId, *, as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = ""
 ) -> None:
-    """Show one execution with all that is known about it."""
+    """Show one execution with all that is known about it; or a command, by its id."""
     with connect(url, token) as client:
-        execution = client.execution(execution_id)
+        try:
+            execution = client.execution(execution_id)
+        except NoSuchExecution as unknown:
+            _show_command(client, execution_id, unknown, as_json=as_json)
+            return
         if as_json:
             output.print_json(execution)
         else:
             output.print_execution(execution, _known_actions(client, execution))
+
+
+def _show_command(client: ApiClient, command_id: str, unknown: Failure, *, as_json: bool) -> None:
+    """Show the command with that id; raises ``unknown`` without one."""
+    try:
+        group = client.group(command_id)
+    except Failure:
+        raise unknown from None
+    groups.print_group(group, as_json=as_json)
 
 
 def watch(

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Exit(IntEnum):
@@ -45,6 +49,15 @@ class Exit(IntEnum):
 def of_status(status: str) -> Exit:
     """The exit code for the status of an execution that has ended."""
     return Exit.OK if status == "SUCCEEDED" else Exit.__members__.get(status, Exit.REFUSED)
+
+
+def of_statuses(statuses: Mapping[str, int], refused: int) -> Exit:
+    """The exit code for many: OK if all SUCCEEDED, else the lowest code of the others.
+
+    ``statuses``: how many executions ended how. ``refused``: things that could not be sent the command.
+    """
+    codes = {of_status(status) for status, count in statuses.items() if count} - {Exit.OK}
+    return min(codes, default=Exit.REFUSED if refused else Exit.OK)
 
 
 class Failure(Exception):

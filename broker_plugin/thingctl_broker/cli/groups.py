@@ -1,21 +1,20 @@
-"""``thingctl groups``: commands to many things, sent, listed, shown, paused, resumed and canceled."""
+"""``thingctl groups``: send, list, show, watch, pause, resume and cancel commands to many things."""
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from thingctl_broker.cli import completion, output
+from thingctl_broker.cli import completion, output, targets
 from thingctl_broker.cli.collection import Collection, add_call, add_list, add_show, names_a_command
-from thingctl_broker.cli.exits import Exit, Failure
-from thingctl_broker.cli.params import Key, Texts, Ttl, encode_params
+from thingctl_broker.cli.exits import of_statuses
+from thingctl_broker.cli.following import follow_group
+from thingctl_broker.cli.params import Key, Texts, Ttl, Wait, encode_params
 from thingctl_broker.cli.settings import DEFAULT_URL, AsJson, Token, Url, connect
 
 if TYPE_CHECKING:
-    from thingctl_broker.cli.client import Json
+    from thingctl_broker.cli.client import ApiClient, Json
 
 CommandId = Annotated[
     str, typer.Argument(metavar="ID", help="The commandId.", autocompletion=completion.groups)
@@ -25,7 +24,7 @@ State = Annotated[
     typer.Option("--state", metavar="STATE", help="RUNNING, PAUSED, STOPPED, …; may be repeated."),
 ]
 
-app = typer.Typer(help="Send, list, show, pause, resume and cancel commands to many things.")
+app = typer.Typer(help="Send, list, show, watch, pause, resume and cancel commands to many things.")
 
 
 def list_(
@@ -53,91 +52,78 @@ def send(
         typer.Argument(metavar="KEY=VALUE", help="Params, as thingctl send takes them."),
     ] = None,
     *,
-    thing: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--thing",
-            metavar="THING",
-            help="To this thing; may be repeated.",
-            autocompletion=completion.things,
-        ),
-    ] = None,
-    type_: Annotated[str, typer.Option("--type", metavar="TYPE", help="To all of this thing type.")] = "",
-    tag: Annotated[
-        list[str] | None,
-        typer.Option("--tag", metavar="TAG", help="To all with this tag; repeated: with all of these."),
-    ] = None,
-    all_: Annotated[bool, typer.Option("--all", help="To all things.")] = False,
+    thing: targets.Things = None,
+    type_: targets.Type = "",
+    tag: targets.Tags = None,
+    all_: targets.All = False,
     text: Texts = None,
     params: Annotated[
         str, typer.Option("--params", metavar="JSON", help="Params, as thingctl send takes them.")
     ] = "{}",
     ttl: Ttl = None,
-    batch: Annotated[
-        int | None,
-        typer.Option("--batch", metavar="N", help="At most so many things at the same time.", min=1),
-    ] = None,
-    max_failures: Annotated[
-        int | None, typer.Option("--max-failures", metavar="N", help="Stop after so many failures.", min=1)
-    ] = None,
+    batch: targets.Batch = None,
+    rate: targets.Rate = None,
+    max_failures: targets.MaxFailures = None,
     key: Key = "",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show whom it is for, and send nothing.")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Send without a question.")] = False,
+    dry_run: targets.DryRun = False,
+    yes: targets.Yes = False,
+    wait: Wait = False,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     token: Token = "",
 ) -> None:
-    """Send a command to many things, after a question that names their number."""
-    targets = _targets(thing, type_, tag, everything=all_)
-    rules = {"batch": batch, "maxFailures": max_failures}
-    fields = {"targets": targets, "action": action, "ttl": ttl, "rollout": rules}
-    encoded = encode_params(params, values or [], text)
-    body = f'{json.dumps(fields)[:-1]}, "params": {encoded}}}'
+    """Send a command to many things, after a question that names their number; as thingctl send."""
+    fleet = targets.Fleet(thing, type_, tag, all_, batch, rate, max_failures)
+    body = fleet.encode_body(action, encode_params(params, values or [], text), ttl)
+    send_group(url, token, body, action, key, dry_run=dry_run, yes=yes, wait=wait, as_json=as_json)
+
+
+def send_group(
+    url: str,
+    token: str,
+    body: str,
+    action: str,
+    key: str,
+    *,
+    dry_run: bool,
+    yes: bool,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    """Send a command to many things and print the group; with ``wait`` when it has ended.
+
+    ``body``: of :meth:`~thingctl_broker.cli.targets.Fleet.encode_body`.
+    """
     with connect(url, token) as client:
-        if dry_run or not yes:
-            found = client.request("POST", "/commands", {"validate": "only"}, body=body)
-            if dry_run:
-                (output.print_json if as_json else _print_dry_run)(found)
-                return
-            _ask(action, found)
-        headers = {"Idempotency-Key": key} if key else {}
-        group = client.request("POST", "/commands", body=body, headers=headers)
+        if dry_run:
+            found = targets.check(client, body)
+            (output.print_json if as_json else targets.print_dry_run)(found)
+            return
+        group = targets.send_to_many(client, body, action, key, yes=yes)
+        if wait:
+            _end(client, group, as_json=as_json)
     _GROUPS.print_one(group, as_json=as_json)
 
 
-def _targets(
-    things: list[str] | None, type_: str, tags: list[str] | None, *, everything: bool
-) -> dict[str, object]:
-    """Return the targets as the API takes them; raises :class:`Failure` unless there is one kind."""
-    given: dict[str, object] = {"things": things, "type": type_, "tags": tags, "all": everything}
-    found = {kind: value for kind, value in given.items() if value}
-    if len(found) != 1:
-        raise Failure(Exit.USAGE, "give one of --thing, --type, --tag and --all")
-    return found
+@app.command()
+def watch(
+    command_id: CommandId, *, as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = ""
+) -> None:
+    """Show how far a command to many things comes until it has ended everywhere."""
+    with connect(url, token) as client:
+        _end(client, client.group(command_id), as_json=as_json)
 
 
-def _ask(action: str, found: Json) -> None:
-    """Ask before a command goes to many things; raises :class:`Failure` unless the answer is yes."""
-    question = f"Send {output.clean(action)} to {output.clean(found.get('targeted'))} things?"
-    if not sys.stdin.isatty():
-        raise Failure(Exit.USAGE, f"{question} Give --yes where no one can answer; nothing was sent")
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
-        raise Failure(Exit.REFUSED, "nothing was sent")
+def _end(client: ApiClient, group: Json, *, as_json: bool) -> None:
+    """Print a group that has ended, and end the command with the exit code of its statuses."""
+    group = follow_group(client, group)
+    _GROUPS.print_one(group, as_json=as_json)
+    raise typer.Exit(of_statuses(group.get("statuses") or {}, refused=group.get("refused") or 0))
 
 
-def _print_dry_run(found: Json) -> None:
-    refusals = found.get("refusals") or ()
-    output.print_fields(
-        [
-            ("things", output.clean(found.get("targeted"))),
-            ("refused", output.clean(found.get("refused"))),
-            *(("", output.compact_json(refusal)) for refusal in refusals),
-            ("unannounced", output.clean(found.get("unannounced"))),
-        ]
-    )
+def print_group(group: Json, *, as_json: bool) -> None:
+    """Print how far a command to many things has come."""
+    _GROUPS.print_one(group, as_json=as_json)
 
 
 def _row(group: Json) -> tuple[str, ...]:

@@ -23,6 +23,9 @@ Texts = Annotated[
     typer.Option("--text", "-f", metavar="KEY=TEXT", help="A param that is text; may be repeated."),
 ]
 Ttl = Annotated[int | None, typer.Option("--ttl", metavar="SECONDS", help="How long it may take.", min=1)]
+Wait = Annotated[
+    bool, typer.Option("--wait", help="Show what happens until it has ended; Ctrl-C leaves it running.")
+]
 Key = Annotated[
     str,
     typer.Option(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 
 import pytest
+import typer.main
 
+from thingctl_broker.cli.app import app
 from thingctl_broker.cli.exits import Exit
 
 
@@ -54,6 +57,56 @@ def test_a_command_to_many_things_is_shown_paused_resumed_and_canceled(quick, be
     ran = quick("groups", "resume", command_id)
     assert (ran.code, "CANCELED" in ran.err) == (Exit.REFUSED, True)
     assert quick("groups", "show", "01a22fd8-b003-7001-9189-b8a142446788").code == Exit.REFUSED
+
+
+def test_every_call_about_groups_has_a_word(api):
+    """As the description of the API has them: the last part of the path, or what one does with a path."""
+    paths = [path for path in api.get("/openapi.json").json["paths"] if path.startswith("/api/v1/groups")]
+    words = {path.rpartition("/")[2] for path in paths}
+    named = {"groups": "list", "{commandId}": "show"}
+    assert {named.get(word, word) for word in words} <= set(
+        typer.main.get_command(app).commands["groups"].commands
+    )
+    assert words >= {"groups", "{commandId}", "pause", "resume", "cancel"}
+
+
+def _answer(api, status):
+    execution = api.newest()
+    api.answer(execution.thing, execution.execution_id, json.dumps({"status": status}).encode())
+
+
+def test_a_group_is_watched_until_it_has_ended(api, cli, begin):
+    api.connect("lamp")
+    api.connect("lock")
+    command_id = begin()
+    with cli.start("groups", "watch", command_id) as process:
+        assert process.stderr.readline() == b"progress: 0 % 0 of 2 ended\n"
+        _answer(api, "SUCCEEDED")
+        assert process.stderr.readline() == b"progress: 50 % 1 of 2 ended\n"
+        _answer(api, "FAILED")
+        out, _ = process.communicate(timeout=10)
+    assert process.returncode == Exit.FAILED
+    assert b"FINISHED" in out
+
+
+def test_ctrl_c_while_watching_says_how_to_go_on(cli, begin):
+    command_id = begin()
+    with cli.start("groups", "watch", command_id) as process:
+        process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=10)
+    assert process.returncode == Exit.INTERRUPTED
+    assert f"still RUNNING: thingctl groups watch {command_id}" in err.decode()
+
+
+def test_a_command_is_shown_by_its_id(quick, begin):
+    command_id = begin()
+    assert quick("show", command_id) == quick("groups", "show", command_id)
+    assert quick("show", command_id, "--json").json["commandId"] == command_id
+    found = quick("list", "--command", command_id, "--json").json
+    assert {one["commandId"] for one in found} == {command_id}
+    unknown = quick("show", "01a22fd8-b003-7001-9189-b8a142446788")
+    assert (unknown.code, "thingctl list" in unknown.err) == (Exit.REFUSED, True)
 
 
 def test_none_is_said(quick):
