@@ -138,7 +138,7 @@ def _row(group: Json) -> tuple[str, ...]:
 
 
 def _print(group: Json) -> None:
-    statuses = group.get("statuses") or {}
+    outcomes = output.outcomes_line(group.get("outcomes") or ())
     output.print_fields(
         [
             ("command", output.clean(group.get("commandId"))),
@@ -148,7 +148,7 @@ def _print(group: Json) -> None:
             ("things", output.clean(group.get("targeted"))),
             ("pending", output.clean(group.get("pending"))),
             ("ended", f"{output.clean(group.get('ended'))} ({output.clean(group.get('percent'))} %)"),
-            *((f"  {output.clean(status)}", output.clean(count)) for status, count in statuses.items()),
+            *((("outcomes", outcomes),) if outcomes else ()),
             ("refused", output.clean(group.get("refused"))),
             *(
                 (f"  {output.clean(thing)}", output.clean(why))

@@ -160,6 +160,34 @@ def summary(execution: Json) -> str:
     return line
 
 
+def outcomes_line(outcomes: Iterable[Json]) -> str:
+    """The outcomes of a command in a line. Things are named except where all went well.
+
+    A result is shown where another outcome differs by it alone.
+
+    >>> outcomes_line([
+    ...     {"status": "SUCCEEDED", "count": 497, "examples": ["a", "b", "c"]},
+    ...     {"status": "FAILED", "reasonCode": "VALVE", "count": 2, "examples": ["x", "y"]},
+    ...     {"status": "TIMED_OUT", "count": 9, "examples": ["d", "e", "f"]},
+    ... ])
+    '497 SUCCEEDED · 2 FAILED VALVE (x, y) · 9 TIMED_OUT (d, e, f, …)'
+    """
+    found = list(outcomes)
+    kinds = [(one.get("status"), one.get("reasonCode")) for one in found]
+    parts = []
+    for one, kind in zip(found, kinds, strict=True):
+        words = [clean(one.get("count")), coloured(kind[0])]
+        if kind[1]:
+            words.append(clean(kind[1]))
+        if "result" in one and kinds.count(kind) > 1:
+            words.append(compact_json(one["result"]))
+        names = [clean(name) for name in one.get("examples") or ()]
+        if kind[0] != "SUCCEEDED" and names:
+            words.append(f"({', '.join(names + ['…'] * (one.get('count') != len(names)))})")
+        parts.append(" ".join(words))
+    return " · ".join(parts)
+
+
 def print_outcome(execution: Json, more: Sequence[tuple[str, str]] = ()) -> None:
     """Print where an execution stands, its result, and the fields in ``more``."""
     print(summary(execution))

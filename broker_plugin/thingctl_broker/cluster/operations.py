@@ -13,6 +13,7 @@ from thingctl_broker.cluster.link_port import LinkDown
 from thingctl_broker.commands.events import Change, Counters, Events
 from thingctl_broker.commands.execution import Cancel, Execution
 from thingctl_broker.commands.idempotency import fingerprint
+from thingctl_broker.commands.outcomes import combine
 from thingctl_broker.commands.table import Query
 from thingctl_broker.commands.validation import ServiceSettings, ValidRequest
 from thingctl_broker.commands.waiters import CompletionWaiters
@@ -28,7 +29,6 @@ from thingctl_protocol.identifiers import IdSource, check_thing_name
 from thingctl_protocol.statuses import TERMINAL, Status
 
 if TYPE_CHECKING:
-    from collections import Counter
     from collections.abc import Callable, Mapping, Sequence
 
     from thingctl_broker.cluster.dispatcher import ClusterDispatcher
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from thingctl_broker.cluster.reachability import Reachability
     from thingctl_broker.cluster.registry_replica import RegistryReplica
     from thingctl_broker.cluster.store_port import ExecutionStore
+    from thingctl_broker.commands.outcomes import OutcomeCount
     from thingctl_broker.commands.ports import Clock
     from thingctl_broker.commands.statistics import Minute
     from thingctl_broker.commands.table import PageOfExecutions
@@ -226,9 +227,9 @@ class ClusterOperations:
             finally:
                 waiting.cancel()
 
-    async def statuses(self, command_id: str) -> Counter[Status]:
-        """How many executions of a command stand where."""
-        return await self._store.counts(command_id)
+    async def outcomes(self, command_id: str) -> Sequence[OutcomeCount]:
+        """The executions of a command, put together by status, reason and result."""
+        return combine(await self._store.tallies(command_id))
 
     def is_reachable(self, thing: str) -> bool:
         """Whether the thing is there to be sent something, as far as is known."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from thingctl_broker.commands.execution import Cancel, Execution, Outcome
+    from thingctl_broker.commands.outcomes import Tally
     from thingctl_broker.commands.statistics import Minute
     from thingctl_broker.commands.table import PageOfExecutions, Query
     from thingctl_broker.rollouts.rollout import Listed, RolloutRecord, State
@@ -87,6 +88,10 @@ class ExecutionStore(Protocol):
 
     async def counts(self, command_id: str) -> Counter[Status]:
         """How many executions of a command stand where."""
+        ...
+
+    async def tallies(self, command_id: str) -> list[Tally]:
+        """The executions of a command, those that are equal in all but their things together."""
         ...
 
     async def things_of(self, command_id: str) -> set[str]:

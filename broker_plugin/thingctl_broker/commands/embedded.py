@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from thingctl_broker.commands.events import Change
+from thingctl_broker.commands.outcomes import combine, tally
 from thingctl_broker.commands.statistics import HourlyStatistics
 from thingctl_broker.commands.table import Query
 from thingctl_broker.commands.waiters import CompletionWaiters, until_kept
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from thingctl_broker.commands.execution import Execution
+    from thingctl_broker.commands.outcomes import OutcomeCount
     from thingctl_broker.commands.service import CommandService
     from thingctl_broker.commands.statistics import Minute
     from thingctl_broker.commands.table import PageOfExecutions
     from thingctl_broker.things.thing import Thing
-    from thingctl_protocol.statuses import Status
 
 T = TypeVar("T")
 
@@ -172,9 +172,9 @@ class EmbeddedOperations:
         if execution is not None and not execution.is_terminal:
             await self._waiters.wait(execution_id, seconds)
 
-    async def statuses(self, command_id: str) -> Counter[Status]:
-        """How many executions of a command stand where."""
-        return Counter(execution.status for execution in self._table.of_command(command_id))
+    async def outcomes(self, command_id: str) -> Sequence[OutcomeCount]:
+        """The executions of a command, put together by status, reason and result."""
+        return combine(map(tally, self._table.of_command(command_id)))
 
     def watch(self, listener: Callable[[str], None]) -> Callable[[], None]:
         """Call ``listener`` with the id of every execution that changes; return what ends that."""

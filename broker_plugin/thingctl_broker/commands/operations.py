@@ -14,18 +14,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections import Counter
     from collections.abc import Callable, Mapping, Sequence
 
     from thingctl_broker.commands.events import Counters, Events
     from thingctl_broker.commands.execution import Execution
+    from thingctl_broker.commands.outcomes import OutcomeCount
     from thingctl_broker.commands.statistics import Minute
     from thingctl_broker.commands.table import PageOfExecutions, Query
     from thingctl_broker.commands.validation import ServiceSettings
     from thingctl_broker.errors import NotAccepting
     from thingctl_broker.things.registry import ThingRegistry
     from thingctl_broker.things.thing import Thing
-    from thingctl_protocol.statuses import Status
 
 T = TypeVar("T")
 
@@ -130,8 +129,8 @@ class Operations(Protocol):
         """Return when the execution has ended, after ``seconds``, or when this process is ending."""
         ...
 
-    async def statuses(self, command_id: str) -> Counter[Status]:
-        """How many executions of a command stand where."""
+    async def outcomes(self, command_id: str) -> Sequence[OutcomeCount]:
+        """The executions of a command, put together by status, reason and result."""
         ...
 
     def is_reachable(self, thing: str) -> bool:

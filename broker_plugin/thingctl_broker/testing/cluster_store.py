@@ -9,6 +9,7 @@ import msgspec
 
 from thingctl_broker.cluster.store_port import CancelResult, Responded, StoreDown
 from thingctl_broker.commands.execution import Cancel, Outcome
+from thingctl_broker.commands.outcomes import tally
 from thingctl_broker.commands.statistics import HourlyStatistics
 from thingctl_broker.commands.table import ExecutionTable
 from thingctl_broker.errors import IdempotencyConflict, QueueFull
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from thingctl_broker.cluster.store_port import Heard
     from thingctl_broker.commands.execution import Execution
+    from thingctl_broker.commands.outcomes import Tally
     from thingctl_broker.commands.ports import Clock
     from thingctl_broker.commands.statistics import Minute
     from thingctl_broker.commands.table import PageOfExecutions, Query
@@ -116,6 +118,11 @@ class InMemoryStore(Shared):
         """How many executions of a command stand where."""
         self._check()
         return Counter(execution.status for execution in self._table.of_command(command_id))
+
+    async def tallies(self, command_id: str) -> list[Tally]:
+        """The executions of a command, each by itself."""
+        self._check()
+        return list(map(tally, self._table.of_command(command_id)))
 
     async def things_of(self, command_id: str) -> set[str]:
         """The things that have an execution of a command."""

@@ -86,7 +86,7 @@ def test_a_group_is_watched_until_it_has_ended(api, cli, begin):
         _answer(api, "FAILED")
         out, _ = process.communicate(timeout=10)
     assert process.returncode == Exit.FAILED
-    assert b"FINISHED" in out
+    assert "  outcomes  1 FAILED (lock) · 1 SUCCEEDED\n" in out.decode()
 
 
 def test_ctrl_c_while_watching_says_how_to_go_on(cli, begin):

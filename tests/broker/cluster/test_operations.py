@@ -9,6 +9,7 @@ import pytest
 from support.fleet import Fleet, settled
 from thingctl_broker.cluster import operations as module
 from thingctl_broker.cluster.store_port import StoreDown
+from thingctl_broker.commands.outcomes import count_statuses
 from thingctl_broker.commands.table import Query
 from thingctl_broker.errors import (
     AlreadyEnded,
@@ -169,7 +170,7 @@ async def test_while_the_store_is_away_nobody_is_told_anything(fleet, one):
         one.operations.read_many(["x"], itself),
         cancel(one, execution),
         one.operations.withdraw("lamp"),
-        one.operations.statuses("c"),
+        one.operations.outcomes("c"),
         one.operations.size(),
         one.operations.minutes(),
     ):
@@ -349,7 +350,7 @@ async def test_size_statuses_and_minutes_count_those_of_all_workers():
     await two.send(command_id=command_id)
     await settled()
     await cancel(two, first)
-    assert await one.operations.statuses(command_id) == {Status.SENT: 1, Status.CANCELED: 1}
+    assert count_statuses(await one.operations.outcomes(command_id)) == {Status.SENT: 1, Status.CANCELED: 1}
     assert await one.operations.size() == (2, 1)
     assert (await two.operations.minutes())[-1].created == 2
     await fleet.stop()

@@ -7,6 +7,7 @@ import pytest
 from broker_support import HeldJournal, say
 from thingctl_broker.commands import embedded, table
 from thingctl_broker.commands.embedded import EmbeddedOperations
+from thingctl_broker.commands.outcomes import count_statuses
 from thingctl_broker.commands.table import Query
 from thingctl_broker.errors import AlreadyEnded, NotAccepting, UnknownExecution
 from thingctl_broker.testing import InMemoryJournal, service_with_fakes
@@ -158,7 +159,7 @@ async def test_statuses_size_and_minutes_count(operations):
     await sent(operations, "lock", command_id=command_id)
     await sent(operations)
     await operations.cancel(one.execution_id, nothing, nothing)
-    assert await operations.statuses(command_id) == {Status.CANCELED: 1, Status.SENT: 1}
+    assert count_statuses(await operations.outcomes(command_id)) == {Status.CANCELED: 1, Status.SENT: 1}
     assert await operations.size() == (3, 2)
     minutes = await operations.minutes()
     assert (minutes[-1].created, minutes[-1].ended) == (3, {Status.CANCELED: 1})

@@ -231,6 +231,7 @@ async def test_when_it_is_down_every_call_says_so(clock, fake):
             store.get("x"),
             store.many([]),
             store.counts("c"),
+            store.tallies("c"),
             store.things_of("c"),
             store.respond("t", "x", say(Status.FAILED)),
             store.cancel("x", 1.0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence  # noqa: TC003 msgspec reads it
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -12,6 +13,7 @@ from starlette.routing import Route
 from thingctl_broker.commands.execution_resource import encode_page
 from thingctl_broker.commands.field_types import ActionName, Params, PostBackUri, Time, Ttl  # noqa: TC001 msgspec reads them
 from thingctl_broker.commands.idempotency import fingerprint
+from thingctl_broker.commands.outcomes import OutcomeCount, count_statuses
 from thingctl_broker.commands.table import Query
 from thingctl_broker.commands.targets import Targets, resolve
 from thingctl_broker.errors import UnknownCommand, unknown_command
@@ -26,11 +28,9 @@ from thingctl_broker.security.tokens import Scope
 from thingctl_broker.system.timestamps import rfc3339
 from thingctl_protocol.identifiers import is_id, is_uuid7
 from thingctl_protocol.messages import EMPTY_OBJECT
-from thingctl_protocol.statuses import TERMINAL, Status
+from thingctl_protocol.statuses import TERMINAL
 
 if TYPE_CHECKING:
-    from collections import Counter
-
     from starlette.requests import Request
 
     from thingctl_broker.commands.execution import Execution
@@ -82,7 +82,8 @@ class GroupResource(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     ``state``: UNKNOWN when only its executions are known, after a restore or when it was long ago.
     ``targeted``: things that it is for. ``pending``: of these, the ones that have yet to get
     it. ``refused``: the ones that could not be sent it, and for the first of them why.
-    ``statuses``: its executions by status. ``ended``: how many have ended; ``percent``: of all.
+    ``statuses``: its executions by status. ``outcomes``: by status, reason and equal result.
+    ``ended``: how many have ended; ``percent``: of all.
     """
 
     command_id: str
@@ -95,6 +96,7 @@ class GroupResource(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     ended: int
     percent: float
     statuses: dict[str, int]
+    outcomes: Sequence[OutcomeCount]
     rollout: RolloutRules = RolloutRules()
     refusals: dict[str, str] = {}
 
@@ -207,13 +209,13 @@ class Groups:
         if rollout is not None:
             return ApiResponse(200, await self._told(_for(token, rollout)))
         first = await self._operations.list(Query(command_id=command_id), 1, None, _first)
-        statuses = await self._operations.statuses(command_id)
-        count = sum(statuses.values())
+        outcomes = await self._operations.outcomes(command_id)
+        count = sum(one.count for one in outcomes)
         if first is None or not _may_count(token, first, count):
             raise unknown_command()
         created_at = rfc3339(first.created_at)
         return ApiResponse(
-            200, _resource(command_id, first.action, GroupState.UNKNOWN, created_at, statuses, targeted=count)
+            200, _resource(command_id, first.action, GroupState.UNKNOWN, created_at, outcomes, targeted=count)
         )
 
     @needs(Scope.COMMANDS_SEND)
@@ -240,13 +242,13 @@ class Groups:
 
     async def _told(self, rollout: Rollout) -> bytes:
         record = rollout.record
-        statuses = await self._operations.statuses(record.command_id)
+        outcomes = await self._operations.outcomes(record.command_id)
         return _resource(
             record.command_id,
             record.action,
             GroupState(record.state),
             rfc3339(record.created_at),
-            statuses,
+            outcomes,
             targeted=record.targeted,
             pending=rollout.pending,
             refused=record.refused,
@@ -280,7 +282,7 @@ def _resource(
     action: str,
     state: GroupState,
     created_at: str,
-    statuses: Counter[Status],
+    outcomes: Sequence[OutcomeCount],
     *,
     targeted: int,
     pending: int = 0,
@@ -288,6 +290,7 @@ def _resource(
     rollout: RolloutRules = _NO_RULES,
     refusals: dict[str, str] | None = None,
 ) -> bytes:
+    statuses = count_statuses(outcomes)
     ended = sum(number for status, number in statuses.items() if status in TERMINAL)
     count = targeted - refused
     return _encode(
@@ -302,6 +305,7 @@ def _resource(
             ended,
             round(100 * ended / count, 1) if count else 100.0,
             {status.value: number for status, number in sorted(statuses.items())},
+            outcomes,
             rollout,
             refusals or {},
         )

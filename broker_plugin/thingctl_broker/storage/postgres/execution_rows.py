@@ -178,3 +178,8 @@ def _read(row: Any, first: int, now: float) -> Execution:
         untold=tell_at is not None,
         kept=True,
     )
+
+
+def reason_code(reason: str | None) -> str:
+    """The code in a reason as it is stored; empty without one."""
+    return "" if reason is None else _reasons.decode(reason).reason_code

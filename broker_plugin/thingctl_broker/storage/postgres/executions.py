@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from thingctl_broker.cluster.store_port import Responded, StoreDown
 from thingctl_broker.commands.execution import CANCEL_UNANSWERED, TIMED_OUT
+from thingctl_broker.commands.outcomes import EXAMPLES_MAX, RESULT_BYTES, Tally
 from thingctl_broker.storage.postgres import claim_sql
 from thingctl_broker.storage.postgres.execution_batches import (
     BY_ID,
@@ -20,7 +21,7 @@ from thingctl_broker.storage.postgres.execution_batches import (
     Unclaimed,
     WriteResult,
 )
-from thingctl_broker.storage.postgres.execution_rows import is_execution_id, reader, text_or_none
+from thingctl_broker.storage.postgres.execution_rows import is_execution_id, reader, reason_code, text_or_none
 from thingctl_broker.storage.postgres.listing import select
 from thingctl_broker.storage.postgres.partitions import drop_partitions, make_partitions, month_of
 from thingctl_broker.storage.postgres.statistics import Hour
@@ -35,6 +36,12 @@ if TYPE_CHECKING:
     from thingctl_broker.commands.table import PageOfExecutions, Query
     from thingctl_broker.storage.postgres.pool import Database
     from thingctl_protocol.messages import Response
+
+_TALLIES: Final = (
+    "SELECT status, reason, CASE WHEN octet_length(result) <= $2 THEN result END AS shown, "
+    'count(*), (array_agg(thing ORDER BY thing COLLATE "C"))[1:$3] '
+    "FROM thingctl.executions WHERE command_id = $1 GROUP BY status, reason, shown"
+)
 
 _SIZE: Final = (
     "SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint, min(c.reltuples) "
@@ -134,6 +141,14 @@ class PostgresExecutions:
             command_id,
         )
         return Counter({Status(status): count for status, count in rows})
+
+    async def tallies(self, command_id: str) -> list[Tally]:
+        """The executions of a command, those that are equal in all but their things together."""
+        rows = await self._rows(_TALLIES, command_id, RESULT_BYTES, EXAMPLES_MAX)
+        return [
+            Tally(Status(status), reason_code(reason), result and result.encode(), count, things)
+            for status, reason, result, count, things in rows
+        ]
 
     async def things_of(self, command_id: str) -> set[str]:
         """The things that have an execution of a command."""

@@ -44,6 +44,24 @@ def test_a_command_to_many_things(api):
     assert api.get(reply.link).json["percent"] == 50.0
 
 
+def test_outcomes_are_put_together(api):
+    reply = api.post(COMMANDS, group({"things": ["lamp", "lock"]}))
+    assert reply.json["outcomes"] == []
+    assert finished(api, reply)["outcomes"] == [{"status": "SENT", "count": 2, "examples": ["lamp", "lock"]}]
+    lock, lamp = sorted(
+        api.get(f"{COMMANDS}?commandId={reply.json['commandId']}").json["executions"],
+        key=lambda one: one["thingId"],
+        reverse=True,
+    )
+    api.respond(lamp, status="SUCCEEDED", result={"litres": 1.50})
+    api.respond(lock, status="FAILED", statusReason={"reasonCode": "VALVE", "reasonDescription": "stuck"})
+    told = api.get(reply.link)
+    assert told.json["outcomes"] == [
+        {"status": "FAILED", "count": 1, "examples": ["lock"], "reasonCode": "VALVE"},
+        {"status": "SUCCEEDED", "count": 1, "examples": ["lamp"], "result": {"litres": 1.50}},
+    ]
+
+
 def test_each_execution_posts_back():
     api = RunningApi()
     try:

@@ -7,16 +7,19 @@ import time
 from collections import Counter
 
 import pytest
+from msgspec.json import encode
 
 from broker.storage.postgres.stores import Heard, a_store, copy_of, frozen, new, plain
 from broker_support import AT, make_execution, say
 from support.waits import eventually
 from thingctl_broker.commands.execution import Cancel, Outcome
+from thingctl_broker.commands.outcomes import RESULT_BYTES, combine, tally
 from thingctl_broker.commands.statistics import HourlyStatistics
 from thingctl_broker.commands.table import ExecutionTable, Query
 from thingctl_broker.errors import IdempotencyConflict, QueueFull
 from thingctl_broker.storage.postgres import executions as store_module
 from thingctl_broker.storage.postgres.transition_sql import NOTIFY_MAX, WAIT_FIRST
+from thingctl_protocol.messages import StatusReason
 from thingctl_protocol.statuses import Status
 
 MANY = 1000
@@ -422,6 +425,35 @@ async def test_counts_and_things_of_a_command(store):
     assert await store.counts("c") == {Status.SENT: 3, Status.FAILED: 1}
     assert await store.things_of("c") == {"t0", "t1", "t2", "t3"}
     assert await store.counts("nothing") == {}
+
+
+async def test_equal_executions_of_a_command_are_tallied(store):
+    """As one by one in this process, whatever a device says."""
+    executions = await add_all(store, [published(thing=f"t{i}", command_id="c") for i in range(9)])
+    answers = [
+        say("SUCCEEDED", result=b"1"),
+        say("SUCCEEDED", result=b"1"),
+        say("SUCCEEDED", result=b'"%s"' % (b"x" * RESULT_BYTES)),
+        say("SUCCEEDED", result='"{}"'.format("ä" * (RESULT_BYTES // 2 - 1)).encode()),
+        say("FAILED", reason=StatusReason("VALVE", "one")),
+        say("FAILED", reason=StatusReason("VALVE", "another")),
+        say("FAILED", reason=StatusReason("\0")),
+    ]
+    for execution, answer in zip(executions, answers, strict=False):
+        await store.respond(execution.thing, execution.execution_id, answer)
+    as_they_are = await store.many([execution.execution_id for execution in executions])
+    outcomes = combine(await store.tallies("c"))
+    assert encode(outcomes) == encode(combine(map(tally, as_they_are)))
+    assert [(one.status.value, one.count, one.reason_code) for one in outcomes[:3]] == [
+        ("FAILED", 2, "VALVE"),
+        ("SENT", 2, ""),
+        ("SUCCEEDED", 2, ""),
+    ]
+    assert await store.tallies("nothing") == []
+
+
+async def test_many_come_in_the_order_asked(store):
+    executions = await add_all(store, [published(thing=f"t{i}", command_id="c") for i in range(4)])
     assert ids(await store.many([executions[2].execution_id, "x", executions[0].execution_id])) == [
         executions[2].execution_id,
         executions[0].execution_id,
