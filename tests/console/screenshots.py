@@ -131,7 +131,7 @@ def roll_out(demo, api):
     reason = {"reasonCode": "HANDLER_FAILED", "reasonDescription": "OSError: the valve does not answer"}
     for execution, answer in (
         (first, {"status": "FAILED", "statusReason": reason}),
-        (second, {"status": "SUCCEEDED", "result": {"currentTemperature": 20.0}}),
+        (second, {"status": "SUCCEEDED", "result": {"currentTemperature": 20.5}}),
         (third, {"status": "SUCCEEDED", "result": {"currentTemperature": 20.0}}),
     ):
         demo.call(demo.respond, demo.service.get(execution["executionId"]), **answer)

@@ -62,7 +62,7 @@ def test_a_group_is_asked_about_sent_to_and_followed_trouble_first(look, lamps):
     expect(rows.first).to_contain_text("<i>burnt</i> out")
     third.respond(request_of(third), "SUCCEEDED")
     expect(view.get_by_role("status")).to_have_text("Ended everywhere")
-    expect(view.locator(".legend")).to_contain_text("2 succeeded")
+    expect(view.locator(".outcomes li")).to_have_text(["2 succeeded", f"1 failed({second.name})"])
 
     view.get_by_role("link", name="See all").click()
     expect(page.locator(".canvas .tr")).to_have_count(3)

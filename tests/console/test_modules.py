@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import random
+
+import msgspec
 import pytest
+
+from thingctl_broker.cli.output import outcomes_line
+from thingctl_broker.commands.outcomes import Tally, combine
+from thingctl_protocol.statuses import Status
 
 
 @pytest.fixture
@@ -74,3 +82,27 @@ def test_a_cursor_names_a_moment(evaluate):
     assert evaluate("executions.js", "({cursorAt}) => cursorAt(0x0123456789abc)") == (
         "12345678-9abc-7000-8000-000000000000"
     )
+
+
+OUTCOME_LINES = """({outcomeParts}, all) => all.map((outcomes) => outcomeParts(outcomes).map((part) => {
+  const names = part.names.length ? `(${[...part.names, ...(part.more ? ["…"] : [])].join(", ")})` : null;
+  return [part.count, part.status, ...part.words, names].filter(Boolean).join(" ");
+}).join(" · "))"""
+
+
+def test_outcomes_are_shown_as_the_command_line_shows_them(evaluate):
+    draw = random.Random(7)
+    groups = []
+    for _ in range(200):
+        rows = [
+            Tally(
+                draw.choice((Status.SUCCEEDED, Status.FAILED, Status.SENT)),
+                draw.choice(("", "VALVE", "NO_DISK")),
+                draw.choice((None, None, b"1", b'"x"')),
+                1,
+                (f"thing-{number}",),
+            )
+            for number in range(draw.randrange(9))
+        ]
+        groups.append(json.loads(msgspec.json.encode(combine(rows))))
+    assert evaluate("group.js", OUTCOME_LINES, groups) == [outcomes_line(group) for group in groups]

@@ -171,7 +171,13 @@ function makeKey() {
 
 /** A page of the commands to many things, newest first: {groups, nextCursor}; `query`: state, cursor. */
 export const groups = (query) => get("groups", { query });
-export const group = (commandId) => get(`groups/${id(commandId)}`);
+
+/** A command to many things; the results in its outcomes keep their digits. */
+export async function group(commandId) {
+  const text = await ask("GET", `groups/${id(commandId)}`);
+  return { ...JSON.parse(text), outcomes: parse(text).outcomes };
+}
+
 export const moveGroup = async (commandId, move) => JSON.parse(await ask("POST", `groups/${id(commandId)}/${move}`));
 
 /** All things, page by page; `onPage` gets each as it comes. */

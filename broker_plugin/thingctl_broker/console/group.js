@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { announce, copyButton, foreign, h, put, visible } from "./dom.js";
-import { count, duration, STATUSES, statusWord, TERMINAL } from "./format.js";
+import { count, duration, statusWord, TERMINAL } from "./format.js";
 import * as live from "./live.js";
 import * as me from "./me.js";
 import { hashOf } from "./router.js";
@@ -14,6 +14,18 @@ const STATES = { RUNNING: "Sending", PAUSED: "Paused", STOPPED: "Stopped: too ma
 
 /** A state of a command to many things, as words. */
 export const stateWord = (state) => STATES[state] ?? state;
+
+/**
+ * The outcomes of a command as a line shows them: `words` are reason and result, `names` things of each that did
+ * not succeed, `more` whether there are others. A result shows where another outcome differs by it alone.
+ */
+export function outcomeParts(outcomes) {
+  return outcomes.map(({ status, count: number, reasonCode = "", result, examples }) => {
+    const kin = outcomes.filter((other) => other.status === status && (other.reasonCode ?? "") === reasonCode);
+    const words = [reasonCode, result !== undefined && kin.length > 1 ? JSON.stringify(result) : ""].filter(Boolean);
+    return { status, count: number, words, names: status === "SUCCEEDED" ? [] : examples, more: number !== examples.length };
+  });
+}
 
 export class GroupView {
   constructor(commandId) {
@@ -82,7 +94,6 @@ export class GroupView {
 
   #progress(group) {
     const total = Math.max(1, group.targeted - group.refused);
-    const parts = STATUSES.filter((status) => group.statuses[status]);
     const bar = h("div", { class: "bar stacked", role: "progressbar", "aria-label": "Progress of the command", "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": Math.round(group.percent) },
       ["SUCCEEDED", "FAILED", "REJECTED", "TIMED_OUT", "CANCELED", "IN_PROGRESS", "SENT"].filter((status) => group.statuses[status]).map((status) => {
         const part = h("i", { "data-status": status });
@@ -91,8 +102,14 @@ export class GroupView {
       }));
     return h("section", { class: "progress", "aria-label": "Progress" },
       h("p", {}, h("span", {}, `${count(group.ended, "execution")} ended`), h("span", {}, `${group.percent} %`)), bar,
-      h("ul", { class: "legend" }, parts.map((status) => h("li", { "data-status": status }, h("i"), `${group.statuses[status].toLocaleString("en")} ${statusWord(status).toLowerCase()}`)),
+      h("ul", { class: "legend outcomes" }, outcomeParts(group.outcomes).map((part) => this.#outcome(part)),
         group.pending ? h("li", {}, `${group.pending.toLocaleString("en")} not sent yet`) : null));
+  }
+
+  #outcome({ status, count: number, words, names, more }) {
+    const link = (name) => thingLink(name, hashOf(["commands"], { command: this.commandId, thing: name }));
+    return h("li", { "data-status": status }, h("i"), h("span", {}, `${number.toLocaleString("en")} ${statusWord(status).toLowerCase()}`), words.map((word) => foreign(word, 200)),
+      names.length ? h("span", { class: "names" }, names.map((name, index) => [index ? ", " : "(", link(name)]), more ? ", …)" : ")") : null);
   }
 
   #refusals({ refused, refusals = {} }) {
