@@ -124,6 +124,9 @@ def list_(
             autocompletion=completion.statuses,
         ),
     ] = None,
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="CODE", help="Only with this code of a reason.")
+    ] = "",
     tag: Annotated[
         list[str] | None,
         typer.Option("--tag", metavar="TAG", help="Only of things with this tag; may be repeated."),
@@ -146,6 +149,7 @@ def list_(
         "thingId": thing,
         "action": action,
         "commandId": command,
+        "reasonCode": reason,
         "status": ",".join(status or ()).upper(),
         "tag": tag,
         "createdAfter": earlier(since, now) if since else "",

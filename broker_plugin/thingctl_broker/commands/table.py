@@ -47,6 +47,7 @@ class Query(NamedTuple):
     until: float | None = None
     """Created before that. Unix seconds."""
     oldest_first: bool = False
+    reason_code: str | None = None
 
     def admits(self, execution: Execution) -> bool:
         """Whether the execution is asked for."""
@@ -58,8 +59,12 @@ class Query(NamedTuple):
             and (self.things is None or execution.thing in self.things)
             and (self.since is None or execution.created_at >= self.since)
             and (self.until is None or execution.created_at < self.until)
+            and (self.reason_code is None or self._has_reason(execution))
             and (self.visible is None or self.visible(execution))
         )
+
+    def _has_reason(self, execution: Execution) -> bool:
+        return execution.reason is not None and execution.reason.reason_code == self.reason_code
 
 
 class ExecutionTable:

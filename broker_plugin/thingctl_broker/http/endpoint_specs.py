@@ -50,6 +50,7 @@ from thingctl_broker.security.tokens import NAME_PATTERN
 from thingctl_broker.things.mqtt_clients import TEXT_MAX, ClientSort
 from thingctl_broker.things.thing import TAG_PATTERN
 from thingctl_protocol.identifiers import ACTION_PATTERN, THING_PATTERN, UUID7_PATTERN
+from thingctl_protocol.limits import REASON_CODE_MAX
 from thingctl_protocol.statuses import Status
 
 if TYPE_CHECKING:
@@ -247,6 +248,11 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
             _ACTION,
             _STATUS,
             _COMMAND,
+            Parameter(
+                "reasonCode",
+                "only those that ended for this reason",
+                {"type": "string", "minLength": 1, "maxLength": REASON_CODE_MAX},
+            ),
             _TAG,
             Parameter("createdAfter", "only those created then or later", _TIME),
             Parameter("createdBefore", "only those created before that", _TIME),

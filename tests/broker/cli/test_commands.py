@@ -398,6 +398,7 @@ def test_list_since_until_and_by_tag(api, quick):
         (["--until", "1h"], 1),
         (["--tag", "hall"], 1),
         (["--tag", "attic"], 0),
+        (["--reason", "NO_DISK"], 0),
     ):
         assert len(quick("list", "--json", *args).json) == count, args
     assert quick("list", "--since", "soon").code == Exit.USAGE

@@ -27,6 +27,7 @@ from thingctl_broker.http.response import ApiResponse
 from thingctl_broker.security.tokens import Scope
 from thingctl_broker.things.thing import is_tag
 from thingctl_protocol.identifiers import is_id, is_uuid7
+from thingctl_protocol.limits import REASON_CODE_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,8 +53,12 @@ _WAIT: Final = frozenset({"wait"})
 _SEND: Final = frozenset({"validate", "wait"})
 _TIMES: Final = ("createdAfter", "createdBefore")
 _LIST: Final = frozenset(
-    {"thingId", "action", "status", "commandId", "tag", *_TIMES, "sort", "limit", "cursor"}
+    {"thingId", "action", "status", "commandId", "reasonCode", "tag", *_TIMES, "sort", "limit", "cursor"}
 )
+
+
+def _is_reason_code(text: str) -> bool:
+    return 0 < len(text) <= REASON_CODE_MAX
 
 
 class Commands:
@@ -151,6 +156,7 @@ class Commands:
             since=asked.time("createdAfter"),
             until=asked.time("createdBefore"),
             oldest_first=asked.oldest_first(),
+            reason_code=asked.text("reasonCode", _is_reason_code, "the code of a reason"),
         )
         return ApiResponse(
             200, await self._operations.list(query, asked.limit(), asked.cursor(is_uuid7), _page)

@@ -87,16 +87,19 @@ async def _chunk(
     values = list(led.values)
     if query.command_id is not None and query.thing is not None:
         rest.add("s.command_id = {}::text", query.command_id)
-    if query.action is not None:
-        rest.add("s.action = {}::text", query.action)
     if query.statuses is not None:
         rest.add(
             "s.status = ANY({}::text[])", [status.value for status in Status if status in query.statuses]
         )
-    if query.since is not None:
-        rest.add("s.created_at >= {}::double precision", query.since)
-    if query.until is not None:
-        rest.add("s.created_at < {}::double precision", query.until)
+    for condition, value in (
+        ("s.action = {}::text", query.action),
+        ("s.created_at >= {}::double precision", query.since),
+        ("s.created_at < {}::double precision", query.until),
+    ):
+        if value is not None:
+            rest.add(condition, value)
+    if query.reason_code is not None:
+        rest.texts.append("s.reason IS NOT NULL")  # which one it is: Query.admits decides
     rows = await connection.fetch(
         f"SELECT thingctl.now(), {columns('s')} FROM ("
         f"SELECT * {source} {order} LIMIT {int(window)}) s WHERE {rest} {order} LIMIT {int(size)}",

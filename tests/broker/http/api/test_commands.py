@@ -218,6 +218,9 @@ def test_list_shows_the_newest_first_and_filters(api):
     assert ids(api.get(COMMANDS + "?status=SUCCEEDED,FAILED")) == [b, a]
     assert ids(api.get(COMMANDS + "?status=SUCCEEDED&status=SENT")) == [d, c, a]
     assert ids(api.get(COMMANDS + "?thingId=nobody")) == []
+    api.respond(lamp[2], status="FAILED", statusReason={"reasonCode": "NO DISK"})
+    assert ids(api.get(COMMANDS + "?reasonCode=NO%20DISK")) == [c]
+    assert ids(api.get(COMMANDS + "?reasonCode=NO_DISK")) == []
     assert api.get(COMMANDS + "?limit=4").json["nextCursor"] is None
     assert api.get(COMMANDS).json["executions"][0] == api.get(path(lock[0])).json
 
@@ -418,6 +421,8 @@ def test_list_by_time_tag_and_sort(api):
         "tag=no%20tag",
         "commandId=0193448F-5D1C-7000-9B3C-0A1B2C3D4E5F",
         "commandId=0193448f",
+        "reasonCode=",
+        "reasonCode=" + 65 * "x",
     ],
 )
 def test_list_by_what_makes_no_sense(api, query):

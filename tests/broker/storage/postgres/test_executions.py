@@ -366,6 +366,7 @@ QUERIES = [
     Query(visible=lambda execution: execution.thing != "b"),
     Query(thing="nobody"),
     Query(since=AT + 10, until=AT + 40),
+    Query(reason_code="VALVE"),
     Query(thing="b", statuses=frozenset({Status.SUCCEEDED}), visible=lambda execution: execution.ttl > 33),
 ]
 
@@ -382,6 +383,7 @@ async def test_lists_are_those_of_the_table(postgres_url, number, oldest_first):
                 action=("one", "two")[i % 5 == 0],
                 created_at=AT + i,
                 ttl=30 + i % 7,
+                reason=(None, StatusReason("VALVE"), StatusReason("DISK"))[i % 3],
                 status=list(Status)[i % 7],
             )
             for i in range(60)
