@@ -26,7 +26,7 @@ class BundleFile:
         self._path = path
         self._file = file
 
-    def write(self, thing: Json) -> None:
+    def write_bundle(self, thing: Json) -> None:
         """Write the bundle of a thing as the broker answered it. Raises :class:`Failure`."""
         try:
             self._file.write(bundle_text(thing).encode())

@@ -118,7 +118,7 @@ class ApiClient:
 
     def group(self, command_id: str) -> Json:
         """One command with its executions by status; it may be for one thing."""
-        return self.request("GET", f"/groups/{quote(command_id, safe='')}")
+        return self.request_json("GET", f"/groups/{quote(command_id, safe='')}")
 
     def cancel(self, execution_id: str) -> Json:
         """Withdraw an execution, or have its thing asked to stop. Returns it."""
@@ -132,9 +132,9 @@ class ApiClient:
         """All things, by name; or those that the filters let through."""
         return self._pages("/things", "things", filters or {}, None)
 
-    def thing(self, name: str) -> Json:
+    def get_thing(self, name: str) -> Json:
         """One thing."""
-        return self.request("GET", f"/things/{quote(name, safe='')}")
+        return self.request_json("GET", f"/things/{quote(name, safe='')}")
 
     def items(
         self, path: str, key: str, filters: Filters | None = None, limit: int | None = None
@@ -150,7 +150,7 @@ class ApiClient:
             query = {**filters, "limit": str(PAGE if limit is None else min(PAGE, limit))}
             if cursor is not None:
                 query["cursor"] = cursor
-            page = self.request("GET", path, query)
+            page = self.request_json("GET", path, query)
             items = page.get(key)
             if not isinstance(items, list):
                 raise self._no_broker()
@@ -171,12 +171,12 @@ class ApiClient:
         *,
         headers: dict[str, str] | None = None,
     ) -> Json:
-        execution = self.request(method, path, query, body, wait, headers=headers)
+        execution = self.request_json(method, path, query, body, wait, headers=headers)
         if not isinstance(execution.get("executionId"), str) or not isinstance(execution.get("status"), str):
             raise self._no_broker()
         return execution
 
-    def request(
+    def request_json(
         self,
         method: str,
         path: str,

@@ -79,7 +79,7 @@ def kick(
 ) -> None:
     """End the connection of a client; it may connect again. To lock a thing out: things set --disabled."""
     with connect(url, token) as client:
-        client.request("DELETE", _CLIENTS.location(client_id), {"session": "true"} if session else None)
+        client.request_json("DELETE", _CLIENTS.location(client_id), {"session": "true"} if session else None)
 
 
 def _row(client: Json) -> tuple[str, ...]:

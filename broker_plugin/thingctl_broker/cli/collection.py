@@ -73,7 +73,7 @@ class Collection:
     ) -> None:
         """Make a request about one item, and print what the broker answers. ``move``: the end of the path."""
         with connect(url, token) as client:
-            item = client.request(method, self.location(name) + move)
+            item = client.request_json(method, self.location(name) + move)
         self.print_one(item, as_json=as_json)
 
 
@@ -134,6 +134,6 @@ def add_remove(
 
     def remove(name: Name, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
         with connect(url, token) as client:
-            client.request("DELETE", collection.location(name))
+            client.request_json("DELETE", collection.location(name))
 
     app.command(name, help=text, hidden=hidden)(remove)

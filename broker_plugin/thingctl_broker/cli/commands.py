@@ -240,7 +240,7 @@ def _known_actions(client: ApiClient, execution: Json) -> list[tuple[str, str]]:
     if not isinstance(reason, dict) or reason.get("reasonCode") != "UNKNOWN_ACTION":
         return []
     try:
-        announced = client.thing(str(execution.get("thingId"))).get("actions")
+        announced = client.get_thing(str(execution.get("thingId"))).get("actions")
     except Failure:
         return []  # the token may not read things, or the thing is gone
     return [("it has", suggestion(str(execution.get("action")), [str(name) for name in announced or ()]))]

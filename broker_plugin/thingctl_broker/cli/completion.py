@@ -73,7 +73,7 @@ def actions(ctx: typer.Context, incomplete: str) -> Found:
     thing = ctx.params.get("thing")
     if not thing:
         return []
-    return _ask(ctx, incomplete, lambda client: _words(client.thing(thing).get("actions")))
+    return _ask(ctx, incomplete, lambda client: _words(client.get_thing(thing).get("actions")))
 
 
 def executions(ctx: typer.Context, incomplete: str) -> Found:

@@ -25,7 +25,7 @@ def console(
     listed by "thingctl tokens" and ends with "thingctl tokens revoke NAME".
     """
     with connect(url, token) as client:
-        made = client.request("POST", "/sign-in-codes")
+        made = client.request_json("POST", "/sign-in-codes")
         link = sign_in_link(_outward(client.url), str(made.get("code", "")))
     if as_json:
         output.print_json(made | {"url": link})

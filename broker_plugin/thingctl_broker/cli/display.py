@@ -38,21 +38,21 @@ class Display:
         self._progress: object = None
         self._bar = ""
 
-    def show(self, execution: Json) -> None:
+    def show_changes(self, execution: Json) -> None:
         """Print what is new since the last time."""
         for event, line in self._stages(execution):
             if event not in self._shown:
                 self._shown.add(event)
-                self.say(line)
+                self.print_line(line)
         delivery = execution.get("delivery")
         if delivery != self._delivery and delivery == "QUEUED":
-            self.say(
+            self.print_line(
                 f"waiting for the thing to connect, until {output.local_time(execution.get('expiresAt'))}"
             )
         self._delivery = delivery
         self._show_progress(execution)
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """Print a line."""
         self._draw("")
         print(line, file=self._stream, flush=True)
@@ -80,7 +80,7 @@ class Display:
             self._bar = bar(progress, shutil.get_terminal_size().columns - 1)
             self._draw(self._bar)
         else:
-            self.say(f"progress: {output.progress(progress)}")
+            self.print_line(f"progress: {output.progress(progress)}")
 
     def _draw(self, text: str) -> None:
         if self._draws and (self._bar or text):

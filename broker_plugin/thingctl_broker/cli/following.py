@@ -49,7 +49,7 @@ def follow(client: ApiClient, execution: Json) -> Json:
 
 
 def _follow(client: ApiClient, execution: Json, display: Display) -> Json:
-    display.show(execution)
+    display.show_changes(execution)
     wait = SHORTEST
     while execution["status"] not in TERMINAL:
         try:
@@ -58,7 +58,7 @@ def _follow(client: ApiClient, execution: Json, display: Display) -> Json:
             raise Failure(failure.code, f"{failure.text}; {_still(execution)}") from None
         wait = SHORTEST if latest != execution else min(wait * 1.5, LONGEST)
         execution.update(latest)
-        display.show(latest)
+        display.show_changes(latest)
     return execution
 
 
@@ -71,7 +71,7 @@ def _ask(ask: Callable[[], Json], display: Display) -> Json:
         except ProxyFailure as failure:
             if give_up_at is None:
                 give_up_at = monotonic() + PROXY_PATIENCE
-                display.say(f"{failure.text}; asking again")
+                display.print_line(f"{failure.text}; asking again")
             if monotonic() >= give_up_at:
                 raise
         sleep(PROXY_PAUSE)
@@ -88,7 +88,7 @@ def follow_group(client: ApiClient, group: Json) -> Json:
     still = f"thingctl groups watch {output.clean(command_id)}"
     try:
         while is_under_way(group):
-            display.show(_as_progress(group))
+            display.show_changes(_as_progress(group))
             sleep(SHORTEST)
             try:
                 group = _ask(partial(client.group, command_id), display)

@@ -83,12 +83,12 @@ def send_to_many(client: ApiClient, body: str, action: str, key: str = "", *, ye
     if not yes:
         _confirm(action, check(client, body).get("targeted"))
     headers = {"Idempotency-Key": key} if key else {}
-    return client.request("POST", "/commands", body=body, headers=headers)
+    return client.request_json("POST", "/commands", body=body, headers=headers)
 
 
 def check(client: ApiClient, body: str) -> Json:
     """Return what the broker says of a command without sending it."""
-    return client.request("POST", "/commands", {"validate": "only"}, body=body)
+    return client.request_json("POST", "/commands", {"validate": "only"}, body=body)
 
 
 def print_dry_run(found: Json) -> None:

@@ -51,7 +51,7 @@ def add(name: Name, file: File, *, url: Url = DEFAULT_URL, token: Token = "") ->
                 f"there is a thing type named {name} already; "
                 f"to change it: thingctl thing-types set {name} FILE",
             )
-        client.request("PUT", _TYPES.location(name), body=exact_json.encode(body))
+        client.request_json("PUT", _TYPES.location(name), body=exact_json.encode(body))
 
 
 @app.command("set")
@@ -59,7 +59,7 @@ def set_(name: Name, file: File, *, url: Url = DEFAULT_URL, token: Token = "") -
     """Change what the file says of a thing type: its description, its actions as a whole, or both."""
     body = _definition(file)
     with connect(url, token) as client:
-        client.request("PATCH", _TYPES.location(name), body=exact_json.encode(body))
+        client.request_json("PATCH", _TYPES.location(name), body=exact_json.encode(body))
 
 
 @app.command()
@@ -67,7 +67,7 @@ def put(name: Name, file: File, *, url: Url = DEFAULT_URL, token: Token = "") ->
     """Add a thing type, or replace all that is said of it."""
     body = _definition(file)
     with connect(url, token) as client:
-        client.request("PUT", _TYPES.location(name), body=exact_json.encode(body))
+        client.request_json("PUT", _TYPES.location(name), body=exact_json.encode(body))
 
 
 def _definition(file: str) -> Any:

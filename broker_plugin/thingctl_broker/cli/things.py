@@ -103,13 +103,13 @@ def add(
     pair = None if certificate is None else thing_pair(certificate, name)
     body = {"name": name, "withPassword": pair is None, "requireBundle": bundle is not None}
     with bundle_file(bundle, force=force) as file, connect(url, token) as client:
-        thing = client.request(
+        thing = client.request_json(
             "POST", "/things", body=json.dumps(body | _definition(type_, tag, description))
         )
         if pair is not None:
             thing["bundle"] |= {"cert": pair.cert.decode(), "key": pair.key.decode()}
         if file is not None:
-            file.write(thing)
+            file.write_bundle(thing)
     _print_credentials(thing, as_json=as_json, bundle=bundle)
 
 
@@ -135,7 +135,7 @@ def set_(
     if enabled is not None:
         patch["enabled"] = enabled
     with connect(url, token) as client:
-        thing = client.request("PATCH", _path(name), body=json.dumps(patch))
+        thing = client.request_json("PATCH", _path(name), body=json.dumps(patch))
     _THINGS.print_one(thing, as_json=as_json)
 
 
@@ -164,9 +164,9 @@ def password(
     """
     body = {"oldValidFor": _seconds(old_valid_for), "requireBundle": bundle is not None}
     with bundle_file(bundle, force=force) as file, connect(url, token) as client:
-        thing = client.request("POST", f"{_path(name)}/password", body=json.dumps(body))
+        thing = client.request_json("POST", f"{_path(name)}/password", body=json.dumps(body))
         if file is not None:
-            file.write(thing)
+            file.write_bundle(thing)
     _print_credentials(thing, as_json=as_json, bundle=bundle)
 
 

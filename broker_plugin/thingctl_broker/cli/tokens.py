@@ -79,7 +79,7 @@ def add(
     if expires:
         body["expiresAt"] = later(expires, datetime.now(UTC))
     with connect(url, token) as client:
-        made = client.request("POST", "/tokens", body=json.dumps(body))
+        made = client.request_json("POST", "/tokens", body=json.dumps(body))
     _print_secret(made, as_json=as_json)
 
 
@@ -87,7 +87,7 @@ def add(
 def renew(name: Name, *, as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = "") -> None:
     """Give a token another secret and show it, this once; the old one ends right away."""
     with connect(url, token) as client:
-        made = client.request("POST", f"{_TOKENS.location(name)}/renew")
+        made = client.request_json("POST", f"{_TOKENS.location(name)}/renew")
     _print_secret(made, as_json=as_json)
 
 

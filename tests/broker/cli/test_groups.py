@@ -9,6 +9,8 @@ import signal
 import pytest
 import typer.main
 
+from broker.cli.running import QuickCli
+from broker.http.running import RunningApi, until
 from thingctl_broker.cli.app import app
 from thingctl_broker.cli.exits import Exit
 
@@ -173,3 +175,29 @@ def test_targets_are_of_one_kind(quick, options):
 def test_things_that_are_not_there_are_named(quick):
     ran = quick("groups", "send", "update", "--tag", "nosuch", "--yes")
     assert (ran.code, "no thing matches" in ran.err) == (Exit.REFUSED, True)
+
+
+def test_five_hundred_outcomes_are_one_line(tmp_path, monkeypatch, capsys):
+    names = [f"thing-{number:03}" for number in range(1, 501)]
+    api = RunningApi(names)
+    try:
+        quick = QuickCli(api.url, tmp_path, monkeypatch, capsys)
+        for name in names:
+            api.connect(name)
+        group = quick("send", "--all", "update", "--yes", "--json").json
+        until(lambda: len(api.executions()) == 500)
+        faults = {"thing-498": "VALVE", "thing-499": "VALVE", "thing-500": "NO_DISK"}
+        for execution in api.executions():
+            fault = faults.get(execution.thing)
+            answer = (
+                {"status": "FAILED", "statusReason": {"reasonCode": fault}}
+                if fault
+                else {"status": "SUCCEEDED"}
+            )
+            api.answer(execution.thing, execution.execution_id, json.dumps(answer).encode())
+        line = "497 SUCCEEDED · 2 FAILED VALVE (thing-498, thing-499) · 1 FAILED NO_DISK (thing-500)"
+        assert f"  outcomes  {line}\n" in quick("groups", "show", group["commandId"]).out
+        found = quick("list", "--command", group["commandId"], "--reason", "VALVE", "--json").json
+        assert [one["thingId"] for one in found] == ["thing-499", "thing-498"]
+    finally:
+        api.close()
