@@ -105,4 +105,4 @@ def test_outcomes_are_shown_as_the_command_line_shows_them(evaluate):
             for number in range(draw.randrange(9))
         ]
         groups.append(json.loads(msgspec.json.encode(combine(rows))))
-    assert evaluate("group.js", OUTCOME_LINES, groups) == [outcomes_line(group) for group in groups]
+    assert evaluate("outcomes.js", OUTCOME_LINES, groups) == [outcomes_line(group) for group in groups]

@@ -45,9 +45,11 @@ def test_it_goes_on_by_itself_and_trouble_shows_up(look, api, thermostat):
     expect(figure).to_be_visible()
     before = int(figure.inner_text())
     execution = api.rejected(thermostat)
-    trouble = page.get_by_role("region", name="Latest trouble").locator("li").first
+    trouble = page.get_by_role("region", name="Latest trouble").locator(".trouble li").first
     expect(trouble.get_by_role("link", name="setTemperature")).to_have_attribute(
         "href", re.compile(execution["executionId"])
     )
     expect(trouble).to_contain_text("Rejected")
+    outcomes = page.get_by_role("list", name="Outcomes").get_by_role("listitem")
+    expect(outcomes.filter(has_text="rejected").first).to_contain_text(thermostat)
     soon(lambda: page.evaluate("1") and int(figure.inner_text()) > before)

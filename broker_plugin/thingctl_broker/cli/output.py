@@ -35,6 +35,10 @@ _COLOURS: Final = {
 """SGR codes: what is under way is cyan, what went well green, badly red, nowhere yellow."""
 
 
+EXAMPLES_MAX: Final = 3
+"""Things that the broker names of one outcome: where it names fewer, there are no others."""
+
+
 def clean(value: object) -> str:
     r"""``value`` as text with every character that is not printable escaped.
 
@@ -183,7 +187,8 @@ def outcomes_line(outcomes: Iterable[Json]) -> str:
             words.append(compact_json(one["result"]))
         names = [clean(name) for name in one.get("examples") or ()]
         if kind[0] != "SUCCEEDED" and names:
-            words.append(f"({', '.join(names + ['…'] * (one.get('count') != len(names)))})")
+            more = EXAMPLES_MAX == len(names) < one.get("count", 0)
+            words.append(f"({', '.join([*names, '…'] if more else names)})")
         parts.append(" ".join(words))
     return " · ".join(parts)
 

@@ -35,8 +35,8 @@ RESULT_BYTES: Final = 200
 class OutcomeCount(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """How many executions have the same status, reason and result.
 
-    ``examples``: the first of their things, by name. ``result``: left out of those without one, and
-    where results are not distinguished.
+    ``examples``: the first of their things, by name, each once. ``result``: left out of those without
+    one, and where results are not distinguished.
     """
 
     status: Status
@@ -55,7 +55,7 @@ class Tally(NamedTuple):
     number: int
     """How many there are."""
     things: Sequence[str]
-    """At least the first ``EXAMPLES_MAX`` of them, by name."""
+    """At least the first ``EXAMPLES_MAX`` different ones, by name."""
 
 
 def tally(execution: Execution) -> Tally:
@@ -74,7 +74,7 @@ def combine(tallies: Iterable[Tally]) -> list[OutcomeCount]:
     for status, of_status in by_status.items():
         for reason, of_reason in _by_reason(of_status).items():
             for result, equal in _by_result(of_reason).items():
-                names = nsmallest(EXAMPLES_MAX, (thing for one in equal for thing in one.things))
+                names = nsmallest(EXAMPLES_MAX, {thing for one in equal for thing in one.things})
                 raw = None if result is None else msgspec.Raw(result)
                 found.append(OutcomeCount(status, sum(one.number for one in equal), names, reason, raw))
     return sorted(found, key=lambda one: (-one.count, one.status, one.reason_code, bytes(one.result or b"")))

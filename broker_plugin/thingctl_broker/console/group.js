@@ -2,9 +2,10 @@
 
 import * as api from "./api.js";
 import { announce, copyButton, foreign, h, put, visible } from "./dom.js";
-import { count, duration, statusWord, TERMINAL } from "./format.js";
+import { count, duration, TERMINAL } from "./format.js";
 import * as live from "./live.js";
 import * as me from "./me.js";
+import { outcomeList } from "./outcomes.js";
 import { hashOf } from "./router.js";
 import { confirmDialog, failure, pageHead, statusBadge, thingLink } from "./widgets.js";
 
@@ -14,18 +15,6 @@ const STATES = { RUNNING: "Sending", PAUSED: "Paused", STOPPED: "Stopped: too ma
 
 /** A state of a command to many things, as words. */
 export const stateWord = (state) => STATES[state] ?? state;
-
-/**
- * The outcomes of a command as a line shows them: `words` are reason and result, `names` things of each that did
- * not succeed, `more` whether there are others. A result shows where another outcome differs by it alone.
- */
-export function outcomeParts(outcomes) {
-  return outcomes.map(({ status, count: number, reasonCode = "", result, examples }) => {
-    const kin = outcomes.filter((other) => other.status === status && (other.reasonCode ?? "") === reasonCode);
-    const words = [reasonCode, result !== undefined && kin.length > 1 ? JSON.stringify(result) : ""].filter(Boolean);
-    return { status, count: number, words, names: status === "SUCCEEDED" ? [] : examples, more: number !== examples.length };
-  });
-}
 
 export class GroupView {
   constructor(commandId) {
@@ -102,14 +91,8 @@ export class GroupView {
       }));
     return h("section", { class: "progress", "aria-label": "Progress" },
       h("p", {}, h("span", {}, `${count(group.ended, "execution")} ended`), h("span", {}, `${group.percent} %`)), bar,
-      h("ul", { class: "legend outcomes" }, outcomeParts(group.outcomes).map((part) => this.#outcome(part)),
+      outcomeList(group.outcomes, { command: this.commandId },
         group.pending ? h("li", {}, `${group.pending.toLocaleString("en")} not sent yet`) : null));
-  }
-
-  #outcome({ status, count: number, words, names, more }) {
-    const link = (name) => thingLink(name, hashOf(["commands"], { command: this.commandId, thing: name }));
-    return h("li", { "data-status": status }, h("i"), h("span", {}, `${number.toLocaleString("en")} ${statusWord(status).toLowerCase()}`), words.map((word) => foreign(word, 200)),
-      names.length ? h("span", { class: "names" }, names.map((name, index) => [index ? ", " : "(", link(name)]), more ? ", …)" : ")") : null);
   }
 
   #refusals({ refused, refusals = {} }) {

@@ -7,6 +7,7 @@ import { ago, count, duration } from "./format.js";
 import { installLine } from "./enrolment.js";
 import * as live from "./live.js";
 import * as me from "./me.js";
+import { outcomeList } from "./outcomes.js";
 import { commandsPlot, latencyPlot } from "./plots.js";
 import { hashOf } from "./router.js";
 import { failure, notice, pageHead, sendLink, statusBadge, thingLink, when } from "./widgets.js";
@@ -22,6 +23,7 @@ export class OverviewPage {
     this.commands = commandsPlot(() => this.minutes);
     this.latency = latencyPlot(() => this.minutes);
     this.trouble = h("section", { class: "card", "aria-label": "Latest trouble" });
+    this.outcomes = h("div");
     this.state = h("div");
     this.first = h("section", { class: "card first-steps", "aria-label": "First steps", hidden: true });
     this.body = h("div", { class: "overview-body", hidden: true }, this.first, this.tiles, h("div", { class: "plots" }, this.commands.element, this.latency.element), this.trouble);
@@ -66,7 +68,7 @@ export class OverviewPage {
     }
   }
 
-  #show({ things, executions, hour, minutes }) {
+  #show({ things, executions, hour, minutes, outcomes }) {
     this.minutes = minutes.map((m) => ({ ...m, ms: Date.parse(m.at), total: Object.values(m.ended).reduce((sum, n) => sum + n, 0) }));
     const ended = Object.values(hour.ended).reduce((sum, n) => sum + n, 0);
     const good = hour.ended.SUCCEEDED ?? 0;
@@ -77,6 +79,7 @@ export class OverviewPage {
       tile("Succeeded", ended ? `${percent(good / ended)} %` : "–", ended ? `${good.toLocaleString("en")} of ${ended.toLocaleString("en")} ended` : "nothing has ended", hashOf(["commands"], { since: "1h", status: "SUCCEEDED" })),
       tile("Time to the verdict", latency ? duration(latency.p50) : "–", latency ? `95 %: ${duration(latency.p95)}, 99 %: ${duration(latency.p99)}` : "no answers yet"));
     this.#showFirstSteps(things.total, executions.total);
+    put(this.outcomes, outcomes.length ? outcomeList(outcomes, { since: "1h" }) : null);
     this.body.hidden = false;
     this.commands.redraw();
     this.latency.redraw();
@@ -104,7 +107,7 @@ export class OverviewPage {
       put(this.trouble, head, notice("Nothing has gone wrong", "Commands that fail, are rejected or time out show up here."));
       return;
     }
-    put(this.trouble, head, h("ul", { class: "trouble" }, executions.map((execution) => h("li", {},
+    put(this.trouble, head, this.outcomes, h("ul", { class: "trouble" }, executions.map((execution) => h("li", {},
       statusBadge(execution.status),
       h("a", { href: hashOf(["commands", execution.executionId]) }, foreign(execution.action)),
       thingLink(execution.thingId, hashOf(["things", execution.thingId])),

@@ -50,6 +50,11 @@ def test_equal_ones_are_together_the_most_frequent_first():
     ]
 
 
+def test_a_thing_is_named_once():
+    (one,) = combine(many(Status.FAILED, 2) + many(Status.FAILED, 2))
+    assert (one.count, one.examples) == (4, ["thing-001", "thing-002"])
+
+
 def test_results_are_told_apart_while_they_are_few():
     few = [
         one for i in range(RESULTS_MAX) for one in many(Status.SUCCEEDED, 2, result=b"%d" % i, first=10 * i)
@@ -92,7 +97,7 @@ TALLIES = st.lists(
         ),
         st.sampled_from(Status),
         st.text("AB\0", max_size=2) | st.text(max_size=2),
-        st.none() | st.binary(max_size=2) | st.just(b"1" * (RESULT_BYTES + 1)),
+        st.none() | st.binary(min_size=1, max_size=2) | st.just(b"1" * (RESULT_BYTES + 1)),
         st.lists(st.text("ab", min_size=1, max_size=6), min_size=1, max_size=5),
     ),
     max_size=60,
@@ -113,7 +118,7 @@ def test_whatever_there_is_each_execution_counts_once(tallies, draw):
     assert len(set(keys)) == len(keys) <= len(Status) * REASONS_MAX * RESULTS_MAX
     for one in outcomes:
         assert 1 <= len(one.examples) <= min(EXAMPLES_MAX, one.count)
-        assert one.examples == sorted(one.examples)
+        assert one.examples == sorted(set(one.examples))
     shuffled = draw.sample(tallies, len(tallies))
     assert seen(combine(shuffled)) == seen(outcomes)
 

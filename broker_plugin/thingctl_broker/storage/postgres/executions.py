@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 _TALLIES: Final = (
     "SELECT status, reason, CASE WHEN octet_length(result) <= $2 THEN result END AS shown, "
-    'count(*), (array_agg(thing ORDER BY thing COLLATE "C"))[1:$3] '
+    'count(*), (array_agg(DISTINCT thing COLLATE "C" ORDER BY thing COLLATE "C"))[1:$3] '
     "FROM thingctl.executions WHERE command_id = $1 GROUP BY status, reason, shown"
 )
 

@@ -27,3 +27,18 @@ def test_the_last_hour_by_minute_and_status(api):
         assert whole["latency"]["count"] == 1
         assert 0.23 < whole["latency"]["p50"] < 0.27
     assert seen["minutes"][0]["latency"] is None
+
+
+def test_what_went_wrong_in_the_last_hour_is_put_together(api):
+    api.connect("lamp")
+    api.connect("lock")
+    old = api.send("lamp")
+    api.respond(old, status="FAILED", statusReason={"reasonCode": "OLD"})
+    api.clock.advance(3601)
+    for thing in ("lamp", "lock"):
+        api.respond(api.send(thing), status="FAILED", statusReason={"reasonCode": "VALVE"})
+    api.respond(api.send("lock"), status="SUCCEEDED")
+    api.send("lamp")
+    assert api.get("/api/v1/overview").json["outcomes"] == [
+        {"status": "FAILED", "count": 2, "examples": ["lamp", "lock"], "reasonCode": "VALVE"}
+    ]
