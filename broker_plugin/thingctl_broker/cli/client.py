@@ -106,10 +106,12 @@ class ApiClient:
         fields = [f'"thingId":{_string(thing)}', f'"action":{_string(action)}', f'"params":{params}']
         if ttl is not None:
             fields.append(f'"ttl":{ttl}')
-        if not key.isascii() or not key.isprintable():  # the broker has its say on the rest
-            raise Failure(Exit.USAGE, "an idempotency key consists of visible ASCII characters")
-        headers = {"Idempotency-Key": key} if key else {}
-        return self._execution("POST", "/commands", body="{" + ",".join(fields) + "}", headers=headers)
+        body = "{" + ",".join(fields) + "}"
+        return self._execution("POST", "/commands", body=body, headers=_key_header(key))
+
+    def send_to_many(self, body: str, key: str = "") -> Json:
+        """Send a command to many things; ``body``: as the API takes it, encoded. Returns the group."""
+        return self.request_json("POST", "/commands", body=body, headers=_key_header(key))
 
     def execution(self, execution_id: str, wait: float | None = None) -> Json:
         """One execution; with ``wait`` (seconds), when it has ended or the time is over."""
@@ -124,14 +126,6 @@ class ApiClient:
         """Withdraw an execution, or have its thing asked to stop. Returns it."""
         return self._execution("POST", _path(execution_id) + "/cancel")
 
-    def executions(self, filters: Filters, limit: int) -> Iterator[Json]:
-        """At most ``limit`` executions, newest first."""
-        return self._pages("/commands", "executions", filters, limit)
-
-    def things(self, filters: Filters | None = None) -> Iterator[Json]:
-        """All things, by name; or those that the filters let through."""
-        return self._pages("/things", "things", filters or {}, None)
-
     def get_thing(self, name: str) -> Json:
         """One thing."""
         return self.request_json("GET", f"/things/{quote(name, safe='')}")
@@ -139,15 +133,13 @@ class ApiClient:
     def items(
         self, path: str, key: str, filters: Filters | None = None, limit: int | None = None
     ) -> Iterator[Json]:
-        """What is in a collection of the API, by name; at most ``limit``."""
-        return self._pages(path, key, filters or {}, limit)
+        """What is in a collection of the API, in its order; at most ``limit``.
 
-    # How it asks.
-
-    def _pages(self, path: str, key: str, filters: Filters, limit: int | None) -> Iterator[Json]:
+        ``key``: the field of a page that has the items.
+        """
         cursor = None
         while limit is None or limit > 0:
-            query = {**filters, "limit": str(PAGE if limit is None else min(PAGE, limit))}
+            query = {**(filters or {}), "limit": str(PAGE if limit is None else min(PAGE, limit))}
             if cursor is not None:
                 query["cursor"] = cursor
             page = self.request_json("GET", path, query)
@@ -160,6 +152,8 @@ class ApiClient:
             cursor = page.get("nextCursor")
             if cursor is None:
                 return
+
+    # How it asks.
 
     def _execution(
         self,
@@ -278,6 +272,12 @@ def _path(execution_id: str) -> str:
     if not is_id(execution_id):
         raise Failure(Exit.USAGE, f"{execution_id!r} is no execution id")
     return f"/commands/{execution_id}"
+
+
+def _key_header(key: str) -> dict[str, str]:
+    if not key.isascii() or not key.isprintable():  # the broker has its say on the rest
+        raise Failure(Exit.USAGE, "an idempotency key consists of visible ASCII characters")
+    return {"Idempotency-Key": key} if key else {}
 
 
 def _object(content: bytes) -> Json | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from thingctl_broker.cli import completion, output
-from thingctl_broker.cli.collection import Collection, add_list, add_show, names_a_command
+from thingctl_broker.cli.collection import Collection, Limit, add_list, add_show, names_a_command
 from thingctl_broker.cli.settings import DEFAULT_URL, AsJson, Token, Url, connect
 
 if TYPE_CHECKING:
@@ -48,9 +48,7 @@ def list_(
         Sort,
         typer.Option("--sort", help="By client id, or first those with the most that waits or was dropped."),
     ] = Sort.ID,
-    limit: Annotated[
-        int | None, typer.Option("--limit", "-n", metavar="N", min=1, help="At most so many; all without it.")
-    ] = None,
+    limit: Limit = None,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     token: Token = "",

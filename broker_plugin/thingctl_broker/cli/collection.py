@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The name.", autocompletion=completion.names)]
 
 
+Limit = Annotated[
+    int | None, typer.Option("--limit", "-n", metavar="N", min=1, help="At most so many; all without it.")
+]
+
+
 @dataclass(frozen=True)
 class Collection:
     """A collection of the API and how people see it.

@@ -78,7 +78,9 @@ def actions(ctx: typer.Context, incomplete: str) -> Found:
 
 def executions(ctx: typer.Context, incomplete: str) -> Found:
     """Ids of recent executions."""
-    return _ask(ctx, incomplete, lambda client: map(_execution, client.executions({}, LIMIT)))
+    return _ask(
+        ctx, incomplete, lambda client: map(_execution, client.items("/commands", "executions", None, LIMIT))
+    )
 
 
 def statuses(incomplete: str) -> Found:

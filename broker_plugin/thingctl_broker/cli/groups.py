@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from thingctl_broker.cli import completion, output, targets
-from thingctl_broker.cli.collection import Collection, add_call, add_list, add_show, names_a_command
+from thingctl_broker.cli.collection import Collection, Limit, add_call, add_list, add_show, names_a_command
 from thingctl_broker.cli.exits import of_statuses
 from thingctl_broker.cli.following import follow_group
 from thingctl_broker.cli.params import Key, Texts, Ttl, Wait, encode_params
@@ -31,6 +31,7 @@ def list_(
     context: typer.Context,
     *,
     state: State = None,
+    limit: Limit = None,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     token: Token = "",
@@ -38,7 +39,7 @@ def list_(
     """List the commands to many things, newest first."""
     if not names_a_command(context):
         filters = {"state": ",".join(state or ()).upper()}
-        _GROUPS.print_all(url, token, filters, as_json=as_json)
+        _GROUPS.print_all(url, token, filters, limit, as_json=as_json)
 
 
 add_list(app, list_)

@@ -82,8 +82,7 @@ def send_to_many(client: ApiClient, body: str, action: str, key: str = "", *, ye
     """
     if not yes:
         _confirm(action, check(client, body).get("targeted"))
-    headers = {"Idempotency-Key": key} if key else {}
-    return client.request_json("POST", "/commands", body=body, headers=headers)
+    return client.send_to_many(body, key)
 
 
 def check(client: ApiClient, body: str) -> Json:

@@ -162,7 +162,7 @@ def test_a_token_that_may_not_has_a_code_of_its_own(status):
 
 def test_a_page_without_items_is_no_page():
     with serving(http(b'{"nextCursor":null}')) as url:
-        assert failure(url, lambda client: list(client.things())).code is Exit.UNREACHABLE
+        assert failure(url, lambda client: list(client.items("/things", "things"))).code is Exit.UNREACHABLE
 
 
 def test_a_broker_behind_a_path(api):

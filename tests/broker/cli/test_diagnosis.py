@@ -87,7 +87,7 @@ def test_a_port_that_answers_nothing_may_be_the_mqtt_port(scheme):
 def test_a_private_ca_that_is_not_trusted_names_the_variable(secure, files):
     assert "set THINGCTL_CA to the file" in reason(secure.url)
     with ApiClient(secure.url, TOKEN, str(files / "ca.crt")) as client:
-        assert list(client.things())
+        assert list(client.items("/things", "things"))
 
 
 def test_a_certificate_for_another_name(secure, files):

@@ -42,6 +42,7 @@ def test_commands_to_many_things_are_listed_newest_first(quick, begin):
         [first, "update", "RUNNING", "2"],
     ]
     assert [one["commandId"] for one in quick("groups", "list", "--json").json] == [second, first]
+    assert [one["commandId"] for one in quick("groups", "list", "-n", "1", "--json").json] == [second]
     quick("groups", "pause", first)
     paused = quick("groups", "list", "--state", "paused", "--state", "canceled", "--json").json
     assert [one["commandId"] for one in paused] == [first]
