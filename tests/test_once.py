@@ -77,3 +77,20 @@ def test_it_is_done_in_one_place(names, places):
 )
 def test_it_is_written_in_one_place(words, place):
     assert [path for path, text in sources().items() if words in text] == [place]
+
+
+@pytest.mark.parametrize(
+    ("words", "places"),
+    [
+        pytest.param(
+            "new Rows(", {"list.js", "commands.js"}, id="tables: one page of them, and the live one"
+        ),
+        pytest.param('class: "facts"', {"widgets.js"}, id="names and values"),
+        pytest.param('class: "skeleton"', {"widgets.js"}, id="a list that loads"),
+        pytest.param("outcomes.map(", {"outcomes.js"}, id="outcomes"),
+        pytest.param("row.onclick", {"rows.js"}, id="a click on a row"),
+    ],
+)
+def test_the_console_draws_it_in_one_place(words, places):
+    files = (ROOT / BROKER / "console").glob("*.js")
+    assert {file.name for file in files if words in file.read_text(encoding="utf-8")} == places

@@ -1,7 +1,7 @@
 // What a device needs to get in: its bundle, as the broker made it, and the line to type there.
 
 import { copyButton, foreign, h, visible } from "./dom.js";
-import { icon, saveFile } from "./widgets.js";
+import { factList, icon, saveFile } from "./widgets.js";
 
 /** The line that installs an agent from a bundle. */
 export function installLine(file) {
@@ -26,9 +26,10 @@ function bundleSteps({ name, bundle }) {
   const text = `${JSON.stringify(bundle, null, 2)}\n`;
   return [
     h("p", {}, "The bundle is one file with everything that the device needs, its password among it. The broker shows the password this once."),
-    h("dl", { class: "facts" },
-      fact("Broker", h("span", { class: "mono" }, foreign(bundle.url, 300))),
-      fact("Trusts", bundle.ca ? "the certificate authority in the bundle" : /^mqtts|^wss/.test(bundle.url) ? "the authorities of its system" : "any broker at that address: the connection has no TLS")),
+    factList([
+      ["Broker", h("span", { class: "mono" }, foreign(bundle.url, 300))],
+      ["Trusts", bundle.ca ? "the certificate authority in the bundle" : /^mqtts|^wss/.test(bundle.url) ? "the authorities of its system" : "any broker at that address: the connection has no TLS"],
+    ]),
     h("ol", { class: "numbered" },
       h("li", {}, h("p", {}, "Save the bundle, and copy it to the device."),
         h("p", { class: "actions" }, h("button", { type: "button", on: { click: () => saveFile(file, text, "application/json") } }, icon("save"), `Download ${visible(file, 60)}`))),
@@ -41,12 +42,9 @@ function withoutBundle({ bundleFault, credentials }) {
   return [
     h("p", {}, bundleFault ? ["The broker made no bundle: ", foreign(bundleFault, 500)] : "The broker made no bundle."),
     h("p", {}, "The device signs in with these. The broker shows the password this once."),
-    h("dl", { class: "facts" },
-      fact("User name", [h("span", { class: "mono" }, foreign(credentials?.username ?? "", 128)), copyButton("Copy the user name", () => credentials.username)]),
-      fact("Password", [h("span", { class: "mono" }, foreign(credentials?.password ?? "", 128)), copyButton("Copy the password", () => credentials.password)])),
+    factList([
+      ["User name", [h("span", { class: "mono" }, foreign(credentials?.username ?? "", 128)), copyButton("Copy the user name", () => credentials.username)]],
+      ["Password", [h("span", { class: "mono" }, foreign(credentials?.password ?? "", 128)), copyButton("Copy the password", () => credentials.password)]],
+    ]),
   ];
-}
-
-function fact(name, value) {
-  return h("div", {}, h("dt", {}, name), h("dd", {}, value));
 }

@@ -53,6 +53,13 @@ def test_with_a_key_it_is_sent_once(quick):
     assert quick(*command).json["commandId"] == quick(*command).json["commandId"]
 
 
+@pytest.mark.parametrize("key", ["a\nb", "schlüssel"])
+def test_what_can_be_no_key_sends_nothing(quick, key):
+    ran = quick("send", "--all", "water", "--idempotency-key", key, "--yes")
+    assert (ran.code, "idempotency key" in ran.err) == (Exit.USAGE, True)
+    assert quick("groups", "--json").json == []
+
+
 @pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", Exit.REFUSED), ("", Exit.REFUSED)])
 def test_a_question_names_action_and_number(quick, monkeypatch, answer, code):
     monkeypatch.setattr("sys.stdin", Terminal(answer))
