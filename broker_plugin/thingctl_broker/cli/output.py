@@ -35,10 +35,6 @@ _COLOURS: Final = {
 """SGR codes: what is under way is cyan, what went well green, badly red, nowhere yellow."""
 
 
-EXAMPLES_MAX: Final = 3
-"""Things that the broker names of one outcome: where it names fewer, there are no others."""
-
-
 def clean(value: object) -> str:
     r"""``value`` as text with every character that is not printable escaped.
 
@@ -172,7 +168,7 @@ def outcomes_line(outcomes: Iterable[Json]) -> str:
     >>> outcomes_line([
     ...     {"status": "SUCCEEDED", "count": 497, "examples": ["a", "b", "c"]},
     ...     {"status": "FAILED", "reasonCode": "VALVE", "count": 2, "examples": ["x", "y"]},
-    ...     {"status": "TIMED_OUT", "count": 9, "examples": ["d", "e", "f"]},
+    ...     {"status": "TIMED_OUT", "count": 9, "examples": ["d", "e", "f"], "more": True},
     ... ])
     '497 SUCCEEDED · 2 FAILED VALVE (x, y) · 9 TIMED_OUT (d, e, f, …)'
     """
@@ -187,8 +183,7 @@ def outcomes_line(outcomes: Iterable[Json]) -> str:
             words.append(compact_json(one["result"]))
         names = [clean(name) for name in one.get("examples") or ()]
         if kind[0] != "SUCCEEDED" and names:
-            more = EXAMPLES_MAX == len(names) < one.get("count", 0)
-            words.append(f"({', '.join([*names, '…'] if more else names)})")
+            words.append(f"({', '.join([*names, '…'] if one.get('more') else names)})")
         parts.append(" ".join(words))
     return " · ".join(parts)
 

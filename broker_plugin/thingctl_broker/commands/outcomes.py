@@ -35,8 +35,8 @@ RESULT_BYTES: Final = 200
 class OutcomeCount(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """How many executions have the same status, reason and result.
 
-    ``examples``: the first of their things, by name, each once. ``result``: left out of those without
-    one, and where results are not distinguished.
+    ``examples``: the first of their things, by name, each once; ``more``: there are others.
+    ``result``: left out of those without one, and where results are not distinguished.
     """
 
     status: Status
@@ -44,6 +44,7 @@ class OutcomeCount(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tr
     examples: list[str]
     reason_code: str = ""
     result: msgspec.Raw | None = None
+    more: bool = False
 
 
 class Tally(NamedTuple):
@@ -55,7 +56,7 @@ class Tally(NamedTuple):
     number: int
     """How many there are."""
     things: Sequence[str]
-    """At least the first ``EXAMPLES_MAX`` different ones, by name."""
+    """At least the first ``EXAMPLES_MAX`` different ones and one more, by name."""
 
 
 def tally(execution: Execution) -> Tally:
@@ -74,9 +75,10 @@ def combine(tallies: Iterable[Tally]) -> list[OutcomeCount]:
     for status, of_status in by_status.items():
         for reason, of_reason in _by_reason(of_status).items():
             for result, equal in _by_result(of_reason).items():
-                names = nsmallest(EXAMPLES_MAX, {thing for one in equal for thing in one.things})
+                names = nsmallest(EXAMPLES_MAX + 1, {thing for one in equal for thing in one.things})
                 raw = None if result is None else msgspec.Raw(result)
-                found.append(OutcomeCount(status, sum(one.number for one in equal), names, reason, raw))
+                number, more = sum(one.number for one in equal), len(names) > EXAMPLES_MAX
+                found.append(OutcomeCount(status, number, names[:EXAMPLES_MAX], reason, raw, more))
     return sorted(found, key=lambda one: (-one.count, one.status, one.reason_code, bytes(one.result or b"")))
 
 

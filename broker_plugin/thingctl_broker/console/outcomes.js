@@ -5,17 +5,15 @@ import { statusWord } from "./format.js";
 import { hashOf } from "./router.js";
 import { thingLink } from "./widgets.js";
 
-const EXAMPLES_MAX = 3; // things that the broker names of one outcome
-
 /**
  * The outcomes of a command as a line shows them: `words` are reason and result, `names` things of each that did
  * not succeed, `more` whether there are others. A result shows where another outcome differs by it alone.
  */
 export function outcomeParts(outcomes) {
-  return outcomes.map(({ status, count: number, reasonCode = "", result, examples }) => {
+  return outcomes.map(({ status, count: number, reasonCode = "", result, examples, more = false }) => {
     const kin = outcomes.filter((other) => other.status === status && (other.reasonCode ?? "") === reasonCode);
     const words = [reasonCode, result !== undefined && kin.length > 1 ? JSON.stringify(result) : ""].filter(Boolean);
-    return { status, count: number, words, names: status === "SUCCEEDED" ? [] : examples, more: examples.length === EXAMPLES_MAX && number > EXAMPLES_MAX };
+    return { status, count: number, words, names: status === "SUCCEEDED" ? [] : examples, more };
   });
 }
 

@@ -31,7 +31,7 @@ def many(status, count, reason="", result=None, first=1):
 
 def seen(outcomes):
     return [
-        (one.count, one.status.value, one.reason_code, bytes(one.result or b""), one.examples)
+        (one.count, one.status.value, one.reason_code, bytes(one.result or b""), one.examples, one.more)
         for one in outcomes
     ]
 
@@ -44,15 +44,21 @@ def test_equal_ones_are_together_the_most_frequent_first():
     )
     random.Random(3).shuffle(tallies)
     assert seen(combine(tallies)) == [
-        (497, "SUCCEEDED", "", b"", ["thing-001", "thing-002", "thing-003"]),
-        (2, "FAILED", "VALVE", b"", ["thing-498", "thing-499"]),
-        (1, "FAILED", "NO_DISK", b"", ["thing-500"]),
+        (497, "SUCCEEDED", "", b"", ["thing-001", "thing-002", "thing-003"], True),
+        (2, "FAILED", "VALVE", b"", ["thing-498", "thing-499"], False),
+        (1, "FAILED", "NO_DISK", b"", ["thing-500"], False),
     ]
 
 
 def test_a_thing_is_named_once():
     (one,) = combine(many(Status.FAILED, 2) + many(Status.FAILED, 2))
-    assert (one.count, one.examples) == (4, ["thing-001", "thing-002"])
+    assert (one.count, one.examples, one.more) == (4, ["thing-001", "thing-002"], False)
+
+
+@pytest.mark.parametrize("count", [EXAMPLES_MAX, EXAMPLES_MAX + 1])
+def test_more_says_that_there_are_others(count):
+    (one,) = combine(many(Status.FAILED, count))
+    assert (len(one.examples), one.more) == (EXAMPLES_MAX, count > EXAMPLES_MAX)
 
 
 def test_results_are_told_apart_while_they_are_few():

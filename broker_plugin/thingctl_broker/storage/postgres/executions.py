@@ -144,7 +144,7 @@ class PostgresExecutions:
 
     async def tallies(self, command_id: str) -> list[Tally]:
         """The executions of a command, those that are equal in all but their things together."""
-        rows = await self._rows(_TALLIES, command_id, RESULT_BYTES, EXAMPLES_MAX)
+        rows = await self._rows(_TALLIES, command_id, RESULT_BYTES, EXAMPLES_MAX + 1)
         return [
             Tally(Status(status), reason_code(reason), result and result.encode(), count, things)
             for status, reason, result, count, things in rows
