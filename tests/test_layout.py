@@ -131,6 +131,7 @@ OF_MORE_THAN_ONE_MODULE = {
     "broker/mqtt/server/test_takeover.py": "two connections of one client",
     "broker/mqtt/test_conformance.py": "docs/mqtt-conformance.md",
     "broker/mqtt/test_gmqtt_contract.py": "what we lean on in gmqtt",
+    "broker/storage/test_formats.py": "databases that an earlier version wrote",
     "broker/storage/sqlite/test_recovery.py": "any crash of the journal",
     "broker/testing/test_testing.py": "the fakes that ship",
     "agent/test_actions.py": "the built-in actions",

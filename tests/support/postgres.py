@@ -141,11 +141,28 @@ class PostgresServer:
         yield self.url(name)  # dropping it would cost a checkpoint; it goes with the server
 
     def psql(self, statement: str, database: str = "postgres") -> str:
-        """Run a statement as a person would; return what it says, unaligned and bare."""
-        command = [str(self._bin / "psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", statement]
+        """Run statements as a person would; return what they say, unaligned and bare."""
+        return self._ask(
+            [str(self._bin / "psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", self.url(database)], statement
+        )
+
+    def dump(self, database: str) -> str:
+        """The database as statements that make it again."""
+        command = [
+            str(self._bin / "pg_dump"),
+            "--inserts",
+            "--no-owner",
+            "--schema=thingctl",
+            self.url(database),
+        ]
+        lines = self._ask(command, "").splitlines()
+        return "\n".join(line for line in lines if line and not line.startswith(("--", "\\"))) + "\n"
+
+    def _ask(self, command: list[str], statements: str) -> str:
         environ = {"PATH": os.environ["PATH"], "HOME": str(self._home)}
         ran = subprocess.run(
-            [*command, self.url(database)],
+            command,
+            input=statements,
             capture_output=True,
             text=True,
             check=False,
