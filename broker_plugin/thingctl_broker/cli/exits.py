@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+from thingctl_broker.commands.status_table import STATUS_TABLE
+from thingctl_protocol.statuses import Status
+
 
 class Exit(IntEnum):
-    """Exit codes. Scripts may rely on them."""
+    """Exit codes. Scripts may rely on them. Those of executions are in the table of statuses."""
 
     OK = 0
     """Done; where the command waited for the execution, it SUCCEEDED."""
@@ -27,18 +30,6 @@ class Exit(IntEnum):
     UNAUTHORIZED = 4
     """There is no token, or the broker does not accept it."""
 
-    FAILED = 10
-    """The execution ended FAILED."""
-
-    REJECTED = 11
-    """The execution ended REJECTED."""
-
-    TIMED_OUT = 12
-    """The execution ended TIMED_OUT."""
-
-    CANCELED = 13
-    """The execution ended CANCELED."""
-
     INTERRUPTED = 130
     """Ctrl-C."""
 
@@ -46,12 +37,12 @@ class Exit(IntEnum):
     """The reader of the output has left (``| head -1``), as the shell says it of other programs."""
 
 
-def of_status(status: str) -> Exit:
+def of_status(status: str) -> int:
     """The exit code for the status of an execution that has ended."""
-    return Exit.OK if status == "SUCCEEDED" else Exit.__members__.get(status, Exit.REFUSED)
+    return STATUS_TABLE[Status(status)].exit_code if status in Status.__members__ else Exit.REFUSED
 
 
-def of_statuses(statuses: Mapping[str, int], refused: int) -> Exit:
+def of_statuses(statuses: Mapping[str, int], refused: int) -> int:
     """The exit code for many: OK if all SUCCEEDED, else the lowest code of the others.
 
     ``statuses``: how many executions ended how. ``refused``: things that could not be sent the command.

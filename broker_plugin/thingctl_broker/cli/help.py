@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from typer.core import TyperGroup
 
+from thingctl_broker.commands.status_table import STATUS_TABLE
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -48,13 +50,15 @@ TERMINAL: Final = {
 }
 """Variables of what the commands print."""
 
+_ENDS: Final = {row.exit_code: status.value for status, row in STATUS_TABLE.items() if row.exit_code > 1}
+
 EXIT_CODES: Final = {
     "0": "Done; where the command waits, the execution SUCCEEDED.",
     "1": "The broker refused, or the output could not be written.",
     "2": "The command line is wrong.",
     "3": "No broker answers.",
     "4": "There is no token, or the broker does not accept it.",
-    "10 11 12 13": "The execution ended FAILED, REJECTED, TIMED_OUT, CANCELED.",
+    " ".join(map(str, _ENDS)): f"The execution ended {', '.join(_ENDS.values())}.",
     "130": "Ctrl-C; an execution goes on.",
     "141": "The reader of the output has left (| head -1).",
 }

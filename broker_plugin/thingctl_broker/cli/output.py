@@ -16,6 +16,7 @@ from unicodedata import combining, east_asian_width
 
 from thingctl_broker.cli import exact_json
 from thingctl_broker.cli.exits import Exit, Failure
+from thingctl_broker.commands.status_table import STATUS_TABLE
 from thingctl_protocol.statuses import TERMINAL
 
 if TYPE_CHECKING:
@@ -23,16 +24,7 @@ if TYPE_CHECKING:
 
     from thingctl_broker.cli.client import Json
 
-_COLOURS: Final = {
-    "SENT": "36",
-    "IN_PROGRESS": "36",
-    "SUCCEEDED": "32",
-    "FAILED": "31",
-    "REJECTED": "31",
-    "TIMED_OUT": "33",
-    "CANCELED": "33",
-}
-"""SGR codes: what is under way is cyan, what went well green, badly red, nowhere yellow."""
+_COLOURS: Final = {status.value: row.sgr for status, row in STATUS_TABLE.items()}
 
 
 def clean(value: object) -> str:
@@ -208,9 +200,49 @@ def print_execution(execution: Json, more: Sequence[tuple[str, str]] = ()) -> No
     )
     if execution.get("conflicts"):
         fields.append(("conflicts", f"{clean(execution['conflicts'])} responses contradicted the verdict"))
+    fields += [
+        (_in_words(name), compact_json(value)) for name, value in execution.items() if name not in _SHOWN
+    ]
     print_fields(fields)
     for event in execution.get("events") or ():
         print(f"  {precise_time(event.get('at'))}  {clean(event.get('event'))}")
+
+
+_SHOWN: Final = frozenset(
+    {
+        "executionId",
+        "commandId",
+        "thingId",
+        "action",
+        "params",
+        "ttl",
+        "status",
+        "delivery",
+        "attempts",
+        "createdAt",
+        "expiresAt",
+        "events",
+        "result",
+        "statusReason",
+        "progress",
+        "retrySafe",
+        "late",
+        "conflicts",
+        "requestedBy",
+        "publishedAt",
+        "deliveredAt",
+        "startedAt",
+        "cancelRequestedAt",
+        "endedAt",
+        "durationSeconds",
+    }
+)
+"""Fields with a line of their own, or a place among the events. Others follow as they are."""
+
+
+def _in_words(name: str) -> str:
+    """``backOffice`` as ``back office``."""
+    return clean("".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name))
 
 
 def _outcome(execution: Json) -> list[tuple[str, str]]:
@@ -252,4 +284,4 @@ def _reason(value: Any) -> str:
 def print_fields(fields: Iterable[tuple[str, str]]) -> None:
     """Print names and values, indented and aligned."""
     for name, value in fields:
-        print(f"  {name:<10}{value}")
+        print(f"  {name:<9} {value}")

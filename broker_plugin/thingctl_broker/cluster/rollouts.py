@@ -17,9 +17,10 @@ import structlog
 from thingctl_broker.cluster.operations import LIVE
 from thingctl_broker.cluster.store_port import StoreDown
 from thingctl_broker.commands.idempotency import check_same
+from thingctl_broker.commands.status_table import FAILURES
 from thingctl_broker.commands.table import Query
 from thingctl_broker.errors import NotAccepting, ServiceError, WrongMove, unknown_command
-from thingctl_broker.rollouts.rollout import FAILURES, Rollout, RolloutRecord, State
+from thingctl_broker.rollouts.rollout import Rollout, RolloutRecord, State
 from thingctl_broker.security.caller import NOBODY, Caller, origin
 from thingctl_protocol.statuses import TERMINAL
 

@@ -11,7 +11,7 @@ Which status may follow which is ``thingctl_protocol.statuses.TRANSITIONS``.
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
@@ -24,6 +24,24 @@ if TYPE_CHECKING:
 
 CLOCK_SET: Final = 0.25
 """Seconds by which the wall clock must be off the monotonic clock to count as set."""
+
+
+class Storage(Enum):
+    """How a store keeps a field of an execution."""
+
+    ONCE = auto()
+    """Written with the first record, and never again. A new one is declared behind those that are there."""
+
+    STATE = auto()
+    """Written with each change."""
+
+    JOURNAL_STATE = auto()
+    """The same, by the journal of one broker alone."""
+
+
+ONCE: Final = Storage.ONCE
+STATE: Final = Storage.STATE
+JOURNAL_STATE: Final = Storage.JOURNAL_STATE
 
 
 class Outcome(Enum):
@@ -71,49 +89,50 @@ class Late(msgspec.Struct, frozen=True, gc=False):
 class Execution(msgspec.Struct, gc=False):
     """One command on one thing.
 
-    ``params`` and ``result`` are encoded JSON. A time that is None has not come.
+    ``params`` and ``result`` are encoded JSON. A time that is None has not come. A field's annotation says
+    how stores keep it (:class:`Storage`); without one it is the key, or is worked out anew.
     The collector need not look inside (``gc=False``): nothing here can form a cycle.
     """
 
     execution_id: str
-    command_id: str
-    thing: str
-    action: str
-    params: bytes
-    ttl: int
+    command_id: Annotated[str, ONCE]
+    thing: Annotated[str, ONCE]
+    action: Annotated[str, ONCE]
+    params: Annotated[bytes, ONCE]
+    ttl: Annotated[int, ONCE]
     """Seconds from creation."""
-    created_at: float
+    created_at: Annotated[float, ONCE]
     deadline: float
     """Monotonic: TTL counts from creation on the broker's own clock."""
-    requested_by: str = ""
+    requested_by: Annotated[str, ONCE] = ""
     """The name of the API token that sent it."""
-    idempotency_key: str = ""
+    idempotency_key: Annotated[str, ONCE] = ""
     """What the caller named the command by, to send it again safely."""
-    fingerprint: str = ""
+    fingerprint: Annotated[str, ONCE] = ""
     """Of the whole command, when it has a key: the same key must mean the same command."""
     status: Status = Status.SENT
-    result: bytes | None = None
-    reason: StatusReason | None = None
-    progress: Progress | None = None
-    late: Late | None = None
-    attempts: int = 0
+    result: Annotated[bytes | None, STATE] = None
+    reason: Annotated[StatusReason | None, STATE] = None
+    progress: Annotated[Progress | None, STATE] = None
+    late: Annotated[Late | None, STATE] = None
+    attempts: Annotated[int, STATE] = 0
     """How often the request was written to a connection."""
-    conflicts: int = 0
+    conflicts: Annotated[int, STATE] = 0
     """Responses that contradicted the verdict."""
-    published_at: float | None = None
-    delivered_at: float | None = None
-    started_at: float | None = None
+    published_at: Annotated[float | None, STATE] = None
+    delivered_at: Annotated[float | None, STATE] = None
+    started_at: Annotated[float | None, STATE] = None
     """When the device first answered anything."""
-    cancel_wanted_at: float | None = None
+    cancel_wanted_at: Annotated[float | None, JOURNAL_STATE] = None
     """When an operator asked for a cancel that is kept first and made then."""
-    cancel_requested_at: float | None = None
-    cancel_grace: float | None = None
+    cancel_requested_at: Annotated[float | None, STATE] = None
+    cancel_grace: Annotated[float | None, STATE] = None
     cancel_deadline: float | None = None
     """Monotonic: how long the device may take over its verdict on a cancel."""
-    ended_at: float | None = None
-    post_back_uri: str = ""
+    ended_at: Annotated[float | None, STATE] = None
+    post_back_uri: Annotated[str, ONCE] = ""
     """Where to tell how it ended, if its sender wants that."""
-    untold: bool = False
+    untold: Annotated[bool, STATE] = False
     """True while a notification of the end, or of a late response, is still to be sent."""
     kept: bool = False
     """Whether the journal has a record of it already."""

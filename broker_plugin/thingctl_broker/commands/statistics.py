@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from thingctl_broker.commands.status_table import VERDICTS
 from thingctl_protocol.statuses import TERMINAL, Status
 
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
 MINUTES: Final = 60
 """How far back it goes."""
-
-VERDICTS: Final = frozenset({Status.SUCCEEDED, Status.FAILED, Status.REJECTED})
-"""The ends whose latency says something about the thing: of the others the operator or the TTL decides."""
 
 FASTEST: Final = 0.000_1
 """Seconds: whatever is no longer is in the first slot of a histogram."""

@@ -5,11 +5,12 @@ import { toCsv } from "./csv.js";
 import { Details } from "./details.js";
 import { Executions, readFilters } from "./executions.js";
 import { filterBar } from "./filters.js";
-import { count, duration, shortId, TERMINAL } from "./format.js";
+import { count, duration, shortId } from "./format.js";
 import * as known from "./known.js";
 import * as live from "./live.js";
 import { go, hashOf } from "./router.js";
 import { opens, Rows } from "./rows.js";
+import { TERMINAL } from "./statuses.js";
 import { exportButton, failure, icon, notice, pageHead, progressBar, sendLink, skeleton, statusBadge, thingLink, when } from "./widgets.js";
 
 const COLUMNS = [

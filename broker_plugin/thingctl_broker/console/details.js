@@ -2,11 +2,12 @@
 
 import * as api from "./api.js";
 import { announce, copyButton, foreign, h, put, visible } from "./dom.js";
-import { clock, duration, fullMoment, statusWord, TERMINAL } from "./format.js";
+import { clock, duration, fullMoment } from "./format.js";
 import { pretty, write } from "./json.js";
 import * as live from "./live.js";
 import * as me from "./me.js";
 import { go, hashOf } from "./router.js";
+import { statusWord, TERMINAL } from "./statuses.js";
 import { confirmDialog, factList, failure, icon, notice, progressBar, statusBadge, thingLink, when } from "./widgets.js";
 
 const STEPS = ["QUEUED", "PUBLISHED", "DELIVERED", "STARTED"];
@@ -26,6 +27,14 @@ const EVENTS = {
   ended: "Ended",
   late: "Late response",
 };
+
+// Fields that have a place of their own. Others stand among the facts as they are.
+const SHOWN = new Set("executionId commandId thingId action params ttl status delivery attempts createdAt expiresAt events result statusReason progress retrySafe late conflicts requestedBy publishedAt deliveredAt startedAt cancelRequestedAt endedAt durationSeconds".split(" "));
+
+function inWords(name) {
+  const words = name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
+  return words.charAt(0).toUpperCase() + words.slice(1);
+}
 
 export class Details {
   /** `onClose`: makes a button to close; `query`: filters to keep in links; `onResent(execution)`: it was sent again. */
@@ -191,6 +200,7 @@ export class Details {
       ["TTL", duration(execution.ttl)],
       ["Contradictions", execution.conflicts ? `${execution.conflicts}: the thing has contradicted its own verdict` : null],
     ];
+    facts.push(...Object.entries(execution).filter(([name]) => !SHOWN.has(name)).map(([name, value]) => [inWords(name), foreign(write(value), 1100)]));
     return h("section", { "aria-label": "Facts" }, h("h3", {}, "Facts"),
       factList(facts));
   }

@@ -1,7 +1,7 @@
 // The controls above the list of commands. They show what the URL says, and change it.
 
 import { foreign, h, put } from "./dom.js";
-import { STATUSES, statusWord } from "./format.js";
+import { STATUSES, statusWord } from "./statuses.js";
 import * as known from "./known.js";
 import { go, hashOf } from "./router.js";
 import { icon, suggesting } from "./widgets.js";

@@ -1,22 +1,4 @@
-// Times, durations and states as text.
-
-export const STATUSES = ["SENT", "IN_PROGRESS", "SUCCEEDED", "FAILED", "REJECTED", "TIMED_OUT", "CANCELED"];
-export const TERMINAL = new Set(["SUCCEEDED", "FAILED", "REJECTED", "TIMED_OUT", "CANCELED"]);
-
-const WORDS = {
-  SENT: "Sent",
-  IN_PROGRESS: "In progress",
-  SUCCEEDED: "Succeeded",
-  FAILED: "Failed",
-  REJECTED: "Rejected",
-  TIMED_OUT: "Timed out",
-  CANCELED: "Canceled",
-};
-
-/** A status as people read it. */
-export function statusWord(status) {
-  return WORDS[status] ?? String(status);
-}
+// Times and durations as text.
 
 const time = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });

@@ -2,14 +2,14 @@
 
 import * as api from "./api.js";
 import { announce, copyButton, foreign, h, put, visible } from "./dom.js";
-import { count, duration, TERMINAL } from "./format.js";
+import { count, duration } from "./format.js";
 import * as live from "./live.js";
 import * as me from "./me.js";
 import { outcomeList } from "./outcomes.js";
 import { hashOf } from "./router.js";
+import { FURTHEST_FIRST, TERMINAL, TROUBLE } from "./statuses.js";
 import { confirmDialog, failure, pageHead, statusBadge, thingLink } from "./widgets.js";
 
-const TROUBLE = ["FAILED", "REJECTED", "TIMED_OUT"];
 const SHOWN = 50;
 const STATES = { RUNNING: "Sending", PAUSED: "Paused", STOPPED: "Stopped: too many failures", CANCELED: "Canceled", FINISHED: "Sent to all", UNKNOWN: "Only its executions are known" };
 
@@ -84,7 +84,7 @@ export class GroupView {
   #progress(group) {
     const total = Math.max(1, group.targeted - group.refused);
     const bar = h("div", { class: "bar stacked", role: "progressbar", "aria-label": "Progress of the command", "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": Math.round(group.percent) },
-      ["SUCCEEDED", "FAILED", "REJECTED", "TIMED_OUT", "CANCELED", "IN_PROGRESS", "SENT"].filter((status) => group.statuses[status]).map((status) => {
+      FURTHEST_FIRST.filter((status) => group.statuses[status]).map((status) => {
         const part = h("i", { "data-status": status });
         part.style.width = `${(100 * group.statuses[status]) / total}%`;
         return part;

@@ -1,7 +1,7 @@
 // Outcomes: executions put together by status, reason and equal result.
 
 import { foreign, h } from "./dom.js";
-import { statusWord } from "./format.js";
+import { statusWord } from "./statuses.js";
 import { hashOf } from "./router.js";
 import { thingLink } from "./widgets.js";
 

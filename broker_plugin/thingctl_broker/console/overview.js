@@ -10,10 +10,10 @@ import * as me from "./me.js";
 import { outcomeList } from "./outcomes.js";
 import { commandsPlot, latencyPlot } from "./plots.js";
 import { hashOf } from "./router.js";
+import { TROUBLE } from "./statuses.js";
 import { failure, notice, pageHead, sendLink, statusBadge, thingLink, when } from "./widgets.js";
 
 const EVERY = 5000;
-const TROUBLE = ["FAILED", "REJECTED", "TIMED_OUT"];
 
 export class OverviewPage {
   constructor() {

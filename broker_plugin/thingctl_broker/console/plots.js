@@ -1,7 +1,8 @@
 // Plots of the last hour, in SVG: no library, and a table for screen readers.
 
 import { h, put, s } from "./dom.js";
-import { duration, minute, statusWord } from "./format.js";
+import { duration, minute } from "./format.js";
+import { ENDS, statusWord } from "./statuses.js";
 
 const HEIGHT = 190;
 const LEFT = 52;
@@ -68,7 +69,6 @@ function frame(width, minutes, label) {
   return { svg, step, y };
 }
 
-const ENDS = ["SUCCEEDED", "CANCELED", "REJECTED", "TIMED_OUT", "FAILED"];
 
 /** Commands that ended in each minute, by status, and how many were sent. */
 export function commandsPlot(read) {

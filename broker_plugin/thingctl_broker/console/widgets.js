@@ -1,23 +1,14 @@
 // Small parts that several pages show.
 
 import { foreign, h, icon, put, s, visible } from "./dom.js";
-import { fullMoment, moment, statusWord } from "./format.js";
+import { fullMoment, moment } from "./format.js";
 import * as me from "./me.js";
 import { hashOf } from "./router.js";
-
-const MARKS = {
-  SENT: "M4 8h8",
-  IN_PROGRESS: "M8 4v4l3 2",
-  SUCCEEDED: "M4.5 8.5l2.5 2.5 4.5-5",
-  FAILED: "M5 5l6 6M11 5l-6 6",
-  REJECTED: "M4.5 11.5l7-7",
-  TIMED_OUT: "M5 4h6L5 12h6z",
-  CANCELED: "M5 8h6",
-};
+import { statusMark, statusWord } from "./statuses.js";
 
 /** A status, told by shape, colour and word. */
 export function statusBadge(status) {
-  const mark = s("svg", { viewBox: "0 0 16 16", class: "mark", "aria-hidden": "true" }, s("circle", { cx: 8, cy: 8, r: 7 }), s("path", { d: MARKS[status] ?? "" }));
+  const mark = s("svg", { viewBox: "0 0 16 16", class: "mark", "aria-hidden": "true" }, s("circle", { cx: 8, cy: 8, r: 7 }), s("path", { d: statusMark(status) }));
   return h("span", { class: "status", "data-status": status }, mark, h("span", {}, statusWord(status)));
 }
 

@@ -13,6 +13,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import msgspec
+
+from thingctl_broker.commands.status_table import for_console
 from thingctl_broker.http.problems import METHOD_NOT_ALLOWED, NOT_FOUND, Problem
 
 if TYPE_CHECKING:
@@ -48,6 +51,9 @@ _HEADERS: Final = (
     (b"vary", b"Accept-Encoding"),
 )
 _BUILD: Final = b"{{build}}"
+_STATUSES: Final = "statuses.js"
+_ROWS: Final = b"export const ROWS = []; /* {{statuses}} */"
+"""What stands in ``statuses.js`` where the table of statuses goes."""
 
 
 class File(NamedTuple):
@@ -116,6 +122,9 @@ class ConsoleFile:
 def load(folder: Path) -> Mapping[str, File]:
     """Read the console's files; return them by the path they are served at."""
     contents = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix in _TYPES}
+    if _STATUSES in contents:
+        rows = b"export const ROWS = %b;" % msgspec.json.encode(for_console())
+        contents[_STATUSES] = contents[_STATUSES].replace(_ROWS, rows)
     digest = sha256()
     for name, content in contents.items():
         digest.update(b"%b %d\n" % (name.encode(), len(content)))

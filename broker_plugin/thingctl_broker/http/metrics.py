@@ -20,7 +20,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from thingctl_broker.commands.events import Change
-from thingctl_broker.commands.statistics import VERDICTS
+from thingctl_broker.commands.status_table import VERDICTS
 from thingctl_broker.http.mqtt_metrics import mqtt_families
 from thingctl_protocol import __version__
 from thingctl_protocol.statuses import TERMINAL

@@ -15,19 +15,17 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import msgspec
 
+from thingctl_broker.commands.status_table import FAILURES
 from thingctl_broker.security.rate_limit import Rate, TokenBucket
-from thingctl_protocol.statuses import Status
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from thingctl_broker.commands.execution import Execution
+    from thingctl_protocol.statuses import Status
 
 REFUSALS_MAX: Final = 100
 """Things that were refused, of which it is told why; the others are only counted."""
-
-FAILURES: Final = frozenset({Status.FAILED, Status.REJECTED, Status.TIMED_OUT})
-"""The ends that count against ``max_failures``."""
 
 
 class State(StrEnum):

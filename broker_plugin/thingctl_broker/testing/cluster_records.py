@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from thingctl_broker.rollouts.rollout import FAILURES, MOVES, State, newest
+from thingctl_broker.commands.status_table import FAILURES
+from thingctl_broker.rollouts.rollout import MOVES, State, newest
 from thingctl_broker.testing.cluster_store import InMemoryStore, Shared
 
 if TYPE_CHECKING:

@@ -88,7 +88,7 @@ def test_a_group_is_watched_until_it_has_ended(api, cli, begin):
         assert process.stderr.readline() == b"progress: 50 % 1 of 2 ended\n"
         _answer(api, "FAILED")
         out, _ = process.communicate(timeout=10)
-    assert process.returncode == Exit.FAILED
+    assert process.returncode == 10
     assert "  outcomes  1 FAILED (lock) · 1 SUCCEEDED\n" in out.decode()
 
 

@@ -66,8 +66,8 @@ def test_version_and_help(quick):
 
 def test_every_verdict_has_a_code_of_its_own():
     assert len({of_status(status) for status in TERMINAL}) == len(TERMINAL)
-    assert of_status("SUCCEEDED") is Exit.OK
-    assert of_status("SOMETHING_NEW") is Exit.REFUSED
+    assert of_status("SUCCEEDED") == Exit.OK
+    assert of_status("SOMETHING_NEW") == Exit.REFUSED
 
 
 def test_ctrl_c_while_it_loads_shows_no_traceback():

@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 import msgspec
 from starlette.routing import Route
 
+from thingctl_broker.commands.status_table import STATUS_TABLE
 from thingctl_broker.errors import UnknownExecution, UnknownThing
 from thingctl_broker.http.auth import needs, require_command
 from thingctl_broker.http.dialects.dialect import NO_DEVICE, printed
@@ -61,13 +62,7 @@ LAUNCH_URI: Final = "launchUri"
 
 APP_SERVICE: Final = "appService"
 
-WORDS: Final = {
-    Status.IN_PROGRESS: "executing",
-    Status.SUCCEEDED: "completed",
-    Status.FAILED: "executionFailed",
-    Status.REJECTED: "commandDropped",
-    Status.CANCELED: "canceled",
-}
+WORDS: Final = {status: row.graph for status, row in STATUS_TABLE.items() if row.graph}
 """What ``status`` says where the status alone decides."""
 
 CODES: Final = {

@@ -14,6 +14,7 @@ import msgspec
 from starlette.routing import Route
 
 from thingctl_broker.commands.field_types import ActionName, Ttl, described
+from thingctl_broker.commands.status_table import STATUS_TABLE
 from thingctl_broker.commands.table import Query
 from thingctl_broker.errors import UnknownThing
 from thingctl_broker.http.auth import require, require_command, visible
@@ -24,7 +25,6 @@ from thingctl_broker.http.request_body import decode_body, read_json_body
 from thingctl_broker.http.response import ApiResponse
 from thingctl_broker.security.tokens import Scope
 from thingctl_protocol.messages import EMPTY_OBJECT
-from thingctl_protocol.statuses import Status
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -46,15 +46,7 @@ _CALLS: Final = frozenset({SEND, SEND_RAW, STATUS})
 RAW_ACTION: Final = "rawCommand"
 """The action that a raw command asks for."""
 
-WORDS: Final = {
-    Status.SENT: "pending",
-    Status.IN_PROGRESS: "pending",
-    Status.SUCCEEDED: "executed",
-    Status.FAILED: "failed",
-    Status.REJECTED: "rejected",
-    Status.TIMED_OUT: "timed_out",
-    Status.CANCELED: "canceled",
-}
+WORDS: Final = {status: row.navixy for status, row in STATUS_TABLE.items()}
 """What ``get_command_status`` says for each status."""
 
 _OFFLINE: Final = ProblemKind("device-offline", 400, "The device is offline")

@@ -18,7 +18,13 @@ from thingctl_broker.errors import IdempotencyConflict, QueueFull
 from thingctl_broker.storage.postgres import transition_sql
 from thingctl_broker.storage.postgres.batching import BatchQueue
 from thingctl_broker.storage.postgres.claim_sql import HANDED
-from thingctl_broker.storage.postgres.execution_rows import columns, json_or_none, reader, text_or_none
+from thingctl_broker.storage.postgres.execution_rows import (
+    columns,
+    json_or_none,
+    reader,
+    text_or_none,
+    to_values,
+)
 from thingctl_broker.storage.postgres.partitions import make_partitions, month_of
 from thingctl_protocol.errors import TransitionError
 from thingctl_protocol.statuses import Status, advance
@@ -262,19 +268,11 @@ def _no_keys(_: object) -> tuple[()]:
 
 
 def _arguments_of_new(asked: list[New]) -> tuple[list[Any], ...]:
-    new = [one.execution for one in asked]
+    given = [to_values(one.execution, transition_sql.GIVEN) for one in asked]
     return (
-        [one.execution_id for one in new],
-        [one.thing for one in new],
-        [one.action for one in new],
-        [one.command_id for one in new],
-        [one.params.decode() for one in new],
-        [one.ttl for one in new],
-        [one.requested_by for one in new],
-        [one.idempotency_key for one in new],
-        [one.fingerprint for one in new],
-        [one.post_back_uri for one in new],
-        [one.published_at is not None for one in new],
+        [one.execution.execution_id for one in asked],
+        *(list(column) for column in zip(*given, strict=True)),
+        [one.execution.published_at is not None for one in asked],
         [one.queue_max for one in asked],
     )
 

@@ -13,43 +13,49 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from thingctl_broker.commands.execution import Execution, Late
+from thingctl_broker.commands.execution_fields import ONCE, STATE
 from thingctl_protocol.messages import EMPTY_OBJECT, Progress, StatusReason
 from thingctl_protocol.statuses import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-COLUMNS: Final = (
-    "execution_id",
-    "status",
-    "thing",
-    "action",
-    "command_id",
-    "params",
-    "ttl",
-    "created_at",
-    "requested_by",
-    "idempotency_key",
-    "fingerprint",
-    "post_back_uri",
-    "result",
-    "reason",
-    "progress",
-    "late_status",
-    "late_at",
-    "late_delay",
-    "late_result",
-    "late_reason",
-    "attempts",
-    "conflicts",
-    "published_at",
-    "delivered_at",
-    "started_at",
-    "cancel_requested_at",
-    "cancel_grace",
-    "ended_at",
-    "tell_at",
-)
+    from thingctl_broker.commands.execution_fields import Field
+
+LATE_COLUMNS: Final = {
+    "late_status": "text",
+    "late_at": "double precision",
+    "late_delay": "double precision",
+    "late_result": "text",
+    "late_reason": "text",
+}
+"""``late``, part by part, in the order of :class:`~thingctl_broker.commands.execution.Late`."""
+
+TYPES: Final = {
+    str: "text",
+    bytes: "text",
+    int: "integer",
+    float: "double precision",
+    StatusReason: "text",
+    Progress: "text",
+}
+
+
+def columns_of(fields: Iterable[Field]) -> dict[str, str]:
+    """The columns of fields of an execution, with their types."""
+    found: dict[str, str] = {}
+    for field in fields:
+        if field.type is Late:
+            found |= LATE_COLUMNS
+        elif field.name == "untold":
+            found["tell_at"] = "double precision"  # from when on its end is to be told
+        else:
+            found[field.name] = TYPES[field.type]
+    return found
+
+
+COLUMN_TYPES: Final = {"execution_id": "uuid", "status": "text"} | columns_of((*ONCE, *STATE))
+COLUMNS: Final = tuple(COLUMN_TYPES)
 """What :func:`read` reads, in this order, behind the store's time."""
 
 _ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -103,83 +109,72 @@ def reader(monotonic: Callable[[], float] = time.monotonic) -> Callable[[Any, in
 
 
 def _read(row: Any, first: int, now: float) -> Execution:
-    (
-        at,
-        execution_id,
-        status,
-        thing,
-        action,
-        command_id,
-        params,
-        ttl,
-        created_at,
-        requested_by,
-        idempotency_key,
-        fingerprint,
-        post_back_uri,
-        result,
-        reason,
-        progress,
-        late_status,
-        late_at,
-        late_delay,
-        late_result,
-        late_reason,
-        attempts,
-        conflicts,
-        published_at,
-        delivered_at,
-        started_at,
-        cancel_requested_at,
-        cancel_grace,
-        ended_at,
-        tell_at,
-    ) = row[first:] if first else row
-    cancel_deadline = None
-    if cancel_requested_at is not None and cancel_grace is not None:
-        cancel_deadline = now + min(cancel_grace, cancel_requested_at + cancel_grace - at)
-    late = None
-    if late_status is not None:
-        late = Late(
-            _STATUSES[late_status],
-            late_at,
-            late_delay,
-            None if late_result is None else late_result.encode(),
-            None if late_reason is None else _reasons.decode(late_reason),
-        )
+    at, *values = row[first:]
+    fields = dict(zip(COLUMNS, values, strict=True))
+    for name, from_text in _FROM_TEXT:
+        text = fields[name]
+        if text is not None:
+            fields[name] = from_text(text)
+    late = [fields.pop(name) for name in LATE_COLUMNS]
+    ttl, created_at = fields["ttl"], fields["created_at"]
+    canceled_at, grace = fields["cancel_requested_at"], fields["cancel_grace"]
     return Execution(
-        execution_id=str(execution_id),
-        command_id=command_id,
-        thing=thing,
-        action=action,
-        params=EMPTY_OBJECT if params == "{}" else params.encode(),
-        ttl=ttl,
-        created_at=created_at,
         # Nothing gets more time than it had at its creation.
         deadline=now + min(ttl, created_at + ttl - at),
-        requested_by=requested_by,
-        idempotency_key=idempotency_key,
-        fingerprint=fingerprint,
-        status=_STATUSES[status],
-        result=None if result is None else result.encode(),
-        reason=None if reason is None else _reasons.decode(reason),
-        progress=None if progress is None else _progresses.decode(progress),
-        late=late,
-        attempts=attempts,
-        conflicts=conflicts,
-        published_at=published_at,
-        delivered_at=delivered_at,
-        started_at=started_at,
-        cancel_requested_at=cancel_requested_at,
-        cancel_grace=cancel_grace,
-        cancel_deadline=cancel_deadline,
-        ended_at=ended_at,
-        post_back_uri=post_back_uri,
-        untold=tell_at is not None,
+        cancel_deadline=None
+        if canceled_at is None or grace is None
+        else now + min(grace, canceled_at + grace - at),
+        late=None if late[0] is None else Late(*late),
+        untold=fields.pop("tell_at") is not None,
         kept=True,
+        **fields,
     )
 
 
 def reason_code(reason: str | None) -> str:
     """The code in a reason as it is stored; empty without one."""
     return "" if reason is None else _reasons.decode(reason).reason_code
+
+
+def to_values(execution: Execution, fields: Iterable[Field]) -> list[Any]:
+    """The values of the columns of ``fields``. Raises ValueError as :func:`text_or_none` does."""
+    values: list[Any] = []
+    for field in fields:
+        value = getattr(execution, field.name)
+        if field.type is Late:
+            values += [None] * len(LATE_COLUMNS) if value is None else _late_values(value)
+        elif field.name == "untold":
+            values.append((execution.ended_at or execution.created_at) if value else None)
+        else:
+            values.append(_TO_TEXT[field.type](value) if field.type in _TO_TEXT else value)
+    return values
+
+
+def _late_values(late: Late) -> list[Any]:
+    result, reason = text_or_none(late.result), json_or_none(late.reason)
+    return [late.status.value, late.at, late.delay_seconds, result, reason]
+
+
+def _params(text: str) -> bytes:
+    return EMPTY_OBJECT if text == "{}" else text.encode()
+
+
+_TO_TEXT: Final[dict[type, Callable[[Any], str | None]]] = {
+    bytes: text_or_none,
+    StatusReason: json_or_none,
+    Progress: json_or_none,
+}
+_OF_TYPE: Final[dict[type, Callable[[Any], Any]]] = {
+    bytes: _params,
+    StatusReason: _reasons.decode,
+    Progress: _progresses.decode,
+}
+_FROM_TEXT: Final[list[tuple[str, Callable[[Any], Any]]]] = [
+    ("execution_id", str),
+    ("status", _STATUSES.__getitem__),
+    *((field.name, _OF_TYPE[field.type]) for field in (*ONCE, *STATE) if field.type in _OF_TYPE),
+    ("late_status", _STATUSES.__getitem__),
+    ("late_result", str.encode),
+    ("late_reason", _reasons.decode),
+]
+"""Columns that are read as something else than they are, where they have a value."""

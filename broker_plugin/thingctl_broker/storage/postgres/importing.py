@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from thingctl_broker.storage.postgres.execution_rows import json_or_none, text_or_none
+from thingctl_broker.commands.execution_fields import ONCE, STATE
+from thingctl_broker.storage.postgres.execution_rows import COLUMN_TYPES, to_values
 from thingctl_broker.storage.postgres.partitions import make_partitions, month_of
 from thingctl_broker.storage.postgres.rollouts import PostgresRollouts
 
@@ -15,44 +16,12 @@ if TYPE_CHECKING:
     from thingctl_broker.rollouts.rollout import RolloutRecord
     from thingctl_broker.storage.postgres.pool import Database
 
-COLUMN_TYPES: Final = {
-    "execution_id": "uuid",
-    "status": "text",
-    "thing": "text",
-    "action": "text",
-    "command_id": "text",
-    "params": "text",
-    "ttl": "integer",
-    "created_at": "double precision",
-    "requested_by": "text",
-    "idempotency_key": "text",
-    "fingerprint": "text",
-    "post_back_uri": "text",
-    "result": "text",
-    "reason": "text",
-    "progress": "text",
-    "late_status": "text",
-    "late_at": "double precision",
-    "late_delay": "double precision",
-    "late_result": "text",
-    "late_reason": "text",
-    "attempts": "integer",
-    "conflicts": "integer",
-    "published_at": "double precision",
-    "delivered_at": "double precision",
-    "started_at": "double precision",
-    "cancel_requested_at": "double precision",
-    "cancel_grace": "double precision",
-    "ended_at": "double precision",
-    "due_at": "double precision",
-    "retry_at": "double precision",
-    "unhanded_since": "double precision",
-    "tell_at": "double precision",
-}
+_SCHEDULE: Final = dict.fromkeys(("due_at", "retry_at", "unhanded_since"), "double precision")
+_TYPES: Final = COLUMN_TYPES | _SCHEDULE
 """Every column of an execution, with its type."""
 
-_NAMES: Final = ", ".join(COLUMN_TYPES)
-_ARRAYS: Final = ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(COLUMN_TYPES.values(), 1))
+_NAMES: Final = ", ".join(_TYPES)
+_ARRAYS: Final = ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(_TYPES.values(), 1))
 
 _ADD: Final = f"""
 WITH added AS (
@@ -111,11 +80,9 @@ async def import_rollout(database: Database, record: RolloutRecord) -> bool:
     return True
 
 
-def _row(execution: Execution) -> tuple[object, ...]:
-    late = execution.late
-    live = not execution.is_terminal
+def _row(execution: Execution) -> list[object]:
     due_at = retry_at = unhanded_since = None
-    if live:
+    if not execution.is_terminal:
         due_at = execution.created_at + execution.ttl
         if execution.cancel_requested_at is not None and execution.cancel_grace is not None:
             due_at = min(due_at, execution.cancel_requested_at + execution.cancel_grace)
@@ -124,37 +91,5 @@ def _row(execution: Execution) -> tuple[object, ...]:
                 unhanded_since = execution.published_at
             elif execution.cancel_requested_at is None:
                 retry_at = execution.created_at
-    return (
-        execution.execution_id,
-        execution.status.value,
-        execution.thing,
-        execution.action,
-        execution.command_id,
-        text_or_none(execution.params),
-        execution.ttl,
-        execution.created_at,
-        execution.requested_by,
-        execution.idempotency_key,
-        execution.fingerprint,
-        execution.post_back_uri,
-        text_or_none(execution.result),
-        json_or_none(execution.reason),
-        json_or_none(execution.progress),
-        None if late is None else late.status.value,
-        None if late is None else late.at,
-        None if late is None else late.delay_seconds,
-        None if late is None else text_or_none(late.result),
-        None if late is None else json_or_none(late.reason),
-        execution.attempts,
-        execution.conflicts,
-        execution.published_at,
-        execution.delivered_at,
-        execution.started_at,
-        execution.cancel_requested_at,
-        execution.cancel_grace,
-        execution.ended_at,
-        due_at,
-        retry_at,
-        unhanded_since,
-        (execution.ended_at or execution.created_at) if execution.untold else None,
-    )
+    stored = to_values(execution, (*ONCE, *STATE))
+    return [execution.execution_id, execution.status.value, *stored, due_at, retry_at, unhanded_since]

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from thingctl_broker.rollouts.rollout import FAILURES, MOVES, Listed, RolloutRecord, RolloutRules, State
+from thingctl_broker.commands.status_table import FAILURES
+from thingctl_broker.rollouts.rollout import MOVES, Listed, RolloutRecord, RolloutRules, State
 from thingctl_broker.storage.postgres.transition_sql import CHANNEL, listed, quoted
 from thingctl_protocol.limits import TTL_MAX
 

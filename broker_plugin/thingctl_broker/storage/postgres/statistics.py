@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from thingctl_broker.commands.statistics import FASTEST, LOG_STEP, MINUTES, SLOTS, VERDICTS, Minute
+from thingctl_broker.commands.statistics import FASTEST, LOG_STEP, MINUTES, SLOTS, Minute
+from thingctl_broker.commands.status_table import VERDICTS
 from thingctl_broker.storage.postgres.transition_sql import listed
 from thingctl_protocol.statuses import Status
 

@@ -18,7 +18,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from thingctl_broker.commands.execution import CLOSED_BY_US, WITHDRAWN, Cancel, Outcome
-from thingctl_broker.storage.postgres.execution_rows import columns, json_or_none
+from thingctl_broker.commands.execution_fields import ONCE
+from thingctl_broker.storage.postgres.execution_rows import columns, columns_of, json_or_none
 from thingctl_protocol.statuses import DEVICE_STATUSES, TERMINAL, TRANSITIONS, Status
 
 if TYPE_CHECKING:
@@ -262,18 +263,19 @@ judged AS MATERIALIZED (
 )
 
 
-_HEAD: Final = (
-    "execution_id, thing, action, command_id, params, ttl, requested_by, idempotency_key, fingerprint, "
-    "post_back_uri"
+GIVEN: Final = tuple(field for field in ONCE if field.name != "created_at")
+"""Fields of a new execution that come with it; the store says when that is."""
+
+_GIVEN_TYPES: Final = {"execution_id": "uuid"} | columns_of(GIVEN)
+_HEAD: Final = ", ".join(_GIVEN_TYPES)
+_NEW: Final = ", ".join(
+    f"${n}::{kind}[]" for n, kind in enumerate((*_GIVEN_TYPES.values(), "boolean", "integer"), 1)
 )
 
 ADD: Final = f"""
 WITH {CLOCK},
 input AS (
-    SELECT *, {NOW} AS now FROM unnest(
-        $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::integer[], $7::text[],
-        $8::text[], $9::text[], $10::text[], $11::boolean[], $12::integer[]
-    ) WITH ORDINALITY AS i ({_HEAD}, published, queue_max, n)
+    SELECT *, {NOW} AS now FROM unnest({_NEW}) WITH ORDINALITY AS i ({_HEAD}, published, queue_max, n)
 ),
 news AS MATERIALIZED (
     SELECT i.* FROM input i

@@ -10,6 +10,7 @@ Times in ``state`` are wall time; the monotonic ones are worked out anew at reco
 
 from __future__ import annotations
 
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
@@ -17,12 +18,15 @@ import msgspec
 import structlog
 
 from thingctl_broker.commands.execution import Execution, Late
+from thingctl_broker.commands.execution_fields import JOURNAL_STATE, ONCE
 from thingctl_broker.storage.sqlite.database import Schema
-from thingctl_protocol.messages import EMPTY_OBJECT, Progress, StatusReason
+from thingctl_protocol.messages import EMPTY_OBJECT, StatusReason
 from thingctl_protocol.statuses import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+
+    from thingctl_broker.commands.execution_fields import Field
 
 SCHEMA: Final = Schema(
     0x7468_6374,  # "thct"
@@ -52,36 +56,6 @@ The largest stays below the 999 values that every SQLite takes."""
 _log = structlog.get_logger("thingctl.journal")
 
 
-class _Head(msgspec.Struct, array_like=True, gc=False):
-    command_id: str
-    thing: str
-    action: str
-    params: str
-    ttl: int
-    created_at: float
-    requested_by: str
-    idempotency_key: str
-    fingerprint: str
-    post_back_uri: str = ""
-
-
-class _State(msgspec.Struct, omit_defaults=True, gc=False):
-    attempts: int = 0
-    conflicts: int = 0
-    published_at: float | None = None
-    delivered_at: float | None = None
-    started_at: float | None = None
-    cancel_requested_at: float | None = None
-    cancel_grace: float | None = None
-    ended_at: float | None = None
-    result: str | None = None
-    reason: StatusReason | None = None
-    progress: Progress | None = None
-    late: _LateRow | None = None
-    untold: bool = False
-    cancel_wanted_at: float | None = None
-
-
 class _LateRow(msgspec.Struct, omit_defaults=True, gc=False):
     status: Status
     at: float
@@ -90,10 +64,79 @@ class _LateRow(msgspec.Struct, omit_defaults=True, gc=False):
     reason: StatusReason | None = None
 
 
+def _to_bytes(text: str) -> bytes:
+    return EMPTY_OBJECT if text == "{}" else text.encode()
+
+
+def _to_late_row(late: Late) -> _LateRow:
+    result = None if late.result is None else late.result.decode()
+    return _LateRow(late.status, late.at, late.delay_seconds, result, late.reason)
+
+
+def _to_late(row: _LateRow) -> Late:
+    result = None if row.result is None else _to_bytes(row.result)
+    return Late(row.status, row.at, row.delay_seconds, result, row.reason)
+
+
+_CONVERTED: Final[dict[type, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]]] = {
+    bytes: (str, bytes.decode, _to_bytes),
+    Late: (_LateRow, _to_late_row, _to_late),
+}
+"""Types that are written as another one: that type, and what leads to it and back."""
+
+
+class _Layout:
+    """Some fields of an execution, written as JSON by way of a struct, and back."""
+
+    def __init__(self, struct: Any, fields: tuple[Field, ...]) -> None:
+        self._struct = struct
+        self._decode = msgspec.json.Decoder(struct).decode
+        self._values = attrgetter(*(field.name for field in fields))
+        converters = [_CONVERTED.get(field.type) for field in fields]
+        self._writing = [(field.name, one[1]) for field, one in zip(fields, converters, strict=True) if one]
+        self._reading = [(at, one[2]) for at, one in enumerate(converters) if one]
+
+    def encode_fields(self, execution: Execution) -> bytes:
+        row = self._struct(*self._values(execution))
+        for name, write in self._writing:
+            value = getattr(row, name)
+            if value is not None:
+                setattr(row, name, write(value))
+        return _encode(row)
+
+    def decode_fields(self, text: str) -> list[Any]:
+        """The values in the order of the fields."""
+        values = list(self._values(self._decode(text)))
+        for at, read in self._reading:
+            if values[at] is not None:
+                values[at] = read(values[at])
+        return values
+
+
+def _stored(field: Field) -> tuple[str, Any] | tuple[str, Any, Any]:
+    kind: Any = _CONVERTED[field.type][0] if field.type in _CONVERTED else field.type
+    kind = kind | None if field.is_optional else kind
+    return (field.name, kind) if field.default is msgspec.NODEFAULT else (field.name, kind, field.default)
+
+
 _STATUSES: Final = {status.value: status for status in Status}
-_heads: Final = msgspec.json.Decoder(_Head)
-_states: Final = msgspec.json.Decoder(_State)
 _encode: Final = msgspec.json.encode
+_head: Final = _Layout(msgspec.defstruct("Head", map(_stored, ONCE), array_like=True, gc=False), ONCE)
+_state: Final = _Layout(
+    msgspec.defstruct("State", map(_stored, JOURNAL_STATE), omit_defaults=True, gc=False), JOURNAL_STATE
+)
+
+_ONCE_NAMES: Final = [field.name for field in ONCE]
+_STATE_NAMES: Final = [field.name for field in JOURNAL_STATE]
+_KNOWN: Final = ["execution_id", "status", "deadline", "cancel_deadline", "kept"]
+"""Fields that a row does not have as such."""
+
+_REPEATED: Final = [_ONCE_NAMES.index(name) for name in ("thing", "action", "requested_by")]
+"""Where the fields are that have the same text in many executions."""
+
+_life: Final = itemgetter(*map(_ONCE_NAMES.index, ("ttl", "created_at")))
+_cancel: Final = itemgetter(*map(_STATE_NAMES.index, ("cancel_requested_at", "cancel_grace")))
+_in_order: Final = itemgetter(*map([*_KNOWN, *_ONCE_NAMES, *_STATE_NAMES].index, Execution.__struct_fields__))
 
 Row = tuple[str, str, str, int, str, int]
 """The columns of ``SELECT``. ``head`` is empty for an execution that has a row already."""
@@ -133,42 +176,9 @@ def to_row(execution: Execution, *, new: bool) -> Row:
     execution_id, status = execution.execution_id, str(execution.status)
     head, head_check = "", 0
     if new:
-        encoded = _encode(
-            _Head(
-                execution.command_id,
-                execution.thing,
-                execution.action,
-                execution.params.decode(),
-                execution.ttl,
-                execution.created_at,
-                execution.requested_by,
-                execution.idempotency_key,
-                execution.fingerprint,
-                execution.post_back_uri,
-            )
-        )
+        encoded = _head.encode_fields(execution)
         head, head_check = encoded.decode(), crc32(encoded, crc32(execution_id.encode()))
-    late = execution.late
-    state = _encode(
-        _State(
-            execution.attempts,
-            execution.conflicts,
-            execution.published_at,
-            execution.delivered_at,
-            execution.started_at,
-            execution.cancel_requested_at,
-            execution.cancel_grace,
-            execution.ended_at,
-            _text(execution.result),
-            execution.reason,
-            execution.progress,
-            None
-            if late is None
-            else _LateRow(late.status, late.at, late.delay_seconds, _text(late.result), late.reason),
-            execution.untold,
-            execution.cancel_wanted_at,
-        )
-    )
+    state = _state.encode_fields(execution)
     state_check = crc32(state, crc32(f"{execution_id} {status}".encode()))
     return execution_id, status, head, head_check, state.decode(), state_check
 
@@ -200,55 +210,18 @@ class RowReader:
         ):
             raise ValueError(f"the execution behind {self._last_id or 'the start'} is not as it was written")
         self._last_id = execution_id
-        head, state = _heads.decode(head_text), _states.decode(state_text)
-        deadline = self._now + min(head.ttl, head.created_at + head.ttl - self._at)
-        cancel_deadline = None
-        if state.cancel_requested_at is not None and state.cancel_grace is not None:
-            left = min(state.cancel_grace, state.cancel_requested_at + state.cancel_grace - self._at)
-            cancel_deadline = self._now + left
-        late = state.late
+        head, state = _head.decode_fields(head_text), _state.decode_fields(state_text)
         share = self._shared.setdefault  # a million executions have few names between them
-        return Execution(
-            execution_id=execution_id,
-            command_id=head.command_id,
-            thing=share(head.thing, head.thing),
-            action=share(head.action, head.action),
-            params=EMPTY_OBJECT if head.params == "{}" else head.params.encode(),
-            ttl=head.ttl,
-            created_at=head.created_at,
-            deadline=deadline,
-            requested_by=share(head.requested_by, head.requested_by),
-            idempotency_key=head.idempotency_key,
-            fingerprint=head.fingerprint,
-            post_back_uri=head.post_back_uri,
-            untold=state.untold,
-            status=_STATUSES[status],
-            result=_bytes(state.result),
-            reason=state.reason,
-            progress=state.progress,
-            late=None
-            if late is None
-            else Late(late.status, late.at, late.delay_seconds, _bytes(late.result), late.reason),
-            attempts=state.attempts,
-            conflicts=state.conflicts,
-            published_at=state.published_at,
-            delivered_at=state.delivered_at,
-            started_at=state.started_at,
-            cancel_wanted_at=state.cancel_wanted_at,
-            cancel_requested_at=state.cancel_requested_at,
-            cancel_grace=state.cancel_grace,
-            cancel_deadline=cancel_deadline,
-            ended_at=state.ended_at,
-            kept=True,
-        )
-
-
-def _text(encoded: bytes | None) -> str | None:
-    return None if encoded is None else encoded.decode()
-
-
-def _bytes(text: str | None) -> bytes | None:
-    return None if text is None else text.encode()
+        for at in _REPEATED:
+            head[at] = share(head[at], head[at])
+        ttl, created_at = _life(head)
+        canceled_at, grace = _cancel(state)
+        cancel_deadline = None
+        if canceled_at is not None and grace is not None:
+            cancel_deadline = self._now + min(grace, canceled_at + grace - self._at)
+        deadline = self._now + min(ttl, created_at + ttl - self._at)
+        known = (execution_id, _STATUSES[status], deadline, cancel_deadline, True)
+        return Execution(*_in_order((*known, *head, *state)))
 
 
 def _upsert(size: int) -> str:

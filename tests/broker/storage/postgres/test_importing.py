@@ -4,7 +4,7 @@ from broker.storage.postgres.stores import plain
 from broker_support import make_execution
 from thingctl_broker.commands.execution import Execution
 from thingctl_broker.storage.postgres.execution_rows import COLUMNS
-from thingctl_broker.storage.postgres.importing import COLUMN_TYPES
+from thingctl_broker.storage.postgres.importing import _TYPES
 
 
 def test_no_field_is_forgotten_when_one_is_added():
@@ -23,4 +23,4 @@ def test_no_field_is_forgotten_when_one_is_added():
     }
     late = {f"late_{part}" for part in ("status", "at", "delay", "result", "reason")}
     assert set(COLUMNS) == fields | late | {"tell_at"}
-    assert set(COLUMN_TYPES) == set(COLUMNS) | {"due_at", "retry_at", "unhanded_since"}
+    assert set(_TYPES) == set(COLUMNS) | {"due_at", "retry_at", "unhanded_since"}
