@@ -239,7 +239,7 @@ class Execution(msgspec.Struct, gc=False):
         if same and self.started_at is not None and reason == self.reason:
             return Outcome.REPEATED
         if self.status not in CLOSED_BY_US:
-            if response.status is Status.IN_PROGRESS:
+            if response.status not in TERMINAL:
                 return Outcome.REPEATED
             self.conflicts += 1
             return Outcome.CONFLICTING
@@ -248,7 +248,7 @@ class Execution(msgspec.Struct, gc=False):
             if (late.status, late.result, late.reason) == (response.status, result, reason):
                 return Outcome.REPEATED
             if late.status in TERMINAL:
-                if response.status is Status.IN_PROGRESS:
+                if response.status not in TERMINAL:
                     return Outcome.REPEATED
                 self.conflicts += 1
                 return Outcome.CONFLICTING

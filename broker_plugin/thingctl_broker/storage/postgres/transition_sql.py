@@ -82,7 +82,6 @@ NOW: Final = "(SELECT now FROM clock)"
 """The store's time, read once for a statement."""
 
 _TERMINAL: Final = listed(TERMINAL)
-_AT_WORK: Final = quoted(Status.IN_PROGRESS)
 
 
 def _same(left: str, right: str) -> str:
@@ -91,17 +90,22 @@ def _same(left: str, right: str) -> str:
 
 _IS_APPLIED: Final = f"(e.status, i.said) IN {moves(DEVICE_STATUSES)}"
 
+_CONTRADICTION: Final = (
+    f"CASE WHEN i.said IN {_TERMINAL} THEN '{Outcome.CONFLICTING.name}' ELSE '{Outcome.REPEATED.name}' END"
+)
+"""A verdict contradicts the one that stands; a report of progress came behind it."""
+
 _RESPONSE: Final = f"""CASE
     WHEN e.thing <> i.thing THEN {quoted(WRONG_THING)}
     WHEN e.status NOT IN {_TERMINAL} THEN CASE WHEN {_IS_APPLIED} THEN '{Outcome.APPLIED.name}' END
     WHEN e.status = i.said AND {_same("e.result", "i.result")} AND e.started_at IS NOT NULL
         AND {_same("e.reason", "i.reason")} THEN '{Outcome.REPEATED.name}'
     WHEN e.status NOT IN {listed(CLOSED_BY_US)} THEN
-        CASE WHEN i.said = {_AT_WORK} THEN '{Outcome.REPEATED.name}' ELSE '{Outcome.CONFLICTING.name}' END
+        {_CONTRADICTION}
     WHEN e.late_status = i.said AND {_same("e.late_result", "i.result")}
         AND {_same("e.late_reason", "i.reason")} THEN '{Outcome.REPEATED.name}'
     WHEN e.late_status IN {_TERMINAL} THEN
-        CASE WHEN i.said = {_AT_WORK} THEN '{Outcome.REPEATED.name}' ELSE '{Outcome.CONFLICTING.name}' END
+        {_CONTRADICTION}
     ELSE '{Outcome.LATE.name}'
 END"""
 
