@@ -65,7 +65,7 @@ check: $(STAMP) ## lint, types, import rules, spelling
 	$(BIN)/mypy $(filter-out %/peer_fastapi.py,$(wildcard bench/*.py))
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/codespell
-	$(BIN)/python -m pytest -q tests/test_prose.py
+	$(BIN)/python -m pytest -q tests/test_layout.py tests/test_names.py tests/test_once.py tests/test_prose.py
 
 format: $(STAMP) ## format the source
 	$(BIN)/ruff format .

@@ -135,3 +135,19 @@ def test_edit_and_send_begins_with_what_was_sent(open_, api, thermostat):
 def test_an_execution_that_is_not_there(open_):
     _, pane = open_({"executionId": "0193448f-5d1c-7000-9b3c-0a1b2c3d4e5f"})
     expect(pane.get_by_role("heading", name="There is no such execution")).to_be_visible()
+
+
+def test_a_field_of_a_newer_broker_stands_among_the_facts(look, api, thermostat):
+    execution = api.ended(api.send(thermostat, "setTemperature", {"value": 22.5})["executionId"])
+    page = look("#/things")
+
+    def newer(route):
+        answer = route.fetch()
+        route.fulfill(response=answer, json=answer.json() | {"runWindow": "at night"})
+
+    page.route(re.compile(f"/{execution['executionId']}$"), newer)
+    page.evaluate("hash => { location.hash = hash; }", f"#/commands/{execution['executionId']}")
+    facts = page.get_by_role("complementary", name="Execution").locator(".facts")
+    expect(facts).to_contain_text("Run window")
+    expect(facts).to_contain_text('"at night"')
+    expect(facts).not_to_contain_text("Started at")

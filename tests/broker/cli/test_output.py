@@ -94,3 +94,17 @@ def test_an_answer_of_another_shape_is_shown_all_the_same(fields):
     for name, value in output._outcome(fields):
         assert name.isprintable()
         assert value.isprintable()
+
+
+def test_a_field_of_a_newer_broker_is_shown_in_words(capsys):
+    output.print_execution(
+        {
+            "executionId": "e1",
+            "status": "SENT",
+            "createdAt": "2026-01-01T00:00:00.000Z",
+            "runWindow": {"from": 3},
+        }
+    )
+    shown = capsys.readouterr().out
+    assert re.search(r'^  run window \{"from":\s?3\}$', shown, re.MULTILINE), shown
+    assert "created at" not in shown  # it has its place among the events
